@@ -1,0 +1,263 @@
+"""Every setting of the service, read from ``ODC_OPENEO_*``; the only module that reads the environment."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ODC_OPENEO_"
+
+DEMO_USER = "demo"
+"""Name and password of the user that exists only on loopback."""
+
+
+def _default_data_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/odc-openeo")
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "odc-openeo"
+
+
+AbsolutePath = Annotated[Path, BeforeValidator(lambda value: Path(value).expanduser().absolute())]
+
+
+class Config(BaseSettings):
+    """The settings of one service, immutable; each field is the variable ``ODC_OPENEO_<FIELD>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", env_file=None
+    )
+
+    # --- Where things are ---
+    data_dir: AbsolutePath = Field(
+        default_factory=_default_data_dir,
+        description="Folder of everything the service keeps on this machine: the embedded PostgreSQL, "
+        "results and files (unless storage_url says otherwise), the signing key.",
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL server with this service's own tables. Without it `odc-openeo up` starts "
+        "a PostgreSQL of its own in data_dir.",
+    )
+    odc_environment: str | None = Field(
+        None,
+        description="Name of the Open Data Cube environment to serve (ODC_<NAME>_DB_URL or a section of "
+        "datacube.conf). Without it, Open Data Cube's own choice.",
+    )
+    storage_url: str | None = Field(
+        None, description="Folder or fsspec URL for results and user files. Default: data_dir/storage."
+    )
+    collection_overrides: AbsolutePath | None = Field(
+        None,
+        description="YAML file with titles, descriptions, licences … to replace those of ODC products.",
+    )
+
+    # --- Computing ---
+    dask_scheduler: str | None = Field(
+        None,
+        description="Address of a dask scheduler, such as tcp://scheduler:8786. Without it `odc-openeo up` "
+        "starts a local cluster.",
+    )
+    workers: int = Field(
+        2, ge=1, le=1024, description="Worker processes of the local dask cluster of `odc-openeo up`."
+    )
+    threads_per_worker: int = Field(
+        2, ge=1, le=256, description="Threads of each worker of the local dask cluster."
+    )
+    worker_memory: str = Field(
+        "auto",
+        description="Memory limit of each local dask worker, such as 4GiB; auto: its share of all.",
+    )
+    worker_wait_s: float = Field(
+        15, gt=0, description="Seconds to wait for a dask worker before a request is refused."
+    )
+    local_max_bytes: int = Field(
+        64 * 2**20,
+        ge=0,
+        description="Requests estimated below this many bytes run on threads at once.",
+    )
+
+    # --- HTTP ---
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s]+$",
+        description="Root URL as clients see it, when a proxy is in front. Default: http://host:port.",
+    )
+    gunicorn_workers: int = Field(2, ge=1, le=256, description="Processes that answer HTTP requests.")
+    gunicorn_threads: int = Field(8, ge=1, le=256, description="Threads of each of those processes.")
+    cors_origins: str = Field("*", description="Origins whose web pages may use the API; * for all.")
+    max_body_bytes: int = Field(
+        8 * 2**20, ge=1024, description="Largest JSON request body; a larger one is refused unread."
+    )
+
+    # --- Limits ---
+    max_graph_nodes: int = Field(10_000, ge=1, description="Most nodes a process graph may have.")
+    max_graph_depth: int = Field(100, ge=1, le=500, description="Deepest nesting of child process graphs.")
+    sync_max_bytes: int = Field(
+        4 * 2**30,
+        ge=0,
+        description="Largest estimated volume, in bytes before reduction, of a synchronous request.",
+    )
+    sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
+
+    # --- Accounts ---
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Key that signs URLs; the same on all hosts. Default: made once, kept in data_dir.",
+    )
+    token_lifetime_hours: float = Field(24, gt=0, description="Hours until a Basic login's token expires.")
+    demo_user: bool | None = Field(
+        None,
+        description="A user `demo` with password `demo`; only possible on a loopback address. Default: "
+        "made by `odc-openeo up` on loopback.",
+    )
+
+    # --- Appearance ---
+    title: str = Field("Open Data Cube openEO", description="Name of the service in clients.")
+    description: str = Field(
+        "openEO on an Open Data Cube index: process graphs run on the data cubes indexed here.",
+        description="What the service tells about itself (CommonMark).",
+    )
+    web_editor_url: str | None = Field(
+        "https://editor.openeo.org", description="openEO Web Editor that the start page links to."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe messages that are logged."
+    )
+
+    @model_validator(mode="after")
+    def _demo_only_on_loopback(self) -> Config:
+        if self.demo_user and not self.on_loopback:
+            raise ValueError(
+                f"the user demo with password demo is possible only on a loopback address, and host is "
+                f"{self.host}: unset {PREFIX}DEMO_USER and make users with `odc-openeo user add`"
+            )
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def root_url(self) -> str:
+        """Root URL as clients see it, without a trailing slash."""
+        host = f"[{self.host}]" if ":" in self.host.strip("[]") else self.host
+        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+
+    @property
+    def storage(self) -> str:
+        """Folder or fsspec URL for results and user files."""
+        return self.storage_url or str(self.data_dir / "storage")
+
+    def signing_key(self) -> bytes:
+        """The key that signs URLs: ``secret_key``, else one kept in ``data_dir``, made at the first call."""
+        if self.secret_key is not None:
+            return self.secret_key.get_secret_value().encode()
+        path = self.data_dir / "secret_key"
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return _make_key(path)
+
+    def environment(self) -> dict[str, str]:
+        """The settings that are not at their defaults as variables, secrets included: for child processes."""
+        values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
+        return {PREFIX + name.upper(): _plain(value) for name, value in values.items() if value is not None}
+
+
+def _make_key(path: Path) -> bytes:
+    # Several processes may start at once: the first to link its file wins, all read the same key.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f".secret_key.{os.getpid()}.{secrets.token_hex(4)}")
+    own.touch(mode=0o600)
+    own.write_bytes(secrets.token_urlsafe(48).encode())
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink()
+    return path.read_bytes()
+
+
+def _plain(value: Any) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+
+def child_environment(config: Config | None = None, **extra: str) -> dict[str, str]:
+    """For a child process: this one's environment, ``config`` written into it, ``extra`` on top."""
+    settings = config.environment() if config is not None else {}
+    return {**os.environ, **settings, **extra}
+
+
+def use_odc_database(url: str) -> None:
+    """Let this process's Open Data Cube use the PostgreSQL at ``url``, through the ``postgres`` driver."""
+    os.environ.update(odc_database_environment(url))
+
+
+def odc_database_environment(url: str) -> dict[str, str]:
+    """The variables that make the PostgreSQL at ``url`` Open Data Cube's default environment."""
+    return {
+        "ODC_ENVIRONMENT": "default",
+        "ODC_DEFAULT_DB_URL": url,
+        "ODC_DEFAULT_INDEX_DRIVER": "postgres",
+    }
+
+
+def odc_settings() -> dict[str, str]:
+    """Open Data Cube's own variables that are set here, passwords masked."""
+    names = sorted(name for name in os.environ if name.startswith("ODC_") and not name.startswith(PREFIX))
+    return {name: _mask_if_secret(name, os.environ[name]) for name in names}
+
+
+def unknown_variables() -> list[str]:
+    """Variables that look like settings of this service but are none: most often a typing error."""
+    known = {PREFIX + name.upper() for name in Config.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+
+
+def describe(config: Config) -> list[tuple[str, str, str, str]]:
+    """(variable, value, default, description) of every setting; secrets and passwords are masked."""
+    return [
+        (PREFIX + name.upper(), _shown(name, getattr(config, name)), _default(field), field.description or "")
+        for name, field in Config.model_fields.items()
+    ]
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return "" if value is None else str(value)
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return _mask_if_secret(name, _plain(value))
+
+
+def _mask_if_secret(name: str, value: str) -> str:
+    if name.upper().endswith(("SECRET_KEY", "PASSWORD")):
+        return "***"
+    return mask_password(value)
+
+
+def mask_password(text: str) -> str:
+    """``text`` with the passwords of URLs, and of query parameters that hold secrets, replaced by stars."""
+    text = re.sub(r"(\w[\w+.-]*://[^/\s:@]*):[^\s]*@", r"\1:***@", text)
+    return re.sub(r"((?:password|secret|token|key)[\w-]*=)[^&\s]+", r"\1***", text, flags=re.IGNORECASE)

@@ -1,0 +1,173 @@
+"""Our own tables in PostgreSQL: models, engine and sessions. Open Data Cube's tables are its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import BigInteger, DateTime, Engine, ForeignKey, MetaData, Text, create_engine, make_url, text
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError, TimeoutError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from odc_openeo.config import PREFIX, Config
+from odc_openeo.errors import InfrastructureBusy
+
+SCHEMA = "openeo"
+
+
+def now() -> datetime:
+    """The present time in UTC."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """All our tables: in the schema ``openeo``, times with zone, constraints with predictable names."""
+
+    metadata = MetaData(
+        schema=SCHEMA,
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        },
+    )
+    type_annotation_map = {datetime: DateTime(timezone=True), str: Text}  # noqa: RUF012
+
+
+class User(Base):
+    """Somebody who may log in. Users without a password hash come from an identity provider."""
+
+    __tablename__ = "users"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str] = mapped_column(unique=True)
+    password_hash: Mapped[str | None]
+    roles: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
+    created: Mapped[datetime] = mapped_column(default=now)
+    disabled: Mapped[bool] = mapped_column(default=False)
+    tokens: Mapped[list[Token]] = relationship(back_populates="user", cascade="all, delete-orphan")
+
+
+class Token(Base):
+    """A login that is still good. Only the SHA-256 of what the client holds is kept."""
+
+    __tablename__ = "tokens"
+
+    hash: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
+    created: Mapped[datetime] = mapped_column(default=now)
+    expires: Mapped[datetime] = mapped_column(index=True)
+    user: Mapped[User] = relationship(back_populates="tokens", lazy="joined")
+
+
+class CollectionSummary(Base):
+    """Extent and count of an ODC product, so that listing collections scans no datasets.
+
+    ``west`` … ``north`` are degrees in EPSG:4326 (west > east crosses the antimeridian); all extents are
+    null when the product has no datasets. ``last_change`` is what the index said when this was computed.
+    """
+
+    __tablename__ = "collection_summaries"
+
+    product: Mapped[str] = mapped_column(primary_key=True)
+    west: Mapped[float | None]
+    south: Mapped[float | None]
+    east: Mapped[float | None]
+    north: Mapped[float | None]
+    start: Mapped[datetime | None]
+    end: Mapped[datetime | None]
+    count: Mapped[int] = mapped_column(BigInteger, default=0)
+    last_change: Mapped[str | None]
+    updated: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+def normalise_url(url: str) -> URL:
+    """``postgres://``, ``postgresql://`` … as a SQLAlchemy URL of the psycopg2 driver.
+
+    Raises ValueError when it is no URL of a PostgreSQL database.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ValueError(
+            f"not a database URL: write {PREFIX}DATABASE_URL=postgresql://user@host/db"
+        ) from error
+    if parsed.drivername.split("+")[0] not in ("postgres", "postgresql"):
+        raise ValueError(f"{parsed.drivername} is not supported: {PREFIX}DATABASE_URL must be PostgreSQL")
+    return parsed.set(drivername="postgresql+psycopg2")
+
+
+def database_url(config: Config) -> URL:
+    """The URL of our database; ValueError when none is configured."""
+    if config.database_url is None:
+        raise ValueError(f"no database: set {PREFIX}DATABASE_URL, or start with `odc-openeo up`")
+    return normalise_url(config.database_url.get_secret_value())
+
+
+_engines: dict[tuple[int, URL], Engine] = {}
+_lock = threading.Lock()
+
+
+def engine(config: Config) -> Engine:
+    """The engine of this process, made at the first call: connections must never cross a fork."""
+    key = (os.getpid(), database_url(config))
+    with _lock:
+        if key not in _engines:
+            _engines[key] = create_engine(
+                key[1],
+                pool_pre_ping=True,
+                pool_size=5,
+                max_overflow=20,
+                pool_timeout=10,
+                connect_args={"connect_timeout": 5, "application_name": "odc-openeo"},
+            )
+        return _engines[key]
+
+
+def dispose(config: Config) -> None:
+    """Close this process's connections."""
+    with _lock:
+        known = _engines.pop((os.getpid(), database_url(config)), None)
+    if known is not None:
+        known.dispose()
+
+
+@contextmanager
+def session(config: Config) -> Iterator[Session]:
+    """A session in one transaction: committed at the end, rolled back on an error.
+
+    Objects stay readable after the end. Raises InfrastructureBusy when the database cannot be reached.
+    """
+    with reachable(), Session(engine(config), expire_on_commit=False) as opened, opened.begin():
+        yield opened
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Turn a lost database into the openEO error that makes clients try again."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, TimeoutError) as error:
+        raise InfrastructureBusy(
+            "The database of the service cannot be reached at the moment. Try again in a minute; "
+            "operators: `odc-openeo doctor` says what is wrong."
+        ) from error
+
+
+def check(config: Config) -> str:
+    """Say in a few words what the database is; InfrastructureBusy or ValueError when it is unusable."""
+    try:
+        with session(config) as opened:
+            version = opened.execute(text("SHOW server_version")).scalar_one()
+            users = opened.execute(text(f"SELECT count(*) FROM {SCHEMA}.users")).scalar_one()
+    except ProgrammingError as error:
+        raise ValueError("our tables are missing or old: run `odc-openeo migrate`") from error
+    return f"PostgreSQL {version}, {users} users"
