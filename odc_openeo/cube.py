@@ -1,0 +1,242 @@
+"""What a data cube is here: dimensions and their types, no-data, coordinate reference system, arrays in cubes.
+
+A raster cube is one `xarray.DataArray`. Its dimensions may be ``t``, ``bands``, ``y``, ``x`` and any others, in any
+order; its CRS is where odc-geo finds it (``.odc.crs``). Float cubes mark no-data with NaN. Integer cubes
+keep the raw values of the files; their no-data value is in ``attrs["nodata"]`` or, where bands differ, in a
+coordinate ``nodata`` along the bands. A vector cube is an xarray object with an xvec geometry dimension.
+
+Inside a child process (a reducer, say) an openEO array is a DataArray that has the reserved dimension `ARRAY`;
+a DataArray without it stands for one value a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo.errors import DimensionAmbiguous, DimensionMissing, DimensionNotAvailable, TooManyDimensions
+
+X: Final = "x"
+Y: Final = "y"
+T: Final = "t"
+BANDS: Final = "bands"
+GEOMETRY: Final = "geometry"
+ARRAY: Final = "__array__"
+"""The dimension along which a DataArray is an openEO array, inside a child process."""
+
+NODATA: Final = "nodata"
+TYPE: Final = "openeo_type"
+"""Attribute of a dimension's coordinate that holds its openEO type where name and values don't tell it."""
+
+
+@dataclass(frozen=True)
+class LabeledArray:
+    """A JSON array with labels: as many ``labels`` (numbers or strings, distinct) as ``values``."""
+
+    labels: Sequence[Any]
+    values: Sequence[Any]
+
+
+Cube = xr.DataArray | xr.Dataset
+
+
+def is_cube(value: Any) -> bool:
+    """Whether the value is a raster or vector cube (or a part of one inside a child process)."""
+    return isinstance(value, xr.DataArray | xr.Dataset)
+
+
+def is_array(value: Any) -> bool:
+    """Whether the value is an openEO array: a list, a labelled array, or a DataArray along `ARRAY`."""
+    return isinstance(value, list | tuple | LabeledArray) or (
+        isinstance(value, xr.DataArray) and ARRAY in value.dims
+    )
+
+
+# --- Dimensions ----------------------------------------------------------------------------------
+
+
+def dimension_type(data: Cube, dimension: Hashable) -> str:
+    """The openEO type of a dimension: ``spatial``, ``temporal``, ``bands``, ``geometry`` or ``other``."""
+    coord = data.coords.get(dimension)
+    if coord is not None and TYPE in coord.attrs:
+        return str(coord.attrs[TYPE])
+    if coord is not None and np.issubdtype(coord.dtype, np.datetime64):
+        return "temporal"
+    by_name = {
+        X: "spatial",
+        Y: "spatial",
+        "z": "spatial",
+        T: "temporal",
+        BANDS: "bands",
+        GEOMETRY: "geometry",
+    }
+    return by_name.get(str(dimension), "other")
+
+
+def dimensions_of_type(data: Cube, type_: str) -> list[str]:
+    """The names of the dimensions of a type, in the cube's order."""
+    return [str(d) for d in data.dims if dimension_type(data, d) == type_]
+
+
+def require_dimension(data: Cube, name: str) -> str:
+    """The name itself if the cube has that dimension, else `DimensionNotAvailable`."""
+    if name not in data.dims:
+        raise DimensionNotAvailable(name=name, available=", ".join(map(str, data.dims)) or "no dimensions")
+    return name
+
+
+def temporal_dimension(data: Cube, name: str | None = None) -> str:
+    """The temporal dimension, by name or the only one there is.
+
+    Raises:
+        DimensionNotAvailable: there is none, or none of that name.
+        TooManyDimensions: there are several and none is named.
+    """
+    if name is not None:
+        return require_dimension(data, name)
+    found = dimensions_of_type(data, "temporal")
+    if not found:
+        raise DimensionNotAvailable("The cube has no temporal dimension.")
+    if len(found) > 1:
+        raise TooManyDimensions(dimensions=", ".join(found))
+    return found[0]
+
+
+def bands_dimension(data: Cube) -> str:
+    """The only dimension of type ``bands``, else `DimensionMissing` or `DimensionAmbiguous`."""
+    found = dimensions_of_type(data, "bands")
+    if not found:
+        raise DimensionMissing(type="bands")
+    if len(found) > 1:
+        raise DimensionAmbiguous()
+    return found[0]
+
+
+def has_raster_dimensions(data: Cube) -> bool:
+    """Whether the cube has both horizontal spatial dimensions."""
+    return X in data.dims and Y in data.dims
+
+
+def labels(data: Cube, dimension: str) -> list[Any]:
+    """The labels of a dimension as JSON values: numbers, strings, RFC 3339 in UTC; 0, 1, 2, … if unlabelled."""
+    if dimension not in data.coords:
+        return list(range(data.sizes[dimension]))
+    return json_labels(data.coords[dimension].values)
+
+
+def json_labels(values: np.ndarray) -> list[Any]:
+    """Labels as JSON values; times become RFC 3339 strings in UTC, with fractions only where there are any."""
+    if np.issubdtype(values.dtype, np.datetime64):
+        return [rfc3339(v) for v in values]
+    return list(values.tolist())
+
+
+def rfc3339(time: np.datetime64) -> str:
+    """A UTC time as RFC 3339 text, e.g. ``2022-06-01T10:00:00Z``."""
+    seconds = time.astype("datetime64[s]")
+    unit = "s" if seconds == time else "ms"
+    return f"{np.datetime_as_string(time, unit=unit)}Z"
+
+
+def to_array(data: xr.DataArray, dimension: str) -> xr.DataArray:
+    """Turn a dimension into the array dimension for a child process; its coordinate gives the labels."""
+    return data.rename({dimension: ARRAY})
+
+
+def from_array(data: xr.DataArray, dimension: str, like: xr.DataArray | None = None) -> xr.DataArray:
+    """Give the array dimension its name back; ``like`` gives the attributes of its coordinate."""
+    renamed = data.rename({ARRAY: dimension})
+    if like is not None and dimension in like.coords and dimension in renamed.coords:
+        renamed.coords[dimension].attrs.update(like.coords[dimension].attrs)
+    return renamed
+
+
+def stack(elements: Iterable[Any]) -> xr.DataArray:
+    """A new array (along `ARRAY`, unlabelled) of scalars, nulls and values a pixel.
+
+    Integers with no-data become floats, since the elements may disagree on the no-data value.
+    """
+    fields = [_element(e) for e in elements]
+    joined = xr.concat(xr.broadcast(*fields), dim=ARRAY, coords="minimal", compat="override", join="override")
+    return joined.drop_vars(ARRAY, errors="ignore")
+
+
+def _element(value: Any) -> xr.DataArray:
+    if isinstance(value, xr.DataArray):
+        return decode(value) if has_nodata(value) else value.drop_vars(NODATA, errors="ignore")
+    return xr.DataArray(np.nan if value is None else value)
+
+
+# --- No-data -------------------------------------------------------------------------------------
+
+
+def nodata(data: xr.DataArray) -> Any:
+    """The no-data value: NaN for floats, a number, a DataArray along the bands, or None if there is none."""
+    if np.issubdtype(data.dtype, np.floating) or np.issubdtype(data.dtype, np.complexfloating):
+        return np.nan
+    if not np.issubdtype(data.dtype, np.integer):
+        return None
+    if NODATA in data.coords:
+        return data.coords[NODATA]
+    value = data.attrs.get(NODATA)
+    return None if value is None or np.isnan(value) else value
+
+
+def has_nodata(data: xr.DataArray) -> bool:
+    """Whether values of this cube can be no-data at all."""
+    return nodata(data) is not None
+
+
+def valid(data: xr.DataArray) -> xr.DataArray:
+    """True where there is data (same shape, lazy)."""
+    missing = nodata(data)
+    if missing is None:
+        return xr.ones_like(data, dtype=bool)
+    if np.issubdtype(data.dtype, np.integer):
+        return _plain(data) != missing
+    return data.notnull()
+
+
+def decode(data: xr.DataArray) -> xr.DataArray:
+    """The cube as numbers to calculate with: floats with NaN for no-data.
+
+    Integers of up to 16 bits and booleans become float32, which holds them exactly, larger ones float64.
+    """
+    if np.issubdtype(data.dtype, np.floating) or np.issubdtype(data.dtype, np.complexfloating):
+        return data
+    if data.dtype.kind not in "iub":
+        return data
+    floats = _plain(data).astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
+    missing = nodata(data)
+    return floats if missing is None else floats.where(_plain(data) != missing)
+
+
+def with_nodata(data: xr.DataArray, value: Any) -> xr.DataArray:
+    """The same integers with another no-data value declared (one for all, or a DataArray along the bands)."""
+    plain = _plain(data)
+    if value is None:
+        return plain
+    if isinstance(value, xr.DataArray):
+        return plain.assign_coords({NODATA: value})
+    return plain.assign_attrs({NODATA: value})
+
+
+def same_nodata(one: xr.DataArray, other: xr.DataArray) -> bool:
+    """Whether both cubes hold values of one dtype and mark no-data in one and the same way."""
+    if one.dtype != other.dtype:
+        return False
+    a, b = nodata(one), nodata(other)
+    if isinstance(a, xr.DataArray) or isinstance(b, xr.DataArray):
+        return isinstance(a, xr.DataArray) and isinstance(b, xr.DataArray) and a.identical(b)
+    return bool(a == b) or (a is np.nan and b is np.nan)
+
+
+def _plain(data: xr.DataArray) -> xr.DataArray:
+    """The cube without any declaration of no-data."""
+    bare = data.drop_vars(NODATA, errors="ignore")
+    bare.attrs = {k: v for k, v in bare.attrs.items() if k != NODATA}
+    return bare

@@ -1,0 +1,347 @@
+"""openEO error codes: one class per code, with its HTTP status and what to tell the user.
+
+The class name is the code. Codes of the API come from its error list, codes of processes from the
+``exceptions`` of the process descriptions; a test compares both with the official lists.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class OpenEOError(Exception):
+    """Something the client can be told: ``code``, ``status``, ``message``, and the node that caused it."""
+
+    status: ClassVar[int] = 400
+    template: ClassVar[str] = "The request cannot be carried out."
+
+    def __init__(self, message: str | None = None, *, node: str | None = None, **fields: Any) -> None:
+        self.message = message if message is not None else self.template.format(**fields)
+        self.node = node
+        self.id: str | None = None
+        super().__init__(self.message)
+
+    @property
+    def code(self) -> str:
+        """The openEO error code."""
+        return type(self).__name__
+
+    def to_dict(self) -> dict[str, str]:
+        """The JSON body of an openEO error response."""
+        message = f"Node '{self.node}': {self.message}" if self.node else self.message
+        body = {"code": self.code, "message": message}
+        return {"id": self.id, **body} if self.id else body
+
+
+# --- General -------------------------------------------------------------------------------------
+
+
+class Internal(OpenEOError):
+    status = 500
+    template = "The server failed to handle the request. Please report the id of this error to the operator."
+
+
+class NotFound(OpenEOError):
+    status = 404
+    template = "There is nothing at this address."
+
+
+class MethodNotAllowed(OpenEOError):
+    status = 405
+    template = "This address does not support the HTTP method {method}."
+
+
+class FeatureUnsupported(OpenEOError):
+    status = 501
+    template = "This back-end does not support {feature}."
+
+
+class InfrastructureBusy(OpenEOError):
+    status = 503
+    template = "The service is overloaded or a part of it is down. Please try again later."
+
+
+class RequestTimeout(OpenEOError):
+    status = 408
+    template = "The computation took longer than {seconds:g} s. Make the request smaller or use a batch job."
+
+
+class UnsupportedApiVersion(OpenEOError):
+    status = 404
+    template = "API version '{version}' is not offered. Use {supported}."
+
+
+class ContentTypeInvalid(OpenEOError):
+    template = "The media type is not supported here. Allowed: {types}."
+
+
+class RequestInvalid(OpenEOError):
+    """The body is no JSON object, or not the one the endpoint wants (not in the official list)."""
+
+    template = "The request body is invalid: {reason}"
+
+
+class RequestTooLarge(OpenEOError):
+    """The body is over the operator's limit (not in the official list)."""
+
+    status = 413
+    template = "The request body is larger than {limit} bytes. Make it smaller."
+
+
+# --- Accounts ------------------------------------------------------------------------------------
+
+
+class AuthenticationRequired(OpenEOError):
+    status = 401
+    template = "Please sign in first: this address needs a bearer token."
+
+
+class AuthenticationSchemeInvalid(OpenEOError):
+    status = 403
+    template = "This authentication method is not supported here."
+
+
+class TokenInvalid(OpenEOError):
+    status = 403
+    template = "The token has expired or is not valid. Please sign in again."
+
+
+class CredentialsInvalid(OpenEOError):
+    status = 403
+    template = "User name or password are not correct."
+
+
+class PermissionsInsufficient(OpenEOError):
+    status = 403
+    template = "Your account is not allowed to do this."
+
+
+# --- Discovery -----------------------------------------------------------------------------------
+
+
+class CollectionNotFound(OpenEOError):
+    status = 404
+    template = "There is no collection '{identifier}'. See GET /collections for those there are."
+
+
+class FileTypeInvalid(OpenEOError):
+    template = "File format '{type}' is not available. Choose one of: {types}."
+
+
+# --- Process graphs ------------------------------------------------------------------------------
+
+
+class ProcessInvalid(OpenEOError):
+    template = "The process is invalid: {reason}"
+
+
+class ProcessGraphMissing(OpenEOError):
+    template = "The process has no 'process_graph'."
+
+
+class ProcessGraphInvalid(OpenEOError):
+    template = "The process graph is invalid: {reason}"
+
+
+class ProcessGraphComplexity(OpenEOError):
+    template = "The process graph is too heavy: {reason}"
+
+
+class ProcessUnsupported(OpenEOError):
+    template = "There is no process '{process}' in namespace '{namespace}'. See GET /processes."
+
+
+class ProcessParameterUnsupported(OpenEOError):
+    template = "Process '{process}' has no parameter '{parameter}'. It has: {available}."
+
+
+class ProcessParameterInvalid(OpenEOError):
+    template = "The value for parameter '{parameter}' of process '{process}' is invalid: {reason}"
+
+
+class ProcessParameterRequired(OpenEOError):
+    template = "Process '{process}' needs a value for parameter '{parameter}'."
+
+
+class ProcessParameterMissing(OpenEOError):
+    template = "The parameter '{parameter}' has no value here and no default."
+
+
+class StorageFailure(OpenEOError):
+    status = 500
+    template = "The server could not store or read files. Please try again later."
+
+
+# --- Exceptions of processes ---------------------------------------------------------------------
+
+
+class ProcessError(OpenEOError):
+    """Base of the exceptions that the process descriptions name."""
+
+
+class ArrayElementNotAvailable(ProcessError):
+    template = "The array has no element {element}; it has {available}."
+
+
+class ArrayElementParameterConflict(ProcessError):
+    template = "Give either 'index' or 'label', not both."
+
+
+class ArrayElementParameterMissing(ProcessError):
+    template = "Give either 'index' or 'label'."
+
+
+class ArrayLabelConflict(ProcessError):
+    template = "Both arrays have the label {label}. Labels must be distinct."
+
+
+class ArrayLengthMismatch(ProcessError):
+    template = "There are {values} values but {labels} labels. Give one label a value."
+
+
+class ArrayNotLabeled(ProcessError):
+    template = "The array has no labels. Use 'index', or give no label."
+
+
+class AscendingProbabilitiesRequired(ProcessError):
+    template = "The probabilities must be in ascending order and without repetition."
+
+
+class BandExists(ProcessError):
+    template = "The cube already has a band '{band}'. Choose another name."
+
+
+class BandFilterParameterMissing(ProcessError):
+    template = "Name at least one band or one range of wavelengths."
+
+
+class CountMismatch(ProcessError):
+    template = "Either a number of points or one for each geometry must be given."
+
+
+class DataCubeEmpty(ProcessError):
+    template = "The data cube holds no data, so there is nothing to save. Check the extents and filters."
+
+
+class DataCubePropertiesImmutable(ProcessError):
+    template = "The child process changed the dimensions of the block: it was {before} and is {after}."
+
+
+class DimensionAmbiguous(ProcessError):
+    template = "The cube has no dimension of type 'bands', or has several of them."
+
+
+class DimensionExists(ProcessError):
+    template = "The cube already has a dimension '{name}'. Choose another name."
+
+
+class DimensionLabelCountMismatch(ProcessError):
+    template = "Dimension '{name}' has {count} labels; only one with a single label can be dropped."
+
+
+class DimensionMismatch(ProcessError):
+    template = "The dimensions of the cubes do not match: {reason}"
+
+
+class DimensionMissing(ProcessError):
+    template = "The cube has no dimension of type '{type}'."
+
+
+class DimensionNotAvailable(ProcessError):
+    template = "The cube has no dimension '{name}'. It has: {available}."
+
+
+class DistinctDimensionLabelsRequired(ProcessError):
+    template = "The labels of the intervals must be distinct. Give them in parameter 'labels'."
+
+
+class DivisionByZero(ProcessError):
+    template = "Division by zero is not supported here."
+
+
+class FormatUnsuitable(ProcessError):
+    template = "The data can't be written as {format}: {reason}"
+
+
+class GeometriesOverlap(ProcessError):
+    template = "The geometries overlap. They must be disjoint here."
+
+
+class IncompatibleDataCubes(ProcessError):
+    template = "The data cubes are incompatible: {reason}"
+
+
+class IncompatibleGeometryTypes(ProcessError):
+    template = "The cubes hold geometries of different kinds: {reason}"
+
+
+class KernelDimensionsUneven(ProcessError):
+    template = "Each side of the kernel must have an odd number of cells; it is {shape}."
+
+
+class LabelExists(ProcessError):
+    template = "A label {label} exists already."
+
+
+class LabelMismatch(ProcessError):
+    template = "There are {source} source labels and {target} target labels; the numbers must be equal."
+
+
+class LabelNotAvailable(ProcessError):
+    template = "Label {label} does not exist. There are: {available}."
+
+
+class LabelsNotEnumerated(ProcessError):
+    template = "The labels of the dimension are not 0, 1, 2, …: name the labels to rename in 'source'."
+
+
+class MinMaxSwapped(ProcessError):
+    template = "The minimum {min} is larger than the maximum {max}. Swap them."
+
+
+class MultiplicandMissing(ProcessError):
+    template = "A multiplication needs at least two numbers."
+
+
+class NirBandAmbiguous(ProcessError):
+    template = "The near infrared band can't be told. Name it in parameter 'nir'. The bands are: {bands}."
+
+
+class NoDataAvailable(ProcessError):
+    template = "There is no data for the given extents: {reason}"
+
+
+class OverlapResolverMissing(ProcessError):
+    template = "The cubes overlap. Give an 'overlap_resolver' that says which value to take."
+
+
+class PropertiesUnsupported(ProcessError):
+    template = "Filtering by '{property}' is not possible here."
+
+
+class QuantilesParameterConflict(ProcessError):
+    template = "Give either 'probabilities' or 'q', not both."
+
+
+class QuantilesParameterMissing(ProcessError):
+    template = "Give the probabilities of the quantiles."
+
+
+class RedBandAmbiguous(ProcessError):
+    template = "The red band can't be told. Name it in parameter 'red'. The bands are: {bands}."
+
+
+class TargetDimensionExists(ProcessError):
+    template = "The cube already has a dimension '{name}'. Choose another name for the new one."
+
+
+class TemporalExtentEmpty(ProcessError):
+    template = "The temporal extent is empty: its end '{end}' must be later than its start '{start}'."
+
+
+class TooManyDimensions(ProcessError):
+    template = "The cube has several temporal dimensions ({dimensions}). Name one in 'dimension'."
+
+
+class UnitMismatch(ProcessError):
+    template = "The distance is in another unit than the coordinates: {reason}"

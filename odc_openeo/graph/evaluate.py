@@ -1,0 +1,154 @@
+"""Evaluate a process graph: one call of a registered function per node, nothing read, nothing computed.
+
+A node is evaluated when its value is first needed, and once. Parameters marked `DEFERRED` (the branches of
+``if``, say) reach their process as functions, so that what is not needed is never evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from odc_openeo.errors import (
+    OpenEOError,
+    ProcessGraphComplexity,
+    ProcessGraphMissing,
+    ProcessParameterMissing,
+)
+from odc_openeo.graph.parse import Graph, Limits, Node, parse
+from odc_openeo.graph.validate import check_value, find_process, problems
+from odc_openeo.process import DEFERRED, OMITTED, Environment, Process
+
+__all__ = ["DEFERRED", "evaluate"]
+
+_UNSET = object()
+
+
+def evaluate(
+    process: Mapping[str, Any],
+    env: Environment | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+) -> Any:
+    """Evaluate a process: JSON values for JSON, lazy xarray objects for cubes.
+
+    ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of the
+    result node is returned; end nodes apart from it run as well (a graph may save several results).
+
+    Raises:
+        OpenEOError: the first error of validation, or what a process raised; ``node`` names where.
+    """
+    given = dict(parameters or {})
+    graph, errors = parse(process, limits)
+    for error in (*errors, *(problems(graph, given) if graph else ())):
+        raise error
+    if graph is None:
+        raise ProcessGraphMissing()
+    try:
+        return _Scope(graph, given, env or Environment()).run()
+    except RecursionError as error:
+        raise ProcessGraphComplexity(
+            reason="its conditions are nested too deeply. Flatten the graph."
+        ) from error
+
+
+@dataclass
+class _Scope:
+    """A graph in the course of evaluation: values of its nodes so far, its parameters, the scope around it."""
+
+    graph: Graph
+    parameters: Mapping[str, Any]
+    env: Environment
+    parent: _Scope | None = None
+    path: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Any:
+        value = self.value(self.graph.result)
+        if self.parent is None:
+            for id_ in self.graph.end_nodes:
+                self.value(id_)
+        return value
+
+    def value(self, id_: str) -> Any:
+        """The value of a node; what it depends on is evaluated first, without recursion."""
+        waiting = [id_]
+        while waiting:
+            node = self.graph.nodes[waiting[-1]]
+            if node.id in self.values:
+                waiting.pop()
+                continue
+            missing = [d for d in self._needed(node) if d not in self.values]
+            if missing:
+                waiting.extend(missing)
+            else:
+                self.values[node.id] = self._call(node)
+        return self.values[id_]
+
+    def _needed(self, node: Node) -> set[str]:
+        declared = find_process(node.process_id, node.namespace).parameters
+        eager = [used for name, used in node.uses.items() if not declared[name].deferred]
+        return set().union(*eager)
+
+    def _call(self, node: Node) -> Any:
+        where = f"{self.path}{node.id}"
+        try:
+            found = find_process(node.process_id, node.namespace)
+            arguments = {
+                name: self._argument(found, node, name, value, where)
+                for name, value in node.arguments.items()
+            }
+            return found.call(arguments, self.env)
+        except OpenEOError as error:
+            if error.node is None:
+                error.node = where
+            raise
+
+    def _argument(self, found: Process, node: Node, name: str, value: Any, where: str) -> Any:
+        if found.parameters[name].deferred:
+            return lambda: self._resolve(value, where)
+        resolved = self._resolve(value, where)
+        if resolved is not value:
+            check_value(found, name, resolved)
+        return resolved
+
+    def _resolve(self, value: Any, where: str) -> Any:
+        """The argument with references, child graphs and all they hold replaced by values."""
+        if isinstance(value, Graph):
+            return self._child(value, where)
+        if isinstance(value, Mapping):
+            if len(value) == 1 and isinstance(value.get("from_node"), str):
+                return self.value(value["from_node"])
+            if len(value) == 1 and isinstance(value.get("from_parameter"), str):
+                return self.parameter(value["from_parameter"])
+            return self._unless_same(value, {k: self._resolve(v, where) for k, v in value.items()})
+        if isinstance(value, list) and any(isinstance(v, Mapping | list | Graph) for v in value):
+            resolved = [self._resolve(v, where) for v in value]
+            return value if all(a is b for a, b in zip(value, resolved, strict=True)) else resolved
+        return value
+
+    @staticmethod
+    def _unless_same(value: Mapping[str, Any], resolved: dict[str, Any]) -> Mapping[str, Any]:
+        return value if all(resolved[k] is value[k] for k in value) else resolved
+
+    def _child(self, graph: Graph, where: str) -> Callable[..., Any]:
+        def call(**parameters: Any) -> Any:
+            return _Scope(graph, parameters, self.env, self, f"{where}.").run()
+
+        return call
+
+    def parameter(self, name: str) -> Any:
+        """The value of a parameter: the innermost scope that has one, else the outermost default."""
+        scope: _Scope | None = self
+        default: Any = _UNSET
+        while scope is not None:
+            if name in scope.parameters:
+                return scope.parameters[name]
+            declared = next((p for p in scope.graph.parameters if p.get("name") == name), {})
+            if "default" in declared or declared.get("optional"):
+                default = declared.get("default")
+            scope = scope.parent
+        if default is _UNSET or default is OMITTED:
+            raise ProcessParameterMissing(parameter=name)
+        return default

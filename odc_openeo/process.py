@@ -1,0 +1,238 @@
+"""The registry of openEO processes, and the description that is published for each.
+
+A process is a Python function decorated with `process`. Its name is the process id, its signature gives
+names, order, optionality and defaults of the parameters, `Schema` annotations give their JSON Schema, its
+docstring gives the prose. `GET /processes` is made of nothing else, so what is listed is what runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+import docstring_parser
+from jsonschema import Draft7Validator
+
+
+class _Omitted:
+    """Default of a parameter that is optional and has no default value in the specification."""
+
+    def __repr__(self) -> str:
+        return "OMITTED"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+OMITTED: Final = _Omitted()
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The JSON Schema of a parameter or return value: an object, or a list of alternatives."""
+
+    json: Any
+
+
+class _Deferred:
+    """Marks a parameter whose value arrives as a function without arguments, evaluated only if called."""
+
+
+DEFERRED: Final = _Deferred()
+
+ChildProcess = Callable[..., Any]
+"""A child process graph as a callable: takes its parameters by keyword, returns the value of its result."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example of a process, published with it and run as a test."""
+
+    arguments: Mapping[str, Any]
+    returns: Any
+    title: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The example as the process description wants it."""
+        title = {"title": self.title} if self.title else {}
+        return {**title, "arguments": dict(self.arguments), "returns": self.returns}
+
+
+@dataclass
+class Environment:
+    """What a process may need from outside: handed to functions with a keyword-only parameter ``env``.
+
+    ``catalog`` answers questions on collections, ``outputs`` takes what `save_result` is asked to write,
+    ``user`` is the id of who runs the graph, ``log`` is where messages for that user go.
+    """
+
+    catalog: Any = None
+    user: str | None = None
+    outputs: list[Any] = field(default_factory=list)
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("odc_openeo.run"))
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a process."""
+
+    name: str
+    description: str
+    schema: Any
+    default: Any
+    optional: bool
+    deferred: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameter as the process description wants it."""
+        described = {"name": self.name, "description": self.description, "schema": self.schema}
+        if not self.optional:
+            return described
+        if self.default is OMITTED:
+            return {**described, "optional": True}
+        return {**described, "optional": True, "default": self.default}
+
+    @cached_property
+    def validator(self) -> Draft7Validator:
+        """Checks JSON values against the schema."""
+        schema = {"anyOf": self.schema} if isinstance(self.schema, list) else self.schema
+        return Draft7Validator(schema)
+
+    @property
+    def alternatives(self) -> list[dict[str, Any]]:
+        """The schema as a list of alternatives."""
+        return self.schema if isinstance(self.schema, list) else [self.schema]
+
+    @property
+    def child(self) -> dict[str, Any] | None:
+        """The schema of the child process that the parameter takes, if it takes one."""
+        found = (s for s in self.alternatives if s.get("subtype") == "process-graph")
+        return next(found, None)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A registered process: the function that runs and the description derived from it."""
+
+    id: str
+    function: Callable[..., Any]
+    categories: Sequence[str]
+    examples: Sequence[Example]
+    links: Sequence[Mapping[str, str]]
+    experimental: bool
+
+    @cached_property
+    def _docstring(self) -> docstring_parser.Docstring:
+        return docstring_parser.parse(
+            inspect.getdoc(self.function) or "", docstring_parser.DocstringStyle.GOOGLE
+        )
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return get_type_hints(self.function, include_extras=True)
+
+    @cached_property
+    def needs_environment(self) -> bool:
+        """Whether the function takes the environment (``env``)."""
+        return "env" in inspect.signature(self.function).parameters
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameters by name, in order."""
+        prose = {p.arg_name: p.description or "" for p in self._docstring.params}
+        return {
+            p.name.rstrip("_"): _parameter(p, self._hints[p.name], prose.get(p.name, ""))
+            for p in inspect.signature(self.function).parameters.values()
+            if p.kind is not inspect.Parameter.KEYWORD_ONLY
+        }
+
+    @cached_property
+    def returns(self) -> Any:
+        """The JSON Schema of what the process returns."""
+        return _schema(self._hints.get("return", Any))
+
+    def call(self, arguments: Mapping[str, Any], env: Environment) -> Any:
+        """Run the process with arguments by their openEO names."""
+        names = inspect.signature(self.function).parameters
+        python = {name if name in names else f"{name}_": value for name, value in arguments.items()}
+        return self.function(**python, env=env) if self.needs_environment else self.function(**python)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The process description for ``GET /processes``."""
+        doc = self._docstring
+        described: dict[str, Any] = {
+            "id": self.id,
+            "summary": (doc.short_description or "").rstrip("."),
+            "description": doc.long_description or doc.short_description or "",
+            "categories": list(self.categories),
+            "parameters": [p.to_dict() for p in self.parameters.values()],
+            "returns": {
+                "description": doc.returns.description if doc.returns else "",
+                "schema": self.returns,
+            },
+        }
+        if self.experimental:
+            described["experimental"] = True
+        if doc.raises:
+            described["exceptions"] = {r.type_name: {"message": r.description or ""} for r in doc.raises}
+        if self.examples:
+            described["examples"] = [e.to_dict() for e in self.examples]
+        described["links"] = [*self.links, _specification(self.id)]
+        return described
+
+
+PROCESSES: dict[str, Process] = {}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def process(
+    *,
+    categories: Sequence[str],
+    examples: Sequence[Example] = (),
+    links: Sequence[Mapping[str, str]] = (),
+    experimental: bool = False,
+) -> Callable[[F], F]:
+    """Register a function as the openEO process of its name."""
+
+    def register(function: F) -> F:
+        id_ = function.__name__.rstrip("_")
+        if id_ in PROCESSES:
+            raise ValueError(f"process {id_!r} is registered twice")
+        PROCESSES[id_] = Process(id_, function, categories, examples, links, experimental)
+        return function
+
+    return register
+
+
+def _specification(id_: str) -> dict[str, str]:
+    return {
+        "rel": "about",
+        "href": f"https://processes.openeo.org/#{id_}",
+        "type": "text/html",
+        "title": "The process in the openEO specification",
+    }
+
+
+def _schema(hint: Any) -> Any:
+    if get_origin(hint) is Annotated:
+        found = [m for m in get_args(hint)[1:] if isinstance(m, Schema)]
+        if found:
+            return found[-1].json
+    return {}
+
+
+def _parameter(p: inspect.Parameter, hint: Any, prose: str) -> Parameter:
+    return Parameter(
+        name=p.name.rstrip("_"),
+        description=prose,
+        schema=_schema(hint),
+        default=None if p.default is inspect.Parameter.empty else p.default,
+        optional=p.default is not inspect.Parameter.empty,
+        deferred=get_origin(hint) is Annotated and DEFERRED in get_args(hint)[1:],
+    )

@@ -1,0 +1,1 @@
+"""The openEO processes, one module per category of the specification. Importing it registers them all."""
