@@ -1,0 +1,221 @@
+"""The dask cluster: one client a process, computing with limits, and what to say when no worker is there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dask
+import distributed
+from distributed import Client, Future
+from distributed.comm import CommClosedError
+
+from odc_openeo.config import Config
+from odc_openeo.errors import InfrastructureBusy, RequestTimeout
+
+WORKER_ENVIRONMENT = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "VSI_CACHE": "TRUE",
+    "GDAL_NUM_THREADS": "1",
+    "GDAL_CACHEMAX": "256",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONUTF8": "1",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+}
+"""What workers need to read COGs quickly; dask already runs chunks side by side."""
+
+CONNECT_SECONDS = 5
+TICK_SECONDS = 0.5
+
+Progress = Callable[[int, int], None]
+"""Called with (finished chunks, all chunks)."""
+
+_clients: dict[tuple[int, str], Client] = {}
+_lock = threading.Lock()
+
+
+class Cancelled(Exception):
+    """The computation was called off by its owner."""
+
+
+def connect(config: Config) -> Client | None:
+    """This process's client of the configured scheduler, None when there is none configured.
+
+    Made at the first call and again when the scheduler was lost. Raises InfrastructureBusy when the
+    scheduler does not answer.
+    """
+    if config.dask_scheduler is None:
+        return None
+    key = (os.getpid(), config.dask_scheduler)
+    with _lock:
+        client = _clients.get(key)
+        if client is None or client.status not in ("running", "newly-created"):
+            _forget(key)
+            client = _clients[key] = _new_client(config.dask_scheduler)
+    return client
+
+
+def _new_client(address: str) -> Client:
+    dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s"})
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="odc-openeo")
+    except (OSError, TimeoutError, CommClosedError) as error:
+        raise _no_scheduler() from error
+
+
+def _no_scheduler() -> InfrastructureBusy:
+    return InfrastructureBusy(
+        "The dask scheduler of the service does not answer. Try again in a minute; operators: "
+        "`odc-openeo doctor` says what is wrong."
+    )
+
+
+def _no_worker(config: Config) -> InfrastructureBusy:
+    return InfrastructureBusy(
+        f"No dask worker is running (waited {config.worker_wait_s:g} s). Try again in a minute; operators: "
+        "start workers with `dask worker`, or look at their logs."
+    )
+
+
+def _forget(key: tuple[int, str]) -> None:
+    lost = _clients.pop(key, None)
+    if lost is not None:
+        # In the background: closing waits for a scheduler that may be gone.
+        threading.Thread(target=_close_quietly, args=[lost], daemon=True).start()
+
+
+def _close_quietly(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        client.close(timeout=1)
+
+
+def close(config: Config) -> None:
+    """Let go of this process's client."""
+    with _lock:
+        client = _clients.pop((os.getpid(), config.dask_scheduler or ""), None)
+    if client is not None:
+        client.close(timeout=2)
+
+
+def runs_here(config: Config, nbytes: int | None) -> bool:
+    """Whether a computation reading about ``nbytes`` is quicker on this process's threads."""
+    return config.dask_scheduler is None or (nbytes is not None and nbytes <= config.local_max_bytes)
+
+
+def compute(
+    config: Config,
+    *collections: Any,
+    nbytes: int | None = None,
+    timeout: float | None = None,
+    cancelled: threading.Event | None = None,
+    progress: Progress | None = None,
+) -> tuple[Any, ...]:
+    """Compute dask collections (xarray objects, arrays, delayed …) together, in the order given.
+
+    ``nbytes`` is the estimated volume read: tiny computations run on threads at once, all others on the
+    cluster, where ``timeout`` in seconds, ``cancelled`` and ``progress`` apply. Errors of tasks come as
+    they are; RequestTimeout, Cancelled, and InfrastructureBusy when scheduler or workers are lost.
+    """
+    client = None if runs_here(config, nbytes) else connect(config)
+    if client is None:
+        return dask.compute(*collections, scheduler="threads")
+    with _lost_scheduler(config):
+        wait_for_worker(config, client)
+        # Persisting keeps the chunks apart: they meet here, never as one big array in a worker.
+        persisted = client.persist(list(collections))
+        futures = distributed.futures_of(persisted)
+        try:
+            _wait(config, client, futures, timeout, cancelled, progress)
+            values = dict(zip([f.key for f in futures], client.gather(futures), strict=True))
+            return tuple(_assemble(collection, values) for collection in persisted)
+        except BaseException:
+            client.cancel(futures, force=True)
+            raise
+
+
+@contextlib.contextmanager
+def _lost_scheduler(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except (CommClosedError, distributed.client.FutureCancelledError, ConnectionError) as error:
+        with _lock:
+            _forget((os.getpid(), config.dask_scheduler or ""))
+        raise _no_scheduler() from error
+
+
+def wait_for_worker(config: Config, client: Client) -> None:
+    """Return when a worker is there; InfrastructureBusy after ``worker_wait_s``."""
+    if client.nthreads():
+        return
+    try:
+        client.wait_for_workers(1, timeout=config.worker_wait_s)
+    except TimeoutError as error:
+        raise _no_worker(config) from error
+
+
+def _wait(
+    config: Config,
+    client: Client,
+    futures: Sequence[Future],
+    timeout: float | None,
+    cancelled: threading.Event | None,
+    progress: Progress | None,
+) -> None:
+    start = last_worker = time.monotonic()
+    while futures:
+        with contextlib.suppress(TimeoutError):
+            distributed.wait(futures, timeout=TICK_SECONDS)
+            break
+        _raise_first_error(futures)
+        if progress is not None:
+            progress(sum(future.done() for future in futures), len(futures))
+        if cancelled is not None and cancelled.is_set():
+            raise Cancelled
+        now = time.monotonic()
+        if timeout is not None and now - start > timeout:
+            raise RequestTimeout
+        last_worker = now if client.nthreads() else last_worker
+        if now - last_worker > config.worker_wait_s:
+            raise _no_worker(config)
+    _raise_first_error(futures)
+    if progress is not None:
+        progress(len(futures), len(futures))
+
+
+def _raise_first_error(futures: Sequence[Future]) -> None:
+    for future in futures:
+        if future.status in ("error", "cancelled", "lost"):
+            future.result()
+
+
+def _assemble(collection: Any, values: dict[Any, Any]) -> Any:
+    if not dask.is_dask_collection(collection):
+        return collection
+    finalize, extra = collection.__dask_postcompute__()
+    return finalize(_nested(collection.__dask_keys__(), values), *extra)
+
+
+def _nested(keys: Any, values: dict[Any, Any]) -> Any:
+    if isinstance(keys, list):
+        return [_nested(key, values) for key in keys]
+    return values[keys]
+
+
+def check(config: Config) -> str:
+    """Say in a few words what the cluster is; InfrastructureBusy when it is unusable."""
+    client = connect(config)
+    if client is None:
+        return "none configured: computing on threads of the HTTP processes"
+    with _lost_scheduler(config):
+        threads = client.nthreads()
+    if not threads:
+        raise _no_worker(config)
+    return f"{config.dask_scheduler}: {len(threads)} workers, {sum(threads.values())} threads"
