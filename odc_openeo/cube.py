@@ -1,12 +1,12 @@
-"""What a data cube is here: dimensions and their types, no-data, coordinate reference system, arrays in cubes.
+"""What a data cube is here: dimensions and their types, no-data, reference system, arrays in cubes.
 
-A raster cube is one `xarray.DataArray`. Its dimensions may be ``t``, ``bands``, ``y``, ``x`` and any others, in any
-order; its CRS is where odc-geo finds it (``.odc.crs``). Float cubes mark no-data with NaN. Integer cubes
+A raster cube is one `xarray.DataArray`. Its dimensions may be ``t``, ``bands``, ``y``, ``x`` and any others,
+in any order; its CRS is where odc-geo finds it (``.odc.crs``). Float cubes mark no-data with NaN. Integer cubes
 keep the raw values of the files; their no-data value is in ``attrs["nodata"]`` or, where bands differ, in a
 coordinate ``nodata`` along the bands. A vector cube is an xarray object with an xvec geometry dimension.
 
-Inside a child process (a reducer, say) an openEO array is a DataArray that has the reserved dimension `ARRAY`;
-a DataArray without it stands for one value a pixel.
+Inside a child process (a reducer, say) an openEO array is a DataArray that has the reserved dimension
+`ARRAY`; a DataArray without it stands for one value a pixel.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def json_labels(values: np.ndarray) -> list[Any]:
 def rfc3339(time: np.datetime64) -> str:
     """A UTC time as RFC 3339 text, e.g. ``2022-06-01T10:00:00Z``."""
     seconds = time.astype("datetime64[s]")
-    unit = "s" if seconds == time else "ms"
-    return f"{np.datetime_as_string(time, unit=unit)}Z"
+    precise = seconds if seconds == time else time.astype("datetime64[ms]")
+    return f"{np.datetime_as_string(precise)}Z"
 
 
 def to_array(data: xr.DataArray, dimension: str) -> xr.DataArray:

@@ -6,7 +6,7 @@ A node is evaluated when its value is first needed, and once. Parameters marked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +116,7 @@ class _Scope:
     def _resolve(self, value: Any, where: str) -> Any:
         """The argument with references, child graphs and all they hold replaced by values."""
         if isinstance(value, Graph):
-            return self._child(value, where)
+            return Child(value, self, f"{where}.")
         if isinstance(value, Mapping):
             if len(value) == 1 and isinstance(value.get("from_node"), str):
                 return self.value(value["from_node"])
@@ -132,12 +132,6 @@ class _Scope:
     def _unless_same(value: Mapping[str, Any], resolved: dict[str, Any]) -> Mapping[str, Any]:
         return value if all(resolved[k] is value[k] for k in value) else resolved
 
-    def _child(self, graph: Graph, where: str) -> Callable[..., Any]:
-        def call(**parameters: Any) -> Any:
-            return _Scope(graph, parameters, self.env, self, f"{where}.").run()
-
-        return call
-
     def parameter(self, name: str) -> Any:
         """The value of a parameter: the innermost scope that has one, else the outermost default."""
         scope: _Scope | None = self
@@ -152,3 +146,18 @@ class _Scope:
         if default is _UNSET or default is OMITTED:
             raise ProcessParameterMissing(parameter=name)
         return default
+
+
+@dataclass(frozen=True)
+class Child:
+    """A child process graph as a callable: parameters by keyword, returns the value of its result node.
+
+    ``graph`` is there for processes that can do better than calling it (search an index, say).
+    """
+
+    graph: Graph
+    scope: _Scope = field(repr=False)
+    path: str
+
+    def __call__(self, **parameters: Any) -> Any:
+        return _Scope(self.graph, parameters, self.scope.env, self.scope, self.path).run()

@@ -37,7 +37,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A process graph: its nodes by id and the id of the result node. Child graphs are `Graph`s in arguments."""
+    """A process graph: its nodes by id, the id of the result node. Child graphs are `Graph`s in arguments."""
 
     nodes: Mapping[str, Node]
     result: str

@@ -177,6 +177,11 @@ def _explain(error: Any, value: Any, alternatives: list[dict[str, Any]]) -> str:
     return f"{where}: {message}." if where else f"{message}."
 
 
+def _only_opaque(alternatives: list[dict[str, Any]]) -> bool:
+    objects = [s for s in alternatives if _fits_type(s, "object")]
+    return bool(objects) and all(_is_opaque(s) for s in objects)
+
+
 def _is_opaque(schema: Mapping[str, Any]) -> bool:
     """Whether a value of this schema can come only from another process, never from JSON."""
     subtype = str(schema.get("subtype", ""))

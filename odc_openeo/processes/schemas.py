@@ -55,7 +55,7 @@ VectorCube = Annotated[xr.Dataset, Schema(datacube_schema(GEOMETRY))]
 def child(
     parameters: Mapping[str, tuple[Any, str]], returns: Any, text: str = "The value to be set.", **more: Any
 ) -> Schema:
-    """The schema of a child process: parameters as ``{name: (schema, description)}``; ``context`` is added."""
+    """The schema of a child process; parameters as ``{name: (schema, text)}``, ``context`` is added."""
     described: list[dict[str, Any]] = [
         {"name": name, "description": prose, "schema": schema} for name, (schema, prose) in parameters.items()
     ]
@@ -106,8 +106,8 @@ BOUNDING_BOX: dict[str, Any] = {
             "default": None,
         },
         "crs": {
-            "description": "The reference system of the four edges: an EPSG code or WKT2; longitude and latitude "
-            "(4326) if left out.",
+            "description": "The reference system of the edges: an EPSG code or WKT2; longitude and "
+            "latitude (4326) if left out.",
             "anyOf": [EPSG, WKT2],
             "default": 4326,
         },
