@@ -1,8 +1,8 @@
 """What a data cube is here: dimensions and their types, no-data, reference system, arrays in cubes.
 
 A raster cube is one `xarray.DataArray`. Its dimensions may be ``t``, ``bands``, ``y``, ``x`` and any others,
-in any order; its CRS is where odc-geo finds it (``.odc.crs``). Float cubes mark no-data with NaN. Integer cubes
-keep the raw values of the files; their no-data value is in ``attrs["nodata"]`` or, where bands differ, in a
+in any order; its CRS is where odc-geo finds it (``.odc.crs``). Float cubes mark no-data with NaN. Integer
+cubes keep the raw values of the files; their no-data value is in ``attrs["nodata"]`` or, where bands differ, in a
 coordinate ``nodata`` along the bands. A vector cube is an xarray object with an xvec geometry dimension.
 
 Inside a child process (a reducer, say) an openEO array is a DataArray that has the reserved dimension
@@ -122,14 +122,14 @@ def has_raster_dimensions(data: Cube) -> bool:
 
 
 def labels(data: Cube, dimension: str) -> list[Any]:
-    """The labels of a dimension as JSON values: numbers, strings, RFC 3339 in UTC; 0, 1, 2, … if unlabelled."""
+    """The labels of a dimension as JSON values (times in RFC 3339, UTC); 0, 1, 2, … if unlabelled."""
     if dimension not in data.coords:
         return list(range(data.sizes[dimension]))
     return json_labels(data.coords[dimension].values)
 
 
 def json_labels(values: np.ndarray) -> list[Any]:
-    """Labels as JSON values; times become RFC 3339 strings in UTC, with fractions only where there are any."""
+    """Labels as JSON values; times become RFC 3339 strings in UTC, with fractions where there are any."""
     if np.issubdtype(values.dtype, np.datetime64):
         return [rfc3339(v) for v in values]
     return list(values.tolist())

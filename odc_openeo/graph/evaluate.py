@@ -33,8 +33,8 @@ def evaluate(
 ) -> Any:
     """Evaluate a process: JSON values for JSON, lazy xarray objects for cubes.
 
-    ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of the
-    result node is returned; end nodes apart from it run as well (a graph may save several results).
+    ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of
+    the result node is returned; end nodes apart from it run as well (a graph may save several results).
 
     Raises:
         OpenEOError: the first error of validation, or what a process raised; ``node`` names where.
@@ -55,7 +55,7 @@ def evaluate(
 
 @dataclass
 class _Scope:
-    """A graph in the course of evaluation: values of its nodes so far, its parameters, the scope around it."""
+    """A graph in the course of evaluation: values so far, its parameters, the scope around it."""
 
     graph: Graph
     parameters: Mapping[str, Any]

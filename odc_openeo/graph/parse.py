@@ -72,7 +72,7 @@ class _Parser:
     def _nodes_of(self, process: Any, path: str, depth: int) -> Mapping[str, Any] | None:
         if depth > self.limits.depth:
             raise ProcessGraphComplexity(
-                reason=f"child processes are nested more than {self.limits.depth} levels deep. Flatten the graph."
+                reason=f"child processes are nested over {self.limits.depth} levels deep. Flatten the graph."
             )
         if not isinstance(process, Mapping) or "process_graph" not in process:
             self._add(ProcessGraphMissing, path, None)

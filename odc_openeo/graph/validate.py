@@ -154,11 +154,8 @@ def _mismatch(parameter: Parameter, value: Any) -> str | None:
     if isinstance(value, LabeledArray):
         return None
     alternatives = parameter.alternatives
-    if isinstance(value, Mapping) and all(_is_opaque(s) for s in alternatives if _fits_type(s, "object")):
-        if any(_fits_type(s, "object") for s in alternatives):
-            return (
-                f"it must be {_subtypes(alternatives)}, not a JSON object. Refer to a node with 'from_node'."
-            )
+    if isinstance(value, Mapping) and _only_opaque(alternatives):
+        return f"it must be {_subtypes(alternatives)}, not a JSON object. Refer to a node with 'from_node'."
     errors = list(parameter.validator.iter_errors(value))
     if not errors:
         return None
