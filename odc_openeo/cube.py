@@ -2,8 +2,8 @@
 
 A raster cube is one `xarray.DataArray`. Its dimensions may be ``t``, ``bands``, ``y``, ``x`` and any others,
 in any order; its CRS is where odc-geo finds it (``.odc.crs``). Float cubes mark no-data with NaN. Integer
-cubes keep the raw values of the files; their no-data value is in ``attrs["nodata"]`` or, where bands differ, in a
-coordinate ``nodata`` along the bands. A vector cube is an xarray object with an xvec geometry dimension.
+cubes keep the raw values of the files; their no-data value is in ``attrs["nodata"]`` or, where bands differ,
+in a coordinate ``nodata`` along the bands. A vector cube is an xarray object with an xvec geometry dimension.
 
 Inside a child process (a reducer, say) an openEO array is a DataArray that has the reserved dimension
 `ARRAY`; a DataArray without it stands for one value a pixel.
