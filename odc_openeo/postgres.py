@@ -105,8 +105,9 @@ def _wait(server: Postgres) -> None:
     while not server.ready():
         if server.child.ended() is not None or time.monotonic() > deadline:
             server.stop(1)
+            log = server.child.log
             raise PostgresError(
-                f"PostgreSQL did not start; its log {server.child.log} ends with:\n{server.child.last_output()}"
+                f"PostgreSQL did not start; its log {log} ends with:\n{server.child.last_output()}"
             )
         time.sleep(0.03)
 

@@ -1,0 +1,217 @@
+"""The command ``odc-openeo``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+
+from odc_openeo import __version__, accounts, embedded
+from odc_openeo.config import DEMO_USER, PREFIX, Config, child_environment
+from odc_openeo.errors import OpenEOError
+from odc_openeo.indexing.index import IndexingError
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def settings(**options: Any) -> Config:
+    """The configuration: options given on the command line win over ``ODC_OPENEO_*``."""
+    try:
+        return Config(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        lines = [f"{_where(each['loc'])}{each['msg']}" for each in error.errors()]
+        raise click.ClickException("\n".join(lines)) from error
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return f"{PREFIX}{'.'.join(map(str, location)).upper()}: " if location else ""
+
+
+def say(text: str) -> None:
+    """Print a line at once, errors to the standard error."""
+    click.echo(text, err=text.startswith("Error"))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="odc-openeo")
+def cli() -> None:
+    """An openEO back-end on the Open Data Cube. `odc-openeo doctor` lists all settings."""
+
+
+@cli.command()
+@click.option("--data-dir", type=FOLDER, help="Folder of everything the stack keeps.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on.  [default: 8080]")
+@click.option("--no-samples", is_flag=True, help="Index no sample scenes.")
+@click.option("--workers", type=int, help="Worker processes of the dask cluster.  [default: 2]")
+def up(no_samples: bool, **options: Any) -> None:
+    """Run the whole stack on this machine: PostgreSQL, dask, HTTP server, sample scenes."""
+    sys.exit(embedded.up(settings(**options), samples=not no_samples, say=say))
+
+
+@cli.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port to listen on.  [default: 8080]")
+def serve(**options: Any) -> None:
+    """Serve HTTP with the configured database, Open Data Cube and dask scheduler."""
+    config = settings(**options)
+    _need_database(config)
+    host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
+    command = [*embedded.gunicorn_command(config), "--bind", f"{host}:{config.port}"]
+    os.execve(command[0], command, child_environment(config))
+
+
+def _need_database(config: Config) -> None:
+    if config.database_url is None:
+        raise click.ClickException(
+            f"set {PREFIX}DATABASE_URL to your PostgreSQL; without one, `odc-openeo up` brings its own"
+        )
+
+
+@cli.command()
+def migrate() -> None:
+    """Make our tables, or bring them up to date."""
+    from odc_openeo import migrations
+
+    config = settings()
+    _need_database(config)
+    migrations.upgrade(config)
+    click.echo("Our tables are up to date")
+
+
+@cli.group()
+def index() -> None:
+    """Put products, sample scenes and STAC Items into the Open Data Cube index."""
+
+
+@index.command("products")
+def index_products() -> None:
+    """Add the product definitions that come with this package."""
+    from odc_openeo.indexing.index import index_products as add
+    from odc_openeo.indexing.index import product_definitions
+
+    add(product_definitions())
+    click.echo("Products added")
+
+
+@index.command("samples")
+@click.option("--folder", type=FOLDER, help="Where the scenes are written.  [default: data_dir/samples]")
+def index_samples(folder: Path | None) -> None:
+    """Make the sample scenes and index them; those that are there already are left alone."""
+    from odc_openeo.indexing.index import index_samples as make_and_index
+
+    make_and_index(folder or settings().data_dir / "samples")
+    click.echo("Sample scenes indexed")
+
+
+@index.command("stac")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--product", help="The product to add to.  [default: each Item's collection]")
+def index_stac(paths: tuple[Path, ...], product: str | None) -> None:
+    """Index STAC Items: JSON files of Items or ItemCollections, or folders of them."""
+    from odc_openeo.indexing.stac import index_stac as add
+
+    click.echo(str(add(paths, product)))
+
+
+@cli.group()
+def user() -> None:
+    """Users of HTTP Basic login."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--role", "roles", multiple=True, help="A role of the user; may be repeated.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from the standard input.")
+def user_add(name: str, roles: tuple[str, ...], password_stdin: bool) -> None:
+    """Make the user NAME; asks for the password."""
+    password = (
+        sys.stdin.readline().rstrip("\r\n")
+        if password_stdin
+        else click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    )
+    accounts.create_user(settings(), name, password, roles)
+    click.echo(f"Made user {name}")
+
+
+@user.command("list")
+def user_list() -> None:
+    """List all users: name, roles, state."""
+    for account in accounts.list_users(settings()):
+        state = "disabled" if account.disabled else "active"
+        click.echo(f"{account.name}\t{','.join(account.roles)}\t{state}")
+
+
+@user.command("disable")
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Let the user in again.")
+def user_disable(name: str, undo: bool) -> None:
+    """Lock the user NAME out at once."""
+    accounts.disable_user(settings(), name, disabled=not undo)
+    click.echo(f"{'Enabled' if undo else 'Disabled'} user {name}")
+
+
+@cli.command()
+@click.option(
+    "--output", type=FOLDER, default="demo-output", show_default=True, help="Folder of the results."
+)
+@click.option("--url", help="Use a running service instead of starting one.")
+def demo(output: Path, url: str | None) -> None:
+    """Start the stack, compute a composite and a time series with the openEO client, stop the stack."""
+    from odc_openeo.demo import run_demo
+
+    console = Console()
+    if url is not None:
+        run_demo(url, output, DEMO_USER, DEMO_USER, console)
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="odc-openeo-demo-") as folder,
+        embedded.stop_signals(),
+        console.status("Starting PostgreSQL, dask and the HTTP server") as status,
+        embedded.Stack(
+            settings(data_dir=folder, host="127.0.0.1", port=embedded.free_port()),
+            say=lambda text: console.print(text, markup=False),
+        ) as stack,
+    ):
+        status.stop()
+        console.print(f"The service runs at {stack.url}", markup=False)
+        run_demo(stack.url, output, DEMO_USER, DEMO_USER, console)
+
+
+@cli.command()
+def doctor() -> None:
+    """List all settings, check database, index, dask and storage, and say what to mend."""
+    from odc_openeo.doctor import report
+
+    wide = None if sys.stdout.isatty() else 160
+    if not report(settings(), Console(width=wide)):
+        sys.exit(1)
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(__version__)
+
+
+def main() -> None:
+    """Entry point: known errors as one line, without a traceback."""
+    try:
+        cli(prog_name="odc-openeo")
+    except (OpenEOError, embedded.StackError, IndexingError, ValueError) as error:
+        say(f"Error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("Stopped")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

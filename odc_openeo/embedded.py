@@ -1,0 +1,324 @@
+"""The stack without Docker: PostgreSQL from a wheel, a local dask cluster, sample scenes, and gunicorn.
+
+One process, the launcher, owns all parts. It lives as long as they do: when a part ends, all end; when it
+is killed, the parts get their stop signal from the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import IO, NoReturn
+
+from pydantic import SecretStr
+
+from odc_openeo import __version__, accounts, children, db, migrations, postgres
+from odc_openeo.children import Child
+from odc_openeo.cluster import WORKER_ENVIRONMENT
+from odc_openeo.config import (
+    DEMO_USER,
+    PREFIX,
+    Config,
+    child_environment,
+    odc_database_environment,
+    odc_settings,
+)
+from odc_openeo.errors import OpenEOError
+
+DATABASE = "datacube"
+STOP_SECONDS = 4.0
+START_SECONDS = 120.0
+
+Say = Callable[[str], None]
+
+
+class StackError(Exception):
+    """The stack cannot start, or a part of it ended; the message says what to change."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+class Stack:
+    """All parts of the service on this machine. A context manager: leaving it stops everything."""
+
+    def __init__(self, config: Config, *, samples: bool = True, say: Say = print) -> None:
+        # Children must not compute the default anew: it depends on the home folder.
+        self.config = _changed(config, data_dir=config.data_dir)
+        self.samples = samples
+        self.say = say
+        self.parts: list[Child] = []
+        self.logs = config.data_dir / "log"
+        self._lock: IO[str] | None = None
+        self._server: postgres.Postgres | None = None
+        self._odc: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the service answers."""
+        return self.config.root_url
+
+    def __enter__(self) -> Stack:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        _check_address(self.config)
+        _make_folder(self.config.data_dir)
+        self._lock = _lock(self.config.data_dir)
+        if self.config.dask_scheduler is None:
+            self._start_dask()
+        self._start_database()
+        self._prepare_database()
+        if self.samples:
+            self._index_samples()
+        if self.config.dask_scheduler is None:
+            self._find_scheduler()
+        self._start_http()
+
+    def _start_dask(self) -> None:
+        scheduler_file = self._scheduler_file()
+        scheduler_file.unlink(missing_ok=True)
+        environment = child_environment(None, **WORKER_ENVIRONMENT)
+        dask = [sys.executable, "-m", "dask"]
+        file = ["--scheduler-file", str(scheduler_file)]
+        address = ["--host", "127.0.0.1", "--port", "0"]
+        self._run("dask scheduler", [*dask, "scheduler", *address, *file, "--no-dashboard"], environment)
+        size = ["--nworkers", str(self.config.workers), "--nthreads", str(self.config.threads_per_worker)]
+        memory = ["--memory-limit", self.config.worker_memory]
+        folder = ["--local-directory", str(self.config.data_dir / "dask"), "--no-dashboard"]
+        command = [*dask, "worker", "--host", "127.0.0.1", *file, *size, *memory, *folder]
+        self._run("dask workers", command, environment)
+
+    def _scheduler_file(self) -> Path:
+        return self.config.data_dir / "dask-scheduler.json"
+
+    def _find_scheduler(self) -> None:
+        self._wait_for("the dask scheduler", self._scheduler_file().exists)
+        address = json.loads(self._scheduler_file().read_text())["address"]
+        self.config = _changed(self.config, dask_scheduler=address)
+
+    def _start_database(self) -> None:
+        if self.config.database_url is None:
+            folder = self.config.data_dir / "postgresql"
+            try:
+                self._server = postgres.start(folder, self.logs / "postgresql.log")
+            except postgres.PostgresError as error:
+                raise StackError(str(error)) from error
+            self.parts.append(self._server.child)
+            url = self._server.create_database(DATABASE)
+            self.config = _changed(self.config, database_url=SecretStr(url))
+            self._odc = odc_database_environment(url)
+        elif not odc_settings():
+            url = db.database_url(self.config).render_as_string(hide_password=False)
+            self._odc = odc_database_environment(url)
+
+    def _prepare_database(self) -> None:
+        # Open Data Cube's command takes seconds to import: our own tables are made meanwhile.
+        init = [sys.executable, "-m", "datacube.scripts.cli_app", "system", "init"]
+        task = self._run("datacube system init", init, child_environment(None, **self._odc))
+        migrations.upgrade(self.config)
+        if self.config.on_loopback and self.config.demo_user is not False:
+            accounts.ensure_demo_user(self.config)
+        db.dispose(self.config)
+        self._finish(task)
+
+    def _index_samples(self) -> None:
+        # Asking the `datacube` command again costs seconds at every start, hence the note of what was done.
+        done = self.config.data_dir / "samples.indexed"
+        state = f"{__version__} {db.database_url(self.config)}"
+        if done.exists() and done.read_text() == state:
+            return
+        self.say("Making and indexing the sample scenes (only at the first start)")
+        command = [sys.executable, "-m", "odc_openeo.cli", "index", "samples"]
+        self._finish(self._run("sample scenes", command, child_environment(self.config, **self._odc)))
+        done.write_text(state)
+
+    def _start_http(self) -> None:
+        config = self.config
+        host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
+        command = [*gunicorn_command(config), "--bind", f"{host}:{config.port}"]
+        self._run("HTTP server", command, child_environment(config, **self._odc))
+        self._wait_for("GET /health", lambda: _healthy(config))
+
+    def _run(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
+        log = self.logs / f"{name.replace(' ', '-').lower()}.log"
+        child = children.start(name, command, log, environment)
+        self.parts.append(child)
+        return child
+
+    def _finish(self, task: Child) -> None:
+        """Wait for a one-shot command, watching the others meanwhile."""
+        while task.ended() is None:
+            self._raise_if_ended(besides=task)
+            time.sleep(0.05)
+        self.parts.remove(task)
+        if task.ended():
+            raise StackError(_obituary(task))
+
+    def _wait_for(self, what: str, happened: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not happened():
+            self._raise_if_ended()
+            if time.monotonic() > deadline:
+                raise StackError(f"{what}: nothing after {START_SECONDS:g} s; the logs are in {self.logs}")
+            time.sleep(0.05)
+
+    def _raise_if_ended(self, besides: Child | None = None) -> None:
+        for part in self.parts:
+            if part is not besides and part.ended() is not None:
+                raise StackError(_obituary(part))
+
+    def watch(self) -> NoReturn:
+        """Return never; StackError when a part ends."""
+        while True:
+            self._raise_if_ended()
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Stop all parts within 10 s: the database last, so that the others can finish."""
+        server = self._server
+        others = [part for part in reversed(self.parts) if server is None or part is not server.child]
+        children.stop(others, STOP_SECONDS)
+        if server is not None:
+            server.stop(STOP_SECONDS)
+        self.parts.clear()
+        self._server = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def gunicorn_command(config: Config) -> list[str]:
+    """Gunicorn with our app; never preloaded, as connections must not cross the fork."""
+    size = ["--workers", str(config.gunicorn_workers), "--threads", str(config.gunicorn_threads)]
+    limits = [
+        "--timeout",
+        str(int(config.sync_timeout_s) + 30),
+        "--graceful-timeout",
+        "3",
+        "--keep-alive",
+        "5",
+    ]
+    options = ["--worker-class", "gthread", "--no-control-socket", "--log-level", config.log_level]
+    return [sys.executable, "-m", "gunicorn", "odc_openeo.app:create_app()", *size, *limits, *options]
+
+
+def _changed(config: Config, **changes: object) -> Config:
+    return config.model_copy(update=changes)
+
+
+def _obituary(part: Child) -> str:
+    output = part.last_output().strip()
+    return f"{part.name} ended with status {part.ended()}; its log {part.log} ends with:\n{output}"
+
+
+def _check_address(config: Config) -> None:
+    if config.demo_user and not config.on_loopback:
+        raise StackError(f"the user {DEMO_USER} is refused on {config.host}: unset {PREFIX}DEMO_USER")
+    host = config.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, config.port))
+        except OSError as error:
+            raise StackError(
+                f"cannot listen on {config.host}:{config.port} ({error.strerror}): choose another --port or "
+                "--host, or stop what listens there"
+            ) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(
+            f"cannot make the data folder {folder} ({error.strerror}): choose --data-dir"
+        ) from error
+
+
+def _lock(folder: Path) -> IO[str]:
+    file = (folder / "launcher.pid").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise StackError(
+            f"{folder} is in use by another `odc-openeo up` (process {owner}): stop it, or choose --data-dir"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _healthy(config: Config) -> bool:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(config.host.strip("[]"), config.host)
+    # A proxy in the environment must not be asked about this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{host}:{config.port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does; once ending, neither interrupts it again."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    caught = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        caught.append(signal.SIGHUP)
+    before = {each: signal.signal(each, end) for each in caught}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def up(config: Config, *, samples: bool = True, say: Say = print) -> int:
+    """Run the stack until a signal or the end of a part; the exit status."""
+    try:
+        with stop_signals(), Stack(config, samples=samples, say=say) as stack:
+            say(f"Ready: {stack.url} (stop with Ctrl-C)")
+            stack.watch()
+    except KeyboardInterrupt:
+        say("Stopped")
+    except (StackError, OpenEOError, OSError, ValueError) as error:
+        say(f"Error: {error}")
+        return 1
+    return 0
