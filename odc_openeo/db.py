@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, DateTime, Engine, ForeignKey, MetaData, Text, create_engine, make_url, text
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError, TimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -73,6 +74,7 @@ class CollectionSummary(Base):
 
     ``west`` … ``north`` are degrees in EPSG:4326 (west > east crosses the antimeridian); all extents are
     null when the product has no datasets. ``last_change`` is what the index said when this was computed.
+    ``details`` holds what else the catalogue shows: reference systems, native extents, grids, platforms.
     """
 
     __tablename__ = "collection_summaries"
@@ -86,6 +88,7 @@ class CollectionSummary(Base):
     end: Mapped[datetime | None]
     count: Mapped[int] = mapped_column(BigInteger, default=0)
     last_change: Mapped[str | None]
+    details: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     updated: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
 

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("end", sa.DateTime(timezone=True), nullable=True),
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.Column("last_change", sa.Text(), nullable=True),
+        sa.Column("details", postgresql.JSONB(), nullable=False),
         sa.Column("updated", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("product", name=op.f("pk_collection_summaries")),
         schema=SCHEMA,
