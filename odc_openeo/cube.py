@@ -160,15 +160,28 @@ def stack(elements: Iterable[Any]) -> xr.DataArray:
 
     Integers with no-data become floats, since the elements may disagree on the no-data value.
     """
-    fields = [_element(e) for e in elements]
-    joined = xr.concat(xr.broadcast(*fields), dim=ARRAY, coords="minimal", compat="override", join="override")
+    items = list(elements)
+    floats = any(value is None or isinstance(value, float) for value in items)
+    fields = [_element(value, floats) for value in items]
+    arrays = [f for f in fields if isinstance(f, xr.DataArray)]
+    dtype = np.result_type(*(f.dtype if isinstance(f, xr.DataArray) else f for f in fields))
+    if not arrays:
+        return xr.DataArray(np.array(fields, dtype), dims=ARRAY)
+    # A scalar takes the shape and chunks of an array beside it: a plain broadcast would not be lazy.
+    like = xr.broadcast(*arrays)[0]
+    whole = [
+        f.astype(dtype, copy=False) if isinstance(f, xr.DataArray) else xr.full_like(like, f, dtype)
+        for f in fields
+    ]
+    joined = xr.concat(xr.broadcast(*whole), dim=ARRAY, coords="minimal", compat="override", join="override")
     return joined.drop_vars(ARRAY, errors="ignore")
 
 
-def _element(value: Any) -> xr.DataArray:
+def _element(value: Any, floats: bool) -> Any:
     if isinstance(value, xr.DataArray):
-        return decode(value) if has_nodata(value) else value.drop_vars(NODATA, errors="ignore")
-    return xr.DataArray(np.nan if value is None else value)
+        bare = value.drop_vars(ARRAY, errors="ignore")
+        return decode(bare) if floats or has_nodata(bare) else bare.drop_vars(NODATA, errors="ignore")
+    return np.nan if value is None else value
 
 
 # --- No-data -------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_typ
 import docstring_parser
 from jsonschema import Draft7Validator
 
+from odc_openeo.demand import ALL, Demand, Needs
+
 
 class _Omitted:
     """Default of a parameter that is optional and has no default value in the specification."""
@@ -33,9 +35,15 @@ OMITTED: Final = _Omitted()
 
 @dataclass(frozen=True)
 class Schema:
-    """The JSON Schema of a parameter or return value: an object, or a list of alternatives."""
+    """The JSON Schema of a parameter or return value: an object, or a list of alternatives.
+
+    ``accepts`` is what is checked instead, where a process gives a meaning to more than it publishes (the
+    logarithm of a negative number is NaN, though its schema says "minimum 0").
+    """
 
     json: Any
+    accepts: Any = None
+    deprecated: bool = False
 
 
 class _Deferred:
@@ -67,7 +75,8 @@ class Environment:
     """What a process may need from outside: handed to functions with a keyword-only parameter ``env``.
 
     ``catalog`` answers questions on collections, ``outputs`` takes what `save_result` is asked to write,
-    ``user`` is the id of who runs the graph, ``log`` is where messages for that user go.
+    ``user`` is the id of who runs the graph, ``log`` is where messages for that user go, ``demand`` is the part of
+    the process's value that the rest of the graph needs (a process may deliver more).
     """
 
     catalog: Any = None
@@ -75,6 +84,7 @@ class Environment:
     outputs: list[Any] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("odc_openeo.run"))
     settings: Mapping[str, Any] = field(default_factory=dict)
+    demand: Demand = ALL
 
 
 @dataclass(frozen=True)
@@ -87,10 +97,14 @@ class Parameter:
     default: Any
     optional: bool
     deferred: bool
+    accepts: Any = None
+    deprecated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The parameter as the process description wants it."""
         described = {"name": self.name, "description": self.description, "schema": self.schema}
+        if self.deprecated:
+            described["deprecated"] = True
         if not self.optional:
             return described
         if self.default is OMITTED:
@@ -100,8 +114,8 @@ class Parameter:
     @cached_property
     def validator(self) -> Draft7Validator:
         """Checks JSON values against the schema."""
-        schema = {"anyOf": self.schema} if isinstance(self.schema, list) else self.schema
-        return Draft7Validator(schema)
+        schema = self.schema if self.accepts is None else self.accepts
+        return Draft7Validator({"anyOf": schema} if isinstance(schema, list) else schema)
 
     @property
     def alternatives(self) -> list[dict[str, Any]]:
@@ -125,6 +139,8 @@ class Process:
     examples: Sequence[Example]
     links: Sequence[Mapping[str, str]]
     experimental: bool
+    needs: Needs | None = None
+    pure: bool = True
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -154,7 +170,7 @@ class Process:
     @cached_property
     def returns(self) -> Any:
         """The JSON Schema of what the process returns."""
-        return _schema(self._hints.get("return", Any))
+        return _schema(self._hints.get("return", Any)).json
 
     def call(self, arguments: Mapping[str, Any], env: Environment) -> Any:
         """Run the process with arguments by their openEO names."""
@@ -197,14 +213,20 @@ def process(
     examples: Sequence[Example] = (),
     links: Sequence[Mapping[str, str]] = (),
     experimental: bool = False,
+    needs: Needs | None = None,
+    pure: bool = True,
 ) -> Callable[[F], F]:
-    """Register a function as the openEO process of its name."""
+    """Register a function as the openEO process of its name.
+
+    ``needs`` is the rule by which it passes demands on to its inputs (see `odc_openeo.demand`); ``pure`` says that
+    equal arguments give equal values and nothing else happens, so that equal nodes need to run only once.
+    """
 
     def register(function: F) -> F:
         id_ = function.__name__.rstrip("_")
         if id_ in PROCESSES:
             raise ValueError(f"process {id_!r} is registered twice")
-        PROCESSES[id_] = Process(id_, function, categories, examples, links, experimental)
+        PROCESSES[id_] = Process(id_, function, categories, examples, links, experimental, needs, pure)
         return function
 
     return register
@@ -219,20 +241,20 @@ def _specification(id_: str) -> dict[str, str]:
     }
 
 
-def _schema(hint: Any) -> Any:
-    if get_origin(hint) is Annotated:
-        found = [m for m in get_args(hint)[1:] if isinstance(m, Schema)]
-        if found:
-            return found[-1].json
-    return {}
+def _schema(hint: Any) -> Schema:
+    found = [m for m in get_args(hint)[1:] if isinstance(m, Schema)] if get_origin(hint) is Annotated else []
+    return found[-1] if found else Schema({})
 
 
 def _parameter(p: inspect.Parameter, hint: Any, prose: str) -> Parameter:
+    schema = _schema(hint)
     return Parameter(
         name=p.name.rstrip("_"),
         description=prose,
-        schema=_schema(hint),
+        schema=schema.json,
         default=None if p.default is inspect.Parameter.empty else p.default,
         optional=p.default is not inspect.Parameter.empty,
         deferred=get_origin(hint) is Annotated and DEFERRED in get_args(hint)[1:],
+        accepts=schema.accepts,
+        deprecated=schema.deprecated,
     )
