@@ -75,8 +75,8 @@ class Environment:
     """What a process may need from outside: handed to functions with a keyword-only parameter ``env``.
 
     ``catalog`` answers questions on collections, ``outputs`` takes what `save_result` is asked to write,
-    ``user`` is the id of who runs the graph, ``log`` is where messages for that user go, ``demand`` is the part of
-    the process's value that the rest of the graph needs (a process may deliver more).
+    ``user`` is the id of who runs the graph, ``log`` is where messages for that user go, ``demand`` is the
+    part of the process's value that the rest of the graph needs (a process may deliver more).
     """
 
     catalog: Any = None
@@ -218,8 +218,8 @@ def process(
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
-    ``needs`` is the rule by which it passes demands on to its inputs (see `odc_openeo.demand`); ``pure`` says that
-    equal arguments give equal values and nothing else happens, so that equal nodes need to run only once.
+    ``needs`` is the rule by which it passes demands on to its inputs (see `odc_openeo.demand`); ``pure`` says
+    that equal arguments give equal values and nothing else happens: equal nodes then run only once.
     """
 
     def register(function: F) -> F:

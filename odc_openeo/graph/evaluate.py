@@ -7,7 +7,7 @@ A node is evaluated when its value is first needed, and once. Parameters marked 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from odc_openeo.errors import (
@@ -17,6 +17,7 @@ from odc_openeo.errors import (
     ProcessParameterMissing,
 )
 from odc_openeo.graph.parse import Graph, Limits, Node, parse
+from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.graph.validate import check_value, find_process, problems
 from odc_openeo.process import DEFERRED, OMITTED, Environment, Process
 
@@ -46,7 +47,7 @@ def evaluate(
     if graph is None:
         raise ProcessGraphMissing()
     try:
-        return _Scope(graph, given, env or Environment()).run()
+        return _Scope(graph, given, env or Environment(), make_plan(graph, given)).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
@@ -60,6 +61,7 @@ class _Scope:
     graph: Graph
     parameters: Mapping[str, Any]
     env: Environment
+    plan: Plan
     parent: _Scope | None = None
     path: str = ""
     values: dict[str, Any] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class _Scope:
 
     def value(self, id_: str) -> Any:
         """The value of a node; what it depends on is evaluated first, without recursion."""
+        id_ = self.plan.original(id_)
         waiting = [id_]
         while waiting:
             node = self.graph.nodes[waiting[-1]]
@@ -89,7 +92,7 @@ class _Scope:
     def _needed(self, node: Node) -> set[str]:
         declared = find_process(node.process_id, node.namespace).parameters
         eager = [used for name, used in node.uses.items() if not declared[name].deferred]
-        return set().union(*eager)
+        return {self.plan.original(used) for used in set().union(*eager)}
 
     def _call(self, node: Node) -> Any:
         where = f"{self.path}{node.id}"
@@ -99,7 +102,7 @@ class _Scope:
                 name: self._argument(found, node, name, value, where)
                 for name, value in node.arguments.items()
             }
-            return found.call(arguments, self.env)
+            return found.call(arguments, replace(self.env, demand=self.plan.demand(node.id)))
         except OpenEOError as error:
             if error.node is None:
                 error.node = where
@@ -160,4 +163,4 @@ class Child:
     path: str
 
     def __call__(self, **parameters: Any) -> Any:
-        return _Scope(self.graph, parameters, self.scope.env, self.scope, self.path).run()
+        return _Scope(self.graph, parameters, self.scope.env, Plan(), self.scope, self.path).run()
