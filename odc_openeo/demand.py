@@ -1,7 +1,7 @@
 """What a consumer needs of a data cube, and how processes pass that on to their own inputs.
 
 Before anything is evaluated the planner walks a graph from its end to its loads. Each process says, by a
-rule beside it (``@process(needs=…)``), which part of its inputs it needs to make a given part of its output.
+rule beside it (``@process(needs=…)``), which part of its inputs it needs for a given part of its output.
 A rule may only narrow where the result is provably the same; a process without a rule needs all of its inputs.
 """
 

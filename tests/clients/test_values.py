@@ -25,8 +25,6 @@ JUNE = ["2022-06-01", "2022-07-01"]
 CLOUDY = (3, 8, 9, 10)
 ZONE = "EPSG:32632"
 
-pytestmark = pytest.mark.xdist_group("stack")
-
 
 @pytest.fixture(scope="module")
 def june(samples: Path) -> list[truth.Scene]:
