@@ -1,1 +1,2 @@
 """The openEO processes, one module per category of the specification. Importing it registers them all."""
+from odc_openeo.processes import math as math
