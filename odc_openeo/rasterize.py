@@ -1,0 +1,145 @@
+"""The pixels of a grid that belong to a geometry, as the specification counts them.
+
+Areas take the pixels whose centre they hold or touch, lines those they run through, points the one around
+them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import rasterio.features
+import shapely
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from odc_openeo import cube
+from odc_openeo.errors import ProcessParameterInvalid
+
+Window = tuple[slice, slice]
+"""Rows and columns of a grid."""
+
+
+def grid_of(data: xr.DataArray, process: str, parameter: str = "data") -> GeoBox:
+    """The pixel grid of a raster cube.
+
+    Raises:
+        ProcessParameterInvalid: it has no regular horizontal grid, or its CRS isn't known.
+    """
+    grid = data.odc.geobox if isinstance(data, xr.DataArray) and cube.has_raster_dimensions(data) else None
+    if not isinstance(grid, GeoBox) or grid.crs is None:
+        reason = "it must be a raster cube with regular dimensions x and y and a known reference system."
+        raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+    return grid
+
+
+def window(geometry: Any, grid: GeoBox) -> Window | None:
+    """The smallest part of the grid that holds all pixels of a geometry, None if it has none there.
+
+    For areas these are the pixels with their centre in the bounding box, for lines and points those that
+    touch it.
+    """
+    if shapely.is_empty(geometry):
+        return None
+    west, south, east, north = shapely.bounds(geometry)
+    area = shapely.get_dimensions(geometry) == 2
+    inverse = ~grid.transform
+    (x0, y0), (x1, y1) = inverse * (west, north), inverse * (east, south)
+    columns = _interval(min(x0, x1), max(x0, x1), grid.shape.x, area)
+    rows = _interval(min(y0, y1), max(y0, y1), grid.shape.y, area)
+    if columns is None or rows is None:
+        return None
+    return rows, columns
+
+
+def _interval(low: float, high: float, size: int, centres: bool) -> slice | None:
+    """Indices of pixels (i to i+1) whose centre is in [low, high], or that hold a part of it."""
+    if not centres and (high < 0 or low > size):
+        return None
+    shift = 0.5 if centres else 0.0
+    first = np.ceil(low - shift - 1e-6) if centres else np.floor(low)
+    last = np.floor(high - shift + 1e-6)
+    start, stop = max(int(first), 0), min(int(last) + 1, size)
+    if not centres:
+        start = min(start, size - 1)
+        stop = max(stop, start + 1)
+    return slice(start, stop) if start < stop else None
+
+
+def pixels(geometry: Any, grid: GeoBox) -> np.ndarray:
+    """Which pixels of a grid belong to a geometry (in the grid's CRS): a boolean array of rows and columns.
+
+    Areas take the pixels whose centre they hold or touch, lines those they run through, points the one around
+    them. Parts of multi-part geometries and collections are joined.
+    """
+    result = np.zeros(grid.shape.yx, dtype=bool)
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    parts = parts[~shapely.is_empty(parts)]
+    dimension = shapely.get_dimensions(parts)
+    if (dimension == 2).any():
+        result |= _area(shapely.multipolygons(parts[dimension == 2]), grid)
+    if (dimension == 1).any():
+        result |= _line(shapely.multilinestrings(parts[dimension == 1]), grid)
+    if (dimension == 0).any():
+        _burn_points(shapely.get_coordinates(parts[dimension == 0]), grid, result)
+    return result
+
+
+def _area(area: Any, grid: GeoBox) -> np.ndarray:
+    """GDAL fills what is clearly inside; pixels on the boundary are decided by their exact centre."""
+    shape_ = grid.shape.yx
+    burn = {"out_shape": shape_, "transform": grid.transform, "dtype": "uint8"}
+    inside = rasterio.features.rasterize([(area, 1)], **burn).astype(bool)
+    edge = rasterio.features.rasterize([(shapely.boundary(area), 1)], all_touched=True, **burn).astype(bool)
+    rows, columns = np.nonzero(edge)
+    x, y = grid.transform * (columns + 0.5, rows + 0.5)
+    inside[rows, columns] = _contains(area, x, y, abs(grid.resolution.x))
+    return inside
+
+
+def _contains(area: Any, x: np.ndarray, y: np.ndarray, pixel: float) -> np.ndarray:
+    """Whether points are in the area or on its boundary, to a millionth of a pixel."""
+    shapely.prepare(area)
+    found = shapely.intersects_xy(area, x, y)
+    doubtful = np.nonzero(~found)[0]
+    points = shapely.points(x[doubtful], y[doubtful])
+    found[doubtful] = shapely.dwithin(area, points, pixel * 1e-6)
+    return found
+
+
+def _line(line: Any, grid: GeoBox) -> np.ndarray:
+    touched = rasterio.features.rasterize(
+        [(line, 1)], out_shape=grid.shape.yx, transform=grid.transform, all_touched=True, dtype="uint8"
+    )
+    return touched.astype(bool)
+
+
+def _burn_points(xy: np.ndarray, grid: GeoBox, result: np.ndarray) -> None:
+    rows, columns = point_indices(xy, grid)
+    result[rows, columns] = True
+
+
+def point_indices(xy: np.ndarray, grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels around points ``(n, 2)``; points outside the grid are left out."""
+    columns, rows = ~grid.transform * (xy[:, 0], xy[:, 1])
+    height, width = grid.shape.yx
+    inside = (columns >= 0) & (columns <= width) & (rows >= 0) & (rows <= height)
+    column = np.minimum(np.floor(columns[inside]), width - 1).astype(int)
+    row = np.minimum(np.floor(rows[inside]), height - 1).astype(int)
+    return row, column
+
+
+def indices(geometry: Any, grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of all pixels of a geometry, each pixel once, row by row."""
+    if shapely.is_empty(geometry):
+        return np.empty(0, dtype=int), np.empty(0, dtype=int)
+    if shapely.get_dimensions(geometry) == 0:
+        rows, columns = point_indices(shapely.get_coordinates(geometry), grid)
+        flat = np.unique(rows * grid.shape.x + columns)
+        return flat // grid.shape.x, flat % grid.shape.x
+    part = window(geometry, grid)
+    if part is None:
+        return np.empty(0, dtype=int), np.empty(0, dtype=int)
+    rows, columns = np.nonzero(pixels(geometry, grid[part]))
+    return rows + part[0].start, columns + part[1].start
