@@ -43,7 +43,7 @@ START_SECONDS = 120.0
 Say = Callable[[str], None]
 
 
-class StackError(Exception):
+class StackError(RuntimeError):
     """The stack cannot start, or a part of it ended; the message says what to change."""
 
 
@@ -72,6 +72,11 @@ class Stack:
     def url(self) -> str:
         """Where the service answers."""
         return self.config.root_url
+
+    @property
+    def odc_environment(self) -> dict[str, str]:
+        """The variables with which the `datacube` command finds the index of the stack."""
+        return dict(self._odc)
 
     def __enter__(self) -> Stack:
         try:
@@ -160,9 +165,7 @@ class Stack:
 
     def _start_http(self) -> None:
         config = self.config
-        host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
-        command = [*gunicorn_command(config), "--bind", f"{host}:{config.port}"]
-        self._run("HTTP server", command, child_environment(config, **self._odc))
+        self._run("HTTP server", gunicorn_command(config), child_environment(config, **self._odc))
         self._wait_for("GET /health", lambda: _healthy(config))
 
     def _run(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
@@ -215,6 +218,7 @@ class Stack:
 
 def gunicorn_command(config: Config) -> list[str]:
     """Gunicorn with our app; never preloaded, as connections must not cross the fork."""
+    host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
     size = ["--workers", str(config.gunicorn_workers), "--threads", str(config.gunicorn_threads)]
     limits = [
         "--timeout",
@@ -225,7 +229,8 @@ def gunicorn_command(config: Config) -> list[str]:
         "5",
     ]
     options = ["--worker-class", "gthread", "--no-control-socket", "--log-level", config.log_level]
-    return [sys.executable, "-m", "gunicorn", "odc_openeo.app:create_app()", *size, *limits, *options]
+    command = [sys.executable, "-m", "gunicorn", "odc_openeo.app:create_app()"]
+    return [*command, "--bind", f"{host}:{config.port}", *size, *limits, *options]
 
 
 def _changed(config: Config, **changes: object) -> Config:
