@@ -46,6 +46,8 @@ def create_user(config: Config, name: str, password: str, roles: Sequence[str] =
     """Make a user who may log in with ``password``; ValueError when that cannot be, saying why."""
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no user name: 1 to 64 letters, digits, '.', '_', '@' or '-'")
+    if name == DEMO_USER:
+        raise ValueError(f"the name {DEMO_USER} is kept for the demonstration user; choose another")
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise ValueError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
     return _insert(config, name, password, roles)
@@ -89,7 +91,7 @@ def verify_password(config: Config, name: str, password: str) -> Account:
     ):
         raise CredentialsInvalid
     assert user is not None
-    if user.disabled or (name == password == DEMO_USER and not config.on_loopback):
+    if _locked_out(config, user):
         raise CredentialsInvalid
     return _account(user)
 
@@ -121,7 +123,7 @@ def user_of_token(config: Config, token: str) -> Account:
     """The user whom ``token`` was given to; TokenInvalid when it is unknown, expired or revoked."""
     with db.session(config) as session:
         found = session.get(db.Token, _hash(token))
-    if found is None or found.expires <= db.now() or found.user.disabled:
+    if found is None or found.expires <= db.now() or _locked_out(config, found.user):
         raise TokenInvalid
     return _account(found.user)
 
@@ -156,6 +158,11 @@ def ensure_demo_user(config: Config) -> None:
         raise ValueError(f"the user {DEMO_USER} exists only on a loopback address, not on {config.host}")
     if all(user.name != DEMO_USER for user in list_users(config)):
         _insert(config, DEMO_USER, DEMO_USER, ())
+
+
+def _locked_out(config: Config, user: db.User) -> bool:
+    # The name of the demo user is nobody else's: its password is known to all.
+    return user.disabled or (user.name == DEMO_USER and not config.on_loopback)
 
 
 def _hash(token: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The command ``odc-openeo``."""
+"""The command ``odc-openeo``. Each command imports what it needs, so that ``--help`` comes at once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from typing import Any
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
 
-from odc_openeo import __version__, accounts, embedded
+from odc_openeo import __version__
 from odc_openeo.config import DEMO_USER, PREFIX, Config, child_environment
 from odc_openeo.errors import OpenEOError
-from odc_openeo.indexing.index import IndexingError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def settings(**options: Any) -> Config:
@@ -53,6 +50,8 @@ def cli() -> None:
 @click.option("--workers", type=int, help="Worker processes of the dask cluster.  [default: 2]")
 def up(no_samples: bool, **options: Any) -> None:
     """Run the whole stack on this machine: PostgreSQL, dask, HTTP server, sample scenes."""
+    from odc_openeo import embedded
+
     sys.exit(embedded.up(settings(**options), samples=not no_samples, say=say))
 
 
@@ -61,10 +60,11 @@ def up(no_samples: bool, **options: Any) -> None:
 @click.option("--port", type=int, help="Port to listen on.  [default: 8080]")
 def serve(**options: Any) -> None:
     """Serve HTTP with the configured database, Open Data Cube and dask scheduler."""
+    from odc_openeo import embedded
+
     config = settings(**options)
     _need_database(config)
-    host = f"[{config.host}]" if ":" in config.host.strip("[]") else config.host
-    command = [*embedded.gunicorn_command(config), "--bind", f"{host}:{config.port}"]
+    command = embedded.gunicorn_command(config)
     os.execve(command[0], command, child_environment(config))
 
 
@@ -94,31 +94,43 @@ def index() -> None:
 @index.command("products")
 def index_products() -> None:
     """Add the product definitions that come with this package."""
-    from odc_openeo.indexing.index import index_products as add
-    from odc_openeo.indexing.index import product_definitions
+    from odc_openeo.indexing.index import IndexingError, index_products, product_definitions
 
-    add(product_definitions())
-    click.echo("Products added")
+    definitions = product_definitions()
+    try:
+        index_products(definitions)
+    except IndexingError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Added {len(definitions)} products")
 
 
 @index.command("samples")
 @click.option("--folder", type=FOLDER, help="Where the scenes are written.  [default: data_dir/samples]")
 def index_samples(folder: Path | None) -> None:
     """Make the sample scenes and index them; those that are there already are left alone."""
-    from odc_openeo.indexing.index import index_samples as make_and_index
+    from odc_openeo.indexing.index import IndexingError, index_samples
 
-    make_and_index(folder or settings().data_dir / "samples")
-    click.echo("Sample scenes indexed")
+    try:
+        sets = index_samples(folder or settings().data_dir / "samples")
+    except IndexingError as error:
+        raise click.ClickException(str(error)) from error
+    for each in sets:
+        click.echo(f"{each.product}: {len(each.documents)} datasets")
 
 
 @index.command("stac")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--product", help="The product to add to.  [default: each Item's collection]")
 def index_stac(paths: tuple[Path, ...], product: str | None) -> None:
-    """Index STAC Items: JSON files of Items or ItemCollections, or folders of them."""
-    from odc_openeo.indexing.stac import index_stac as add
+    """Index STAC Items: JSON files of an Item or an ItemCollection, or folders of them."""
+    from odc_openeo.indexing.index import IndexingError
+    from odc_openeo.indexing.stac import index_stac
 
-    click.echo(str(add(paths, product)))
+    try:
+        done = index_stac(paths, product)
+    except IndexingError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{len(done.added)} added, {len(done.updated)} updated, {len(done.unchanged)} unchanged")
 
 
 @cli.group()
@@ -132,11 +144,12 @@ def user() -> None:
 @click.option("--password-stdin", is_flag=True, help="Read the password from the standard input.")
 def user_add(name: str, roles: tuple[str, ...], password_stdin: bool) -> None:
     """Make the user NAME; asks for the password."""
-    password = (
-        sys.stdin.readline().rstrip("\r\n")
-        if password_stdin
-        else click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    )
+    from odc_openeo import accounts
+
+    if password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     accounts.create_user(settings(), name, password, roles)
     click.echo(f"Made user {name}")
 
@@ -144,6 +157,8 @@ def user_add(name: str, roles: tuple[str, ...], password_stdin: bool) -> None:
 @user.command("list")
 def user_list() -> None:
     """List all users: name, roles, state."""
+    from odc_openeo import accounts
+
     for account in accounts.list_users(settings()):
         state = "disabled" if account.disabled else "active"
         click.echo(f"{account.name}\t{','.join(account.roles)}\t{state}")
@@ -154,6 +169,8 @@ def user_list() -> None:
 @click.option("--undo", is_flag=True, help="Let the user in again.")
 def user_disable(name: str, undo: bool) -> None:
     """Lock the user NAME out at once."""
+    from odc_openeo import accounts
+
     accounts.disable_user(settings(), name, disabled=not undo)
     click.echo(f"{'Enabled' if undo else 'Disabled'} user {name}")
 
@@ -165,29 +182,33 @@ def user_disable(name: str, undo: bool) -> None:
 @click.option("--url", help="Use a running service instead of starting one.")
 def demo(output: Path, url: str | None) -> None:
     """Start the stack, compute a composite and a time series with the openEO client, stop the stack."""
+    from rich.console import Console
+
+    from odc_openeo import embedded
     from odc_openeo.demo import run_demo
 
     console = Console()
     if url is not None:
         run_demo(url, output, DEMO_USER, DEMO_USER, console)
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="odc-openeo-demo-") as folder,
-        embedded.stop_signals(),
-        console.status("Starting PostgreSQL, dask and the HTTP server") as status,
-        embedded.Stack(
-            settings(data_dir=folder, host="127.0.0.1", port=embedded.free_port()),
-            say=lambda text: console.print(text, markup=False),
-        ) as stack,
-    ):
-        status.stop()
-        console.print(f"The service runs at {stack.url}", markup=False)
-        run_demo(stack.url, output, DEMO_USER, DEMO_USER, console)
+
+    def tell(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    with tempfile.TemporaryDirectory(prefix="odc-openeo-demo-") as folder, embedded.stop_signals():
+        config = settings(data_dir=folder, host="127.0.0.1", port=embedded.free_port(), demo_user=True)
+        tell("Starting PostgreSQL, dask and the HTTP server")
+        with embedded.Stack(config, say=tell) as stack:
+            tell(f"The service runs at {stack.url}")
+            run_demo(stack.url, output, DEMO_USER, DEMO_USER, console)
+        tell("Stopped everything that was started")
 
 
 @cli.command()
 def doctor() -> None:
     """List all settings, check database, index, dask and storage, and say what to mend."""
+    from rich.console import Console
+
     from odc_openeo.doctor import report
 
     wide = None if sys.stdout.isatty() else 160
@@ -205,7 +226,7 @@ def main() -> None:
     """Entry point: known errors as one line, without a traceback."""
     try:
         cli(prog_name="odc-openeo")
-    except (OpenEOError, embedded.StackError, IndexingError, ValueError) as error:
+    except (OpenEOError, ValueError, RuntimeError) as error:
         say(f"Error: {error}")
         sys.exit(1)
     except KeyboardInterrupt:

@@ -30,7 +30,7 @@ LONGEST_SOCKET_DIR = 80
 START_SECONDS = 60.0
 
 
-class PostgresError(Exception):
+class PostgresError(RuntimeError):
     """The embedded PostgreSQL cannot start; the message says what to change."""
 
 

@@ -1,0 +1,146 @@
+import os
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from odc_openeo import config as settings
+from odc_openeo.config import PREFIX, Config
+
+
+def test_every_setting_has_a_description_and_a_type():
+    for name, field in Config.model_fields.items():
+        assert field.description, name
+        assert field.annotation is not None, name
+
+
+def test_values_come_from_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("ODC_OPENEO_PORT", "9000")
+    monkeypatch.setenv("ODC_OPENEO_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("ODC_OPENEO_TITLE", "")
+    config = Config()
+    assert config.port == 9000
+    assert config.data_dir == tmp_path
+    assert config.title == "Open Data Cube openEO"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "70000"),
+        ("PORT", "x"),
+        ("WORKERS", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("PUBLIC_URL", "example.org"),
+    ],
+)
+def test_wrong_values_are_refused(monkeypatch, name, value):
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(ValidationError):
+        Config()
+
+
+def test_config_is_immutable():
+    with pytest.raises(ValidationError):
+        Config().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("example.org", False),
+    ],
+)
+def test_demo_user_only_on_loopback(host, loopback):
+    assert Config(host=host).on_loopback is loopback
+    if loopback:
+        assert Config(host=host, demo_user=True).demo_user
+    else:
+        with pytest.raises(ValidationError, match="loopback"):
+            Config(host=host, demo_user=True)
+
+
+def test_root_url():
+    assert Config(port=81).root_url == "http://127.0.0.1:81"
+    assert Config(host="::1", port=81).root_url == "http://[::1]:81"
+    assert Config(public_url="https://eo.example.org/").root_url == "https://eo.example.org"
+
+
+def test_children_get_the_same_configuration(monkeypatch, tmp_path):
+    config = Config(data_dir=tmp_path, port=8123, secret_key="hush", database_url="postgresql://u:pw@h/d")
+    for name, value in settings.child_environment(config).items():
+        monkeypatch.setenv(name, value)
+    assert Config() == config
+    assert settings.child_environment(config, EXTRA="1")["EXTRA"] == "1"
+
+
+def test_signing_key_is_made_once_and_private(tmp_path):
+    config = Config(data_dir=tmp_path / "new")
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: config.signing_key(), range(32)))
+    assert len(keys) == 1
+    assert len(keys.pop()) > 32
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["secret_key"]
+    assert stat.S_IMODE((tmp_path / "new" / "secret_key").stat().st_mode) == 0o600
+    assert Config(secret_key="own", data_dir=tmp_path).signing_key() == b"own"
+
+
+def test_secrets_are_never_shown():
+    config = Config(secret_key="hush-hush", database_url="postgresql://me:pw@ss@host/db?password=s3same")
+    shown = repr(config) + str(settings.describe(config))
+    for secret in ("hush-hush", "pw@ss", "ss@host", "s3same"):
+        assert secret not in shown
+    assert ("ODC_OPENEO_SECRET_KEY", "***") in [row[:2] for row in settings.describe(config)]
+
+
+def test_mask_password():
+    mask = settings.mask_password
+    assert mask("postgresql://me:p:w@host/db") == "postgresql://me:***@host/db"
+    assert mask("postgresql://me@host/db") == "postgresql://me@host/db"
+    assert mask("tcp://127.0.0.1:8786") == "tcp://127.0.0.1:8786"
+
+
+def test_typing_errors_are_found(monkeypatch):
+    monkeypatch.setenv("ODC_OPENEO_PROT", "1")
+    assert settings.unknown_variables() == ["ODC_OPENEO_PROT"]
+
+
+def test_odc_settings_are_listed_masked(monkeypatch):
+    monkeypatch.setenv("ODC_DEFAULT_DB_URL", "postgresql://me:pw@host/db")
+    monkeypatch.setenv("ODC_DEFAULT_DB_PASSWORD", "pw")
+    shown = settings.odc_settings()
+    assert shown["ODC_DEFAULT_DB_URL"] == "postgresql://me:***@host/db"
+    assert shown["ODC_DEFAULT_DB_PASSWORD"] == "***"
+
+
+def test_default_data_dir_of_an_ordinary_user(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert Config().data_dir == tmp_path / "odc-openeo"
+
+
+def test_only_config_reads_the_environment():
+    package = Path(settings.__file__).parent
+    readers = [
+        path.name
+        for path in package.rglob("*.py")
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    ]
+    assert readers == ["config.py"]
+
+
+def test_import_is_light():
+    code = (
+        "import odc_openeo.config, sys; print([m for m in ('datacube', 'dask', 'flask') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
