@@ -1,0 +1,46 @@
+"""The sample scenes, and an ODC index that holds them, for the tests of indexing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from datacube import Datacube
+from datacube.index import Index
+
+from odc_openeo import postgres
+from odc_openeo.config import odc_database_environment
+from odc_openeo.indexing.index import index_samples, init_index
+from odc_openeo.indexing.samples import SampleSet, found_samples
+
+
+@pytest.fixture(scope="session")
+def sample_sets(samples: Path) -> dict[str, SampleSet]:
+    """The sample scenes by product."""
+    return {found.product: found for found in found_samples(samples)}
+
+
+@pytest.fixture(scope="session")
+def index_environ(postgres_server: postgres.Postgres) -> dict[str, str]:
+    """The environment that names a fresh, empty ODC index, shared by the tests here."""
+    url = postgres_server.create_database("indexing")
+    environ = {**os.environ, **odc_database_environment(url)}
+    init_index(environ)
+    return environ
+
+
+@pytest.fixture(scope="session")
+def sample_environ(index_environ: dict[str, str], samples: Path) -> dict[str, str]:
+    """The environment that names an index of the sample scenes."""
+    index_samples(samples, index_environ)
+    return index_environ
+
+
+@pytest.fixture(scope="session")
+def index(sample_environ: dict[str, str]) -> Iterator[Index]:
+    """An index of the sample scenes."""
+    raw = {"default": {"db_url": sample_environ["ODC_DEFAULT_DB_URL"], "index_driver": "postgres"}}
+    with Datacube(raw_config=raw) as cube:
+        yield cube.index
