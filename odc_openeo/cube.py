@@ -29,6 +29,10 @@ ARRAY: Final = "__array__"
 """The dimension along which a DataArray is an openEO array, inside a child process."""
 
 NODATA: Final = "nodata"
+COMMON_NAME: Final = "common_name"
+"""Coordinate along the bands that holds their common names (empty where there is none)."""
+WAVELENGTH: Final = "center_wavelength"
+"""Coordinate along the bands that holds their central wavelengths in micrometres (NaN where unknown)."""
 TYPE: Final = "openeo_type"
 """Attribute of a dimension's coordinate that holds its openEO type where name and values don't tell it."""
 

@@ -248,11 +248,12 @@ def _schema(hint: Any) -> Schema:
 
 def _parameter(p: inspect.Parameter, hint: Any, prose: str) -> Parameter:
     schema = _schema(hint)
+    default = list(p.default) if isinstance(p.default, tuple) else p.default
     return Parameter(
         name=p.name.rstrip("_"),
         description=prose,
         schema=schema.json,
-        default=None if p.default is inspect.Parameter.empty else p.default,
+        default=None if default is inspect.Parameter.empty else default,
         optional=p.default is not inspect.Parameter.empty,
         deferred=get_origin(hint) is Annotated and DEFERRED in get_args(hint)[1:],
         accepts=schema.accepts,

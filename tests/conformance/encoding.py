@@ -66,6 +66,8 @@ def to_cube(encoded: Mapping[str, Any]) -> xr.DataArray:
 def _values(data: Any, shape: list[int]) -> np.ndarray:
     if data is None:
         return np.zeros(shape)
+    if not shape:
+        return np.array(np.nan)
     array = np.asarray(data, dtype=object)
     array = np.where(array == None, np.nan, array)  # noqa: E711  (elementwise)
     numbers = np.asarray(array.tolist())
