@@ -1,0 +1,54 @@
+"""Assets of files that hold a whole cube."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo.cube import GEOMETRY, has_raster_dimensions, labels, nodata
+from odc_openeo.formats.model import Asset
+from odc_openeo.formats.raster import band_dimension, placement, times
+from odc_openeo.formats.vector import geometry_crs
+
+
+def cube_asset(path: Path, media_type: str, data: Any) -> Asset:
+    """The asset of a file with a whole cube or JSON value in it."""
+    if not isinstance(data, xr.DataArray | xr.Dataset):
+        return Asset(path, media_type, path.stem)
+    where: dict[str, Any] = {}
+    if GEOMETRY in data.xindexes:
+        where = _outline(data)
+    elif isinstance(data, xr.DataArray) and has_raster_dimensions(data):
+        where = placement(data.odc.geobox)
+    return Asset(path, media_type, path.stem, bands=_bands(data), **times(data), **where)
+
+
+def _bands(data: xr.DataArray | xr.Dataset) -> list[dict[str, Any]]:
+    if isinstance(data, xr.Dataset):
+        return [{"name": str(n), "data_type": str(v.dtype)} for n, v in data.data_vars.items()]
+    band = band_dimension(data)
+    names = [{"name": str(label)} for label in labels(data, band)] if band else [{}]
+    missing = nodata(data)
+    each = missing.values.tolist() if isinstance(missing, xr.DataArray) else [missing] * len(names)
+    return [{**n, "data_type": str(data.dtype), **_missing(m)} for n, m in zip(names, each, strict=True)]
+
+
+def _missing(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    return {"nodata": "nan" if np.isnan(value) else value}
+
+
+def _outline(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
+    geometries = data.xvec.to_crs({GEOMETRY: 4326}) if geometry_crs(data) else data
+    shapes = [g for g in geometries[GEOMETRY].values if g is not None and not g.is_empty]
+    if not shapes:
+        return {}
+    bounds = np.array([g.bounds for g in shapes])
+    west, south = bounds[:, :2].min(axis=0).tolist()
+    east, north = bounds[:, 2:].max(axis=0).tolist()
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"bbox": [west, south, east, north], "geometry": {"type": "Polygon", "coordinates": [ring]}}

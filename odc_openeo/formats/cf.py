@@ -1,0 +1,191 @@
+"""Cubes as CF datasets, which netCDF and Zarr hold: variables, grid mapping, encodings."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Final
+
+import numpy as np
+import odc.geo.xr  # noqa: F401  (registers the .odc accessor)
+import xarray as xr
+
+from odc_openeo.cube import BANDS, GEOMETRY, X, Y, dimensions_of_type, json_labels, nodata
+from odc_openeo.errors import FormatUnsuitable
+from odc_openeo.formats.raster import band_dimension
+
+GRID_MAPPING: Final = "spatial_ref"
+CONVENTIONS: Final = "CF-1.11"
+CHUNK: Final = 1024
+"""Largest side of a chunk in a file."""
+
+LAYOUT: Final[dict[str, Any]] = {
+    "type": "string",
+    "description": (
+        "'variables': each band is a variable with its own no-data value. 'cube': one variable 'data' has "
+        "all "
+        "dimensions, the bands are labels of one of them."
+    ),
+    "enum": ["variables", "cube"],
+    "default": "variables",
+}
+
+
+def check_cf(data: Any, format_: str) -> None:
+    """Raise `FormatUnsuitable` unless the data is a cube of numbers."""
+    if not isinstance(data, xr.DataArray | xr.Dataset):
+        raise FormatUnsuitable(format=format_, reason="it is no data cube. Use JSON.")
+    kinds = {v.dtype.kind for v in (data.data_vars.values() if isinstance(data, xr.Dataset) else [data])}
+    if not kinds <= set("biuf"):
+        raise FormatUnsuitable(format=format_, reason="it holds other values than real numbers. Use JSON.")
+
+
+def dataset(data: xr.DataArray | xr.Dataset, layout: str, format_: str) -> xr.Dataset:
+    """The cube as a dataset ready to be stored, with values as they are (lazy).
+
+    ``encoding`` of each variable says dtype, ``_FillValue`` and grid mapping; vector cubes get CF geometries.
+    """
+    if GEOMETRY in data.dims:
+        return _vector(data, format_)
+    if isinstance(data, xr.Dataset):
+        raise FormatUnsuitable(format=format_, reason="it is neither a raster nor a vector cube.")
+    variables = _variables(data, layout)
+    kept = {d for v in variables.values() for d in v.dims}
+    coords = {name: c for name, c in _coordinates(data).items() if name in kept}
+    found = xr.Dataset(variables, coords=coords, attrs=_attributes())
+    return _grid(found, data)
+
+
+def _attributes() -> dict[str, str]:
+    return {"Conventions": CONVENTIONS, "source": "openEO data cube"}
+
+
+def _variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
+    band = band_dimension(data)
+    missing = nodata(data)
+    bare = xr.DataArray(data.variable)
+    bare.attrs = {k: v for k, v in data.attrs.items() if isinstance(v, str | int | float) and k != "nodata"}
+    if layout == "cube" or band is None:
+        if isinstance(missing, xr.DataArray):
+            raise FormatUnsuitable(
+                format="netCDF", reason="bands have different no-data values. Use the layout 'variables'."
+            )
+        return {"data" if layout == "cube" else str(data.name or "value"): _encoded(bare, missing)}
+    names = _names(json_labels(data.coords[band].values) if band in data.coords else [], data)
+    found = {}
+    for i, (name, label) in enumerate(names):
+        own = missing.values[i].item() if isinstance(missing, xr.DataArray) else missing
+        found[name] = _encoded(bare.isel({band: i}), own).assign_attrs(long_name=label)
+    return found
+
+
+def _names(bands: list[Any], data: xr.DataArray) -> list[tuple[str, str]]:
+    """Names of variables and labels of the bands; a name is no dimension's, not used twice, and legal."""
+    used = {str(d) for d in (*data.dims, GRID_MAPPING)}
+    found = []
+    for label in bands or range(data.sizes[str(band_dimension(data))]):
+        stem = re.sub(r"[^\w.+@-]+", "_", str(label)) if isinstance(label, str) else f"band_{label}"
+        stem = stem if re.match(r"\w", stem) else f"band_{stem}"
+        name = next(n for n in (stem, *(f"{stem}_{i}" for i in range(1, len(used) + 2))) if n not in used)
+        used.add(name)
+        found.append((name, str(label)))
+    return found
+
+
+def _encoded(data: xr.DataArray, missing: Any) -> xr.DataArray:
+    if data.dtype == np.float16:
+        data = data.astype(np.float32, keep_attrs=True)
+    fill = None if missing is None or data.dtype == bool else data.dtype.type(missing)
+    if data.dtype.kind in "iu" and missing is not None and np.isnan(missing):
+        fill = None
+    encoding: dict[str, Any] = {"_FillValue": fill}
+    if data.dtype == bool:
+        data = data.astype(np.int8, keep_attrs=True).assign_attrs(dtype="bool")
+    data.encoding = encoding
+    return data
+
+
+def _coordinates(data: xr.DataArray) -> dict[str, Any]:
+    found = {}
+    for dimension in data.dims:
+        if dimension not in data.coords or dimension in (X, Y):
+            continue
+        coord = data.coords[dimension].variable.to_base_variable().copy(deep=False)
+        coord.attrs, coord.encoding = {}, {}
+        if coord.dtype.kind == "M":
+            coord.attrs = {"standard_name": "time", "long_name": "time", "axis": "T"}
+            whole = bool((coord.values == coord.values.astype("datetime64[s]")).all())
+            unit = "seconds" if whole else "microseconds"
+            coord.encoding = {
+                "units": f"{unit} since 1970-01-01T00:00:00",
+                "calendar": "standard",
+                "dtype": "int64",
+            }
+        elif dimension == BANDS:
+            coord.attrs = {"long_name": "band"}
+        found[str(dimension)] = coord
+    return found
+
+
+def _grid(found: xr.Dataset, data: xr.DataArray) -> xr.Dataset:
+    """Add coordinates x and y and the grid mapping."""
+    geographic = data.odc.crs is not None and data.odc.crs.geographic
+    names = {
+        X: ("longitude", "degrees_east") if geographic else ("projection_x_coordinate", None),
+        Y: ("latitude", "degrees_north") if geographic else ("projection_y_coordinate", None),
+    }
+    for dimension, (standard, unit) in names.items():
+        if dimension in data.dims and dimension in data.coords:
+            unit = unit or _unit(data.coords[dimension].attrs.get("units"))
+            attrs = {
+                "standard_name": standard,
+                "axis": dimension.upper(),
+                **({"units": unit} if unit else {}),
+            }
+            values = data.coords[dimension].values
+            found = found.assign_coords({dimension: ((dimension,), values, attrs)})
+            found[dimension].encoding = {"_FillValue": None}
+    crs = data.odc.crs
+    if crs is None:
+        return found
+    found = found.assign_coords({GRID_MAPPING: ((), np.int32(crs.to_epsg() or 0), _mapping(data))})
+    for name in found.data_vars:
+        found[name].encoding["grid_mapping"] = GRID_MAPPING
+    return found
+
+
+def _unit(text: Any) -> str | None:
+    return "m" if text in ("metre", "meter", "m") else text
+
+
+def _mapping(data: xr.DataArray) -> dict[str, Any]:
+    attrs = {k: v for k, v in data.odc.crs.proj.to_cf().items() if v is not None}
+    attrs["spatial_ref"] = attrs["crs_wkt"]
+    geobox = data.odc.geobox
+    if geobox is not None:
+        attrs["GeoTransform"] = " ".join(repr(float(v)) for v in geobox.transform.to_gdal())
+    return attrs
+
+
+def _vector(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Dataset:
+    """A vector cube with its geometries in the encoding of CF."""
+    found = data
+    if isinstance(found, xr.DataArray):
+        band = next(iter(dimensions_of_type(found, "bands")), None)
+        found = found.to_dataset(dim=band) if band else found.to_dataset(name=str(found.name or "value"))
+    try:
+        encoded = found.xvec.encode_cf()
+    except ValueError as error:
+        reason = "CF geometries must be all points, all lines or all polygons. Use GeoJSON or Parquet."
+        raise FormatUnsuitable(format=format_, reason=reason) from error
+    return encoded.assign_attrs(_attributes())
+
+
+def chunk_sizes(variable: xr.Variable | xr.DataArray) -> tuple[int, ...]:
+    """Chunks of a variable in a file: dask's in even parts no longer than `CHUNK`; 1 beside y and x."""
+    chunks = variable.chunks or tuple((n,) for n in variable.shape)
+    sizes = []
+    for axis, parts in enumerate(chunks):
+        longest = max(parts) if axis >= len(chunks) - 2 else 1
+        sizes.append(max(1, math.ceil(longest / math.ceil(max(longest, 1) / CHUNK))))
+    return tuple(sizes)
