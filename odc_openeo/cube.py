@@ -254,6 +254,6 @@ def same_nodata(one: xr.DataArray, other: xr.DataArray) -> bool:
 
 def _plain(data: xr.DataArray) -> xr.DataArray:
     """The cube without any declaration of no-data."""
-    bare = data.drop_vars(NODATA, errors="ignore")
+    bare = data.drop_vars(NODATA, errors="ignore").copy(deep=False)
     bare.attrs = {k: v for k, v in bare.attrs.items() if k != NODATA}
     return bare
