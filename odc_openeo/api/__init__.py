@@ -1,0 +1,30 @@
+"""HTTP: one Flask blueprint per tag of the openEO API. A view parses the request, calls, and answers."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from odc_openeo.api import (
+    account,
+    capabilities,
+    collections,
+    cors,
+    failures,
+    pages,
+    processes,
+    request_log,
+    results,
+)
+from odc_openeo.api.backend import API_PATH
+
+__all__ = ["register"]
+
+
+def register(app: Flask) -> None:
+    """Add everything that answers HTTP to the application."""
+    request_log.register(app)
+    cors.register(app)
+    failures.register(app)
+    for module in (capabilities, collections, processes, results, account):
+        app.register_blueprint(module.blueprint, url_prefix=API_PATH)
+    app.register_blueprint(pages.blueprint)

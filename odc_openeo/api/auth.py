@@ -1,0 +1,50 @@
+"""Who makes the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
+
+from flask import g, request
+
+from odc_openeo import accounts
+from odc_openeo.accounts import Account
+from odc_openeo.api.backend import backend
+from odc_openeo.errors import AuthenticationRequired, AuthenticationSchemeInvalid
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def signed_in(view: Callable[P, R]) -> Callable[P, R]:
+    """Let the view run only for a user who is signed in; `current_user` gives who it is."""
+
+    @wraps(view)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = accounts.bearer_token(request.headers.get("Authorization"))
+        g.user = accounts.user_of_token(backend().config, token)
+        return view(*args, **kwargs)
+
+    return guarded
+
+
+def current_user() -> Account:
+    """The user of the request; only in views that are `signed_in`."""
+    return cast(Account, g.user)
+
+
+def basic_credentials() -> tuple[str, str]:
+    """User name and password of HTTP Basic authentication.
+
+    Raises:
+        AuthenticationRequired: the request has no Authorization header.
+        AuthenticationSchemeInvalid: the header is not of HTTP Basic authentication, or is malformed.
+    """
+    advice = "Send user name and password by HTTP Basic authentication."
+    if not request.headers.get("Authorization"):
+        raise AuthenticationRequired(advice)
+    given = request.authorization
+    if given is None or given.type != "basic":
+        raise AuthenticationSchemeInvalid(advice)
+    return given.username or "", given.password or ""

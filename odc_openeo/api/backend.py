@@ -1,0 +1,50 @@
+"""What the views need: the configuration, the catalogue, and the addresses that clients see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from flask import current_app, request
+from werkzeug.routing import MapAdapter
+
+from odc_openeo.catalog import Catalog
+from odc_openeo.config import Config
+
+API_VERSION: Final = "1.3.0"
+API_PATH: Final = "/openeo/1.3"
+STAC_VERSION: Final = "1.1.0"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One per application; safe to share between threads, and opened only when first used."""
+
+    config: Config
+    catalog: Catalog
+
+
+def backend() -> Backend:
+    """The backend of the application that handles the request."""
+    return cast(Backend, current_app.extensions["odc_openeo"])
+
+
+def root_url() -> str:
+    """The URL of the server without trailing slash: as configured, else as the client calls it."""
+    configured = backend().config.public_url
+    return (configured or request.root_url).rstrip("/")
+
+
+def api_url(path: str = "") -> str:
+    """The absolute URL of a path of the API, such as ``/collections``."""
+    return f"{root_url()}{API_PATH}{path}"
+
+
+def url_adapter() -> MapAdapter:
+    """Matches the address of the request with the rules of the application."""
+    return current_app.url_map.bind_to_environ(request.environ)
+
+
+def link(rel: str, href: str, title: str, type_: str = "application/json") -> dict[str, Any]:
+    """A web link as openEO and STAC have them."""
+    return {"rel": rel, "href": href, "type": type_, "title": title}

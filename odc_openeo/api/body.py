@@ -1,0 +1,70 @@
+"""JSON request bodies: parsed within limits of size and depth, else refused with what to change."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask import request
+
+from odc_openeo.errors import ContentTypeInvalid, RequestInvalid
+
+MAX_DEPTH = 600
+"""Most levels of arrays and objects: a level of child processes takes four of them."""
+
+
+def json_object() -> dict[str, Any]:
+    """The request body as a JSON object. NaN and Infinity are allowed; it may not be too deep or too large.
+
+    Raises:
+        ContentTypeInvalid: the body is declared to be something else than JSON.
+        RequestInvalid: it is missing, is no JSON, no object, or nested too deeply.
+        werkzeug.exceptions.RequestEntityTooLarge: it is over the limit; it is not read then.
+    """
+    if request.mimetype and not (request.is_json or request.mimetype == "text/plain"):
+        raise ContentTypeInvalid(types="application/json")
+    raw = request.get_data(cache=False)
+    if not raw.strip():
+        raise RequestInvalid(reason="it is empty. Send a JSON object.")
+    value = _parse(raw)
+    if not isinstance(value, dict):
+        raise RequestInvalid(reason=f"it is {_kind(value)}. Send a JSON object.")
+    _check_depth(value)
+    return value
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise RequestInvalid(reason=f"it is no JSON: {error.msg} at {where}.") from error
+    except UnicodeDecodeError as error:
+        raise RequestInvalid(reason=f"it is no UTF-8 text: byte {error.start} is wrong.") from error
+    except ValueError as error:
+        raise RequestInvalid(reason=f"it holds a number that is too long ({error}).") from error
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> RequestInvalid:
+    return RequestInvalid(reason=f"arrays and objects are nested more than {MAX_DEPTH} deep. Flatten it.")
+
+
+def _kind(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,95 @@
+"""Tag Capabilities: what this back-end is and can do."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Any, Final
+
+from flask import Blueprint, current_app
+
+from odc_openeo import __version__
+from odc_openeo.api.backend import API_PATH, API_VERSION, STAC_VERSION, api_url, backend, link, root_url
+from odc_openeo.formats import file_formats
+
+blueprint = Blueprint("capabilities", __name__)
+
+PRODUCTION: Final = True
+CONFORMS_TO: Final = (
+    f"https://api.openeo.org/{API_VERSION}",
+    "https://api.stacspec.org/v1.0.0/core",
+    "https://api.stacspec.org/v1.0.0/collections",
+)
+
+
+@blueprint.get("/")
+def capabilities() -> dict[str, Any]:
+    """``GET /``: title, versions, endpoints."""
+    config = backend().config
+    return {
+        "api_version": API_VERSION,
+        "backend_version": __version__,
+        "stac_version": STAC_VERSION,
+        "type": "Catalog",
+        "id": re.sub(r"[^a-z0-9]+", "-", config.title.lower()).strip("-") or "odc-openeo",
+        "title": config.title,
+        "description": config.description,
+        "conformsTo": list(CONFORMS_TO),
+        "production": PRODUCTION,
+        "endpoints": endpoints(),
+        "links": _links(config.web_editor_url),
+    }
+
+
+@blueprint.get("/conformance")
+def conformance() -> dict[str, Any]:
+    """``GET /conformance``: the standards that are kept to."""
+    return {"conformsTo": list(CONFORMS_TO)}
+
+
+@blueprint.get("/file_formats")
+def list_file_formats() -> dict[str, Any]:
+    """``GET /file_formats``: what can be written and read."""
+    return file_formats()
+
+
+@blueprint.get("/udf_runtimes")
+def udf_runtimes() -> dict[str, Any]:
+    """``GET /udf_runtimes``: none, as user-defined functions do not run here."""
+    return {}
+
+
+@blueprint.get("/service_types")
+def service_types() -> dict[str, Any]:
+    """``GET /service_types``: none yet."""
+    return {}
+
+
+def endpoints() -> list[dict[str, Any]]:
+    """Every address of the API with its methods, read from the rules that are served."""
+    methods: defaultdict[str, set[str]] = defaultdict(set)
+    for rule in current_app.url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(API_PATH))
+        if rule.rule.startswith(API_PATH) and path != "/":
+            methods[path] |= (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    return [{"path": path, "methods": sorted(methods[path])} for path in sorted(methods)]
+
+
+def well_known() -> dict[str, Any]:
+    """The versions of the API that are served: one."""
+    return {"versions": [{"url": api_url(), "api_version": API_VERSION, "production": PRODUCTION}]}
+
+
+def _links(web_editor_url: str | None) -> list[dict[str, Any]]:
+    links = [
+        link("self", api_url("/"), "This document"),
+        link("root", api_url("/"), "This document"),
+        link("about", f"{root_url()}/", "Start page: collections and how to connect", "text/html"),
+        link("version-history", f"{root_url()}/.well-known/openeo", "Versions of the API served here"),
+        link("conformance", api_url("/conformance"), "Standards that are kept to"),
+        link("data", api_url("/collections"), "Collections"),
+        link("service-doc", "https://api.openeo.org/", "The openEO API", "text/html"),
+    ]
+    if web_editor_url:
+        links.append(link("web-editor", web_editor_url, "openEO Web Editor", "text/html"))
+    return links

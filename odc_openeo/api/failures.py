@@ -1,0 +1,82 @@
+"""Exceptions → openEO errors: JSON with ``id``, ``code`` and ``message``; details stay in the log."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from odc_openeo.api.backend import API_VERSION, backend
+from odc_openeo.api.request_log import request_id
+from odc_openeo.errors import (
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    OpenEOError,
+    RequestInvalid,
+    RequestTooLarge,
+    UnsupportedApiVersion,
+)
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 10
+
+
+def register(app: Flask) -> None:
+    """Handle every exception that a request may end with."""
+    app.register_error_handler(OpenEOError, answer)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def answer(error: OpenEOError) -> Response:
+    """The response for an openEO error."""
+    error.id = error.id or request_id()
+    level = logging.ERROR if error.status >= 500 else logging.INFO
+    log.log(level, "%s: %s", error.code, error, exc_info=error.__cause__ if error.status >= 500 else None)
+    response = jsonify(error.to_dict())
+    response.status_code = error.status
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="openEO"'
+    if error.status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    if error.response is not None or (error.code or 500) < 400:
+        return error.get_response()  # type: ignore[return-value]
+    answered = answer(_translate(error))
+    answered.headers.extend({k: v for k, v in error.get_headers() if k in {"Allow"}})
+    return answered
+
+
+def _translate(error: HTTPException) -> OpenEOError:
+    if isinstance(error, RequestEntityTooLarge):
+        return RequestTooLarge(limit=backend().config.max_body_bytes)
+    if error.code == 404:
+        return _not_found()
+    if error.code == 405:
+        return MethodNotAllowed(method=request.method)
+    if (error.code or 500) < 500:
+        return RequestInvalid(reason=error.description or error.name)
+    return _internal(error)
+
+
+def _not_found() -> OpenEOError:
+    parts = request.path.split("/")
+    if len(parts) > 2 and parts[1] == "openeo" and parts[2] != API_VERSION.rpartition(".")[0]:
+        return UnsupportedApiVersion(version=parts[2], supported=API_VERSION)
+    return NotFound()
+
+
+def _unexpected(error: Exception) -> Response:
+    return answer(_internal(error))
+
+
+def _internal(error: Exception) -> OpenEOError:
+    failure = Internal()
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,184 @@
+"""Where a collection is: a picture of its extent on the globe and close up, and a bar on the time axis.
+
+All numbers are for SVG in degrees: x is longitude, y is minus latitude (EPSG:4326, plate carrée).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+STEPS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60)
+ASPECT: Final = 1.5
+"""Width of the close-up by its height, on the ground."""
+
+MARGIN: Final = 1.7
+"""Size of the close-up by the size of the extent."""
+
+MOST_LINES: Final = 4.5
+LEAST_DEGREES: Final = 0.02
+KM_PER_DEGREE: Final = 111.32
+
+
+@dataclass(frozen=True)
+class Box:
+    """West, south, east, north in degrees; east may be over 180 where the box crosses the antimeridian."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    @property
+    def width(self) -> float:
+        """Degrees of longitude."""
+        return self.east - self.west
+
+    @property
+    def height(self) -> float:
+        """Degrees of latitude."""
+        return self.north - self.south
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Longitude and latitude of the middle."""
+        return (self.west + self.east) / 2, (self.south + self.north) / 2
+
+    @property
+    def text(self) -> str:
+        """The box in words, such as ``11.26°E–11.50°E, 46.42°N–46.57°N``."""
+        digits = 2 if max(self.width, self.height) < 10 else 0
+        west, east = (_degrees(v, "E", "W", digits) for v in (self.west, self.east))
+        south, north = (_degrees(v, "N", "S", digits) for v in (self.south, self.north))
+        return f"{west} – {east}, {south} – {north}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the graticule: its coordinate in degrees, and its label."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class CloseUp:
+    """The surroundings of an extent: what is seen, its meridians and parallels, and a scale bar."""
+
+    view: Box
+    squeeze: float
+    meridians: Sequence[Line]
+    parallels: Sequence[Line]
+    scale_degrees: float
+    scale_label: str
+
+    @property
+    def shows_land(self) -> bool:
+        """Whether so much is seen that the coarse outline of the continents is true enough."""
+        return self.view.height > 12
+
+
+def extent_box(collection: dict[str, Any]) -> Box | None:
+    """The spatial extent of a STAC Collection, None if it has none yet."""
+    boxes = collection.get("extent", {}).get("spatial", {}).get("bbox") or []
+    if not boxes or any(v is None for v in boxes[0]):
+        return None
+    bbox = boxes[0]
+    west, south, east, north = bbox if len(bbox) == 4 else (bbox[0], bbox[1], bbox[3], bbox[4])
+    return Box(west, south, east + 360 if east < west else east, north)
+
+
+def close_up(box: Box) -> CloseUp:
+    """What to draw around an extent, with meridians and parallels at round degrees."""
+    lon, lat = box.centre
+    squeeze = max(math.cos(math.radians(lat)), 0.2)
+    height = max(box.height, box.width * squeeze / ASPECT, LEAST_DEGREES) * MARGIN
+    height = min(height, 170.0)
+    width = min(height * ASPECT / squeeze, 350.0)
+    view = Box(lon - width / 2, lat - height / 2, lon + width / 2, lat + height / 2)
+    km = _round_number(height * KM_PER_DEGREE / 4)
+    return CloseUp(
+        view=view,
+        squeeze=squeeze,
+        meridians=_lines(view.west, view.east, "E", "W"),
+        parallels=_lines(max(view.south, -90), min(view.north, 90), "N", "S"),
+        scale_degrees=km / KM_PER_DEGREE / squeeze,
+        scale_label=f"{km:g} km",
+    )
+
+
+def _lines(low: float, high: float, positive: str, negative: str) -> list[Line]:
+    step = next((s for s in STEPS if (high - low) / s <= MOST_LINES), STEPS[-1])
+    digits = max(0, -math.floor(math.log10(step)))
+    first, last = math.ceil(low / step), math.floor(high / step)
+    values = [n * step for n in range(first, last + 1)]
+    return [Line(v, _degrees(v, positive, negative, digits)) for v in values]
+
+
+def _degrees(value: float, positive: str, negative: str, digits: int) -> str:
+    value = value - 360 if value > 180 else value
+    hemisphere = positive if value > 0 else negative if value < 0 else ""
+    return f"{abs(value):.{digits}f}°{hemisphere}"
+
+
+def _round_number(value: float) -> float:
+    magnitude = 10.0 ** math.floor(math.log10(value))
+    return float(max(n for n in (1, 2, 5) if n * magnitude <= value) * magnitude)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A period of time: ``left`` and ``width`` in percent of the axis, and in words."""
+
+    left: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """An axis from the beginning of the first year to the end of the last one."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def years(self) -> list[tuple[int, float]]:
+        """Years to label, with where they begin in percent."""
+        count = self.end.year - self.start.year
+        step = max(1, math.ceil(count / 6))
+        shown = range(self.start.year, self.end.year + 1, step)
+        return [(year, self.percent(datetime(year, 1, 1, tzinfo=UTC))) for year in shown]
+
+    def percent(self, time: datetime) -> float:
+        """Where a time is on the axis."""
+        return 100 * (time - self.start) / (self.end - self.start)
+
+    def span(self, collection: dict[str, Any]) -> Span | None:
+        """The temporal extent of a collection on this axis, None if it has none."""
+        start, end = interval(collection)
+        if start is None and end is None:
+            return None
+        left = self.percent(start or self.start)
+        right = self.percent(end or self.end)
+        words = f"{start:%Y-%m-%d}" if start else "open", f"{end:%Y-%m-%d}" if end else "open"
+        return Span(left, max(right - left, 0.8), " – ".join(dict.fromkeys(words)))
+
+
+def interval(collection: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
+    """Start and end of the temporal extent of a STAC Collection."""
+    intervals = collection.get("extent", {}).get("temporal", {}).get("interval") or [[None, None]]
+    start, end = (datetime.fromisoformat(t) if t else None for t in intervals[0])
+    return start, end
+
+
+def time_axis(collections: Iterable[dict[str, Any]]) -> TimeAxis | None:
+    """The axis that holds the temporal extents of all collections."""
+    times = [time for collection in collections for time in interval(collection) if time]
+    if not times:
+        return None
+    first, last = min(times).year, max(times).year
+    return TimeAxis(datetime(first, 1, 1, tzinfo=UTC), datetime(last + 1, 1, 1, tzinfo=UTC))

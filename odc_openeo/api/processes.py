@@ -1,0 +1,46 @@
+"""Tag Process Discovery, and the validation of process graphs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+from flask import Blueprint, Response, current_app, request
+
+from odc_openeo.api.backend import api_url, backend, link
+from odc_openeo.api.body import json_object
+from odc_openeo.errors import ProcessParameterMissing
+from odc_openeo.graph import Limits, validate
+from odc_openeo.process import PROCESSES
+
+blueprint = Blueprint("processes", __name__)
+
+PROCESSES_VERSION: Final = "2.0.0-rc.2"
+
+
+@blueprint.get("/processes")
+def list_processes() -> Response:
+    """``GET /processes``: the description of every registered process."""
+    response = Response(_listing(api_url("/processes"), api_url("/")), mimetype="application/json")
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+@blueprint.post("/validation")
+def validate_process() -> dict[str, Any]:
+    """``POST /validation``: all errors of a process."""
+    config = backend().config
+    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
+    errors = validate(json_object(), limits=limits)
+    # Parameters that get their values only when the process is called are no errors here.
+    return {"errors": [e.to_dict() for e in errors if not isinstance(e, ProcessParameterMissing)]}
+
+
+@lru_cache(maxsize=4)
+def _listing(self_url: str, root_url: str) -> str:
+    # Cached for each address, as describing all processes takes far longer than a request should.
+    processes = [PROCESSES[id_].to_dict() for id_ in sorted(PROCESSES)]
+    links = [link("self", self_url, "Processes"), link("root", root_url, "Capabilities")]
+    listing = {"version": PROCESSES_VERSION, "processes": processes, "links": links}
+    return current_app.json.dumps(listing)

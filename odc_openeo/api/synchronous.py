@@ -1,0 +1,66 @@
+"""Runs a process at once and writes its result into a folder, within limits of size and time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from odc_openeo import cluster
+from odc_openeo.api.backend import Backend
+from odc_openeo.errors import ProcessGraphComplexity, ProcessInvalid, RequestTimeout
+from odc_openeo.formats import single_file, write_outputs
+from odc_openeo.graph import Limits, evaluate
+from odc_openeo.graph.estimate import read_bytes
+from odc_openeo.process import Environment
+
+
+def requested_process(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The process in the body of ``POST /result``; plan and budget have no meaning here and are ignored."""
+    process = body.get("process")
+    if isinstance(process, Mapping):
+        return process
+    reason = "the body needs a member 'process', an object that holds 'process_graph'."
+    if "process_graph" in body:
+        reason = "put 'process_graph' into an object and that into the member 'process' of the body."
+    raise ProcessInvalid(reason=reason)
+
+
+def run(backend: Backend, process: Mapping[str, Any], user: str, folder: Path) -> tuple[Path, str]:
+    """Evaluate a process, write what it saves into ``folder``: one file, and its media type.
+
+    Raises:
+        ProcessGraphComplexity: it reads more than a synchronous request may; nothing was computed.
+        RequestTimeout: it took longer than a synchronous request may.
+    """
+    config = backend.config
+    deadline = time.monotonic() + config.sync_timeout_s
+    env = Environment(catalog=backend.catalog, user=user)
+    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
+    value = evaluate(process, env, limits=limits)
+    nbytes = read_bytes([value, *(output.data for output in env.outputs)])
+    _refuse_large(nbytes, config.sync_max_bytes)
+    compute = partial(_compute, backend, nbytes, deadline)
+    assets = write_outputs(value, env.outputs, folder, compute)
+    return single_file(assets, folder)
+
+
+def _refuse_large(nbytes: int, limit: int) -> None:
+    if nbytes > limit:
+        raise ProcessGraphComplexity(
+            reason=f"it reads about {nbytes / 2**30:.1f} GiB, and a synchronous request may read "
+            f"{limit / 2**30:.1f} GiB. Choose a smaller extent, a shorter time or fewer bands."
+        )
+
+
+def _compute(backend: Backend, nbytes: int, deadline: float, *collections: Any) -> tuple[Any, ...]:
+    seconds = backend.config.sync_timeout_s
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise RequestTimeout(seconds=seconds)
+    try:
+        return cluster.compute(backend.config, *collections, nbytes=nbytes, timeout=left)
+    except TimeoutError as error:
+        raise RequestTimeout(seconds=seconds) from error
