@@ -127,7 +127,7 @@ def compute(
     client = None if runs_here(config, nbytes) else connect(config)
     if client is None:
         return dask.compute(*collections, scheduler="threads")
-    with _lost_scheduler(config):
+    with _lost_scheduler(config), client.as_current():
         wait_for_worker(config, client)
         # Persisting keeps the chunks apart: they meet here, never as one big array in a worker.
         persisted = client.persist(list(collections))
@@ -137,7 +137,7 @@ def compute(
             values = dict(zip([f.key for f in futures], client.gather(futures), strict=True))
             return tuple(_assemble(collection, values) for collection in persisted)
         except BaseException:
-            client.cancel(futures, force=True)
+            client.cancel(futures)
             raise
 
 
@@ -181,7 +181,7 @@ def _wait(
             raise Cancelled
         now = time.monotonic()
         if timeout is not None and now - start > timeout:
-            raise RequestTimeout
+            raise RequestTimeout(seconds=timeout)
         last_worker = now if client.nthreads() else last_worker
         if now - last_worker > config.worker_wait_s:
             raise _no_worker(config)
