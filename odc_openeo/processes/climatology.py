@@ -1,0 +1,184 @@
+"""Climatological normals and anomalies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.errors import IncompatibleDataCubes, LabelNotAvailable, ProcessParameterInvalid
+from odc_openeo.process import Schema, process
+from odc_openeo.processes.alignment import on_grid_of
+from odc_openeo.processes.children import restored
+from odc_openeo.processes.labels import coordinate, index
+from odc_openeo.processes.periods import PERIODS, SEASONS, TROPICAL_SEASONS
+from odc_openeo.processes.schemas import TemporalCube
+
+_NORMALS = ("day", "month", "season", "tropical-season", "climatology-period")
+_WHOLE = ("climatology-period", "single-period")
+_YEAR: dict[str, Any] = {"type": "integer", "subtype": "year"}
+NormalPeriod = Annotated[
+    Literal["day", "month", "season", "tropical-season", "climatology-period"],
+    Schema({"type": "string", "enum": list(_NORMALS)}),
+]
+AnomalyPeriod = Annotated[
+    str,
+    Schema({"type": "string", "enum": [*PERIODS, *_WHOLE]}),
+]
+Years = Annotated[
+    Sequence[int],
+    Schema({"type": "array", "uniqueItems": True, "minItems": 2, "maxItems": 2, "items": _YEAR}),
+]
+
+
+@process(categories=["cubes", "climatology"])
+def climatological_normal(
+    data: TemporalCube, period: NormalPeriod, climatology_period: Years = (1981, 2010)
+) -> TemporalCube:
+    """Average the values of a period of the year over many years.
+
+    A winter (`djf`, `ndjfma`) belongs to the year in which it ends. The winter of the first year counts only if
+    the cube has the months before that year too.
+
+    Args:
+        data: A data cube with one temporal dimension: times, or labels as `aggregate_temporal_period` makes
+            them for the same kind of period. It must cover all the years.
+        period: The period of the year to average, or `climatology-period` for a single average of all.
+        climatology_period: The first and the last year, both included.
+
+    Returns:
+        The data cube with the labels `001` to `365` (and `366` if the cube has leap years), `01` to `12`, the
+        names of the seasons, or `climatology-period` along the temporal dimension.
+    """
+    name = cube.temporal_dimension(data)
+    first, last = climatology_period
+    if first > last:
+        reason = f"the first year {first} is later than the last year {last}. Swap them."
+        raise ProcessParameterInvalid(
+            process="climatological_normal", parameter="climatology_period", reason=reason
+        )
+    years, keys = _years_and_keys(data, name, period)
+    if not years.size or years.min() > first or years.max() < last:
+        present = f"{years.min()} to {years.max()}" if years.size else "nothing"
+        reason = f"the cube covers {present}, not all years from {first} to {last}."
+        raise ProcessParameterInvalid(process="climatological_normal", parameter="data", reason=reason)
+    chosen = (years >= first) & (years <= last) & ~_cut_winter(data, name, period, first, years, keys)
+    positions = np.flatnonzero(chosen)
+    grouped = xr.DataArray(keys[positions], dims=name, name="__key__")
+    lost = [n for n, c in data.coords.items() if name in c.dims and n != cube.NODATA]
+    floats = cube.decode(data.isel({name: positions})).drop_vars(lost, errors="ignore")
+    means = floats.groupby(grouped).mean(name).rename({"__key__": name})
+    labels = _normal_labels(period, keys)
+    complete = means.reindex({name: np.array(labels, dtype=object)}).transpose(*data.dims)
+    return restored(
+        complete.assign_coords({name: coordinate(name, labels, "temporal")}), data.isel({name: 0})
+    )
+
+
+def _years_and_keys(data: xr.DataArray, name: str, period: str) -> tuple[np.ndarray, np.ndarray]:
+    """The year each label belongs to and the part of the year."""
+    values = data.coords[name].values
+    if np.issubdtype(values.dtype, np.datetime64):
+        labels = _period_labels(pd.DatetimeIndex(values), "year" if period in _WHOLE else period)
+    else:
+        labels = [str(v) for v in values]
+    if not all(label[:4].isdigit() for label in labels):
+        reason = f"its temporal labels, e.g. {labels[0]!r}, don't begin with a year."
+        raise ProcessParameterInvalid(process="climatological_normal", parameter="data", reason=reason)
+    years = np.array([int(label[:4]) for label in labels], dtype=int)
+    if period in _WHOLE:
+        return years, np.full(years.size, period, dtype=object)
+    return years, np.array([PERIODS[period].key(label) for label in labels], dtype=object)
+
+
+def _period_labels(times: pd.DatetimeIndex, period: str) -> list[str]:
+    return PERIODS[period].labels(PERIODS[period].number(times))
+
+
+def _cut_winter(
+    data: xr.DataArray, name: str, period: str, first: int, years: np.ndarray, keys: np.ndarray
+) -> np.ndarray:
+    """Where labels belong to the winter of the first year, if its months in the year before are missing."""
+    needed = {"season": {12}, "tropical-season": {11, 12}}.get(period)
+    values = data.coords[name].values
+    if needed is None or not np.issubdtype(values.dtype, np.datetime64):
+        return np.zeros(years.shape, dtype=bool)
+    times = pd.DatetimeIndex(values)
+    if needed <= set(times[times.year == first - 1].month):
+        return np.zeros(years.shape, dtype=bool)
+    winter = (SEASONS if period == "season" else TROPICAL_SEASONS)[0]
+    return (years == first) & (keys == winter)
+
+
+def _normal_labels(period: str, keys: np.ndarray) -> list[str]:
+    fixed = {
+        "month": [f"{m:02d}" for m in range(1, 13)],
+        "season": list(SEASONS),
+        "tropical-season": list(TROPICAL_SEASONS),
+        "climatology-period": ["climatology-period"],
+    }
+    if period in fixed:
+        return fixed[period]
+    return [f"{d:03d}" for d in range(1, 367 if "366" in keys else 366)]
+
+
+@process(categories=["climatology", "cubes", "math"])
+def anomaly(data: TemporalCube, normals: TemporalCube, period: AnomalyPeriod) -> TemporalCube:
+    """Subtract the normal of the period of the year from each value.
+
+    Args:
+        data: A data cube with one temporal dimension: labels as `aggregate_temporal_period` makes them for
+            the period, or times.
+        normals: A data cube with one temporal dimension and the normals, e.g. from
+            `climatological_normal`; its labels are the parts of the labels of the data after the year (the
+            whole labels for years and decades).
+        period: The kind of period of the normals; for `climatology-period` and `single-period` there must
+            be a single normal.
+
+    Returns:
+        The data cube with the same dimensions and labels, less the normals.
+    """
+    name, other = cube.temporal_dimension(data), cube.temporal_dimension(normals)
+    keys = _keys(data, name, period)
+    known = [str(label) for label in cube.labels(normals, other)]
+    if period in _WHOLE:
+        if len(known) != 1:
+            reason = f"the normals must have a single label for '{period}', not {len(known)}."
+            raise IncompatibleDataCubes(reason=reason)
+        keys = known * len(keys)
+    missing = next((key for key in keys if key not in known), None)
+    if missing is not None:
+        raise LabelNotAvailable(label=repr(missing), available=", ".join(known[:20]))
+    matched = on_grid_of(data, normals).isel({other: [known.index(key) for key in keys]})
+    lost = [n for n, c in matched.coords.items() if n not in matched.dims or n == other]
+    subtrahend = cube.decode(matched).drop_vars(lost, errors="ignore").rename({other: name})
+    _check_labels(data, subtrahend, name)
+    return restored((cube.decode(data) - subtrahend).transpose(*data.dims), data)
+
+
+def _keys(data: xr.DataArray, name: str, period: str) -> list[str]:
+    values = data.coords[name].values
+    if period in _WHOLE:
+        return [""] * values.size
+    if np.issubdtype(values.dtype, np.datetime64):
+        labels = _period_labels(pd.DatetimeIndex(values), period)
+    else:
+        labels = [str(v) for v in values]
+    return [PERIODS[period].key(label) for label in labels]
+
+
+def _check_labels(data: xr.DataArray, normals: xr.DataArray, name: str) -> None:
+    for dimension in map(str, normals.dims):
+        if dimension == name:
+            continue
+        if dimension not in data.dims:
+            raise IncompatibleDataCubes(
+                reason=f"the normals have a dimension '{dimension}', the data have not."
+            )
+        if set(index(data, dimension)) != set(index(normals, dimension)):
+            reason = f"the labels of dimension '{dimension}' of the normals are not those of the data."
+            raise IncompatibleDataCubes(reason=reason)

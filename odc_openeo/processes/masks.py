@@ -1,0 +1,111 @@
+"""Masking with a raster cube."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.errors import DimensionMissing, IncompatibleDataCubes, ProcessParameterInvalid
+from odc_openeo.process import Schema, process
+from odc_openeo.processes.alignment import on_grid_of
+from odc_openeo.processes.children import constant, restored
+from odc_openeo.processes.labels import index
+from odc_openeo.processes.schemas import SpatialCube
+
+Replacement = Annotated[float | bool | str | None, Schema({"type": ["number", "boolean", "string", "null"]})]
+
+
+@process(categories=["cubes", "masks"])
+def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
+    """Replace the pixels that a mask marks.
+
+    A pixel is replaced where the mask is true or a number other than zero; where the mask has no data,
+    nothing is replaced. A mask on another grid is resampled to the grid of the data (nearest neighbour)
+    beforehand. Dimensions that the mask lacks are masked alike for all their labels.
+
+    Args:
+        data: The cube to mask.
+        mask: The mask. Its dimensions, except x and y, must be in `data` too, with the same labels.
+        replacement: What to put in; no-data if it is null.
+
+    Returns:
+        The cube with the same dimensions. Integers stay integers if they have a no-data value or the
+        replacement is an integer.
+
+    Raises:
+        IncompatibleDataCubes: The mask has dimensions or labels that the data lack.
+    """
+    for one in (data, mask):
+        if not cube.has_raster_dimensions(one):
+            raise DimensionMissing(type="spatial")
+    marked = _marked(_aligned(data, mask))
+    kept, value = _replacement(data, replacement)
+    return restored(kept.where(~marked, value).transpose(*data.dims), kept)
+
+
+def _marked(mask: xr.DataArray) -> xr.DataArray:
+    bare = mask.drop_vars([n for n in mask.coords if n not in mask.dims])
+    if mask.dtype == bool:
+        return bare
+    return cube.valid(mask).drop_vars(list(mask.coords), errors="ignore").assign_coords(bare.coords) & (
+        bare != 0
+    )
+
+
+def _aligned(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+    """The mask with the very labels of the data along all its dimensions."""
+    mask = on_grid_of(data, mask)
+    for name in map(str, mask.dims):
+        if name in (cube.X, cube.Y):
+            continue
+        if name not in data.dims:
+            reason = f"the mask has the dimension '{name}', the data have not. Reduce or drop it."
+            raise IncompatibleDataCubes(reason=reason)
+        types = cube.dimension_type(data, name), cube.dimension_type(mask, name)
+        if types[0] != types[1]:
+            reason = f"dimension '{name}' is of type '{types[0]}' in the data and '{types[1]}' in the mask."
+            raise IncompatibleDataCubes(reason=reason)
+        wanted, own = index(data, name), index(mask, name)
+        positions = own.get_indexer(wanted)
+        if (positions < 0).any() or len(own) != len(wanted):
+            reason = f"the labels of dimension '{name}' of the mask are not those of the data."
+            raise IncompatibleDataCubes(reason=reason)
+        if (positions != np.arange(positions.size)).any():
+            mask = mask.isel({name: positions})
+    return _covering(data, mask)
+
+
+def _covering(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+    """The mask cut or widened to the pixels of the data; nothing is masked where it has no pixels."""
+    axes = [d for d in (cube.Y, cube.X) if not mask[d].equals(data[d])]
+    if not axes:
+        return mask
+    missing = any((index(mask, d).get_indexer(index(data, d)) < 0).any() for d in axes)
+    wider = cube.decode(mask) if missing else mask
+    return wider.reindex({d: data[d] for d in axes})
+
+
+def _replacement(data: xr.DataArray, value: Any) -> tuple[xr.DataArray, Any]:
+    """The data in a type that holds the replacement, and the replacement."""
+    if value is None:
+        if cube.nodata(data) is None:
+            floats = cube.decode(data)
+            return floats, np.nan
+        filler = constant(None, data)
+        return data, filler.drop_vars([c for c in filler.coords if c not in filler.dims])
+    numeric = not isinstance(value, bool | str)
+    if numeric and data.dtype.kind in "iuf":
+        whole = data.dtype.kind in "iu" and float(value).is_integer()
+        if not whole:
+            return cube.decode(data), float(value)
+        dtype = np.result_type(data.dtype, np.min_scalar_type(int(value)))
+        return (data.astype(dtype) if dtype.kind in "iu" else cube.decode(data)), int(value)
+    if (isinstance(value, bool) and data.dtype == bool) or (
+        isinstance(value, str) and data.dtype.kind in "UO"
+    ):
+        return data, value
+    reason = f"{value!r} can't be put into a cube of {data.dtype}. Give a value of the same kind."
+    raise ProcessParameterInvalid(process="mask", parameter="replacement", reason=reason)
