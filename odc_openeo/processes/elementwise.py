@@ -1,7 +1,7 @@
 """Calculate value by value: JSON values exactly, cubes lazily and blockwise.
 
 JSON: ``null`` in gives ``null`` out, integers stay exact, NaN and infinities follow IEEE 754. Cubes:
-    integers are decoded to floats first, no-data is NaN and stays NaN.
+integers are decoded to floats first, no-data is NaN and stays NaN.
 """
 
 from __future__ import annotations
@@ -135,3 +135,11 @@ def _on_chunks(function: Callable[..., Any], *arrays: Any) -> Any:
 def _quiet(function: Callable[..., Any], *arrays: Any) -> Any:
     with np.errstate(all="ignore"):
         return function(*arrays)
+
+
+def labelwise(function: Callable[..., Any], *values: Any) -> Any:
+    """Apply a function of JSON values to DataArrays of text (labels) and other JSON values in any mix."""
+    if not any_cube(*values):
+        return function(*values)
+    applied = xr.apply_ufunc(np.vectorize(function, otypes=[object]), *values, join="exact")
+    return applied.copy(data=np.array(applied.values.tolist()))

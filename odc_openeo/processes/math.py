@@ -37,7 +37,7 @@ OneToOne = Annotated[Numeric, _bounded(minimum=-1, maximum=1)]
 # --- Constants -----------------------------------------------------------------------------------
 
 
-@process(categories=["math > constants", "math > exponential & logarithmic"])
+@process(categories=["math > constants", "math > exponential & logarithmic"], examples=[Example({}, math.e)])
 def e() -> Number:
     """Euler's number.
 
@@ -49,7 +49,7 @@ def e() -> Number:
     return math.e
 
 
-@process(categories=["math > constants", "math > trigonometric"])
+@process(categories=["math > constants", "math > trigonometric"], examples=[Example({}, math.pi)])
 def pi() -> Number:
     """Pi.
 

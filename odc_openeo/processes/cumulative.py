@@ -1,0 +1,154 @@
+"""Running totals and extremes along an array.
+
+No-data is skipped but stays where it is; or, if it is not to be ignored, makes all that follows no-data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.cube import ARRAY
+from odc_openeo.process import Example, process
+from odc_openeo.processes.elementwise import as_float, number
+from odc_openeo.processes.schemas import Boolean, Numbers
+from odc_openeo.processes.sequences import numbers
+
+
+@process(
+    categories=["math > cumulative"],
+    examples=[
+        Example({"data": [1, 3, None, 3, 1]}, [1, 4, None, 7, 8]),
+        Example({"data": [1, 3, None, 3, 1], "ignore_nodata": False}, [1, 4, None, None, None]),
+    ],
+    experimental=True,
+)
+def cumsum(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
+    """Running sums.
+
+    Each element becomes the sum of itself and all before it.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Skip no-data. If false, all elements after a no-data value are no-data.
+
+    Returns:
+        An array of the same length and labels.
+    """
+    return _accumulate("cumsum", data, ignore_nodata, lambda a, b: a + b, np.add, 0)
+
+
+@process(
+    categories=["math > cumulative"],
+    examples=[
+        Example({"data": [1, 2, 3, None, 3, 1]}, [1, 2, 6, None, 18, 18]),
+        Example({"data": [1, 2, 3, None, 3, 1], "ignore_nodata": False}, [1, 2, 6, None, None, None]),
+    ],
+    experimental=True,
+)
+def cumproduct(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
+    """Running products.
+
+    Each element becomes the product of itself and all before it.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Skip no-data. If false, all elements after a no-data value are no-data.
+
+    Returns:
+        An array of the same length and labels.
+    """
+    return _accumulate("cumproduct", data, ignore_nodata, lambda a, b: a * b, np.multiply, 1)
+
+
+@process(
+    categories=["math > cumulative"],
+    examples=[Example({"data": [1, 3, None, 5, 1]}, [1, 3, None, 5, 5])],
+    experimental=True,
+)
+def cummax(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
+    """Running maxima.
+
+    Each element becomes the largest of itself and all before it.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Skip no-data. If false, all elements after a no-data value are no-data.
+
+    Returns:
+        An array of the same length and labels.
+    """
+    return _accumulate("cummax", data, ignore_nodata, partial(_extreme, max), np.maximum, -np.inf)
+
+
+@process(
+    categories=["math > cumulative"],
+    examples=[Example({"data": [5, 3, None, 1, 5]}, [5, 3, None, 1, 1])],
+    experimental=True,
+)
+def cummin(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
+    """Running minima.
+
+    Each element becomes the smallest of itself and all before it.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Skip no-data. If false, all elements after a no-data value are no-data.
+
+    Returns:
+        An array of the same length and labels.
+    """
+    return _accumulate("cummin", data, ignore_nodata, partial(_extreme, min), np.minimum, np.inf)
+
+
+def _extreme(choose: Callable[..., Any], a: Any, b: Any) -> Any:
+    return math.nan if math.isnan(as_float(a)) or math.isnan(as_float(b)) else choose(a, b)
+
+
+def _accumulate(name: str, data: Any, ignore_nodata: bool, on_json: Any, ufunc: Any, neutral: float) -> Any:
+    values = numbers(data, name)
+    if isinstance(values, xr.DataArray):
+        return _accumulate_cube(cube.decode(values), ignore_nodata, ufunc, neutral)
+    results = _accumulate_json(values, ignore_nodata, on_json)
+    return cube.LabeledArray(data.labels, results) if isinstance(data, cube.LabeledArray) else results
+
+
+def _accumulate_json(values: list[Any], ignore_nodata: bool, combine: Any) -> list[Any]:
+    results: list[Any] = []
+    total: Any = None
+    for value in values:
+        if value is None:
+            if not ignore_nodata:
+                return results + [None] * (len(values) - len(results))
+            results.append(None)
+            continue
+        total = value if total is None else _combined(combine, total, value)
+        results.append(total)
+    return results
+
+
+def _combined(combine: Any, total: Any, value: Any) -> Any:
+    try:
+        return number(combine(total, value))
+    except OverflowError:
+        return combine(as_float(total), as_float(value))
+
+
+def _accumulate_cube(data: xr.DataArray, ignore_nodata: bool, ufunc: Any, neutral: float) -> xr.DataArray:
+    axis = data.get_axis_num(ARRAY)
+    wide = data.fillna(neutral).data if ignore_nodata else data.data
+    wide = wide.astype(np.float64)
+    if isinstance(wide, da.Array):
+        run = da.reductions.cumreduction(ufunc.accumulate, ufunc, neutral, wide, axis=axis, dtype=np.float64)
+    else:
+        with np.errstate(all="ignore"):
+            run = ufunc.accumulate(wide, axis=axis)
+    result = data.copy(data=run.astype(data.dtype))
+    return result.where(data.notnull()) if ignore_nodata else result

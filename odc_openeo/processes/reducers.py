@@ -1,0 +1,660 @@
+"""Reducers: one value out of an array of numbers, or of any values (first, last, count).
+
+No-data is ignored unless told otherwise; in JSON arrays that is null, while NaN is a value and makes the
+result NaN. In cubes sums run in 64 bit floats whatever the dtype, and selecting reducers (min, max, first,
+last, extrema) keep integers and their no-data value.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.cube import ARRAY
+from odc_openeo.errors import (
+    AscendingProbabilitiesRequired,
+    ProcessParameterInvalid,
+    QuantilesParameterConflict,
+    QuantilesParameterMissing,
+)
+from odc_openeo.process import OMITTED, Example, Schema, process
+from odc_openeo.processes.comparison import is_valid
+from odc_openeo.processes.each import apply_to_each
+from odc_openeo.processes.elementwise import as_float, no_data_like, number
+from odc_openeo.processes.schemas import (
+    ANY_JSON,
+    AnyValue,
+    Array,
+    Boolean,
+    Number,
+    NumberOrNull,
+    Numbers,
+    child,
+)
+from odc_openeo.processes.sequences import (
+    along_array,
+    by_nodata,
+    constant_field,
+    numbers,
+    reduce_blocks,
+    sequence,
+)
+
+Condition = Annotated[
+    Callable[..., Any] | bool | None,
+    Schema(
+        [
+            child(
+                {"x": (ANY_JSON, "The element.")},
+                {"type": "boolean"},
+                "Whether to count the element.",
+                title="Condition",
+            ).json,
+            {"title": "All elements", "type": "boolean", "const": True},
+            {"title": "Valid elements", "type": "null"},
+        ]
+    ),
+]
+Pair = Annotated[
+    Any,
+    Schema(
+        [
+            {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "number"}},
+            {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "null"}},
+        ]
+    ),
+]
+Probabilities = Annotated[
+    Any,
+    Schema(
+        [
+            {
+                "title": "Probabilities",
+                "type": "array",
+                "uniqueItems": True,
+                "items": {"type": "number", "minimum": 0, "maximum": 1},
+            },
+            {"title": "Number of intervals", "type": "integer", "minimum": 2},
+        ]
+    ),
+]
+Intervals = Annotated[Any, Schema({"type": "integer", "minimum": 2}, deprecated=True)]
+
+
+# --- Extremes ------------------------------------------------------------------------------------
+
+
+@process(
+    categories=["math", "math > statistics", "reducer"],
+    examples=[
+        Example({"data": [1, 0, 3, 2]}, 0),
+        Example({"data": [5, 2.5, None, -0.7]}, -0.7),
+        Example({"data": [1, None], "ignore_nodata": False}, None),
+        Example({"data": []}, None),
+    ],
+)
+def min_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
+    """Smallest number.
+
+    No-data if there is no number.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+
+    Returns:
+        The smallest number.
+    """
+    return _reduce("min", data, ignore_nodata, partial(_extreme, min), partial(_extreme_of_cube, np.min))
+
+
+@process(
+    categories=["math", "math > statistics", "reducer"],
+    examples=[Example({"data": [1, 0, 3, 2]}, 3), Example({"data": [5, 2.5, None, -0.7]}, 5)],
+)
+def max_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
+    """Largest number.
+
+    No-data if there is no number.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+
+    Returns:
+        The largest number.
+    """
+    return _reduce("max", data, ignore_nodata, partial(_extreme, max), partial(_extreme_of_cube, np.max))
+
+
+@process(
+    categories=["math > statistics"],
+    examples=[
+        Example({"data": [1, 0, 3, 2]}, [0, 3]),
+        Example({"data": [5, 2.5, None, -0.7]}, [-0.7, 5]),
+        Example({"data": [1, None], "ignore_nodata": False}, [None, None]),
+    ],
+)
+def extrema(data: Numbers, ignore_nodata: Boolean = True) -> Pair:
+    """Smallest and largest number.
+
+    Both no-data if there is no number.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data makes both no-data.
+
+    Returns:
+        An array of two: minimum and maximum.
+    """
+    values = numbers(data, "extrema")
+    low: Any = min_(values, ignore_nodata)
+    high: Any = max_(values, ignore_nodata)
+    if not isinstance(low, xr.DataArray):
+        return [low, high]
+    return xr.concat([low, high], dim=ARRAY, coords="minimal", compat="override", join="override")
+
+
+def _extreme(choose: Callable[..., Any], values: list[Any]) -> Any:
+    return math.nan if _any_nan(values) else choose(values)
+
+
+def _extreme_of_cube(choose: Any, data: xr.DataArray, ignore_nodata: bool) -> xr.DataArray:
+    return by_nodata(partial(_extreme_by_nodata, choose, ignore_nodata), data)
+
+
+def _extreme_by_nodata(choose: Any, ignore_nodata: bool, data: xr.DataArray, missing: Any) -> xr.DataArray:
+    if missing is None:
+        return reduce_blocks(choose, data, data.dtype)
+    if np.issubdtype(data.dtype, np.floating):
+        kernel = (np.fmin if choose is np.min else np.fmax).reduce if ignore_nodata else choose
+        return reduce_blocks(partial(_call, kernel), data, data.dtype)
+    kernel = partial(_integer_extreme, choose, missing, ignore_nodata)
+    return reduce_blocks(kernel, data, data.dtype)
+
+
+def _call(kernel: Any, block: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
+    return kernel(block, axis=axis[0] if isinstance(axis, tuple) else axis, keepdims=keepdims)
+
+
+def _integer_extreme(
+    choose: Any, missing: int, ignore_nodata: bool, block: np.ndarray, axis: Any, keepdims: bool
+) -> np.ndarray:
+    limits = np.iinfo(block.dtype)
+    loser = limits.max if choose is np.min else limits.min
+    if ignore_nodata and missing == loser:
+        return choose(block, axis=axis, keepdims=keepdims)
+    gaps = block == missing
+    best = choose(np.where(gaps, block.dtype.type(loser), block), axis=axis, keepdims=keepdims)
+    nothing = (np.all if ignore_nodata else np.any)(gaps, axis=axis, keepdims=keepdims)
+    return np.where(nothing, block.dtype.type(missing), best)
+
+
+# --- Sums ----------------------------------------------------------------------------------------
+
+
+@process(
+    categories=["math", "reducer"],
+    examples=[
+        Example({"data": [5, 1]}, 6),
+        Example({"data": [-2, 4, 2.5]}, 4.5),
+        Example({"data": [1, None], "ignore_nodata": False}, None),
+        Example({"data": []}, None),
+    ],
+)
+def sum_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
+    """Sum.
+
+    No-data if there is no number.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+
+    Returns:
+        The sum.
+    """
+    return _reduce("sum", data, ignore_nodata, _total, partial(_moment, "sum", min_count=1))
+
+
+@process(
+    categories=["math", "reducer"],
+    examples=[
+        Example({"data": [5, 0]}, 0),
+        Example({"data": [-2, 4, 2.5]}, -20),
+        Example({"data": [None]}, None),
+    ],
+)
+def product(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
+    """Product.
+
+    No-data if there is no number, NaN if there are infinite numbers of both signs.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+
+    Returns:
+        The product.
+    """
+    return _reduce("product", data, ignore_nodata, _product, _product_of_cube)
+
+
+@process(
+    categories=["math > statistics", "reducer"],
+    examples=[Example({"data": [1, 0, 3, 2]}, 1.5), Example({"data": [9, 2.5, None, -2.5]}, 3)],
+)
+def mean(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
+    """Arithmetic mean.
+
+    The sum divided by the number of elements; no-data if there is no number.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+
+    Returns:
+        The mean.
+    """
+    return _reduce("mean", data, ignore_nodata, _mean, partial(_moment, "mean"))
+
+
+@process(
+    categories=["math > statistics", "reducer"],
+    examples=[
+        Example({"data": [-1, 1, 3]}, 4),
+        Example({"data": [2, 3, 3, None, 4, 4, 5]}, 1.1),
+        Example({"data": [-1, 1, None, 3], "ignore_nodata": False}, None),
+    ],
+)
+def variance(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
+    """Sample variance.
+
+    The sum of the squared differences to the mean, divided by the number of elements less one. No-data if
+    there is no number, NaN for a single one.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+
+    Returns:
+        The variance.
+    """
+    return _reduce("variance", data, ignore_nodata, _variance, partial(_moment, "var", ddof=1))
+
+
+@process(
+    categories=["math > statistics", "reducer"],
+    examples=[
+        Example({"data": [-1, 1, 3, None]}, 2),
+        Example({"data": [-1, 1, 3, None], "ignore_nodata": False}, None),
+    ],
+)
+def sd(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
+    """Sample standard deviation.
+
+    The square root of the sample variance. No-data if there is no number, NaN for a single one.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+
+    Returns:
+        The standard deviation.
+    """
+    return _reduce(
+        "sd", data, ignore_nodata, lambda v: math.sqrt(_variance(v)), partial(_moment, "std", ddof=1)
+    )
+
+
+def _total(values: list[Any]) -> Any:
+    if all(isinstance(v, int) for v in values):
+        return sum(values)
+    floats = [as_float(v) for v in values]
+    try:
+        return math.fsum(floats)
+    except (ValueError, OverflowError):
+        return sum(floats)
+
+
+def _product(values: list[Any]) -> Any:
+    result: Any = 1
+    if math.inf in values and -math.inf in values:
+        return math.nan
+    for value in values:
+        try:
+            result = number(result * value)
+        except OverflowError:
+            result = as_float(result) * as_float(value)
+    return result
+
+
+def _product_of_cube(data: xr.DataArray, ignore_nodata: bool) -> xr.DataArray:
+    result = _moment("prod", data, ignore_nodata, min_count=1)
+    if not np.issubdtype(data.dtype, np.floating):
+        return result
+    signs = [(data == infinity).any(ARRAY) for infinity in (np.inf, -np.inf)]
+    return result.where(~(signs[0] & signs[1]))
+
+
+def _mean(values: list[Any]) -> Any:
+    total = _total(values)
+    if isinstance(total, int):
+        whole, rest = divmod(total, len(values))
+        return whole if not rest else total / len(values)
+    # The mean of large numbers is finite though their sum is not.
+    if math.isinf(total) and all(math.isfinite(as_float(v)) for v in values):
+        return math.fsum(as_float(v) / len(values) for v in values)
+    return total / len(values)
+
+
+def _variance(values: list[Any]) -> float:
+    if len(values) < 2 or not all(math.isfinite(as_float(v)) for v in values):
+        return math.nan
+    centre = _mean(values)
+    return math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)
+
+
+def _deviation(values: list[Any]) -> float:
+    return math.sqrt(_variance(values))
+
+
+def _moment(name: str, data: xr.DataArray, ignore_nodata: bool, **options: Any) -> xr.DataArray:
+    """A sum or what is made of sums, in float64; the result has the float dtype of the decoded cube."""
+    decoded = cube.decode(data)
+    if not ignore_nodata:
+        options.pop("min_count", None)
+    with xr.set_options(use_numbagg=False, use_bottleneck=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        reduce = getattr(decoded, name)
+        reduced = reduce(ARRAY, skipna=ignore_nodata, dtype=np.float64, keep_attrs=True, **options)
+    return reduced.astype(decoded.dtype, copy=False)
+
+
+# --- Quantiles -----------------------------------------------------------------------------------
+
+
+@process(
+    categories=["math > statistics", "reducer"],
+    examples=[
+        Example({"data": [1, 3, 3, 6, 7, 8, 9]}, 6),
+        Example({"data": [1, 2, 3, 4, 5, 6, 8, 9]}, 4.5),
+        Example({"data": [-1, 0, None, 1], "ignore_nodata": False}, None),
+    ],
+)
+def median(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
+    """Median.
+
+    The number in the middle of the sorted numbers, or half way between both in the middle. No-data if there
+    is no number.
+
+    Args:
+        data: Numbers.
+        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+
+    Returns:
+        The median.
+    """
+    on_json = partial(_json_quantiles, [0.5])
+    return _reduce("median", data, ignore_nodata, lambda v: on_json(v)[0], _median_of_cube)
+
+
+def _median_of_cube(data: xr.DataArray, ignore_nodata: bool) -> xr.DataArray:
+    decoded = cube.decode(data)
+    return along_array(partial(_median_blocks, ignore_nodata), decoded, decoded.dtype)
+
+
+def _median_blocks(ignore_nodata: bool, block: np.ndarray, axis: int) -> np.ndarray:
+    return _quantile_blocks([0.5], ignore_nodata, block, axis).squeeze(axis)
+
+
+@process(
+    categories=["math > statistics"],
+    examples=[
+        Example({"data": [2, 4, 4, 4, 5, 5, 7, 9], "probabilities": [0.1, 0.5]}, [3.4, 4.5]),
+        Example({"data": [2, 4, 4, 4, 5, 5, 7, 9], "probabilities": 4}, [4, 4.5, 5.5]),
+        Example({"data": [], "probabilities": [0.1, 0.5]}, [None, None], title="Empty array"),
+    ],
+)
+def quantiles(
+    data: Numbers,
+    probabilities: Probabilities = OMITTED,
+    q: Intervals = OMITTED,
+    ignore_nodata: Boolean = True,
+) -> Numbers:
+    """Quantiles.
+
+    The numbers below which given fractions of the numbers lie, interpolated linearly (type 7 of Hyndman and
+    Fan).
+
+    Args:
+        data: Numbers.
+        probabilities: Fractions from 0 to 1 in ascending order, or the number of intervals of equal size
+            that the quantiles separate.
+        q: The number of intervals. Deprecated: give it in `probabilities`.
+        ignore_nodata: Leave no-data out. If false, any no-data makes all quantiles no-data.
+
+    Returns:
+        An array of the quantiles, one a probability; all no-data if there is no number.
+
+    Raises:
+        QuantilesParameterMissing: Neither probabilities nor a number of intervals are given.
+        QuantilesParameterConflict: Both probabilities and a number of intervals are given.
+        AscendingProbabilitiesRequired: The probabilities are not in ascending order.
+    """
+    fractions = _fractions(probabilities, q)
+    values = numbers(data, "quantiles")
+    if isinstance(values, xr.DataArray):
+        decoded = cube.decode(values)
+        kernel = partial(_quantile_blocks, fractions, ignore_nodata)
+        return along_array(kernel, decoded, decoded.dtype, size=len(fractions))
+    found = [v for v in values if v is not None]
+    if not found or (not ignore_nodata and len(found) < len(values)):
+        return [None] * len(fractions)
+    return _json_quantiles(fractions, found)
+
+
+def _fractions(probabilities: Any, q: Any) -> list[float]:
+    given = [v for v in (probabilities, q) if v is not OMITTED and v is not None]
+    if not given:
+        raise QuantilesParameterMissing()
+    if len(given) > 1:
+        raise QuantilesParameterConflict()
+    (chosen,) = given
+    if isinstance(chosen, int | float):
+        if chosen < 2:
+            raise ProcessParameterInvalid(
+                process="quantiles", parameter="probabilities", reason="there must be 2 intervals or more."
+            )
+        return [i / int(chosen) for i in range(1, int(chosen))]
+    if any(not isinstance(p, int | float) or not 0 <= p <= 1 for p in chosen):
+        raise ProcessParameterInvalid(
+            process="quantiles", parameter="probabilities", reason="each must be from 0 to 1."
+        )
+    if any(b <= a for a, b in zip(chosen, chosen[1:], strict=False)):
+        raise AscendingProbabilitiesRequired()
+    return [float(p) for p in chosen]
+
+
+def _json_quantiles(fractions: list[float], values: list[Any]) -> list[Any]:
+    if _any_nan(values):
+        return [math.nan] * len(fractions)
+    ordered = sorted(values)
+    return [_between(ordered, p * (len(ordered) - 1)) for p in fractions]
+
+
+def _between(ordered: list[Any], position: float) -> Any:
+    below = math.floor(position)
+    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
+    share = position - below
+    if not share or low == high:
+        return low
+    return low * (1 - share) + high * share
+
+
+def _quantile_blocks(fractions: list[float], ignore_nodata: bool, block: np.ndarray, axis: int) -> np.ndarray:
+    """Quantiles along an axis, NaN left out: sorting is several times as fast as `numpy.nanquantile`."""
+    length = block.shape[axis]
+    shape = [len(fractions) if i == axis else n for i, n in enumerate(block.shape)]
+    if not length:
+        return np.full(shape, np.nan, block.dtype)
+    ordered = np.sort(block, axis=axis)
+    count = length - np.isnan(ordered).sum(axis=axis, keepdims=True)
+    results = np.empty(shape, block.dtype)
+    for i, fraction in enumerate(fractions):
+        position = fraction * np.maximum(count - 1, 0)
+        below = np.floor(position).astype(np.intp)
+        low = np.take_along_axis(ordered, below, axis)
+        high = np.take_along_axis(ordered, np.minimum(below + 1, np.maximum(count - 1, 0)), axis)
+        share = position - below
+        mixed = np.where((share == 0) | (low == high), low, low * (1 - share) + high * share)
+        results[(slice(None),) * axis + (slice(i, i + 1),)] = mixed
+    return results if ignore_nodata else np.where(count < length, np.nan, results)
+
+
+# --- Any values ----------------------------------------------------------------------------------
+
+
+@process(
+    categories=["arrays", "reducer"],
+    examples=[
+        Example({"data": [1, 0, 3, 2]}, 1),
+        Example({"data": [None, "A", "B"]}, "A"),
+        Example({"data": [None, 2, 3], "ignore_nodata": False}, None),
+    ],
+)
+def first(data: Array, ignore_nodata: Boolean = True) -> AnyValue:
+    """First element.
+
+    No-data if there is no element, or none but no-data.
+
+    Args:
+        data: An array of any values.
+        ignore_nodata: Leave no-data out. If false, the first element is taken whatever it is.
+
+    Returns:
+        The first element.
+    """
+    return _end(sequence(data, "first"), ignore_nodata, 0)
+
+
+@process(
+    categories=["arrays", "reducer"],
+    examples=[
+        Example({"data": [1, 0, 3, 2]}, 2),
+        Example({"data": ["A", "B", None]}, "B"),
+        Example({"data": [0, 1, None], "ignore_nodata": False}, None),
+    ],
+)
+def last(data: Array, ignore_nodata: Boolean = True) -> AnyValue:
+    """Last element.
+
+    No-data if there is no element, or none but no-data.
+
+    Args:
+        data: An array of any values.
+        ignore_nodata: Leave no-data out. If false, the last element is taken whatever it is.
+
+    Returns:
+        The last element.
+    """
+    return _end(sequence(data, "last"), ignore_nodata, -1)
+
+
+def _end(values: Any, ignore_nodata: bool, index: int) -> Any:
+    if isinstance(values, xr.DataArray):
+        if not values.sizes[ARRAY]:
+            return constant_field(values, np.nan, np.float32)
+        return by_nodata(partial(_end_by_nodata, ignore_nodata, index), values)
+    found = [v for v in values if v is not None] if ignore_nodata else values
+    return found[index] if found else None
+
+
+def _end_by_nodata(ignore_nodata: bool, index: int, data: xr.DataArray, missing: Any) -> xr.DataArray:
+    if missing is None or not ignore_nodata:
+        return data.isel({ARRAY: index}, drop=True)
+    return reduce_blocks(partial(_end_blocks, missing, index), data, data.dtype)
+
+
+def _end_blocks(missing: Any, index: int, block: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
+    along = axis[0] if isinstance(axis, tuple) else axis
+    present = ~np.isnan(block) if block.dtype.kind == "f" else block != missing
+    if index == 0:
+        position = present.argmax(axis=along, keepdims=True)
+    else:
+        backwards = np.flip(present, along).argmax(axis=along, keepdims=True)
+        position = block.shape[along] - 1 - backwards
+    taken = np.take_along_axis(block, position, along)
+    return taken if keepdims else taken.squeeze(along)
+
+
+@process(
+    categories=["arrays", "math > statistics", "reducer"],
+    examples=[
+        Example({"data": []}, 0),
+        Example({"data": ["ABC", None]}, 1),
+        Example({"data": [False, None], "condition": True}, 2),
+    ],
+)
+def count(data: Array, condition: Condition = None, context: AnyValue = None) -> Number:
+    """Number of elements.
+
+    Counts the valid elements, those for which `is_valid` is true, or those that meet a condition.
+
+    Args:
+        data: An array of any values.
+        condition: A child process that tells whether to count an element; true to count all elements; null to
+            count the valid ones.
+        context: Passed on to the condition.
+
+    Returns:
+        The number of elements.
+    """
+    values = sequence(data, "count")
+    if condition is True:
+        length = values.sizes[ARRAY] if isinstance(values, xr.DataArray) else len(values)
+        return constant_field(values, length, np.int32) if isinstance(values, xr.DataArray) else length
+    if not callable(condition) and condition is not None:
+        reason = "it must be a child process, true or null."
+        raise ProcessParameterInvalid(process="count", parameter="condition", reason=reason)
+    if isinstance(values, xr.DataArray):
+        return _count_in_cube(values, condition, context)
+    if condition is None:
+        return sum(is_valid(v) is True for v in values)
+    return sum(condition(x=v, context=context) is True for v in values)
+
+
+def _count_in_cube(data: xr.DataArray, condition: Any, context: Any) -> xr.DataArray:
+    if condition is None:
+        good = np.isfinite(data) if data.dtype.kind == "f" else cube.valid(data)
+    else:
+        good = apply_to_each(lambda x, **_: condition(x=x, context=context), data) == 1
+    counted = good.astype(np.int32).sum(ARRAY)
+    counted.attrs = {}
+    return counted
+
+
+# --- JSON and cubes ------------------------------------------------------------------------------
+
+
+def _reduce(name: str, data: Any, ignore_nodata: bool, on_json: Any, on_cube: Any) -> Any:
+    values = numbers(data, name)
+    if isinstance(values, xr.DataArray):
+        if not values.sizes[ARRAY]:
+            return no_data_like(constant_field(values, 0, np.float32))
+        return on_cube(values, ignore_nodata)
+    found = [v for v in values if v is not None]
+    if not found or (not ignore_nodata and len(found) < len(values)):
+        return None
+    return number(on_json(found))
+
+
+def _any_nan(values: list[Any]) -> bool:
+    return any(isinstance(v, float) and math.isnan(v) for v in values)

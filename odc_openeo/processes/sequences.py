@@ -1,0 +1,242 @@
+"""openEO arrays, wherever they come from: JSON lists, labelled arrays, and cubes along the dimension `ARRAY`.
+
+Processes on arrays ask `sequence` for what they were given, and walk along the array dimension of a cube with
+`reduce_blocks` (chunks are reduced one by one and then together, nothing is rechunked), or, where a result
+needs the whole array of a pixel at once, with `along_array` (pixels are split instead, so that blocks stay
+small).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.cube import ARRAY, NODATA, LabeledArray
+from odc_openeo.errors import ProcessParameterInvalid
+
+BLOCK_BYTES: Final = 64 * 2**20
+"""Aim for the size of a block that holds the whole arrays of its pixels."""
+
+
+def sequence(data: Any, process: str, parameter: str = "data") -> list[Any] | xr.DataArray:
+    """The array as a list of JSON values, or as a DataArray along `ARRAY` if any element is a cube.
+
+    Raises:
+        ProcessParameterInvalid: it is no array; a whole cube, say.
+    """
+    if isinstance(data, xr.DataArray) and ARRAY in data.dims:
+        return data
+    if isinstance(data, LabeledArray):
+        stacked = sequence(list(data.values), process, parameter)
+        if isinstance(stacked, xr.DataArray):
+            return with_labels(stacked, data.labels)
+        return stacked
+    if isinstance(data, list | tuple):
+        return cube.stack(data) if any(isinstance(v, xr.DataArray) for v in data) else list(data)
+    what = "a data cube" if cube.is_cube(data) else f"a {type(data).__name__}"
+    reason = f"it must be an array, not {what}. Use it in a child process, for example of reduce_dimension."
+    raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+
+
+def numbers(data: Any, process: str) -> list[Any] | xr.DataArray:
+    """Like `sequence`; the elements of a list must be numbers or null."""
+    found = sequence(data, process)
+    if isinstance(found, list):
+        _check(found, process, "numbers", lambda v: isinstance(v, int | float) and not isinstance(v, bool))
+    return found
+
+
+def booleans(data: Any, process: str) -> list[Any] | xr.DataArray:
+    """Like `sequence`; the elements of a list must be booleans or null."""
+    found = sequence(data, process)
+    if isinstance(found, list):
+        _check(found, process, "booleans", lambda v: isinstance(v, bool))
+    return found
+
+
+def _check(values: list[Any], process: str, wanted: str, accepts: Callable[[Any], bool]) -> None:
+    wrong = next((v for v in values if v is not None and not accepts(v)), None)
+    if wrong is not None:
+        reason = f"its elements must be {wanted} or null; {wrong!r:.60} is neither."
+        raise ProcessParameterInvalid(process=process, parameter="data", reason=reason)
+
+
+# --- Labels --------------------------------------------------------------------------------------
+
+
+def is_labeled(data: Any) -> bool:
+    """Whether the array has labels."""
+    return isinstance(data, LabeledArray) or (isinstance(data, xr.DataArray) and ARRAY in data.coords)
+
+
+def labels(data: Any) -> list[Any]:
+    """The labels of an array as JSON values; 0, 1, 2, … if it has none."""
+    if isinstance(data, LabeledArray):
+        return list(data.labels)
+    return cube.labels(data, ARRAY) if isinstance(data, xr.DataArray) else list(range(len(data)))
+
+
+def with_labels(data: xr.DataArray, names: Sequence[Any] | None) -> xr.DataArray:
+    """The array of a cube with other labels, or with none. Times in RFC 3339 become times again."""
+    bare = data.drop_vars(ARRAY, errors="ignore")
+    return bare if names is None else bare.assign_coords({ARRAY: (ARRAY, label_values(names))})
+
+
+def label_values(names: Sequence[Any]) -> np.ndarray:
+    """Labels as coordinate values: numbers, times, text, or objects where they are mixed."""
+    values = list(names)
+    if values and all(isinstance(v, str) for v in values):
+        try:
+            return np.array([np.datetime64(_utc(v), "ns") for v in values])
+        except ValueError:
+            return np.array(values)
+    plain = np.array(values)
+    return plain if plain.dtype.kind in "if" else np.array(values, dtype=object)
+
+
+def _utc(text: str) -> str:
+    if "T" not in text or not text.endswith("Z"):
+        raise ValueError(text)
+    return text[:-1]
+
+
+# --- Reduction chunk by chunk --------------------------------------------------------------------
+
+
+def reduce_blocks(kernel: Callable[..., np.ndarray], data: xr.DataArray, dtype: Any) -> xr.DataArray:
+    """Reduce along `ARRAY` with a kernel that may be applied to its own results.
+
+    Args:
+        kernel: takes a block, ``axis`` and ``keepdims``; the block has at least one element along the axis.
+        data: a DataArray along `ARRAY`, not empty.
+        dtype: dtype of the result.
+
+    Returns:
+        The DataArray without `ARRAY`; lazy if ``data`` is.
+    """
+    axis = data.get_axis_num(ARRAY)
+    source = data.data
+    if not isinstance(source, da.Array):
+        return field(data, _quietly(kernel, source, axis=(axis,), keepdims=False))
+    quiet = partial(_quietly, kernel)
+    reduced = da.reduction(
+        source, chunk=quiet, combine=quiet, aggregate=quiet, axis=axis, dtype=dtype, concatenate=True
+    )
+    return field(data, reduced)
+
+
+def field(data: xr.DataArray, values: Any) -> xr.DataArray:
+    """A DataArray of values a pixel: dimensions, coordinates and attributes of ``data``, less the array's."""
+    dims = [d for d in data.dims if d != ARRAY]
+    coords = {k: c for k, c in data.coords.items() if ARRAY not in c.dims}
+    return xr.DataArray(values, dims=dims, coords=coords, attrs=data.attrs, name=data.name)
+
+
+def constant_field(data: xr.DataArray, value: Any, dtype: Any) -> xr.DataArray:
+    """One and the same value for each pixel of an array of a cube, lazy if the cube is."""
+    axis = data.get_axis_num(ARRAY)
+    shape = [n for i, n in enumerate(data.shape) if i != axis]
+    if not isinstance(data.data, da.Array):
+        return field(data, np.full(shape, value, dtype))
+    chunks = [c for i, c in enumerate(data.data.chunks) if i != axis]
+    return field(data, da.full(shape, value, chunks=chunks, dtype=dtype))
+
+
+def _quietly(kernel: Callable[..., Any], block: Any, **options: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return kernel(block, **options)
+
+
+# --- Whole arrays of pixels ----------------------------------------------------------------------
+
+
+def along_array(
+    kernel: Callable[..., np.ndarray], data: xr.DataArray, dtype: Any, size: int | None = None
+) -> xr.DataArray:
+    """Apply a kernel that needs the whole array of a pixel at once.
+
+    Args:
+        kernel: takes a block and ``axis``; gives the block with ``size`` elements along the axis, or without
+            the axis if ``size`` is None.
+        data: a DataArray along `ARRAY`.
+        dtype: dtype of the result.
+        size: length of the resulting arrays.
+
+    Returns:
+        A DataArray along `ARRAY` without labels, or without `ARRAY`; lazy if ``data`` is.
+    """
+    axis = data.get_axis_num(ARRAY)
+    whole = whole_arrays(data)
+    source = whole.data
+    if not isinstance(source, da.Array):
+        values = _quietly(kernel, source, axis=axis)
+    else:
+        values = _map_blocks(kernel, source, axis, dtype, size)
+    return field(whole, values) if size is None else elements(whole, values)
+
+
+def elements(data: xr.DataArray, values: Any) -> xr.DataArray:
+    """A DataArray along `ARRAY` without labels, with dimensions, coordinates and attributes of ``data``."""
+    coords = {k: c for k, c in data.coords.items() if ARRAY not in c.dims}
+    return xr.DataArray(values, dims=data.dims, coords=coords, attrs=data.attrs, name=data.name)
+
+
+def whole_arrays(data: xr.DataArray) -> xr.DataArray:
+    """The same with one chunk along `ARRAY`; the other dimensions are split to keep blocks small."""
+    if not isinstance(data.data, da.Array) or len(data.chunksizes[ARRAY]) <= 1:
+        return data
+    others: Mapping[Any, str] = {d: "auto" for d in data.dims if d != ARRAY}
+    limit = max(BLOCK_BYTES, data.dtype.itemsize * data.sizes[ARRAY])
+    axes = {data.get_axis_num(d): c for d, c in {**others, ARRAY: -1}.items()}
+    return data.copy(data=data.data.rechunk(axes, block_size_limit=limit))
+
+
+def _map_blocks(
+    kernel: Callable[..., Any], source: da.Array, axis: int, dtype: Any, size: int | None
+) -> da.Array:
+    quiet = partial(_quietly, kernel)
+    if size is None:
+        meta = np.empty((0,) * (source.ndim - 1), dtype)
+        return source.map_blocks(quiet, axis=axis, dtype=dtype, drop_axis=axis, meta=meta)
+    chunks = tuple((size,) if i == axis else c for i, c in enumerate(source.chunks))
+    meta = np.empty((0,) * source.ndim, dtype)
+    return source.map_blocks(quiet, axis=axis, dtype=dtype, chunks=chunks, meta=meta)
+
+
+# --- No-data of integers -------------------------------------------------------------------------
+
+
+def by_nodata(function: Callable[[xr.DataArray, Any], xr.DataArray], data: xr.DataArray) -> xr.DataArray:
+    """Apply a function that needs one no-data value: ``function(data, value)``; None if there is none.
+
+    Bands with different no-data values are treated one by one. If the array itself runs along the bands,
+    its values are decoded first.
+    """
+    missing = cube.nodata(data)
+    if not isinstance(missing, xr.DataArray):
+        return function(data, missing)
+    values = np.unique(missing.values)
+    if values.size == 1:
+        return function(cube.with_nodata(data, values[0].item()), values[0].item())
+    if ARRAY in missing.dims:
+        return function(cube.decode(data), np.nan)
+    (bands,) = missing.dims
+    parts = [
+        _one_band(function, data.isel({bands: [i]}), missing.values[i].item()) for i in range(missing.size)
+    ]
+    joined = xr.concat(parts, dim=bands, coords="minimal", compat="override", combine_attrs="drop_conflicts")
+    return joined.assign_coords({NODATA: missing})
+
+
+def _one_band(
+    function: Callable[[xr.DataArray, Any], xr.DataArray], band: xr.DataArray, value: Any
+) -> xr.DataArray:
+    result = function(cube.with_nodata(band, value), value)
+    result.attrs.pop(NODATA, None)
+    return result.drop_vars(NODATA, errors="ignore")
