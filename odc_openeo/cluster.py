@@ -130,12 +130,14 @@ def compute(
     with _lost_scheduler(config), client.as_current():
         wait_for_worker(config, client)
         # Persisting keeps the chunks apart: they meet here, never as one big array in a worker.
-        persisted = client.persist(list(collections))
+        lazy = [each for each in collections if dask.is_dask_collection(each)]
+        persisted = client.persist(lazy)
         futures = distributed.futures_of(persisted)
         try:
             _wait(config, client, futures, timeout, cancelled, progress)
             values = dict(zip([f.key for f in futures], client.gather(futures), strict=True))
-            return tuple(_assemble(collection, values) for collection in persisted)
+            done = iter([_assemble(each, values) for each in persisted])
+            return tuple(next(done) if dask.is_dask_collection(each) else each for each in collections)
         except BaseException:
             client.cancel(futures)
             raise
@@ -197,8 +199,6 @@ def _raise_first_error(futures: Sequence[Future]) -> None:
 
 
 def _assemble(collection: Any, values: dict[Any, Any]) -> Any:
-    if not dask.is_dask_collection(collection):
-        return collection
     finalize, extra = collection.__dask_postcompute__()
     return finalize(_nested(collection.__dask_keys__(), values), *extra)
 

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, NoReturn
@@ -37,6 +38,7 @@ from odc_openeo.config import (
 from odc_openeo.errors import OpenEOError
 
 DATABASE = "datacube"
+SCHEDULER = "dask scheduler"
 STOP_SECONDS = 4.0
 START_SECONDS = 120.0
 
@@ -112,10 +114,12 @@ class Stack:
         dask = [sys.executable, "-m", "dask"]
         file = ["--scheduler-file", str(scheduler_file)]
         address = ["--host", "127.0.0.1", "--port", "0"]
-        self._run("dask scheduler", [*dask, "scheduler", *address, *file, "--no-dashboard"], environment)
+        # Without the address, their HTTP servers would be open to the network even so.
+        no_page = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        self._run(SCHEDULER, [*dask, "scheduler", *address, *file, *no_page], environment)
         size = ["--nworkers", str(self.config.workers), "--nthreads", str(self.config.threads_per_worker)]
         memory = ["--memory-limit", self.config.worker_memory]
-        folder = ["--local-directory", str(self.config.data_dir / "dask"), "--no-dashboard"]
+        folder = ["--local-directory", str(self.config.data_dir / "dask"), *no_page]
         command = [*dask, "worker", "--host", "127.0.0.1", *file, *size, *memory, *folder]
         self._run("dask workers", command, environment)
 
@@ -143,25 +147,38 @@ class Stack:
             self._odc = odc_database_environment(url)
 
     def _prepare_database(self) -> None:
+        command = [sys.executable, "-m", "datacube.scripts.cli_app", "system", "init"]
+        environment = child_environment(None, **self._odc)
         # Open Data Cube's command takes seconds to import: our own tables are made meanwhile.
-        init = [sys.executable, "-m", "datacube.scripts.cli_app", "system", "init"]
-        task = self._run("datacube system init", init, child_environment(None, **self._odc))
-        migrations.upgrade(self.config)
-        if self.config.on_loopback and self.config.demo_user is not False:
-            accounts.ensure_demo_user(self.config)
-        db.dispose(self.config)
-        self._finish(task)
+        with self._once("index", version("datacube")) as needed:
+            task = self._run("datacube system init", command, environment) if needed else None
+            migrations.upgrade(self.config)
+            if self.config.on_loopback and self.config.demo_user is not False:
+                accounts.ensure_demo_user(self.config)
+            db.dispose(self.config)
+            if task is not None:
+                self._finish(task)
 
     def _index_samples(self) -> None:
-        # Asking the `datacube` command again costs seconds at every start, hence the note of what was done.
-        done = self.config.data_dir / "samples.indexed"
-        state = f"{__version__} {db.database_url(self.config)}"
-        if done.exists() and done.read_text() == state:
-            return
-        self.say("Making and indexing the sample scenes (only at the first start)")
         command = [sys.executable, "-m", "odc_openeo.cli", "index", "samples"]
-        self._finish(self._run("sample scenes", command, child_environment(self.config, **self._odc)))
-        done.write_text(state)
+        with self._once("samples", __version__) as needed:
+            if needed:
+                self.say("Making and indexing the sample scenes (only at the first start)")
+                environment = child_environment(self.config, **self._odc)
+                self._finish(self._run("sample scenes", command, environment))
+
+    @contextlib.contextmanager
+    def _once(self, what: str, state: str) -> Iterator[bool]:
+        """Whether ``what`` is still to be done for this database; noted when the block succeeds.
+
+        Asking the ``datacube`` command costs seconds, too much for every start.
+        """
+        note = self.config.data_dir / f"{what}.done"
+        state = f"{state} {db.database_url(self.config)}"
+        needed = not note.exists() or note.read_text() != state
+        yield needed
+        if needed:
+            note.write_text(state)
 
     def _start_http(self) -> None:
         config = self.config
@@ -203,10 +220,12 @@ class Stack:
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """Stop all parts within 10 s: the database last, so that the others can finish."""
+        """Stop all parts within 10 s: those first that need others in order to finish."""
         server = self._server
-        others = [part for part in reversed(self.parts) if server is None or part is not server.child]
-        children.stop(others, STOP_SECONDS)
+        scheduler = [part for part in self.parts if part.name == SCHEDULER]
+        last = [*scheduler, *([server.child] if server is not None else [])]
+        children.stop([part for part in reversed(self.parts) if part not in last], STOP_SECONDS)
+        children.stop(scheduler, 1)
         if server is not None:
             server.stop(STOP_SECONDS)
         self.parts.clear()

@@ -1,0 +1,158 @@
+"""The command `odc-openeo`, called as users call it."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from odc_openeo import __version__
+from odc_openeo.cli import cli
+from odc_openeo.config import Config, child_environment, odc_database_environment
+from tests.conftest import COMMAND
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+        timeout=120,
+        check=False,
+    )
+
+
+def test_every_command_and_option_explains_itself():
+    def walk(command, path):
+        assert command.help, path
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.help, (path, parameter.name)
+        for name, inner in getattr(command, "commands", {}).items():
+            walk(inner, f"{path} {name}")
+
+    walk(cli, "odc-openeo")
+    assert {"up", "serve", "migrate", "index", "user", "demo", "doctor", "version"} <= set(cli.commands)
+
+
+def test_version():
+    assert run("version").stdout == f"{__version__}\n"
+
+
+def test_users(config):
+    variables = config.environment()
+    assert run("user", "add", "ada", "--password-stdin", stdin="short\n", **variables).returncode == 1
+    made = run(
+        "user", "add", "ada", "--role", "admin", "--password-stdin", stdin="long enough\n", **variables
+    )
+    assert made.stdout == "Made user ada\n", made.stderr
+    assert run("user", "list", **variables).stdout == "ada\tadmin\tactive\n"
+    assert run("user", "disable", "ada", **variables).returncode == 0
+    assert run("user", "list", **variables).stdout == "ada\tadmin\tdisabled\n"
+    assert run("user", "disable", "ada", "--undo", **variables).returncode == 0
+    gone = run("user", "disable", "eve", **variables)
+    assert gone.returncode == 1
+    assert gone.stderr.startswith("Error: there is no user 'eve'")
+
+
+@pytest.mark.parametrize("command", [["serve"], ["migrate"], ["user", "list"]])
+def test_missing_database_is_said(command):
+    done = run(*command)
+    assert done.returncode == 1
+    assert "ODC_OPENEO_DATABASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_setting_is_named():
+    done = run("doctor", ODC_OPENEO_PORT="many")
+    assert done.returncode == 1
+    assert "ODC_OPENEO_PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_finds_all_well(odc_config):
+    done = run("doctor", **odc_config.environment())
+    assert done.returncode == 0, done.stdout
+    for name in Config.model_fields:
+        assert f"ODC_OPENEO_{name.upper()}" in done.stdout
+    assert done.stdout.count("ok  ") == 5
+
+
+def test_doctor_says_what_to_mend(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(
+        "doctor",
+        ODC_OPENEO_DATABASE_URL="postgresql://me:secret@127.0.0.1:1/none",
+        ODC_OPENEO_DASK_SCHEDULER="tcp://127.0.0.1:1",
+        ODC_OPENEO_STORAGE_URL=str(tmp_path / "file" / "x"),
+        ODC_OPENEO_PROT="8081",
+        **odc_database_environment("postgresql+psycopg2://me:secret@127.0.0.1:1/none"),
+    )
+    assert done.returncode == 1
+    assert "secret" not in done.stdout + done.stderr
+    findings = [line for line in done.stdout.splitlines() if line.startswith("mend")]
+    assert [line.split()[1] for line in findings] == ["settings:", "database:", "index:", "dask:", "storage:"]
+    for line, what in zip(
+        findings,
+        ["ODC_OPENEO_PROT", "cannot be reached", "ODC_DEFAULT_DB_URL", "scheduler", "ODC_OPENEO_STORAGE_URL"],
+        strict=True,
+    ):
+        assert what in line
+
+
+def test_index_products(odc_database):
+    done = run("index", "products", **odc_database_environment(odc_database))
+    assert done.returncode == 0, done.stderr
+    with psycopg2.connect(odc_database.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM agdc.dataset_type")
+        assert f"Added {cursor.fetchone()[0]} products" in done.stdout
+
+
+def test_index_stac_names_the_unknown_product(odc_database, tmp_path):
+    (tmp_path / "item.json").write_text("{}")
+    done = run("index", "stac", str(tmp_path / "item.json"), **odc_database_environment(odc_database))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_wheel_has_everything_and_works_anywhere(tmp_path, empty_database):
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("odc_openeo-*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "site")
+    package = ROOT / "odc_openeo"
+    for path in package.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert f"odc_openeo/{path.relative_to(package)}" in names
+    assert not [name for name in names if name.startswith("tests")]
+
+    environment = child_environment(PYTHONPATH=str(tmp_path / "site"), ODC_OPENEO_DATABASE_URL=empty_database)
+    code = "import odc_openeo; print(odc_openeo.__file__)"
+    where = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True)
+    assert where.startswith(str(tmp_path / "site"))
+    subprocess.run([*COMMAND, "migrate"], cwd=tmp_path, env=environment, check=True)
+    users = subprocess.run([*COMMAND, "user", "list"], cwd=tmp_path, env=environment, check=True)
+    assert users.returncode == 0
+
+
+def test_lock_file_is_exact_and_complete():
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all("==" in line and "://" not in line and not line.startswith("-") for line in pins)
+    names = {line.split("==")[0] for line in pins}
+    assert {"datacube", "odc-stac", "openeo", "pytest", "ruff", "mypy", "import-linter"} <= names
+
+
+def test_make_help_lists_all_targets():
+    text = subprocess.check_output(["make", "--no-print-directory", "help"], cwd=ROOT, text=True)
+    listed = {line.split()[0] for line in text.splitlines()}
+    assert {"help", "demo", "test", "serve", "check", "bench", "clean"} <= listed

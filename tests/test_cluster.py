@@ -1,0 +1,143 @@
+"""Computing on a real scheduler and real workers in processes of their own."""
+
+import threading
+import time
+
+import dask
+import dask.array
+import distributed
+import numpy as np
+import pytest
+import xarray as xr
+
+from odc_openeo import cluster
+from odc_openeo.config import Config
+from odc_openeo.errors import InfrastructureBusy, RequestTimeout
+
+
+@pytest.fixture(scope="module")
+def local():
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+    ) as made:
+        yield made
+
+
+@pytest.fixture
+def config(local):
+    made = Config(dask_scheduler=local.scheduler_address, worker_wait_s=1)
+    yield made
+    cluster.close(made)
+
+
+@dask.delayed
+def slow(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+@dask.delayed
+def broken():
+    raise FileNotFoundError("scene.tif")
+
+
+def cube():
+    values = np.arange(4 * 6 * 8, dtype="int16").reshape(4, 6, 8)
+    array = xr.DataArray(
+        values, dims=("t", "y", "x"), coords={"x": np.arange(8)}, attrs={"nodata": -1}, name="v"
+    )
+    return array, array.chunk({"t": 1, "y": 3, "x": 4})
+
+
+def test_cluster_gives_what_numpy_gives(config):
+    eager, lazy = cube()
+    calls = []
+    array, mean, number = cluster.compute(
+        config, lazy, lazy.mean("t"), slow(0), progress=lambda done, all_: calls.append((done, all_))
+    )
+    xr.testing.assert_identical(array, eager)
+    assert not dask.is_dask_collection(array)
+    xr.testing.assert_identical(mean, eager.mean("t"))
+    assert number == 0
+    assert calls[-1][0] == calls[-1][1] > 0
+
+
+def test_datasets_and_plain_values(config):
+    eager, lazy = cube()
+    dataset, plain = cluster.compute(config, lazy.to_dataset(), 5)
+    xr.testing.assert_identical(dataset, eager.to_dataset())
+    assert plain == 5
+
+
+def test_tiny_ones_run_here(config):
+    assert cluster.runs_here(config, 1000)
+    assert not cluster.runs_here(config, None)
+    assert not cluster.runs_here(config, 10**12)
+    ran_in = dask.delayed(lambda: threading.get_ident())()
+    assert cluster.compute(config, ran_in, nbytes=10)
+    assert cluster.runs_here(Config(), 10**12)
+    assert cluster.connect(Config()) is None
+
+
+def test_one_client_a_process(config):
+    assert cluster.connect(config) is cluster.connect(config)
+    assert "1 workers, 2 threads" in cluster.check(config)
+
+
+def test_errors_of_tasks_come_as_they_are_and_early(config):
+    start = time.monotonic()
+    with pytest.raises(FileNotFoundError, match=r"scene\.tif"):
+        cluster.compute(config, broken(), slow(20))
+    assert time.monotonic() - start < 10
+
+
+def test_timeout(config):
+    with pytest.raises(RequestTimeout):
+        cluster.compute(config, slow(5), timeout=0.5)
+
+
+def test_cancel(config):
+    event = threading.Event()
+    threading.Timer(0.3, event.set).start()
+    with pytest.raises(cluster.Cancelled):
+        cluster.compute(config, slow(6), cancelled=event)
+
+
+def test_no_scheduler():
+    config = Config(dask_scheduler="tcp://127.0.0.1:1")
+    start = time.monotonic()
+    with pytest.raises(InfrastructureBusy, match="scheduler"):
+        cluster.compute(config, slow(0))
+    assert time.monotonic() - start < cluster.CONNECT_SECONDS + 5
+
+
+def test_no_worker():
+    with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as empty:
+        config = Config(dask_scheduler=empty.scheduler_address, worker_wait_s=0.5)
+        with pytest.raises(InfrastructureBusy, match="No dask worker is running"):
+            cluster.compute(config, slow(0))
+        with pytest.raises(InfrastructureBusy, match="No dask worker is running"):
+            cluster.check(config)
+        cluster.close(config)
+
+
+def test_lost_scheduler_is_said_and_a_new_one_found():
+    port = None
+    with distributed.LocalCluster(
+        n_workers=1, dashboard_address="127.0.0.1:0", host="127.0.0.1", protocol="tcp://", processes=False
+    ) as first:
+        config = Config(dask_scheduler=first.scheduler_address, worker_wait_s=2)
+        port = int(first.scheduler_address.rsplit(":", 1)[1])
+        assert cluster.compute(config, slow(0)) == (0,)
+    with pytest.raises(InfrastructureBusy):
+        cluster.compute(config, slow(0))
+    with distributed.LocalCluster(
+        n_workers=1,
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+        protocol="tcp://",
+        scheduler_port=port,
+        processes=False,
+    ):
+        assert cluster.compute(config, slow(0)) == (0,)
+        cluster.close(config)

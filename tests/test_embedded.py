@@ -1,0 +1,244 @@
+"""The stack of `odc-openeo up`, started for real in a process of its own."""
+
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from odc_openeo import children, embedded, postgres
+from odc_openeo.config import Config, child_environment
+from tests.conftest import COMMAND, start_stack
+
+QUICK = {"ODC_OPENEO_GUNICORN_WORKERS": "1", "ODC_OPENEO_WORKERS": "1"}
+
+
+def get(url: str) -> tuple[int, dict]:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.status, json.load(answer)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while alive(processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not alive(processes)
+
+
+@pytest.fixture
+def data_dir(short_folder, request):
+    return short_folder / f"{request.node.name}"[:40]
+
+
+def test_life_of_a_stack(data_dir):
+    first = start_stack(data_dir, "--no-samples", **QUICK)
+    assert first.said().count("\n") == 1, first.said()
+    assert get(first.url + "/health")[0] == 200
+    names = {" ".join(each.cmdline()) for each in family(first.process.pid)}
+    for part in ("postgres", "dask scheduler", "dask worker", "gunicorn"):
+        assert any(part in name for name in names), (part, names)
+
+    # A second launcher on the same folder is turned away, and harms nothing.
+    second = start_stack(data_dir, "--no-samples")
+    assert second.process.wait(20) == 1
+    assert "is in use" in second.said()
+
+    socket_dir = data_dir / "postgresql" / "pgdata"
+    url = f"postgresql://{postgres.DATABASE_USER}@/datacube?host={socket_dir}"
+    environment = child_environment(ODC_OPENEO_DATABASE_URL=url)
+    add = [*COMMAND, "user", "add", "ada", "--password-stdin"]
+    subprocess.run(add, input="long enough\n", text=True, env=environment, check=True)
+
+    processes = family(first.process.pid)
+    start = time.monotonic()
+    assert first.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - start < 10
+    assert alive(processes) == []
+
+    again = start_stack(data_dir, "--no-samples", **QUICK)
+    users = subprocess.check_output([*COMMAND, "user", "list"], text=True, env=environment)
+    assert "ada\t\tactive" in users
+    assert "demo\t\tactive" in users
+
+    # A part that crashes ends the whole, and is named.
+    processes = family(again.process.pid)
+    victim = next(each for each in processes if "scheduler" in each.cmdline())
+    victim.kill()
+    assert again.process.wait(20) == 1
+    assert "dask scheduler ended" in again.said()
+    assert all_gone(processes, 1)
+
+
+def test_nothing_outlives_a_killed_launcher(data_dir):
+    stack = start_stack(data_dir, "--no-samples", **QUICK)
+    processes = family(stack.process.pid)
+    assert len(processes) > 5
+    stack.process.kill()
+    stack.process.wait()
+    assert all_gone(processes, 10), alive(processes)
+
+
+def test_sigint_while_starting(data_dir):
+    command = [
+        *COMMAND,
+        "up",
+        "--data-dir",
+        str(data_dir),
+        "--port",
+        str(embedded.free_port()),
+        "--no-samples",
+    ]
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (data_dir / "postgresql").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    processes = family(launcher.pid)
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.communicate(timeout=10)[0] == "Stopped\n"
+    assert launcher.returncode == 0
+    assert all_gone(processes, 1)
+
+
+def run_up(*options: str, **variables: str) -> subprocess.CompletedProcess:
+    command = [*COMMAND, "up", *options]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **variables}, timeout=60, check=False
+    )
+
+
+def test_port_in_use(data_dir):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = run_up("--data-dir", str(data_dir), "--port", port)
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_demo_user_is_refused_elsewhere(data_dir):
+    done = run_up("--data-dir", str(data_dir), "--host", "0.0.0.0", ODC_OPENEO_DEMO_USER="true")
+    assert done.returncode == 1
+    assert "loopback" in done.stderr
+    assert not data_dir.exists()
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run_up("--data-dir", str(tmp_path / "file" / "data"), "--port", str(embedded.free_port()))
+    assert done.returncode == 1
+    assert "--data-dir" in done.stderr
+
+
+def python_of_all() -> str | None:
+    """A Python that every user may run: ours may be in root's home. The wrapper needs no packages."""
+    candidates = [sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"]
+    return next((each for each in candidates if may_enter(Path(each))), None)
+
+
+def may_enter(path: Path) -> bool:
+    real = path.resolve()
+    return real.exists() and all(each.stat().st_mode & 0o001 for each in (real, *real.parents))
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or python_of_all() is None or not may_enter(Path(postgres.__file__).parent),
+    reason="needs root, and a Python and a clone that other users can reach",
+)
+def test_postgres_for_an_ordinary_user(short_folder):
+    folder = short_folder / "ordinary"
+    folder.mkdir()
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(nobody.pw_gid)
+            os.setuid(nobody.pw_uid)
+            sys.executable = python_of_all() or ""
+            server = postgres.start(folder / "pg", folder / "log")
+            status = 0 if server.sql("SELECT current_user") == postgres.DATABASE_USER else 2
+            server.stop(5)
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (folder / "pg" / "pgdata").stat().st_uid == nobody.pw_uid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_postgres_of_root_needs_a_folder_it_can_reach(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(postgres.PostgresError, match="--data-dir"):
+        postgres.start(closed / "data" / "pg", tmp_path / "log")
+
+
+def test_postgres_in_a_deep_folder(short_folder):
+    folder = short_folder / ("deep" * 20) / ("deeper" * 10)
+    server = postgres.start(folder / "pg", folder / "log")
+    assert server.socket_dir != folder / "pg" / "pgdata"
+    assert server.sql("SELECT 1") == "1"
+    server.stop(5)
+    assert not server.socket_dir.exists()
+
+
+def test_postgres_that_lost_its_owner_is_taken_over(short_folder):
+    folder = short_folder / "orphan"
+    first = postgres.start(folder / "pg", folder / "log")
+    first.create_database("kept")
+    second = postgres.start(folder / "pg", folder / "log")
+    assert "kept" in second.sql("SELECT datname FROM pg_database")
+    assert first.child.process.wait(5) == 0
+    second.stop(5)
+
+
+def test_children_are_killed_when_they_do_not_stop(tmp_path):
+    code = "import signal as s, time; s.signal(s.SIGTERM, s.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    log = tmp_path / "log"
+    child = children.start("deaf", [sys.executable, "-c", code], log, child_environment())
+    while not child.last_output():
+        time.sleep(0.02)
+    start = time.monotonic()
+    children.stop([child], 0.5)
+    assert time.monotonic() - start < 3
+    assert child.ended() == -signal.SIGKILL
+
+
+def test_children_end_with_their_owner(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from odc_openeo import children, config;"
+        "c = children.start('sleep', ['sleep', '60'], Path(sys.argv[1]), config.child_environment());"
+        "print(c.process.pid)"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code, str(tmp_path / "log")], text=True)
+    deadline = time.monotonic() + 5
+    while psutil.pid_exists(int(output)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(int(output))
+
+
+def test_gunicorn_never_preloads():
+    command = embedded.gunicorn_command(Config(host="::1", port=1234))
+    assert "--preload" not in command
+    assert "[::1]:1234" in command
+    assert Path(command[0]).exists()
