@@ -148,19 +148,34 @@ def test_folder_that_cannot_be_made(tmp_path):
     assert "--data-dir" in done.stderr
 
 
-def python_of_all() -> str | None:
-    """A Python that every user may run: ours may be in root's home. The wrapper needs no packages."""
-    candidates = [sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"]
-    return next((each for each in candidates if may_enter(Path(each))), None)
-
-
 def may_enter(path: Path) -> bool:
     real = path.resolve()
     return real.exists() and all(each.stat().st_mode & 0o001 for each in (real, *real.parents))
 
 
+def python_of_all() -> str | None:
+    """A Python of our version that every user may run: ours may be in root's home."""
+    ours = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    candidates = [sys.executable, f"/usr/local/bin/{ours}", f"/usr/bin/{ours}"]
+    packages = [Path(postgres.__file__).parent, Path(psutil.__file__).parent]
+    if not all(may_enter(each) for each in packages):
+        return None
+    return next((each for each in candidates if may_enter(Path(each))), None)
+
+
+ORDINARY = """
+import sys
+from pathlib import Path
+from odc_openeo import postgres
+folder = Path(sys.argv[1])
+server = postgres.start(folder / "pg", folder / "log")
+print(server.sql("SELECT current_user"))
+server.stop(5)
+"""
+
+
 @pytest.mark.skipif(
-    os.geteuid() != 0 or python_of_all() is None or not may_enter(Path(postgres.__file__).parent),
+    os.geteuid() != 0 or python_of_all() is None,
     reason="needs root, and a Python and a clone that other users can reach",
 )
 def test_postgres_for_an_ordinary_user(short_folder):
@@ -168,20 +183,17 @@ def test_postgres_for_an_ordinary_user(short_folder):
     folder.mkdir()
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            os.setgroups([])
-            os.setgid(nobody.pw_gid)
-            os.setuid(nobody.pw_uid)
-            sys.executable = python_of_all() or ""
-            server = postgres.start(folder / "pg", folder / "log")
-            status = 0 if server.sql("SELECT current_user") == postgres.DATABASE_USER else 2
-            server.stop(5)
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    path = os.pathsep.join(str(Path(each.__file__).parent.parent) for each in (postgres, psutil))
+    output = subprocess.check_output(
+        [python_of_all() or "", "-c", ORDINARY, str(folder)],
+        user="nobody",
+        group=nobody.pw_gid,
+        extra_groups=[],
+        cwd="/",
+        env=child_environment(PYTHONPATH=path, HOME="/"),
+        text=True,
+    )
+    assert output == f"{postgres.DATABASE_USER}\n"
     assert (folder / "pg" / "pgdata").stat().st_uid == nobody.pw_uid
 
 
