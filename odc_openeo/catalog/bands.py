@@ -1,0 +1,165 @@
+"""The bands of an ODC product: names, aliases, common names, pixel type, no-data, scale and wavelengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from odc_openeo.errors import ProcessParameterInvalid
+
+VISIBLE = ["pan", "coastal", "blue", "green", "green05", "yellow", "red"]
+NEAR_INFRARED = ["rededge", "rededge071", "rededge075", "rededge078", "nir", "nir08", "nir09"]
+LONGER = ["cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12"]
+COMMON_NAMES = frozenset([*VISIBLE, *NEAR_INFRARED, *LONGER])
+"""The common band names of the STAC extension ``eo``."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One measurement of a product. Wavelengths are micrometres; ``nodata`` may be NaN.
+
+    The physical value of a raw value is ``raw * scale + offset``; it is never applied when loading.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    common_name: str | None = None
+    dtype: str = "float32"
+    nodata: float | None = None
+    units: str | None = None
+    scale: float | None = None
+    offset: float | None = None
+    wavelength: float | None = None
+    bandwidth: float | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name by which the band may be asked for."""
+        return frozenset({self.name, *self.aliases} | ({self.common_name} if self.common_name else set()))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether its pixels are floats, so that NaN is their no-data value."""
+        return np.issubdtype(np.dtype(self.dtype), np.floating)
+
+
+def read_bands(definition: Mapping[str, Any], common_names: Mapping[str, str]) -> tuple[Band, ...]:
+    """The bands in a product definition; ``common_names`` are the operator's, by band name."""
+    return tuple(_band(m, common_names) for m in definition.get("measurements", ()))
+
+
+def _band(measurement: Mapping[str, Any], common_names: Mapping[str, str]) -> Band:
+    name = measurement["name"]
+    aliases = tuple(measurement.get("aliases") or ())
+    centre, width = _spectrum(measurement.get("spectral_definition"))
+    return Band(
+        name=name,
+        aliases=aliases,
+        common_name=common_names.get(name) or next((n for n in (name, *aliases) if n in COMMON_NAMES), None),
+        dtype=measurement.get("dtype", "float32"),
+        nodata=_number(measurement.get("nodata")),
+        units=measurement.get("units"),
+        scale=measurement.get("scale_factor"),
+        offset=measurement.get("add_offset"),
+        wavelength=centre,
+        bandwidth=width,
+    )
+
+
+def _number(value: Any) -> float | None:
+    """A no-data value; JSON has no NaN, so products write it as a string."""
+    if value is None:
+        return None
+    number = float(value)
+    return int(number) if number.is_integer() else number
+
+
+def _spectrum(definition: Any) -> tuple[float | None, float | None]:
+    """Centre and full width at half maximum in micrometres of a spectral response over nanometres."""
+    if not isinstance(definition, Mapping):
+        return None, None
+    wavelengths, response = definition.get("wavelength"), definition.get("response")
+    if not wavelengths or not response or len(wavelengths) != len(response):
+        return None, None
+    nm, weights = np.asarray(wavelengths, float), np.asarray(response, float)
+    if not weights.sum() > 0:
+        return None, None
+    half = nm[weights >= weights.max() / 2]
+    centre = float((nm * weights).sum() / weights.sum())
+    return round(centre / 1000, 5), round(float(half.max() - half.min()) / 1000, 5) or None
+
+
+def resolve(bands: Sequence[Band], names: Iterable[str] | None) -> list[Band]:
+    """The bands asked for, in the order asked, each once; all of them for None.
+
+    A band's own name goes before an alias, an alias before a common name; a common name that several bands
+    have gives all of them.
+
+    Raises:
+        ProcessParameterInvalid: a name that no band has; the message lists the bands.
+    """
+    if names is None:
+        return list(bands)
+    found = [band for name in names for band in _matches(bands, name)]
+    return list(dict.fromkeys(found))
+
+
+def _matches(bands: Sequence[Band], name: str) -> list[Band]:
+    for matching in (
+        [b for b in bands if b.name == name],
+        [b for b in bands if b.common_name == name],
+        [b for b in bands if name in b.aliases],
+    ):
+        if matching:
+            return matching
+    raise ProcessParameterInvalid(
+        parameter="bands",
+        process="load_collection",
+        reason=f"there is no band '{name}'. The bands are: {', '.join(_described(b) for b in bands)}.",
+    )
+
+
+def _described(band: Band) -> str:
+    others = sorted(band.names - {band.name})
+    return f"{band.name} ({', '.join(others)})" if others else band.name
+
+
+def stac_band(band: Band, gsd: float | None) -> dict[str, Any]:
+    """The band as a STAC 1.1 common band object with the fields of ``eo`` and ``raster``."""
+    fields = {
+        "name": band.name,
+        "data_type": band.dtype,
+        "nodata": _json_nodata(band.nodata),
+        "unit": band.units if band.units not in ("1", "") else None,
+        "gsd": gsd,
+        "eo:common_name": band.common_name,
+        "eo:center_wavelength": band.wavelength,
+        "eo:full_width_half_max": band.bandwidth,
+        "raster:scale": band.scale,
+        "raster:offset": band.offset,
+        "aliases": list(band.aliases) or None,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def eo_band(band: Band, gsd: float | None) -> dict[str, Any]:
+    """The band as clients older than STAC 1.1 read it (``eo:bands``)."""
+    fields = {
+        "name": band.name,
+        "common_name": band.common_name,
+        "center_wavelength": band.wavelength,
+        "full_width_half_max": band.bandwidth,
+        "gsd": gsd,
+        "aliases": list(band.aliases) or None,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _json_nodata(value: float | None) -> float | str | None:
+    if value is None or math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")

@@ -1,0 +1,352 @@
+"""Extents of the products, kept in our own table and brought up to date from what changed in the index.
+
+Nothing here reads the datasets of a product that did not change; of one that did, only the changed datasets
+are read, unless one of them was changed in place or may have taken a piece of the old extent with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from datacube.drivers.postgres._schema import DATASET
+from sqlalchemy import Connection, Row, delete, func, literal_column, select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from odc_openeo import db
+from odc_openeo.catalog.index import SCHEMA, IndexConnection, Marker
+from odc_openeo.config import Config
+from odc_openeo.db import CollectionSummary
+
+INDEX_STATE = ""
+"""Name of the row that says up to which state of the index all other rows are complete. No product is so
+named."""
+
+LOCK_KEY = 0x6F64636F
+OVERLAP = timedelta(minutes=10)
+"""How much longer than the time since the last look we look back: times in the index are those of the start
+of a transaction, which may end later than others that started after it."""
+
+Interval = tuple[Any, Any]
+
+CHANGED = text(
+    f"""
+    SELECT dataset_type_ref AS product, max(added)::text AS added, max(updated)::text AS updated,
+      bool_or(updated >= :since AND archived IS NULL) AS changed_in_place,
+      bool_or(updated >= :since AND archived IS NOT NULL) AS archived
+    FROM {SCHEMA}.dataset WHERE added >= :since OR updated >= :since GROUP BY dataset_type_ref
+    """
+)
+COUNTS = text(
+    f"""
+    SELECT dataset_type_ref AS product, count(*) AS count FROM {SCHEMA}.dataset
+    WHERE archived IS NULL AND dataset_type_ref = ANY(:products) GROUP BY dataset_type_ref
+    """
+)
+SAMPLE = text(
+    f"""
+    SELECT metadata FROM {SCHEMA}.dataset WHERE archived IS NULL AND dataset_type_ref = :product LIMIT 1
+    """
+)
+# The corners of the grid in the dataset's own reference system, as Open Data Cube adds them to EO3 documents.
+CORNER = "(metadata #>> '{{grid_spatial,projection,geo_ref_points,{}}}')::float"
+NATIVE = {
+    "x_min": f"min({CORNER.format('ll,x')})",
+    "x_max": f"max({CORNER.format('ur,x')})",
+    "y_min": f"min({CORNER.format('ll,y')})",
+    "y_max": f"max({CORNER.format('ur,y')})",
+}
+VALUES = {
+    "crs": "metadata ->> 'crs'",
+    "platforms": "coalesce(metadata #>> '{properties,eo:platform}', metadata #>> '{properties,platform}')",
+    "instruments": "metadata #>> '{properties,eo:instrument}'",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What all active datasets of a product span together; intervals are (None, None) while there are none.
+
+    ``lon``/``lat`` are degrees (``lon`` may go beyond 180 east of the antimeridian), ``time`` UTC;
+    ``x``/``y`` are in units of the only reference system in ``crs``. ``grids`` holds the pixel size (x, y)
+    by band and ``properties`` the names of metadata properties with a JSON type, both as in one of the
+    datasets.
+    """
+
+    product: str
+    lon: Interval = (None, None)
+    lat: Interval = (None, None)
+    time: Interval = (None, None)
+    x: Interval = (None, None)
+    y: Interval = (None, None)
+    crs: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    grids: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
+    count: int = 0
+    last_change: str | None = None
+
+    @property
+    def bbox(self) -> tuple[float, float, float, float] | None:
+        """West, south, east, north in degrees; west > east crosses the antimeridian."""
+        if self.lon[0] is None or self.lat[0] is None:
+            return None
+        west, east = self.lon
+        if east - west >= 360:
+            return -180.0, self.lat[0], 180.0, self.lat[1]
+        return _wrapped(west), self.lat[0], _wrapped(east), self.lat[1]
+
+    def united(self, other: Summary) -> Summary:
+        """What both span together."""
+        intervals = {name: _hull(getattr(self, name), getattr(other, name)) for name in INTERVALS}
+        values = {name: _union(getattr(self, name), getattr(other, name)) for name in SETS}
+        return replace(self, **cast(Any, intervals | values))
+
+    def touches_edge_of(self, whole: Summary) -> bool:
+        """Whether ``whole`` may span less without this part of it."""
+        return not all(
+            _strictly_inside(getattr(self, name), getattr(whole, name)) for name in ("lon", "lat", "time")
+        )
+
+
+INTERVALS = ("lon", "lat", "time", "x", "y")
+SETS = tuple(VALUES)
+DETAILS = ("lon", "x", "y", *SETS, "grids", "properties")
+
+
+class Summaries:
+    """The summaries of all products, as of the index's present state."""
+
+    def __init__(self, config: Config, index: IndexConnection) -> None:
+        self._config = config
+        self._index = index
+        self._lock = threading.Lock()
+        self._seen: Marker | None = None
+        self._known: dict[str, Summary] = {}
+
+    def current(self) -> dict[str, Summary]:
+        """The summaries by product name, brought up to date if the index has changed since the last look."""
+        marker, clock = self._index.marker()
+        with self._lock:
+            if marker != self._seen:
+                self._known = self._refreshed(marker, clock)
+                self._seen = marker
+            return self._known
+
+    def _refreshed(self, marker: Marker, clock: datetime) -> dict[str, Summary]:
+        with db.session(self._config) as session:
+            # One process brings the table up to date, the others wait for it and read what it wrote.
+            session.execute(select(func.pg_advisory_xact_lock(LOCK_KEY)))
+            rows = {row.product: row for row in session.scalars(select(CollectionSummary))}
+            state = rows.pop(INDEX_STATE, None)
+            stored = {name: _from_row(row) for name, row in rows.items()}
+            if state is not None and state.last_change == str(marker):
+                return stored
+            with self._index.connect() as connection:
+                update = _Update(connection, self._products(), stored, _State.read(state, marker))
+                changed = update.changed()
+            if changed:
+                _upsert(session, [_to_row(s) for s in changed.values()])
+            gone = stored.keys() - update.products.keys()
+            if gone:
+                session.execute(delete(CollectionSummary).where(CollectionSummary.product.in_(gone)))
+            _upsert(session, [_state_row(marker, clock)])
+            return {name: s for name, s in (stored | changed).items() if name not in gone}
+
+    def _products(self) -> dict[str, Any]:
+        return {product.name: product for product in self._index.datacube.index.products.get_all()}
+
+
+@dataclass(frozen=True)
+class _State:
+    """Up to when the stored summaries are complete, and whether datasets were deleted since."""
+
+    since: datetime
+    deleted: bool
+
+    @staticmethod
+    def read(row: CollectionSummary | None, marker: Marker) -> _State:
+        if row is None:
+            return _State(datetime(1900, 1, 1, tzinfo=UTC), True)
+        clock = datetime.fromisoformat(row.details["clock"])
+        return _State(clock - OVERLAP, row.details["deleted"] != marker.deleted)
+
+
+class _Update:
+    """One pass over what changed since the stored state."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        products: Mapping[str, Any],
+        stored: Mapping[str, Summary],
+        state: _State,
+    ) -> None:
+        self.connection = connection
+        self.products = products
+        self.stored = stored
+        self.state = state
+        self.since = state.since
+
+    def changed(self) -> dict[str, Summary]:
+        """New summaries of the products that need one."""
+        windows = {row.product: row for row in self.connection.execute(CHANGED, {"since": self.since})}
+        # Without a changed row to explain the new state, something was deleted, or committed very late.
+        everything = self.state.deleted or not windows
+        suspects = {
+            product.id: product
+            for product in self.products.values()
+            if everything or product.id in windows or product.name not in self.stored
+        }
+        counts = dict.fromkeys(suspects, 0)
+        found = self.connection.execute(COUNTS, {"products": list(suspects)})
+        counts.update({row.product: row.count for row in found})
+        summaries = (self._summary(p, windows.get(id_), counts[id_]) for id_, p in suspects.items())
+        return {s.product: s for s in summaries if s is not self.stored.get(s.product)}
+
+    def _summary(self, product: Any, window: Row[Any] | None, count: int) -> Summary:
+        before = self.stored.get(product.name)
+        added, updated = (window.added, window.updated) if window is not None else (None, None)
+        change = f"{added} {updated} {count}"
+        if before is not None:
+            if before.last_change == change or (window is None and before.count == count):
+                return before
+            if window is not None and not self._needs_all(product, window, before, count):
+                new = self._aggregate(product, "archived IS NULL AND added >= :since")
+                sampled = before if before.grids else self._sampled(product, before)
+                return replace(sampled.united(new), count=count, last_change=change)
+        whole = self._aggregate(product, "archived IS NULL") if count else Summary(product.name)
+        return replace(self._sampled(product, whole), count=count, last_change=change)
+
+    def _needs_all(self, product: Any, window: Row[Any], before: Summary, count: int) -> bool:
+        if window.changed_in_place or not before.count:
+            return True
+        if not window.archived:
+            return count < before.count
+        taken = self._aggregate(product, "archived IS NOT NULL AND updated >= :since")
+        return taken.touches_edge_of(before) or not self._still_there(product, taken)
+
+    def _still_there(self, product: Any, taken: Summary) -> bool:
+        """Whether other datasets have the reference systems, platforms … of the archived ones as well."""
+        return all(
+            self.connection.execute(
+                select(literal_column("1"))
+                .select_from(DATASET)
+                .where(text("archived IS NULL AND dataset_type_ref = :product"))
+                .where(literal_column(VALUES[name]) == value)
+                .limit(1),
+                {"product": product.id},
+            ).first()
+            for name in SETS
+            for value in getattr(taken, name)
+        )
+
+    def _aggregate(self, product: Any, condition: str) -> Summary:
+        fields = product.metadata_type.dataset_fields
+        columns = [c for name in ("lon", "lat", "time") if name in fields for c in _edges(name, fields[name])]
+        columns += [literal_column(sql).label(name) for name, sql in NATIVE.items()]
+        columns += [literal_column(f"array_agg(DISTINCT {sql})").label(name) for name, sql in VALUES.items()]
+        found = self.connection.execute(
+            select(*columns)
+            .select_from(DATASET)
+            .where(text(f"dataset_type_ref = :product AND {condition}")),
+            {"product": product.id, "since": self.since},
+        )
+        row = found.mappings().one()
+        intervals = {name: (row.get(f"{name}_min"), row.get(f"{name}_max")) for name in INTERVALS}
+        values = {name: tuple(sorted(v for v in row[name] or () if v)) for name in SETS}
+        return Summary(product.name, **cast(Any, intervals | values))
+
+    def _sampled(self, product: Any, summary: Summary) -> Summary:
+        document = self.connection.execute(SAMPLE, {"product": product.id}).scalar_one_or_none()
+        if document is None:
+            return summary
+        return replace(summary, grids=_pixel_sizes(document), properties=_property_types(document))
+
+
+def _edges(name: str, range_field: Any) -> list[Any]:
+    low, high = range_field.lower.alchemy_expression, range_field.greater.alchemy_expression
+    return [func.min(low).label(f"{name}_min"), func.max(high).label(f"{name}_max")]
+
+
+def _pixel_sizes(document: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    grids = document.get("grids") or {}
+    sizes = {name: (abs(g["transform"][0]), abs(g["transform"][4])) for name, g in grids.items()}
+    bands = document.get("measurements") or {}
+    return {band: sizes[grid] for band, m in bands.items() if (grid := m.get("grid", "default")) in sizes}
+
+
+def _property_types(document: Mapping[str, Any]) -> dict[str, str]:
+    types = {bool: "boolean", int: "number", float: "number", str: "string"}
+    properties = document.get("properties") or {}
+    return {key: types[type(value)] for key, value in properties.items() if type(value) in types}
+
+
+def _wrapped(degrees: float) -> float:
+    return degrees - 360 if degrees > 180 else degrees + 360 if degrees < -180 else degrees
+
+
+def _hull(one: Interval, other: Interval) -> Interval:
+    lows = [v for v in (one[0], other[0]) if v is not None]
+    highs = [v for v in (one[1], other[1]) if v is not None]
+    return (min(lows, default=None), max(highs, default=None))
+
+
+def _union(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted({*one, *other}))
+
+
+def _strictly_inside(part: Interval, whole: Interval) -> bool:
+    if part[0] is None or whole[0] is None:
+        return part[0] is None
+    return bool(whole[0] < part[0] and part[1] < whole[1])
+
+
+def _from_row(row: CollectionSummary) -> Summary:
+    details: dict[str, Any] = {
+        key: value if isinstance(value, dict) else tuple(value)
+        for key, value in row.details.items()
+        if key in DETAILS
+    }
+    grids = {band: tuple(size) for band, size in details.pop("grids", {}).items()}
+    return Summary(
+        row.product,
+        **details,
+        grids=grids,
+        lat=(row.south, row.north),
+        time=(row.start, row.end),
+        count=row.count,
+        last_change=row.last_change,
+    )
+
+
+def _to_row(summary: Summary) -> dict[str, Any]:
+    west, _, east, _ = summary.bbox or (None, None, None, None)
+    return {
+        "product": summary.product,
+        "west": west,
+        "south": summary.lat[0],
+        "east": east,
+        "north": summary.lat[1],
+        "start": summary.time[0],
+        "end": summary.time[1],
+        "count": summary.count,
+        "last_change": summary.last_change,
+        "details": {name: getattr(summary, name) for name in DETAILS},
+        "updated": db.now(),
+    }
+
+
+def _state_row(marker: Marker, clock: datetime) -> dict[str, Any]:
+    empty = _to_row(Summary(INDEX_STATE, last_change=str(marker)))
+    return {**empty, "details": {"clock": clock.isoformat(), "deleted": marker.deleted}}
+
+
+def _upsert(session: Any, rows: list[dict[str, Any]]) -> None:
+    statement = insert(CollectionSummary)
+    changes = {key: statement.excluded[key] for key in rows[0] if key != "product"}
+    session.execute(statement.on_conflict_do_update(index_elements=["product"], set_=changes), rows)

@@ -1,0 +1,188 @@
+"""The pixel grid of a cube: the one the files have, so that no pixel is moved without being asked."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import shapely
+from affine import Affine
+from odc.geo import CRS
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox, Geometry, bbox_union, box
+
+from odc_openeo.catalog import Scene
+from odc_openeo.errors import FeatureUnsupported, NoDataAvailable
+
+EQUAL_AREA = CRS("EPSG:6933")
+SLACK = 1e-6
+"""Pixels: centres on the very edge of a box are in it, whatever the last bit of the edge is."""
+
+
+@dataclass(frozen=True)
+class NativeGrid:
+    """A grid of the data, and what of the data is on other grids and has to be resampled to it.
+
+    ``warped`` names the other reference systems, ``resampled`` the pixel size of the bands that have
+    another one than the grid.
+    """
+
+    geobox: GeoBox
+    warped: tuple[str, ...]
+    resampled: dict[str, float]
+
+    def describe(self) -> str:
+        """The grid in words, for logs and for the metadata of the cube."""
+        crs, size = self.geobox.crs, abs(self.geobox.resolution.x)
+        parts = [f"{crs} at {size:g}"]
+        if self.warped:
+            parts.append(f"scenes in {', '.join(self.warped)} warped to it (nearest)")
+        if self.resampled:
+            bands = ", ".join(f"{band} from {size:g}" for band, size in self.resampled.items())
+            parts.append(f"resampled (nearest): {bands}")
+        return "; ".join(parts)
+
+
+def native_grid(
+    scenes: Sequence[Scene], bands: Sequence[str], area: Geometry | None, *, centres: bool = True
+) -> NativeGrid:
+    """The grid of the scenes' files in the reference system that most of the area has, cut to ``area``.
+
+    With ``centres`` a pixel belongs to the area if its centre lies in the area's bounding box in that
+    reference system; otherwise all pixels do that touch that box. Of bands with different pixel sizes the
+    finest counts.
+
+    Raises:
+        NoDataAvailable: no pixel is in the area.
+        FeatureUnsupported: the grid is rotated.
+    """
+    crs = _reference_system(scenes, area)
+    reference = _finest(_grids([s for s in scenes if s.crs == crs], bands))
+    resolution, transform = reference.resolution, reference.transform
+    if transform.b or transform.d:
+        raise FeatureUnsupported(feature="rotated pixel grids")
+    data = _pixels(_extent(scenes, crs), reference, math.floor, math.ceil)
+    wanted = data if area is None else _wanted(area, scenes, crs, reference, centres)
+    left, right = max(data[0], wanted[0]), min(data[1], wanted[1])
+    top, bottom = max(data[2], wanted[2]), min(data[3], wanted[3])
+    if left >= right or top >= bottom:
+        raise NoDataAvailable(
+            reason=f"no pixel has its centre in the spatial extent; pixels are {abs(resolution.x):g} wide in "
+            f"units of {crs}. Choose a larger spatial_extent."
+        )
+    geobox = GeoBox((bottom - top, right - left), transform * Affine.translation(left, top), crs)
+    others = tuple(sorted({str(s.crs) for s in scenes} - {str(crs)}))
+    return NativeGrid(geobox, others, _other_sizes(scenes, bands, reference))
+
+
+def _grids(scenes: Iterable[Scene], bands: Sequence[str]) -> list[GeoBox]:
+    return [grid for s in scenes for band in bands if (grid := s.grid(band)) is not None]
+
+
+def _size(grid: GeoBox) -> float:
+    return float(max(abs(grid.resolution.x), abs(grid.resolution.y)))
+
+
+def _finest(grids: Sequence[GeoBox]) -> GeoBox:
+    """One grid of the finest pixel size; where files disagree on the alignment, as most of them have it."""
+    finest = min(_size(grid) for grid in grids)
+    fine = [grid for grid in grids if _size(grid) <= finest * (1 + SLACK)]
+    alignments = Counter(_alignment(grid) for grid in fine)
+    most = max(alignments, key=lambda alignment: (alignments[alignment], alignment))
+    return next(grid for grid in fine if _alignment(grid) == most)
+
+
+def _alignment(grid: GeoBox) -> tuple[float, float]:
+    """How far the pixel edges are from multiples of the pixel size, in pixels."""
+    x, y = grid.transform.c / grid.resolution.x, grid.transform.f / grid.resolution.y
+    return round(x % 1, 3) % 1, round(y % 1, 3) % 1
+
+
+def _other_sizes(scenes: Sequence[Scene], bands: Sequence[str], reference: GeoBox) -> dict[str, float]:
+    sizes = {
+        band: _size(grid)
+        for s in scenes
+        if s.crs == reference.crs
+        for band in bands
+        if (grid := s.grid(band)) is not None
+    }
+    return {b: size for b, size in sizes.items() if not math.isclose(size, _size(reference), rel_tol=SLACK)}
+
+
+# --- Reference system ----------------------------------------------------------------------------
+
+
+def _reference_system(scenes: Sequence[Scene], area: Geometry | None) -> CRS:
+    """The one whose scenes cover most of the area; of equal ones the first by name."""
+    outlines: dict[CRS, dict[GeoBox, Geometry]] = defaultdict(dict)
+    for s in scenes:
+        outlines[s.crs].setdefault(s.grids["default"], s.outline)
+    if len(outlines) == 1:
+        return next(iter(outlines))
+    near = None if area is None else _projected(_near(area, scenes), EQUAL_AREA).geom
+    covered = {crs: _covered(found.values(), near) for crs, found in outlines.items()}
+    return min(covered, key=lambda crs: (-covered[crs], str(crs)))
+
+
+def _covered(outlines: Iterable[Geometry], area: shapely.Geometry | None) -> float:
+    union = shapely.union_all([_projected(outline, EQUAL_AREA).geom for outline in outlines])
+    return float((union if area is None else union.intersection(area)).area)
+
+
+def _projected(geometry: Geometry, crs: CRS) -> Geometry:
+    return geometry.to_crs(crs, resolution="auto", check_and_fix=True)
+
+
+# --- Extent --------------------------------------------------------------------------------------
+
+
+def _extent(scenes: Sequence[Scene], crs: CRS) -> BoundingBox:
+    outlines = {(s.crs, s.grids["default"]): s.outline for s in scenes}
+    return bbox_union(
+        outline.boundingbox if own == crs else _projected(outline, crs).boundingbox
+        for (own, _), outline in outlines.items()
+    )
+
+
+def _near(area: Geometry, scenes: Sequence[Scene]) -> Geometry:
+    """What of the area is near the scenes: the rest of the world may have no place in their system."""
+    left, bottom, right, top = _extent(scenes, area.crs).bbox
+    if area.crs.geographic and right - left > 180:
+        return area
+    dx, dy = (right - left) * 0.1, (top - bottom) * 0.1
+    near = area & box(left - dx, bottom - dy, right + dx, top + dy, area.crs)
+    return area if near.is_empty else near
+
+
+Pixels = tuple[int, int, int, int]
+"""First and last + 1 of the columns, first and last + 1 of the rows, of a grid without end."""
+
+
+def _wanted(area: Geometry, scenes: Sequence[Scene], crs: CRS, reference: GeoBox, centres: bool) -> Pixels:
+    near = area if area.crs == crs else _projected(_near(area, scenes), crs)
+    if not centres:
+        return _pixels(near.boundingbox, reference, math.floor, math.ceil)
+    return _pixels(near.boundingbox, reference, _first_centre, _after_last_centre)
+
+
+def _first_centre(edge: float) -> int:
+    return math.ceil(edge - 0.5)
+
+
+def _after_last_centre(edge: float) -> int:
+    return math.floor(edge - 0.5) + 1
+
+
+def _pixels(extent: BoundingBox, reference: GeoBox, first: object, after: object) -> Pixels:
+    inverse = ~reference.transform
+    corners = [inverse * (extent.left, extent.top), inverse * (extent.right, extent.bottom)]
+    (x0, x1), (y0, y1) = (sorted(axis) for axis in zip(*corners, strict=True))
+    sign = SLACK if first is math.floor else -SLACK
+    return (
+        first(x0 + sign),  # type: ignore[operator]
+        after(x1 - sign),  # type: ignore[operator]
+        first(y0 + sign),  # type: ignore[operator]
+        after(y1 - sign),  # type: ignore[operator]
+    )

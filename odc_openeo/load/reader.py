@@ -1,0 +1,132 @@
+"""Scenes as odc-stac reads them: items without detours, and a reader whose errors name the dataset.
+
+Nothing here needs the index, so that dask workers need none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pystac
+from odc.geo.geobox import GeoBox
+from odc.loader import RioDriver
+from odc.loader.types import RasterBandMetadata, RasterGroupMetadata, RasterLoadParams, RasterSource
+from rasterio.errors import RasterioError
+
+from odc_openeo.catalog import Band, Scene
+from odc_openeo.errors import StorageFailure
+
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+FILE = "odc_openeo:file"
+
+
+def item(scene: Scene, bands: Sequence[Band]) -> pystac.Item:
+    """The scene as a STAC Item that has only what loading these bands needs."""
+    code = scene.crs.epsg
+    system = {"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": scene.crs.to_wkt()}
+    made = pystac.Item(
+        id=scene.id,
+        geometry=None,
+        bbox=None,
+        datetime=scene.time,
+        properties=system,
+        stac_extensions=[PROJECTION],
+        collection=scene.product,
+    )
+    for band in bands:
+        grid = scene.grid(band.name)
+        if grid is not None:
+            made.add_asset(band.name, _asset(scene, band, grid))
+    return made
+
+
+def _asset(scene: Scene, band: Band, grid: GeoBox) -> pystac.Asset:
+    file = scene.files[band.name]
+    shape, transform = list(grid.shape.yx), list(grid.transform[:6])
+    place = {"dataset": scene.id, "name": band.name, "band": file.band, "layer": file.layer}
+    return pystac.Asset(
+        file.href,
+        roles=["data"],
+        extra_fields={"proj:shape": shape, "proj:transform": transform, FILE: place},
+    )
+
+
+class Bands:
+    """What odc-stac asks about items: the product's bands, so that no item's metadata need be parsed."""
+
+    def __init__(self, bands: Sequence[Band]) -> None:
+        self._bands = {
+            (band.name, 1): RasterBandMetadata(band.dtype, _fill_value(band), band.units or "1")
+            for band in bands
+        }
+        self._nodata = {band.name: band.nodata for band in bands}
+
+    def extract(self, md: Any) -> RasterGroupMetadata:
+        """The bands by (asset, 1)."""
+        return RasterGroupMetadata(self._bands)
+
+    def driver_data(self, md: Any, band_key: tuple[str, int]) -> Mapping[str, Any] | None:
+        """Where the pixels are, for `Reader`."""
+        asset = md.assets.get(band_key[0])
+        return None if asset is None else {**asset.extra_fields[FILE], "nodata": self._nodata[band_key[0]]}
+
+
+def _fill_value(band: Band) -> float | None:
+    # Float cubes mark no-data with NaN, whatever the files have.
+    return np.nan if band.is_float else band.nodata
+
+
+class Driver(RioDriver):
+    """Reads with rasterio, as odc-stac does by default, and tells which dataset could not be read."""
+
+    def __init__(self, bands: Sequence[Band] | None) -> None:
+        super().__init__(md_parser=None if bands is None else Bands(bands))
+
+    def __reduce__(self) -> Any:
+        # The workers need not know the bands.
+        return Driver, (None,)
+
+    def open(self, src: RasterSource, ctx: Any) -> Reader:
+        """A reader of one band of one dataset."""
+        return Reader(super().open(_source(src), ctx), src.driver_data)
+
+
+def _source(src: RasterSource) -> RasterSource:
+    place = src.driver_data
+    uri = f'NETCDF:"{src.uri}":{place["layer"]}' if place["layer"] else src.uri
+    return src.patch(uri=uri, band=place["band"])
+
+
+class Reader:
+    """Reads pixels of one band of one dataset."""
+
+    def __init__(self, reader: Any, place: Mapping[str, Any]) -> None:
+        self._reader = reader
+        self._place = place
+
+    def read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
+        """The pixels of the file that lie in ``dst_geobox``.
+
+        Raises:
+            StorageFailure: the file is missing or damaged; the message names the dataset, not the file.
+        """
+        nodata = self._place["nodata"]
+        if nodata is not None and not np.isnan(nodata):
+            # Files may lack the value that the product declares.
+            cfg = replace(cfg, src_nodata_fallback=nodata)
+        try:
+            return self._reader.read(cfg, dst_geobox, **options)
+        except (RasterioError, ValueError, OSError) as error:
+            # Without its cause: its text holds a path, and it may not survive the way from a worker.
+            raise unreadable(self._place["dataset"], self._place["name"], type(error).__name__) from None
+
+
+def unreadable(dataset: str, band: str, kind: str) -> StorageFailure:
+    """The error for a dataset that cannot be read."""
+    return StorageFailure(
+        f"Band {band} of dataset {dataset} cannot be read: its file is missing or damaged ({kind}). Leave "
+        "the dataset out with temporal_extent or properties, or report its id to the operator."
+    )
