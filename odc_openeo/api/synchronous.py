@@ -6,15 +6,18 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from odc_openeo import cluster
+from odc_openeo import cluster, load
 from odc_openeo.api.backend import Backend
 from odc_openeo.errors import ProcessGraphComplexity, ProcessInvalid, RequestTimeout
 from odc_openeo.formats import single_file, write_outputs
 from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.process import Environment
+
+MOST_CHUNKS: Final = 20_000
+"""Chunks that a load may have here: building and sending larger graphs takes tens of seconds."""
 
 
 def requested_process(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -37,7 +40,8 @@ def run(backend: Backend, process: Mapping[str, Any], user: str, folder: Path) -
     """
     config = backend.config
     deadline = time.monotonic() + config.sync_timeout_s
-    env = Environment(catalog=backend.catalog, user=user)
+    settings = {"load_max_bytes": config.sync_max_bytes, "load_max_chunks": MOST_CHUNKS}
+    env = Environment(catalog=backend.catalog, user=user, settings=settings)
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     value = evaluate(process, env, limits=limits)
     nbytes = read_bytes([value, *(output.data for output in env.outputs)])
@@ -62,5 +66,10 @@ def _compute(backend: Backend, nbytes: int, deadline: float, *collections: Any) 
         raise RequestTimeout(seconds=seconds)
     try:
         return cluster.compute(backend.config, *collections, nbytes=nbytes, timeout=left)
-    except TimeoutError as error:
+    except RequestTimeout as error:
         raise RequestTimeout(seconds=seconds) from error
+    except Exception as error:
+        explained = load.explain(error)
+        if explained is None:
+            raise
+        raise explained from error
