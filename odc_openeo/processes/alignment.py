@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from odc.geo.xr import xr_coords
 from odc_openeo import cube
 from odc_openeo.cube import X, Y
 from odc_openeo.errors import IncompatibleDataCubes
-from odc_openeo.process import PROCESSES
+from odc_openeo.processes.resampling import resample_cube_spatial
 
 SPATIAL_REF = "spatial_ref"
 _TOLERANCE = 1e-3  # of a pixel
@@ -74,16 +74,15 @@ def resolution(data: cube.Cube, dimension: str) -> float | None:
 
 
 def _resampled(target: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
-    resample = PROCESSES.get("resample_cube_spatial")
     whole = cube.has_raster_dimensions(data) and cube.has_raster_dimensions(target)
-    if resample is None or not whole or data.odc.geobox is None or target.odc.geobox is None:
+    if not whole or any(c.odc.crs is None or c.odc.geobox is None for c in (data, target)):
         reason = (
             "their x and y labels differ and they can't be aligned without a regular grid and a "
             "reference system in both. Put them on one grid, e.g. with 'resample_cube_spatial'."
         )
         raise IncompatibleDataCubes(reason=reason)
-    aligned: xr.DataArray = resample.function(data=data, target=target)
-    return aligned
+    resampled = resample_cube_spatial(data, target)
+    return resampled.assign_coords({d: target[d] for d in (Y, X)})
 
 
 def with_current_transform(data: C) -> C:
@@ -96,4 +95,4 @@ def with_current_transform(data: C) -> C:
     noted = xr_coords(box)[SPATIAL_REF].attrs["GeoTransform"]
     reference = data.coords[SPATIAL_REF].copy()
     reference.attrs = {**reference.attrs, "GeoTransform": noted}
-    return data.assign_coords({SPATIAL_REF: reference})
+    return cast(C, data.assign_coords({SPATIAL_REF: reference}))

@@ -41,8 +41,8 @@ def climatological_normal(
 ) -> TemporalCube:
     """Average the values of a period of the year over many years.
 
-    A winter (`djf`, `ndjfma`) belongs to the year in which it ends. The winter of the first year counts only if
-    the cube has the months before that year too.
+    A winter (`djf`, `ndjfma`) belongs to the year in which it ends. The winter of the first year counts only
+    if the cube has the months before that year too.
 
     Args:
         data: A data cube with one temporal dimension: times, or labels as `aggregate_temporal_period` makes

@@ -133,8 +133,8 @@ def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVector
     """Keep what lies in a bounding box.
 
     A pixel is kept if its centre is in the box or on its edge. A geometry is kept if it is wholly in the box.
-    A box in another reference system is transformed to the one of the cube; the smallest upright box around the
-    result counts.
+    A box in another reference system is transformed to the one of the cube; the smallest upright box around
+    the result counts.
 
     Args:
         data: A data cube.

@@ -16,7 +16,7 @@ from odc_openeo.errors import IncompatibleDataCubes, IncompatibleGeometryTypes, 
 from odc_openeo.process import process
 from odc_openeo.processes.alignment import on_grid_of, resolution, with_current_transform
 from odc_openeo.processes.children import field
-from odc_openeo.processes.joining import concat
+from odc_openeo.processes.concatenation import concat
 from odc_openeo.processes.labels import index
 from odc_openeo.processes.schemas import ANY_JSON, AnyValue, Cube, child
 
@@ -98,6 +98,9 @@ def _check_type(one: xr.DataArray, other: xr.DataArray, name: str) -> None:
     types = cube.dimension_type(one, name), cube.dimension_type(other, name)
     if types[0] != types[1]:
         reason = f"dimension '{name}' is of type '{types[0]}' in cube1 and '{types[1]}' in cube2."
+        raise IncompatibleDataCubes(reason=reason)
+    if (index(one, name).dtype.kind == "M") != (index(other, name).dtype.kind == "M"):
+        reason = f"the labels of dimension '{name}' are of another type in cube1 than in cube2."
         raise IncompatibleDataCubes(reason=reason)
 
 

@@ -24,7 +24,7 @@ from odc_openeo.process import Schema, process
 from odc_openeo.processes.children import constant, field, restored, without_dimension
 from odc_openeo.processes.filters import INSTANT, OptionalName, times
 from odc_openeo.processes.instants import interval, within
-from odc_openeo.processes.joining import concat
+from odc_openeo.processes.concatenation import concat
 from odc_openeo.processes.labels import coordinate, typed
 from odc_openeo.processes.periods import PERIODS
 from odc_openeo.processes.schemas import AnyValue, LabeledReducer, TemporalCube
