@@ -633,7 +633,7 @@ def count(data: Array, condition: Condition = None, context: AnyValue = None) ->
 
 def _count_in_cube(data: xr.DataArray, condition: Any, context: Any) -> xr.DataArray:
     if condition is None:
-        good = np.isfinite(data) if data.dtype.kind == "f" else cube.valid(data)
+        good: Any = np.isfinite(data) if data.dtype.kind == "f" else cube.valid(data)
     else:
         good = apply_to_each(lambda x, **_: condition(x=x, context=context), data) == 1
     counted = good.astype(np.int32).sum(ARRAY)

@@ -240,3 +240,10 @@ def _one_band(
     result = function(cube.with_nodata(band, value), value)
     result.attrs.pop(NODATA, None)
     return result.drop_vars(NODATA, errors="ignore")
+
+
+def shape_of_pixels(arrays: Sequence[xr.DataArray]) -> xr.DataArray | None:
+    """A DataArray with all the dimensions that arrays have beside `ARRAY`; None if they have no others."""
+    fields = [a.isel({ARRAY: 0}, drop=True) if ARRAY in a.dims else a for a in arrays]
+    shaped = [f.drop_vars(NODATA, errors="ignore") for f in fields if f.dims]
+    return xr.broadcast(*shaped)[0] if shaped else None

@@ -1,0 +1,653 @@
+"""Processes on arrays of any values: elements, labels, joining, searching, filtering, filling gaps.
+
+JSON arrays give JSON arrays; arrays in cubes (DataArrays along `ARRAY`) stay lazy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, Final
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.cube import ARRAY, LabeledArray
+from odc_openeo.errors import (
+    ArrayElementNotAvailable,
+    ArrayElementParameterConflict,
+    ArrayElementParameterMissing,
+    ArrayLabelConflict,
+    ArrayLengthMismatch,
+    ArrayNotLabeled,
+    LabelExists,
+    ProcessParameterInvalid,
+)
+from odc_openeo.process import OMITTED, Example, Schema, process
+from odc_openeo.processes.array_joining import join
+from odc_openeo.processes.comparison import eq, equal
+from odc_openeo.processes.dates import parse_moment
+from odc_openeo.processes.each import apply_to_each
+from odc_openeo.processes.elementwise import no_data_like
+from odc_openeo.processes.logic import any_
+from odc_openeo.processes.reducers import min_
+from odc_openeo.processes.schemas import (
+    ANY_JSON,
+    LABELED_ARRAY,
+    AnyValue,
+    Array,
+    Boolean,
+    BooleanField,
+    Comparable,
+    JsonArray,
+    Numbers,
+)
+from odc_openeo.processes.sequences import (
+    along_array,
+    constant_field,
+    is_labeled,
+    labels,
+    numbers,
+    sequence,
+    with_labels,
+)
+
+MAX_LENGTH: Final = 10_000_000
+
+_LABEL = [{"type": "number"}, {"type": "string"}]
+_INDEX = {"type": "integer", "minimum": 0}
+
+
+def _element_process(returns: Any, text: str) -> Schema:
+    """The schema of a child process that is called for each element."""
+    parameters = [
+        {"name": "x", "description": "The element.", "schema": ANY_JSON},
+        {"name": "index", "description": "Its position, from zero.", "schema": _INDEX},
+        {
+            "name": "label",
+            "description": "Its label, if the array has labels.",
+            "schema": [*_LABEL, {"type": "null"}],
+            "default": None,
+            "optional": True,
+        },
+        {
+            "name": "context",
+            "description": "Additional data passed by the user.",
+            "schema": ANY_JSON,
+            "optional": True,
+            "default": None,
+        },
+    ]
+    result = {"description": text, "schema": returns}
+    return Schema({"type": "object", "subtype": "process-graph", "parameters": parameters, "returns": result})
+
+
+ElementProcess = Annotated[Callable[..., Any], _element_process(ANY_JSON, "The new element.")]
+ElementCondition = Annotated[
+    Callable[..., Any], _element_process({"type": "boolean"}, "Whether to keep the element.")
+]
+Index = Annotated[Any, Schema(_INDEX, accepts={"type": "integer"})]
+Length = Annotated[int, Schema(_INDEX)]
+Label = Annotated[Any, Schema(_LABEL)]
+LabelOrNull = Annotated[Any, Schema([*_LABEL, {"type": "null"}])]
+LabelList = Annotated[
+    Sequence[Any], Schema({"type": "array", "uniqueItems": True, "items": {"type": ["number", "string"]}})
+]
+AnyArray = Annotated[JsonArray, Schema({"type": "array"})]
+Labels = Annotated[list[Any], Schema({"type": "array", "items": {"type": ["number", "string"]}})]
+Labelled = Annotated[JsonArray, Schema(LABELED_ARRAY)]
+Repeat = Annotated[int, Schema({"type": "integer", "minimum": 1})]
+Found = Annotated[int | None | xr.DataArray, Schema([{"type": "null"}, _INDEX])]
+
+
+# --- One element ---------------------------------------------------------------------------------
+
+
+@process(
+    categories=["arrays", "reducer"],
+    examples=[
+        Example({"data": [9, 8, 7, 6, 5], "index": 2}, 7),
+        Example({"data": ["A", "B", "C"], "index": 0}, "A"),
+        Example({"data": [], "index": 0, "return_nodata": True}, None),
+    ],
+)
+def array_element(
+    data: Array, index: Index = OMITTED, label: Label = OMITTED, return_nodata: Boolean = False
+) -> AnyValue:
+    """Element of an array.
+
+    Takes one element, by its position or its label. In a child process that reduces the bands of a cube this
+    takes one band; its dtype and no-data value are kept.
+
+    Args:
+        data: An array.
+        index: The position, from zero.
+        label: The label.
+        return_nodata: Give no-data if there is no such element, instead of an error.
+
+    Returns:
+        The element.
+
+    Raises:
+        ArrayElementNotAvailable: The array has no such element.
+        ArrayElementParameterMissing: Neither index nor label are given.
+        ArrayElementParameterConflict: Both index and label are given.
+        ArrayNotLabeled: A label is given, but the array has no labels.
+    """
+    by_index, by_label = (v is not OMITTED and v is not None for v in (index, label))
+    if by_index and by_label:
+        raise ArrayElementParameterConflict()
+    if not by_index and not by_label:
+        raise ArrayElementParameterMissing()
+    if by_label and not is_labeled(data):
+        raise ArrayNotLabeled()
+    values = sequence(data, "array_element")
+    length = _length(values)
+    position = int(index) if by_index else find_label(labels(data), label)
+    if position is None or not 0 <= position < length:
+        if return_nodata:
+            return _no_element(values)
+        raise _unavailable(data, length, index if by_index else label, by_label)
+    return pick(values, position) if isinstance(values, xr.DataArray) else values[position]
+
+
+def _unavailable(data: Any, length: int, asked: Any, by_label: bool) -> ArrayElementNotAvailable:
+    if by_label:
+        shown = ", ".join(repr(v) for v in labels(data)[:30])
+        return ArrayElementNotAvailable(element=f"labelled {asked!r}", available=f"the labels {shown}")
+    return ArrayElementNotAvailable(element=f"at index {asked}", available=f"{length} elements, from 0")
+
+
+def _no_element(values: Any) -> Any:
+    if not isinstance(values, xr.DataArray):
+        return None
+    if not values.sizes[ARRAY]:
+        return constant_field(values, np.nan, np.float32)
+    return no_data_like(pick(values, 0))
+
+
+def pick(data: xr.DataArray, position: int) -> xr.DataArray:
+    """The element at a position of an array in a cube, with its own no-data value."""
+    taken = data.isel({ARRAY: position}, drop=True)
+    missing = data.coords.get(cube.NODATA)
+    if missing is not None and ARRAY in missing.dims:
+        taken = cube.with_nodata(taken, missing.values[position].item())
+    return taken
+
+
+def find_label(names: Sequence[Any], label: Any) -> int | None:
+    """The position of a label: numbers and texts are told apart, times may be written in any way."""
+    for position, name in enumerate(names):
+        if equal(name, label):
+            return position
+    instant = _instant(label)
+    if instant is None:
+        return None
+    return next((i for i, name in enumerate(names) if _instant(name) == instant), None)
+
+
+def _instant(label: Any) -> Any:
+    try:
+        return parse_moment(label).instant if isinstance(label, str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+@process(
+    categories=["arrays", "comparison", "reducer"],
+    examples=[
+        Example({"data": [1, 2, 3], "value": 2}, True),
+        Example({"data": [1, 2, 3], "value": "2"}, False),
+        Example({"data": [1, 2, None], "value": None}, False),
+    ],
+)
+def array_contains(data: Array, value: Comparable) -> BooleanField:
+    """Whether an array contains a value.
+
+    Values are compared as in `eq`: types are not converted, no-data is never found.
+
+    Args:
+        data: An array.
+        value: The value to find.
+
+    Returns:
+        True or false.
+    """
+    values = sequence(data, "array_contains")
+    if isinstance(values, xr.DataArray) or isinstance(value, xr.DataArray):
+        hits: Any = eq(_in_cube(values, value), value)
+        found: Any = any_(hits)
+        return found
+    return any(equal(v, value) for v in values)
+
+
+@process(
+    categories=["arrays", "reducer"],
+    examples=[
+        Example({"data": [1, 2, 3, 2, 3], "value": 2}, 1),
+        Example({"data": [1, 2, 3, 2, 3], "value": 2, "reverse": True}, 3),
+        Example({"data": [1, 2, 3], "value": "2"}, None),
+    ],
+)
+def array_find(data: Array, value: AnyValue, reverse: Boolean = False) -> Found:
+    """Position of a value in an array.
+
+    The position of the first element, from zero, that equals a value. Values are compared as in `eq`: types
+    are not converted, and no-data, arrays and objects are never found.
+
+    Args:
+        data: An array.
+        value: The value to find.
+        reverse: Find the last such element instead.
+
+    Returns:
+        The position, or no-data if there is none.
+    """
+    values = sequence(data, "array_find")
+    if isinstance(values, xr.DataArray) or isinstance(value, xr.DataArray):
+        return _find_in_cube(_in_cube(values, value), value, reverse)
+    found = [i for i, v in enumerate(values) if equal(v, value)]
+    return (found[-1] if reverse else found[0]) if found else None
+
+
+def _in_cube(values: Any, value: Any) -> xr.DataArray:
+    """The array as one of a cube: it, or at least the value to find, is one already."""
+    return values if isinstance(values, xr.DataArray) else join([values], like=value)
+
+
+def _find_in_cube(values: xr.DataArray, value: Any, reverse: bool) -> xr.DataArray:
+    hits = eq(with_labels(values, None), value if isinstance(value, Scalar) else None) == 1
+    length = values.sizes[ARRAY]
+    positions = xr.DataArray(np.arange(length, dtype=np.float32), dims=ARRAY)
+    ranked = xr.where(hits, -positions if reverse else positions, np.float32(np.nan))
+    found: Any = min_(ranked)
+    return abs(found)
+
+
+Scalar = bool | int | float | str | xr.DataArray
+
+
+@process(
+    categories=["arrays", "reducer"],
+    examples=[Example({"data": [1, 2], "label": "B01"}, None)],
+    experimental=True,
+)
+def array_find_label(data: Array, label: Label) -> Found:
+    """Position of a label in an array.
+
+    Args:
+        data: An array.
+        label: The label to find.
+
+    Returns:
+        The position of the element that has the label, from zero; no-data if none has.
+    """
+    return find_label(labels(data), label) if is_labeled(data) else None
+
+
+# --- Labels and new arrays -----------------------------------------------------------------------
+
+
+@process(categories=["arrays"], examples=[Example({"data": ["a", "b"]}, [0, 1])])
+def array_labels(data: AnyArray) -> Labels:
+    """Labels of an array.
+
+    Args:
+        data: An array.
+
+    Returns:
+        The labels in the order of the elements; the positions from zero if there are none.
+    """
+    if is_labeled(data):
+        return labels(data)
+    return list(range(_length(sequence(data, "array_labels"))))
+
+
+@process(
+    categories=["arrays"],
+    examples=[Example({}, []), Example({"data": [1, 2, 3], "repeat": 2}, [1, 2, 3, 1, 2, 3])],
+)
+def array_create(data: Array = (), repeat: Repeat = 1) -> Array:
+    """New array.
+
+    Args:
+        data: The elements.
+        repeat: How often the elements are repeated.
+
+    Returns:
+        The array, without labels.
+    """
+    values = sequence(data, "array_create")
+    if _length(values) * repeat > MAX_LENGTH or repeat < 1:
+        reason = f"it must be at least 1, and the array no longer than {MAX_LENGTH} elements."
+        raise ProcessParameterInvalid(process="array_create", parameter="repeat", reason=reason)
+    if isinstance(values, xr.DataArray):
+        bare = with_labels(values, None)
+        return bare if repeat == 1 else join([bare] * int(repeat))
+    return values * int(repeat)
+
+
+@process(categories=["arrays"], experimental=True)
+def array_create_labeled(data: AnyValue, labels: LabelList) -> Labelled:
+    """New array with labels.
+
+    Args:
+        data: The elements.
+        labels: The labels, one an element.
+
+    Returns:
+        The array.
+
+    Raises:
+        ArrayLengthMismatch: There are more labels than elements, or fewer.
+    """
+    values = sequence(data, "array_create_labeled")
+    if _length(values) != len(labels):
+        raise ArrayLengthMismatch(values=_length(values), labels=len(labels))
+    return _with_names(values, list(labels))
+
+
+# --- Joining -------------------------------------------------------------------------------------
+
+
+@process(
+    categories=["arrays"], examples=[Example({"data": [1, 2], "value": 3}, [1, 2, 3])], experimental=True
+)
+def array_append(data: Array, value: AnyValue, label: LabelOrNull = None) -> Array:
+    """Append an element to an array.
+
+    Args:
+        data: An array.
+        value: The new element.
+        label: Its label, if the array has labels; its position if not given.
+
+    Returns:
+        The longer array.
+
+    Raises:
+        LabelExists: An element has this label already.
+        ArrayNotLabeled: A label is given, but the array has no labels.
+    """
+    if not is_labeled(data):
+        if label is not None:
+            raise ArrayNotLabeled("The array has no labels, so give no label for the new element.")
+        return _joined(data, [value])
+    names = labels(data)
+    new = len(names) if label is None else label
+    if find_label(names, new) is not None:
+        raise LabelExists(label=repr(new))
+    return _joined(data, LabeledArray([new], [value]))
+
+
+@process(
+    categories=["arrays"],
+    examples=[
+        Example({"array1": [1.5, 2.5], "array2": [5]}, [1.5, 2.5, 5]),
+        Example({"array1": ["a", "b"], "array2": [1, 2]}, ["a", "b", 1, 2]),
+    ],
+)
+def array_concat(array1: Array, array2: Array) -> Array:
+    """Join two arrays.
+
+    Appends the second array to the first. Labels are kept if both arrays have some.
+
+    Args:
+        array1: The first array.
+        array2: The second array.
+
+    Returns:
+        The joined array.
+
+    Raises:
+        ArrayLabelConflict: Both arrays have an element of the same label.
+    """
+    return _joined(array1, array2)
+
+
+@process(
+    categories=["arrays"],
+    examples=[
+        Example({"data": ["a", "d", "c"], "values": ["b"], "index": 1, "length": 1}, ["a", "b", "c"]),
+        Example({"data": ["a", "c"], "values": ["b"], "index": 1}, ["a", "b", "c"]),
+        Example({"data": ["a", "b", "c"], "values": [], "index": 1, "length": 10}, ["a"]),
+    ],
+    experimental=True,
+)
+def array_modify(data: Array, values: Array, index: Index, length: Length = 0) -> Array:
+    """Remove, insert or replace elements of an array.
+
+    Takes out `length` elements from position `index` and puts `values` in their place. Labels are kept if
+    both arrays have some, or one of them is empty.
+
+    Args:
+        data: The array to change.
+        values: The new elements.
+        index: The position, from zero, before which to insert; the length of the array to append.
+        length: How many elements to remove; those that there are if there are fewer.
+
+    Returns:
+        The changed array.
+
+    Raises:
+        ArrayElementNotAvailable: The position is beyond the end of the array.
+        ArrayLabelConflict: Both arrays have an element of the same label.
+    """
+    old = sequence(data, "array_modify")
+    start, size = int(index), _length(old)
+    if not 0 <= start <= size:
+        raise ArrayElementNotAvailable(element=f"at index {start}", available=f"{size} elements, from 0")
+    end = min(size, start + max(0, int(length)))
+    return _joined(_part(data, old, 0, start), values, _part(data, old, end, size))
+
+
+def _part(data: Any, values: Any, start: int, end: int) -> Any:
+    if isinstance(values, xr.DataArray):
+        return values.isel({ARRAY: slice(start, end)})
+    if isinstance(data, LabeledArray):
+        return LabeledArray(list(data.labels)[start:end], values[start:end])
+    return values[start:end]
+
+
+def _joined(*arrays: Any) -> Any:
+    parts = [sequence(a, "array_concat") for a in arrays]
+    used = [(a, p) for a, p in zip(arrays, parts, strict=True) if _length(p)]
+    labelled = [is_labeled(a) for a, _ in used] or [is_labeled(a) for a in arrays]
+    names = [name for a, _ in used for name in labels(a)] if all(labelled) else None
+    if names is not None:
+        _check_distinct(names)
+    if not any(isinstance(p, xr.DataArray) for p in parts):
+        return _with_names([v for p in parts for v in p], names)
+    return with_labels(join(parts), names)
+
+
+def _check_distinct(names: list[Any]) -> None:
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise ArrayLabelConflict(label=repr(name))
+        seen.add(name)
+
+
+# --- Child processes -----------------------------------------------------------------------------
+
+
+_NEGATE = {
+    "process_graph": {
+        "negate": {
+            "process_id": "multiply",
+            "arguments": {"x": {"from_parameter": "x"}, "y": -1},
+            "result": True,
+        }
+    }
+}
+_ABOVE_TWO = {
+    "process_graph": {
+        "above": {"process_id": "gt", "arguments": {"x": {"from_parameter": "x"}, "y": 2}, "result": True}
+    }
+}
+
+
+@process(
+    categories=["arrays"], examples=[Example({"data": [1, None, 3], "process": _NEGATE}, [-1, None, -3])]
+)
+def array_apply(data: Array, process: ElementProcess, context: AnyValue = None) -> Array:
+    """Apply a process to each element of an array.
+
+    In a cube the process is called once for all elements, with `x`, `index` and `label` running along the
+    array.
+
+    Args:
+        data: An array.
+        process: A child process that gives the new element.
+        context: Passed on to the child process.
+
+    Returns:
+        The array of the new elements, with the same labels.
+    """
+    values = sequence(data, "array_apply")
+    if isinstance(values, xr.DataArray):
+        return apply_to_each(partial(process, context=context), values)
+    results = [
+        process(x=v, index=i, label=name, context=context)
+        for i, (v, name) in enumerate(zip(values, _names(data, values), strict=True))
+    ]
+    return _with_names(results, labels(data) if is_labeled(data) else None)
+
+
+@process(
+    categories=["arrays", "filter"],
+    examples=[Example({"data": [4, 1, None, 3], "condition": _ABOVE_TWO}, [4, 3])],
+)
+def array_filter(data: Array, condition: ElementCondition, context: AnyValue = None) -> Array:
+    """Keep the elements of an array that meet a condition.
+
+    In a cube, a condition on index or label removes elements. A condition on values differs from pixel to
+    pixel while arrays must have one length, so elements that do not meet it become no-data instead.
+
+    Args:
+        data: An array.
+        condition: A child process that tells whether to keep an element.
+        context: Passed on to the condition.
+
+    Returns:
+        The array of the elements kept, with their labels.
+    """
+    values = sequence(data, "array_filter")
+    if isinstance(values, xr.DataArray):
+        return _filter_in_cube(values, partial(condition, context=context))
+    kept = [
+        (v, name)
+        for i, (v, name) in enumerate(zip(values, _names(data, values), strict=True))
+        if condition(x=v, index=i, label=name, context=context) is True
+    ]
+    return _with_names([v for v, _ in kept], [name for _, name in kept] if is_labeled(data) else None)
+
+
+def _filter_in_cube(values: xr.DataArray, condition: Callable[..., Any]) -> xr.DataArray:
+    keep = apply_to_each(condition, values) == 1
+    if keep.dims == (ARRAY,) and keep.chunks is None:
+        return values.isel({ARRAY: np.flatnonzero(keep.values)})
+    missing = cube.nodata(values)
+    if missing is None:
+        return cube.decode(values).where(keep)
+    return values.where(keep, missing) if missing is not np.nan else values.where(keep)
+
+
+def _names(data: Any, values: list[Any]) -> list[Any]:
+    return labels(data) if is_labeled(data) else [None] * len(values)
+
+
+# --- Interpolation -------------------------------------------------------------------------------
+
+
+@process(
+    categories=["arrays", "math", "math > interpolation"],
+    examples=[
+        Example({"data": [None, 1, None, 6, None, -8]}, [None, 1, 3.5, 6, -1, -8]),
+        Example({"data": [None, 1, None, None]}, [None, 1, None, None]),
+    ],
+)
+def array_interpolate_linear(data: Numbers) -> Numbers:
+    """Fill gaps in an array by linear interpolation.
+
+    No-data and NaN between two numbers are replaced by values on the straight line between these; at both
+    ends of the array they stay. Distances are those of the labels, if these are numbers or times, else of
+    the positions.
+
+    Args:
+        data: Numbers.
+
+    Returns:
+        The array without gaps inside.
+    """
+    values = numbers(data, "array_interpolate_linear")
+    if not isinstance(values, xr.DataArray):
+        filled = _fill_json(values, positions(labels(data)))
+        return _with_names(filled, labels(data) if is_labeled(data) else None)
+    decoded = cube.decode(values)
+    where = positions(labels(values))
+    result = along_array(partial(_fill_blocks, where), decoded, decoded.dtype, size=decoded.sizes[ARRAY])
+    return with_labels(result, None).assign_coords(
+        {k: c for k, c in values.coords.items() if ARRAY in c.dims}
+    )
+
+
+def positions(names: Sequence[Any]) -> np.ndarray:
+    """Where the elements of an array lie: by labels that are numbers or times, else 0, 1, 2, …
+
+    Raises:
+        ProcessParameterInvalid: the labels are in no order.
+    """
+    instants = [_instant(n) for n in names]
+    if names and all(instant is not None for instant in instants):
+        places = np.array([instant.timestamp() for instant in instants])
+    elif all(isinstance(n, int | float) for n in names):
+        places = np.array(names, dtype=np.float64)
+    else:
+        return np.arange(len(names), dtype=np.float64)
+    steps = np.diff(places)
+    if not (np.all(steps > 0) or np.all(steps < 0)):
+        reason = "its labels must be sorted."
+        raise ProcessParameterInvalid(process="array_interpolate_linear", parameter="data", reason=reason)
+    return places
+
+
+def _fill_json(values: list[Any], where: np.ndarray) -> list[Any]:
+    known = [i for i, v in enumerate(values) if v is not None and not math.isnan(v)]
+    result = list(values)
+    for left, right in zip(known, known[1:], strict=False):
+        for i in range(left + 1, right):
+            share = float((where[i] - where[left]) / (where[right] - where[left]))
+            result[i] = values[left] * (1 - share) + values[right] * share
+    return result
+
+
+def _fill_blocks(where: np.ndarray, block: np.ndarray, axis: int) -> np.ndarray:
+    data = np.moveaxis(block, axis, 0)
+    length = data.shape[0]
+    known = ~np.isnan(data)
+    steps = np.arange(length, dtype=np.int32).reshape(-1, *[1] * (data.ndim - 1))
+    left = np.maximum.accumulate(np.where(known, steps, np.int32(-1)), axis=0)
+    right = np.flip(np.minimum.accumulate(np.flip(np.where(known, steps, np.int32(length)), 0), axis=0), 0)
+    gap = ~known & (left >= 0) & (right < length)
+    pixel = np.nonzero(gap)
+    before, after = left[pixel], right[pixel]
+    share = (where[pixel[0]] - where[before]) / (where[after] - where[before])
+    filled = data.copy()
+    filled[pixel] = data[(before, *pixel[1:])] * (1 - share) + data[(after, *pixel[1:])] * share
+    return np.moveaxis(filled, 0, axis)
+
+
+# --- JSON and cubes ------------------------------------------------------------------------------
+
+
+def _length(values: Any) -> int:
+    return values.sizes[ARRAY] if isinstance(values, xr.DataArray) else len(values)
+
+
+def _with_names(values: Any, names: list[Any] | None) -> Any:
+    if isinstance(values, xr.DataArray):
+        return with_labels(values, names)
+    return values if names is None else LabeledArray(names, values)

@@ -1,0 +1,256 @@
+"""Dates and times as text (RFC 3339): shift, compare, subtract.
+
+A date without a time is its midnight in UTC. Daylight saving and leap seconds play no part.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.process import Example, Schema, process
+from odc_openeo.processes.elementwise import labelwise
+from odc_openeo.processes.schemas import Boolean, BooleanOrNull, Integer, Number
+
+_UNITS: Final = ["millisecond", "second", "minute", "hour", "day", "week", "month", "year"]
+_MICROSECONDS: Final = {
+    "millisecond": 1_000,
+    "second": 1_000_000,
+    "minute": 60_000_000,
+    "hour": 3_600_000_000,
+    "day": 86_400_000_000,
+    "week": 604_800_000_000,
+}
+_MONTHS: Final = {"month": 1, "year": 12}
+
+_DATE_TIME = {"type": "string", "format": "date-time", "subtype": "date-time"}
+_DATE = {"type": "string", "format": "date", "subtype": "date"}
+_TIME = {"type": "string", "subtype": "time", "pattern": "^\\d{2}:\\d{2}:\\d{2}$"}
+
+Date = Annotated[str, Schema([_DATE_TIME, _DATE])]
+DateOrTime = Annotated[str, Schema([_DATE_TIME, _DATE, _TIME])]
+Unit = Annotated[str, Schema({"type": "string", "enum": _UNITS})]
+
+_PATTERN = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2})"
+    r"(?:[Tt ](?P<time>\d{2}:\d{2}:\d{2})(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}:\d{2})?)?"
+)
+_TIME_ONLY = re.compile(r"\d{2}:\d{2}:\d{2}")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A date with or without time, as it was written: local date and time, and the zone's text."""
+
+    local: datetime
+    zone: str
+    has_time: bool
+    leap_second: bool = False
+
+    @property
+    def instant(self) -> datetime:
+        """The point in time, in UTC."""
+        offset = timedelta()
+        if self.zone not in ("", "Z", "z"):
+            hours, minutes = int(self.zone[1:3]), int(self.zone[4:6])
+            offset = timedelta(hours=hours, minutes=minutes) * (-1 if self.zone[0] == "-" else 1)
+        leap = timedelta(seconds=1) if self.leap_second else timedelta()
+        return self.local.replace(tzinfo=UTC) - offset + leap
+
+    def __str__(self) -> str:
+        if not self.has_time:
+            return self.local.date().isoformat()
+        micro = self.local.microsecond
+        unit = "seconds" if not micro else "microseconds" if micro % 1000 else "milliseconds"
+        return f"{self.local.isoformat(timespec=unit)}{self.zone}"
+
+
+def parse_moment(text: str) -> Moment:
+    """Parse an RFC 3339 date or date and time.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = _PATTERN.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r:.60} is no date like 2020-01-31 and no time like 2020-01-31T12:00:00Z")
+    clock = match["time"] or "00:00:00"
+    leap = clock.endswith(":60")
+    local = datetime.fromisoformat(f"{match['date']}T{clock[:-2]}59" if leap else f"{match['date']}T{clock}")
+    micro = int((match["fraction"] or ".0")[1:7].ljust(6, "0"))
+    return Moment(local.replace(microsecond=micro), match["zone"] or "", match["time"] is not None, leap)
+
+
+# --- Processes -----------------------------------------------------------------------------------
+
+
+@process(
+    categories=["date & time"],
+    examples=[
+        Example({"date": "2020-02-01T17:22:45Z", "value": 6, "unit": "month"}, "2020-08-01T17:22:45Z"),
+        Example({"date": "2020-01-31", "value": 1, "unit": "month"}, "2020-02-29"),
+        Example({"date": "2018-01-01", "value": -1, "unit": "hour"}, "2017-12-31"),
+        Example(
+            {"date": "2018-12-31T17:22:45Z", "value": 1150, "unit": "millisecond"}, "2018-12-31T17:22:46.150Z"
+        ),
+    ],
+)
+def date_shift(date: Date, value: Integer, unit: Unit) -> Date:
+    """Shift a date.
+
+    Adds a period to a date, or takes it away. Time zone and form are kept: a date stays a date. Where a
+    month is too short for the day, its last day is taken.
+
+    Args:
+        date: A date, with or without time.
+        value: How many units to add; negative to subtract.
+        unit: The unit of `value`.
+
+    Returns:
+        The shifted date.
+    """
+    return labelwise(lambda text: _shift(text, int(value), unit), date)
+
+
+@process(
+    categories=["comparison", "date & time"],
+    examples=[
+        Example({"x": "2020-01-01", "min": "2021-01-01", "max": "2022-01-01"}, False),
+        Example({"x": "2020-01-01T01:00:00+01:00", "min": "2020-01-01", "max": "2020-01-02"}, True),
+    ],
+)
+def date_between(
+    x: DateOrTime, min: DateOrTime, max: DateOrTime, exclude_max: Boolean = False
+) -> BooleanOrNull:
+    """Whether a date is in a period.
+
+    Both limits belong to the period. If they are swapped, no date is in it. If the limits are times of the
+    day, the time of the day of `x` (in UTC) is compared.
+
+    Args:
+        x: A date, a date with time, or a time of the day.
+        min: The start of the period.
+        max: The end of the period.
+        exclude_max: Whether the end does not belong to the period.
+
+    Returns:
+        True or false.
+    """
+    return labelwise(lambda text: _within(text, min, max, exclude_max), x)
+
+
+@process(
+    categories=["comparison", "date & time"],
+    examples=[
+        Example({"date1": "2020-01-01T00:00:00.0Z", "date2": "2020-01-01T00:00:15.5Z"}, 15.5),
+        Example({"date1": "2020-01-02", "date2": "2020-01-01", "unit": "day"}, -1),
+    ],
+    experimental=True,
+)
+def date_difference(date1: Date, date2: Date, unit: Unit = "second") -> Number:
+    """Time between two dates.
+
+    How much later `date2` is than `date1`. Months and years are those of the calendar; a rest counts as its
+    share of the month or year it falls in.
+
+    Args:
+        date1: The date to subtract, with or without time.
+        date2: The date to subtract from, with or without time.
+        unit: The unit of the result.
+
+    Returns:
+        The difference, positive if `date2` is later.
+    """
+    return labelwise(lambda a, b: _difference(a, b, unit), date1, date2)
+
+
+# --- Calculation ---------------------------------------------------------------------------------
+
+
+def _moment(text: str, name: str, parameter: str) -> Moment:
+    try:
+        moment = parse_moment(text)
+        moment.instant  # noqa: B018  (the zone may carry it out of the years 1 to 9999)
+        return moment
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ProcessParameterInvalid(process=name, parameter=parameter, reason=f"{error}.") from error
+
+
+def _shift(text: str, value: int, unit: str) -> str:
+    moment = _moment(text, "date_shift", "date")
+    try:
+        shifted = add_period(moment.local, value, unit)
+    except OverflowError as error:
+        reason = "the shifted date is not in the years 1 to 9999."
+        raise ProcessParameterInvalid(process="date_shift", parameter="value", reason=reason) from error
+    return str(Moment(shifted, moment.zone, moment.has_time))
+
+
+def add_period(start: datetime, value: int, unit: str) -> datetime:
+    """The time a number of units later; the last day of the month where it is too short.
+
+    Raises:
+        OverflowError: it is not in the years 1 to 9999.
+    """
+    if unit not in _MONTHS:
+        return start + timedelta(microseconds=value * _MICROSECONDS[unit])
+    year, month = divmod(start.year * 12 + start.month - 1 + value * _MONTHS[unit], 12)
+    if not 1 <= year <= 9999:
+        raise OverflowError(year)
+    day = min(start.day, calendar.monthrange(year, month + 1)[1])
+    return start.replace(year=year, month=month + 1, day=day)
+
+
+def _within(x: str | None, low: str, high: str, exclude_max: bool) -> bool | None:
+    if x is None:
+        return None
+    limits = [("min", low), ("max", high)]
+    of_day = [bool(_TIME_ONLY.fullmatch(text)) for _, text in limits]
+    if any(of_day) or _TIME_ONLY.fullmatch(x):
+        if not all(of_day):
+            reason = "times of the day can't be compared with dates."
+            raise ProcessParameterInvalid(process="date_between", parameter="x", reason=reason)
+        return _inside(_time_of_day(x), low, high, exclude_max)
+    start, end = (_moment(text, "date_between", name).instant for name, text in limits)
+    return _inside(_moment(x, "date_between", "x").instant, start, end, exclude_max)
+
+
+def _time_of_day(text: str) -> str:
+    if _TIME_ONLY.fullmatch(text):
+        return text
+    return _moment(text, "date_between", "x").instant.time().isoformat()
+
+
+def _inside(value: Any, low: Any, high: Any, exclude_max: bool) -> bool:
+    return bool(low <= value < high if exclude_max else low <= value <= high)
+
+
+def _difference(first: str, second: str, unit: str) -> float:
+    start = _moment(first, "date_difference", "date1").instant
+    end = _moment(second, "date_difference", "date2").instant
+    if unit in _MONTHS:
+        return (
+            _calendar_difference(start, end, unit)
+            if start <= end
+            else -_calendar_difference(end, start, unit)
+        )
+    micro = (end - start) // timedelta(microseconds=1)
+    whole, rest = divmod(micro, _MICROSECONDS[unit])
+    return micro / _MICROSECONDS[unit] if rest else whole
+
+
+def _calendar_difference(start: datetime, end: datetime, unit: str) -> float:
+    whole = ((end.year - start.year) * 12 + end.month - start.month) // _MONTHS[unit]
+    if add_period(start, whole, unit) > end:
+        whole -= 1
+    below = add_period(start, whole, unit)
+    try:
+        above = add_period(start, whole + 1, unit)
+    except OverflowError:
+        above = below + timedelta(days=31 * _MONTHS[unit])
+    rest = (end - below) / (above - below)
+    return whole + rest if rest else whole

@@ -1,0 +1,240 @@
+"""Sort arrays, or find the order that would sort them.
+
+No-data is removed, or moved to one of the ends. In a cube all arrays have one length, so no-data that would
+be removed is at the end instead. NaN in JSON arrays comes after all numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.cube import ARRAY, LabeledArray
+from odc_openeo.errors import ArrayElementNotAvailable, ProcessParameterInvalid
+from odc_openeo.process import Example, Schema, process
+from odc_openeo.processes.dates import parse_moment
+from odc_openeo.processes.schemas import Array, Boolean, JsonArray
+from odc_openeo.processes.sequences import along_array, by_nodata, sequence, whole_arrays, with_labels
+
+_SORTABLE = {
+    "type": "array",
+    "items": {
+        "anyOf": [
+            {"type": "number"},
+            {"type": "null"},
+            {"type": "string", "format": "date-time", "subtype": "date-time"},
+            {"type": "string", "format": "date", "subtype": "date"},
+        ]
+    },
+}
+Sortable = Annotated[JsonArray, Schema(_SORTABLE)]
+Nodata = Annotated[bool | None, Schema({"type": ["boolean", "null"]})]
+Permutation = Annotated[JsonArray, Schema({"type": "array", "items": {"type": "integer", "minimum": 0}})]
+
+
+@process(
+    categories=["arrays", "sorting"],
+    examples=[
+        Example({"data": [6, -1, None, 7]}, [1, 0, 3]),
+        Example({"data": [6, -1, None, 7], "nodata": True}, [1, 0, 3, 2]),
+        Example({"data": [6, -1, None, 7], "asc": False, "nodata": False}, [2, 3, 0, 1]),
+    ],
+)
+def order(data: Sortable, asc: Boolean = True, nodata: Nodata = None) -> Permutation:
+    """Order of the elements of an array.
+
+    The positions of the elements, in the order that sorts them; equal elements stay in their order.
+    `rearrange` applies it.
+
+    Args:
+        data: Numbers or dates.
+        asc: Smallest or earliest first; if false, last.
+        nodata: Where no-data goes: true for the end, false for the start, null for removing it (in a cube:
+            the end).
+
+    Returns:
+        The positions, from zero.
+    """
+    values = sequence(data, "order")
+    if isinstance(values, xr.DataArray):
+        return _order_in_cube(values, asc, nodata)
+    return _order(values, asc, nodata, "order")
+
+
+@process(
+    categories=["arrays", "sorting"],
+    examples=[
+        Example({"data": [5, 4, 3], "order": [2, 1, 0]}, [3, 4, 5]),
+        Example({"data": [5, 4, 3, 2], "order": [1, 3]}, [4, 2]),
+    ],
+)
+def rearrange(data: Array, order: Permutation) -> Array:
+    """Put the elements of an array in another order.
+
+    Args:
+        data: An array.
+        order: The positions of the elements, from zero, in the new order; elements may be left out.
+
+    Returns:
+        The rearranged array. Labels go with the elements, unless each pixel has its own order.
+    """
+    values = sequence(data, "rearrange")
+    permutation = sequence(order, "rearrange", "order")
+    if isinstance(permutation, xr.DataArray):
+        return _rearrange_pixels(values, permutation)
+    length = values.sizes[ARRAY] if isinstance(values, xr.DataArray) else len(values)
+    wrong = next((p for p in permutation if not isinstance(p, int | float) or not 0 <= p < length), None)
+    if wrong is not None:
+        raise ArrayElementNotAvailable(element=f"at index {wrong}", available=f"{length} elements, from 0")
+    places = [int(p) for p in permutation]
+    if isinstance(values, xr.DataArray):
+        return values.isel({ARRAY: places})
+    moved = [values[p] for p in places]
+    if isinstance(data, LabeledArray) and len(set(places)) == len(places):
+        return LabeledArray([data.labels[p] for p in places], moved)
+    return moved
+
+
+@process(
+    categories=["arrays", "sorting"],
+    examples=[
+        Example({"data": [6, -1, None, 7, 4]}, [-1, 4, 6, 7]),
+        Example({"data": [6, -1, None, 7], "asc": False, "nodata": True}, [7, 6, -1, None]),
+        Example({"data": ["2020-01-02", "2020-01-01"]}, ["2020-01-01", "2020-01-02"]),
+    ],
+)
+def sort(data: Sortable, asc: Boolean = True, nodata: Nodata = None) -> Sortable:
+    """Sort an array.
+
+    Args:
+        data: Numbers or dates.
+        asc: Smallest or earliest first; if false, last.
+        nodata: Where no-data goes: true for the end, false for the start, null for removing it (in a cube:
+            the end).
+
+    Returns:
+        The sorted array, without labels.
+    """
+    values = sequence(data, "sort")
+    if isinstance(values, xr.DataArray):
+        bare = with_labels(values, None)
+        return by_nodata(partial(_sort_by_nodata, asc, nodata), bare)
+    return [values[i] for i in _order(values, asc, nodata, "sort")]
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def _order(values: list[Any], asc: bool, nodata: bool | None, name: str) -> list[int]:
+    keys = _keys(values, name)
+    missing = [i for i, v in enumerate(values) if v is None]
+    not_numbers = [i for i, k in enumerate(keys) if isinstance(k, float) and math.isnan(k)]
+    apart = {*missing, *not_numbers}
+    ranked = [i for i in range(len(values)) if i not in apart]
+    ranked.sort(key=lambda i: keys[i], reverse=not asc)
+    ranked += not_numbers
+    return ranked if nodata is None else [*ranked, *missing] if nodata else [*missing, *ranked]
+
+
+def _keys(values: list[Any], name: str) -> list[Any]:
+    given = [v for v in values if v is not None]
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in given):
+        return values
+    try:
+        if all(isinstance(v, str) for v in given):
+            return [None if v is None else parse_moment(v).instant for v in values]
+    except (ValueError, OverflowError) as error:
+        raise ProcessParameterInvalid(process=name, parameter="data", reason=f"{error}.") from error
+    reason = "its elements must all be numbers or all be dates."
+    raise ProcessParameterInvalid(process=name, parameter="data", reason=reason)
+
+
+# --- Cubes ---------------------------------------------------------------------------------------
+
+
+def _sort_by_nodata(asc: bool, nodata: bool | None, data: xr.DataArray, missing: Any) -> xr.DataArray:
+    kernel = partial(_sort_blocks, asc, nodata is not False, missing)
+    return along_array(kernel, data, data.dtype, size=data.sizes[ARRAY])
+
+
+def _sort_blocks(asc: bool, at_end: bool, missing: Any, block: np.ndarray, axis: int) -> np.ndarray:
+    """Sort with no-data as the extreme that brings it to its end, then write no-data there again."""
+    floats = block.dtype.kind == "f"
+    gaps = np.isnan(block) if floats else np.zeros(block.shape, bool) if missing is None else block == missing
+    limits = (-np.inf, np.inf) if floats else _limits(block.dtype)
+    filled = np.where(gaps, np.array(limits[asc == at_end], block.dtype), block)
+    ordered = np.sort(filled, axis=axis)
+    ordered = ordered if asc else np.flip(ordered, axis)
+    if missing is None:
+        return ordered
+    length = block.shape[axis]
+    count = gaps.sum(axis=axis, keepdims=True)
+    place = np.arange(length).reshape([-1 if i == axis else 1 for i in range(block.ndim)])
+    empty = place >= length - count if at_end else place < count
+    return np.where(empty, np.array(missing, block.dtype), ordered)
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    return (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+
+
+def _order_in_cube(data: xr.DataArray, asc: bool, nodata: bool | None) -> xr.DataArray:
+    decoded = with_labels(cube.decode(data), None)
+    dtype = np.dtype(np.float32 if nodata is None and cube.has_nodata(data) else np.int32)
+    kernel = partial(_order_blocks, asc, nodata, dtype)
+    result = along_array(kernel, decoded, dtype, size=data.sizes[ARRAY])
+    result.attrs = {}
+    return result
+
+
+def _order_blocks(
+    asc: bool, nodata: bool | None, dtype: np.dtype[Any], block: np.ndarray, axis: int
+) -> np.ndarray:
+    # argsort puts NaN last, in both directions.
+    ranked = np.argsort(block if asc else -block, axis=axis, kind="stable").astype(dtype)
+    length = block.shape[axis]
+    count = np.isnan(block).sum(axis=axis, keepdims=True)
+    place = np.arange(length).reshape([-1 if i == axis else 1 for i in range(block.ndim)])
+    if nodata is False:
+        return np.take_along_axis(ranked, (place - count) % max(length, 1), axis)
+    if nodata is None and dtype.kind == "f":
+        return np.where(place >= length - count, np.array(np.nan, dtype), ranked)
+    return ranked
+
+
+def _rearrange_pixels(values: Any, permutation: xr.DataArray) -> xr.DataArray:
+    """Rearrange with an order of its own for each pixel."""
+    data = values if isinstance(values, xr.DataArray) else cube.stack(values)
+    data, permutation = with_labels(whole_arrays(data), None), with_labels(whole_arrays(permutation), None)
+    return by_nodata(partial(_take, permutation), data)
+
+
+def _take(permutation: xr.DataArray, data: xr.DataArray, missing: Any) -> xr.DataArray:
+    possible = np.issubdtype(permutation.dtype, np.floating)
+    source = cube.decode(data) if missing is None and possible else data
+    gap = np.nan if source.dtype.kind == "f" else missing
+    taken = xr.apply_ufunc(
+        partial(_take_blocks, gap),
+        source.rename({ARRAY: "__from__"}),
+        permutation,
+        input_core_dims=[["__from__"], [ARRAY]],
+        output_core_dims=[[ARRAY]],
+        dask="parallelized",
+        output_dtypes=[source.dtype],
+        keep_attrs="override",
+    )
+    return taken.transpose(*data.dims)
+
+
+def _take_blocks(gap: Any, block: np.ndarray, permutation: np.ndarray) -> np.ndarray:
+    empty = np.isnan(permutation)
+    places = np.where(empty, 0, permutation).astype(np.intp)
+    shape = np.broadcast_shapes(block.shape[:-1], places.shape[:-1])
+    spread = np.broadcast_to(block, (*shape, block.shape[-1]))
+    taken = np.take_along_axis(spread, np.broadcast_to(places, (*shape, places.shape[-1])), axis=-1)
+    return np.where(empty, np.array(gap, block.dtype), taken) if empty.any() else taken

@@ -1,0 +1,188 @@
+"""Texts: find a text in another, join texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.process import Example, Schema, process
+from odc_openeo.processes.elementwise import labelwise
+from odc_openeo.processes.schemas import Boolean, BooleanOrNull, JsonArray, String, StringOrNull
+
+_ANY_SCALAR = {"type": ["string", "number", "boolean", "null"]}
+Scalars = Annotated[JsonArray, Schema({"type": "array", "items": _ANY_SCALAR})]
+ScalarText = Annotated[Any, Schema(_ANY_SCALAR)]
+Position = Annotated[int | None, Schema({"type": ["integer", "null"], "minimum": 0})]
+
+_TEXT = "Lorem ipsum dolor sit amet"
+
+
+@process(
+    categories=["texts", "comparison"],
+    examples=[
+        Example({"data": _TEXT, "pattern": "Lorem"}, True),
+        Example({"data": _TEXT, "pattern": "lorem"}, False),
+        Example({"data": "Ä", "pattern": "ä", "case_sensitive": False}, True),
+        Example({"data": None, "pattern": "null"}, None),
+    ],
+)
+def text_begins(data: StringOrNull, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
+    """Whether a text begins with another.
+
+    No-data stays no-data.
+
+    Args:
+        data: The text to look at.
+        pattern: The text to look for; not a regular expression.
+        case_sensitive: Whether upper and lower case letters differ.
+
+    Returns:
+        True, false or no-data.
+    """
+    return _search(str.startswith, data, pattern, case_sensitive)
+
+
+@process(
+    categories=["texts", "comparison"],
+    examples=[
+        Example({"data": _TEXT, "pattern": "amet"}, True),
+        Example({"data": _TEXT, "pattern": "AMET"}, False),
+        Example({"data": _TEXT, "pattern": "AMET", "case_sensitive": False}, True),
+    ],
+)
+def text_ends(data: StringOrNull, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
+    """Whether a text ends with another.
+
+    No-data stays no-data.
+
+    Args:
+        data: The text to look at.
+        pattern: The text to look for; not a regular expression.
+        case_sensitive: Whether upper and lower case letters differ.
+
+    Returns:
+        True, false or no-data.
+    """
+    return _search(str.endswith, data, pattern, case_sensitive)
+
+
+@process(
+    categories=["texts", "comparison"],
+    examples=[
+        Example({"data": _TEXT, "pattern": "ipsum dolor"}, True),
+        Example({"data": _TEXT, "pattern": "SIT", "case_sensitive": False}, True),
+        Example({"data": _TEXT, "pattern": "openEO"}, False),
+    ],
+)
+def text_contains(data: StringOrNull, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
+    """Whether a text contains another.
+
+    No-data stays no-data.
+
+    Args:
+        data: The text to look at.
+        pattern: The text to look for; not a regular expression.
+        case_sensitive: Whether upper and lower case letters differ.
+
+    Returns:
+        True, false or no-data.
+    """
+    return _search(str.__contains__, data, pattern, case_sensitive)
+
+
+@process(
+    categories=["texts"],
+    examples=[
+        Example({"data": _TEXT, "pattern": "ipsum dolor"}, 6),
+        Example({"data": _TEXT, "pattern": "SIT", "case_sensitive": False}, 18),
+        Example({"data": _TEXT, "pattern": "openEO"}, None),
+    ],
+    experimental=True,
+)
+def text_find(data: StringOrNull, pattern: String, case_sensitive: Boolean = True) -> Position:
+    """Position of a text in another.
+
+    Counts characters from zero to the first place where `pattern` begins. No-data stays no-data.
+
+    Args:
+        data: The text to look at.
+        pattern: The text to look for; not a regular expression.
+        case_sensitive: Whether upper and lower case letters differ.
+
+    Returns:
+        The position, or no-data if the text is not found.
+    """
+    return labelwise(lambda text: _position(text, pattern, case_sensitive), data)
+
+
+@process(
+    categories=["texts"],
+    examples=[
+        Example({"data": ["Hello", "World"], "separator": " "}, "Hello World"),
+        Example(
+            {"data": [None, True, False, 1, -1.5, "ß"], "separator": "\n"}, "null\ntrue\nfalse\n1\n-1.5\nß"
+        ),
+        Example({"data": []}, ""),
+    ],
+)
+def text_concat(data: Scalars, separator: ScalarText = "") -> String:
+    """Join texts.
+
+    Numbers, booleans and null are written as in JSON: `-1.5`, `true`, `null`.
+
+    Args:
+        data: The elements to join.
+        separator: What to put between the elements.
+
+    Returns:
+        The joined text.
+    """
+    values = getattr(data, "values", data)
+    if not isinstance(values, list | tuple):
+        reason = "it must be an array of texts, numbers, booleans and nulls."
+        raise ProcessParameterInvalid(process="text_concat", parameter="data", reason=reason)
+    return _written(separator).join(_written(v) for v in values)
+
+
+def _search(found: Callable[[str, str], bool], data: Any, pattern: str, case_sensitive: bool) -> Any:
+    def test(text: str | None) -> bool | None:
+        if text is None:
+            return None
+        return found(text, pattern) if case_sensitive else found(text.casefold(), pattern.casefold())
+
+    return labelwise(test, data)
+
+
+def _position(text: str | None, pattern: str, case_sensitive: bool) -> int | None:
+    if text is None:
+        return None
+    if case_sensitive:
+        position = text.find(pattern)
+        return None if position < 0 else position
+    # Folding may make a character several ("ß" → "ss"): count characters of the text itself.
+    folded, wanted = [c.casefold() for c in text], pattern.casefold()
+    start, whole = 0, "".join(folded)
+    for index, character in enumerate([*folded, ""]):
+        if whole.startswith(wanted, start):
+            return index
+        start += len(character)
+    return None
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        if math.isinf(value):
+            return "infinity" if value > 0 else "-infinity"
+        return str(int(value)) if value.is_integer() and abs(value) < 1e16 else str(value)
+    if isinstance(value, int):
+        return str(value)
+    reason = f"its elements must be texts, numbers, booleans or null; {value!r:.60} is none of them."
+    raise ProcessParameterInvalid(process="text_concat", parameter="data", reason=reason)
