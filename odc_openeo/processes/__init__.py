@@ -2,11 +2,13 @@
 from odc_openeo.processes import apply as apply
 from odc_openeo.processes import arrays as arrays
 from odc_openeo.processes import climatology as climatology
+from odc_openeo.processes import collections as collections
 from odc_openeo.processes import comparison as comparison
 from odc_openeo.processes import cumulative as cumulative
 from odc_openeo.processes import dates as dates
 from odc_openeo.processes import debugging as debugging
 from odc_openeo.processes import dimensions as dimensions
+from odc_openeo.processes import export as export
 from odc_openeo.processes import filters as filters
 from odc_openeo.processes import geometry_filters as geometry_filters
 from odc_openeo.processes import indices as indices
