@@ -12,6 +12,7 @@ from odc_openeo.processes import export as export
 from odc_openeo.processes import filters as filters
 from odc_openeo.processes import geometry_filters as geometry_filters
 from odc_openeo.processes import indices as indices
+from odc_openeo.processes import kernels as kernels
 from odc_openeo.processes import logic as logic
 from odc_openeo.processes import masks as masks
 from odc_openeo.processes import math as math

@@ -13,9 +13,10 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import cube, geometry, rasterize
-from odc_openeo.errors import ProcessParameterInvalid, TargetDimensionExists
+from odc_openeo.errors import TargetDimensionExists
 from odc_openeo.gather import gather, gather_block
 from odc_openeo.process import Schema, process
+from odc_openeo.processes.children import field
 from odc_openeo.processes.geometry_schemas import Geometries, PixelReducer
 from odc_openeo.processes.schemas import GEOMETRY, AnyValue, SpatialCube, StringOrNull, datacube_schema
 
@@ -201,24 +202,8 @@ def _blocks(array: da.Array, part: Any) -> Iterator[tuple[tuple[int, slice], tup
 
 def _reduce(reducer: Callable[..., Any], stack: Stack, context: Any) -> xr.DataArray:
     """What the reducer makes of a stack, always as an array of the stack's other dimensions."""
-    others = [d for d in stack.dims if d != cube.ARRAY]
-    reduced = reducer(data=stack, context=context)
-    if not isinstance(reduced, xr.DataArray):
-        if reduced is not None and not isinstance(reduced, bool | int | float | str):
-            raise _no_scalar("an array")
-        template = stack.isel({cube.ARRAY: 0}, drop=True)
-        return xr.full_like(template, np.nan if reduced is None else reduced, dtype=type(reduced or 0.0))
-    if cube.ARRAY in reduced.dims:
-        raise _no_scalar("an array")
-    missing = [d for d in others if d not in reduced.dims]
-    if missing:
-        reduced = reduced.expand_dims({d: stack.sizes[d] for d in missing})
-    return reduced.transpose(*others, ...)
-
-
-def _no_scalar(what: str) -> ProcessParameterInvalid:
-    reason = f"it must return a single value for the pixels of a geometry, but returned {what}."
-    return ProcessParameterInvalid(process="aggregate_spatial", parameter="reducer", reason=reason)
+    like = stack.isel({cube.ARRAY: 0}, drop=True)
+    return field(reducer(data=stack, context=context), like, "aggregate_spatial", "reducer")
 
 
 def _join(
