@@ -78,7 +78,7 @@ def without_dimension(data: xr.DataArray, *dimensions: str) -> xr.DataArray:
     """A cube with the structure of ``data`` less some dimensions; its values mean nothing."""
     if all(data.sizes[d] for d in dimensions):
         return data.isel(dict.fromkeys(dimensions, 0), drop=True)
-    return xr.zeros_like(data, dtype=np.float32).sum(list(dimensions))
+    return xr.zeros_like(data).any(list(dimensions)).astype(data.dtype)
 
 
 def array(result: Any, like: xr.DataArray, process: str, parameter: str) -> xr.DataArray:

@@ -72,7 +72,7 @@ def climatological_normal(
     lost = [n for n, c in data.coords.items() if name in c.dims and n != cube.NODATA]
     floats = cube.decode(data.isel({name: positions})).drop_vars(lost, errors="ignore")
     means = floats.groupby(grouped).mean(name).rename({"__key__": name})
-    labels = _normal_labels(period, keys)
+    labels = _normal_labels(period, keys[positions])
     complete = means.reindex({name: np.array(labels, dtype=object)}).transpose(*data.dims)
     return restored(
         complete.assign_coords({name: coordinate(name, labels, "temporal")}), data.isel({name: 0})

@@ -17,8 +17,8 @@ from odc_openeo.errors import (
 )
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.children import restored
-from odc_openeo.processes.filters import band_positions
 from odc_openeo.processes.concatenation import concat
+from odc_openeo.processes.filters import band_positions
 from odc_openeo.processes.labels import coordinate
 from odc_openeo.processes.schemas import BANDS, SPATIAL, SpatialCube, datacube_schema
 

@@ -22,9 +22,10 @@ from odc_openeo.errors import (
 )
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.children import constant, field, restored, without_dimension
-from odc_openeo.processes.filters import INSTANT, OptionalName, times
-from odc_openeo.processes.instants import interval, within
 from odc_openeo.processes.concatenation import concat
+from odc_openeo.processes.filters import INSTANT, OptionalName, times
+from odc_openeo.processes.grouping import grouped
+from odc_openeo.processes.instants import interval, within
 from odc_openeo.processes.labels import coordinate, typed
 from odc_openeo.processes.periods import PERIODS
 from odc_openeo.processes.schemas import AnyValue, LabeledReducer, TemporalCube
@@ -174,8 +175,11 @@ def aggregate_temporal_period(
     if last - first >= MOST_LABELS:
         reason = f"{last - first + 1} periods of kind '{period}'. Filter the time or choose a longer period."
         raise ProcessGraphComplexity(reason=reason)
-    groups = _groups(numbers - first, last - first + 1)
     labels = kind.labels(np.arange(first, last + 1))
+    at_once = grouped(data, name, numbers - first, len(labels), reducer)
+    if at_once is not None:
+        return at_once.assign_coords({name: coordinate(name, labels, cube.dimension_type(data, name))})
+    groups = _groups(numbers - first, len(labels))
     return _aggregated(data, name, groups, labels, reducer, context, "aggregate_temporal_period")
 
 

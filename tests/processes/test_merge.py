@@ -1,0 +1,193 @@
+"""Merging of cubes: every combination of equal, overlapping and separate labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from odc_openeo import cube, errors
+from odc_openeo.processes.dimensions import add_dimension, rename_dimension
+from odc_openeo.processes.merge import merge_cubes
+from tests.processes.rasters import grid, nothing_computes, raster
+
+VALUES = np.arange(1, 2 * 3 * 8 * 10 + 1, dtype="uint16").reshape(2, 3, 8, 10)
+CHUNKS = {"t": 1, "y": 4}
+
+
+def cube_of(values: np.ndarray = VALUES, **options: Any) -> xr.DataArray:
+    geobox = options.pop("geobox", grid(8, 10))
+    chunks = CHUNKS if values.ndim == 4 else {"y": 4}
+    return raster(values, geobox, chunks=chunks, nodata=options.pop("nodata", 0))
+
+
+def add(x: Any, y: Any, context: Any = None) -> Any:
+    return cube.decode(x) + cube.decode(y)
+
+
+def merged(*cubes: xr.DataArray, resolver: Any = None, context: Any = None) -> xr.DataArray:
+    with nothing_computes():
+        return merge_cubes(*cubes, overlap_resolver=resolver, context=context)
+
+
+def test_separate_bands_are_joined() -> None:
+    other = cube_of(VALUES + 1000).assign_coords(bands=["C1", "C2", "B00"])
+    found = merged(cube_of(), other)
+    assert (found.dtype, found.attrs["nodata"], found.dims) == ("uint16", 0, ("t", "bands", "y", "x"))
+    assert list(found.bands.values) == ["B01", "B02", "B03", "C1", "C2", "B00"]
+    np.testing.assert_array_equal(found.values, np.concatenate([VALUES, VALUES + 1000], axis=1))
+    assert found.odc.geobox == grid(8, 10)
+
+
+def test_bands_of_other_types_keep_their_own_no_data_value() -> None:
+    classes = cube_of((VALUES % 12).astype("uint8"), nodata=11).assign_coords(bands=["C1", "C2", "C3"])
+    found = merged(cube_of(), classes)
+    assert found.dtype == "uint16"
+    assert list(found.nodata.values) == [0, 0, 0, 11, 11, 11]
+    np.testing.assert_array_equal(cube.valid(found).values[:, 3:], VALUES % 12 != 11)
+    again = merged(found, cube_of().assign_coords(bands=["D1", "D2", "D3"]))
+    assert list(again.nodata.values) == [0, 0, 0, 11, 11, 11, 0, 0, 0]
+    floats = merged(cube_of(), cube_of(VALUES / 2).assign_coords(bands=["C1", "C2", "C3"]))
+    assert floats.dtype.kind == "f"
+    assert "nodata" not in floats.attrs
+
+
+def test_band_metadata_is_kept() -> None:
+    one = cube_of().assign_coords(common_name=("bands", ["red", "nir", ""]))
+    found = merged(one, cube_of().assign_coords(bands=["C1", "C2", "C3"]))
+    assert list(found.common_name.values) == ["red", "nir", "", "", "", ""]
+
+
+def test_equal_labels_need_a_resolver() -> None:
+    with pytest.raises(errors.OverlapResolverMissing):
+        merge_cubes(cube_of(), cube_of())
+    found = merged(cube_of(), cube_of(VALUES * 2), resolver=add)
+    np.testing.assert_array_equal(found.values, VALUES * 3.0)
+    assert found.odc.geobox == grid(8, 10)
+    np.testing.assert_array_equal(
+        merged(cube_of(), cube_of(VALUES + 9), resolver=lambda x, y, context: y).values, VALUES + 9
+    )
+    np.testing.assert_array_equal(
+        merged(cube_of(), cube_of(), resolver=lambda x, y, context: context, context=5).values,
+        np.full(VALUES.shape, 5),
+    )
+
+
+def test_the_order_of_labels_does_not_matter() -> None:
+    other = cube_of(VALUES * 2).isel(bands=[2, 0, 1], t=[1, 0])
+    np.testing.assert_array_equal(merged(cube_of(), other, resolver=add).values, VALUES * 3.0)
+
+
+def test_partly_overlapping_bands() -> None:
+    other = cube_of(VALUES * 2).assign_coords(bands=["B02", "B04", "B01"])
+    with pytest.raises(errors.OverlapResolverMissing):
+        merge_cubes(cube_of(), other)
+    found = merged(cube_of(), other, resolver=add)
+    assert list(found.bands.values) == ["B01", "B02", "B03", "B04"]
+    np.testing.assert_array_equal(found.sel(bands="B01").values, VALUES[:, 0] + VALUES[:, 2] * 2.0)
+    np.testing.assert_array_equal(found.sel(bands="B02").values, VALUES[:, 1] + VALUES[:, 0] * 2.0)
+    np.testing.assert_array_equal(found.sel(bands="B03").values, VALUES[:, 2])
+    np.testing.assert_array_equal(found.sel(bands="B04").values, VALUES[:, 1] * 2)
+
+
+def test_partial_overlap_in_several_dimensions() -> None:
+    times = np.array(["2022-06-06", "2022-06-03"], dtype="datetime64[ns]")
+    other = cube_of(VALUES * 2).assign_coords(bands=["B02", "B03", "B04"], t=times)
+    found = merged(cube_of(), other, resolver=add)
+    assert [str(t)[:10] for t in found.t.values] == ["2022-06-01", "2022-06-03", "2022-06-06"]
+    assert list(found.bands.values) == ["B01", "B02", "B03", "B04"]
+    assert found.dims == ("t", "bands", "y", "x")
+    np.testing.assert_array_equal(found.values[0, :3], VALUES[0])
+    np.testing.assert_array_equal(found.values[1, 1:], VALUES[1] * 2)
+    np.testing.assert_array_equal(found.values[2, 0], VALUES[1, 0])
+    np.testing.assert_array_equal(found.values[2, 1:3], VALUES[1, 1:] + VALUES[0, :2] * 2.0)
+    np.testing.assert_array_equal(found.values[2, 3], VALUES[0, 2] * 2)
+    assert np.isnan(found.values[0, 3]).all()
+    assert np.isnan(found.values[1, 0]).all()
+
+
+def test_separate_in_two_dimensions_needs_no_resolver() -> None:
+    times = np.array(["2022-05-01", "2022-07-03"], dtype="datetime64[ns]")
+    found = merged(cube_of(), cube_of().assign_coords(bands=["C1", "C2", "C3"], t=times))
+    assert (found.shape, found.dtype) == ((4, 6, 8, 10), "uint16")
+    np.testing.assert_array_equal(found.values[[1, 2], :3], VALUES)
+    np.testing.assert_array_equal(found.values[[0, 3], 3:], VALUES)
+    assert not found.values[[0, 3], :3].any()
+
+
+def test_a_cube_with_fewer_dimensions_meets_all_labels() -> None:
+    height = np.arange(80, dtype="float32").reshape(8, 10)
+    found = merged(cube_of(), cube_of(height), resolver=add)
+    assert found.dims == ("t", "bands", "y", "x")
+    np.testing.assert_array_equal(found.values, VALUES + height)
+    other_way = merged(cube_of(height), cube_of(), resolver=add)
+    assert other_way.dims == ("t", "bands", "y", "x")
+    np.testing.assert_array_equal(other_way.values, VALUES + height)
+    with pytest.raises(errors.OverlapResolverMissing):
+        merge_cubes(cube_of(), cube_of(height))
+
+
+def test_a_band_without_time_is_repeated() -> None:
+    height = np.arange(80, dtype="float32").reshape(8, 10)
+    found = merged(cube_of(), cube_of(height).expand_dims(bands=["height"]))
+    assert found.dims == ("t", "bands", "y", "x")
+    np.testing.assert_array_equal(found.sel(bands="height").values, np.stack([height, height]))
+    np.testing.assert_array_equal(found.values[:, :3], VALUES)
+
+
+def test_values_kept_apart_by_a_new_dimension() -> None:
+    cubes = [add_dimension(cube_of(VALUES + i), "run", f"r{i}") for i in range(2)]
+    found = merged(*cubes)
+    assert found.dims == ("run", "t", "bands", "y", "x")
+    np.testing.assert_array_equal(found.values, np.stack([VALUES, VALUES + 1]))
+
+
+def test_tiles_of_one_grid_make_a_mosaic() -> None:
+    whole = grid(8, 30)
+    left = cube_of(geobox=whole[:, :10])
+    right = cube_of(VALUES + 1000, geobox=whole[:, 20:])
+    found = merged(right, left)
+    assert found.odc.geobox == whole
+    assert found.dtype == "uint16"
+    np.testing.assert_array_equal(found.values[..., :10], VALUES)
+    np.testing.assert_array_equal(found.values[..., 20:], VALUES + 1000)
+    assert not found.values[..., 10:20].any()
+    corner = merged(left, cube_of(VALUES * 2, geobox=whole.pad(100)[104:112, 105:115]), resolver=add)
+    assert corner.shape == (2, 3, 12, 15)
+    np.testing.assert_array_equal(
+        corner.values[..., 4:8, 5:10], VALUES[..., 4:, 5:] + VALUES[..., :4, :5] * 2.0
+    )
+    np.testing.assert_array_equal(corner.values[..., :4, :10], VALUES[..., :4, :])
+    assert corner.odc.geobox.boundingbox.bbox == pytest.approx((680000, 5151880, 680150, 5152000))
+
+
+def test_rounding_errors_of_labels_do_not_matter() -> None:
+    blurred = cube_of(VALUES * 2)
+    blurred = blurred.assign_coords(x=blurred.x + 1e-7, y=blurred.y - 1e-7)
+    found = merged(cube_of(), blurred, resolver=add)
+    np.testing.assert_array_equal(found.values, VALUES * 3.0)
+
+
+def test_another_resolution_is_resampled_to_the_first_grid() -> None:
+    coarse = cube_of(VALUES[..., :4, :5], geobox=grid(4, 5, size=20)).assign_coords(bands=["C1", "C2", "C3"])
+    found = merged(cube_of(), coarse)
+    assert found.odc.geobox == grid(8, 10)
+    np.testing.assert_array_equal(
+        found.values[:, 3:], VALUES[..., :4, :5].repeat(2, axis=-1).repeat(2, axis=-2)
+    )
+
+
+def test_cubes_that_can_not_be_merged() -> None:
+    no_crs = cube_of().drop_vars(["spatial_ref", "x", "y"]).drop_attrs()
+    with pytest.raises(errors.IncompatibleDataCubes, match="resample_cube_spatial"):
+        merge_cubes(cube_of(), no_crs.assign_coords(x=range(10), y=range(8)))
+    with pytest.raises(errors.IncompatibleDataCubes, match="type"):
+        merge_cubes(cube_of(), cube_of().assign_coords(t=["a", "b"]))
+    with pytest.raises(errors.IncompatibleDataCubes, match="type"):
+        merge_cubes(
+            cube_of(), rename_dimension(add_dimension(cube_of().isel(t=0, drop=True), "z", 1), "z", "t")
+        )
+    with pytest.raises(errors.ProcessParameterInvalid, match="array"):
+        merge_cubes(cube_of(), cube_of(), lambda x, y, context: [x, y])
