@@ -44,6 +44,15 @@ def create_app(config: Config | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions["odc_openeo"] = Backend(config, Catalog(config))
-    logging.getLogger("odc_openeo").setLevel(config.log_level.upper())
+    _log_to_stderr(config)
     api.register(app)
     return app
+
+
+def _log_to_stderr(config: Config) -> None:
+    log = logging.getLogger("odc_openeo")
+    log.setLevel(config.log_level.upper())
+    if not log.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        log.addHandler(handler)

@@ -126,7 +126,7 @@ def _save_series(connection: Any, stem: Path) -> str:
     cube = ndvi_series(connection)
     csv, json_ = stem.with_suffix(".csv"), stem.with_suffix(".json")
     cube.save_result(format="CSV").download(csv)
-    json_.write_text(json.dumps(cube.save_result(format="JSON").execute(), indent=2), encoding="utf-8")
+    cube.save_result(format="JSON").download(json_)
     return _told(csv, json_)
 
 

@@ -146,12 +146,13 @@ class TimeAxis:
     end: datetime
 
     @property
-    def years(self) -> list[tuple[int, float]]:
-        """Years to label, with where they begin in percent."""
-        count = self.end.year - self.start.year
-        step = max(1, math.ceil(count / 6))
-        shown = range(self.start.year, self.end.year + 1, step)
-        return [(year, self.percent(datetime(year, 1, 1, tzinfo=UTC))) for year in shown]
+    def ticks(self) -> list[tuple[str, float]]:
+        """Years, or quarters of few years, to label, with where they begin in percent."""
+        years = self.end.year - self.start.year
+        months = 3 * years if years <= 2 else 12 * math.ceil(years / 6)
+        shown = range(12 * self.start.year, 12 * self.end.year, months)
+        starts = [datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC) for month in shown]
+        return [(f"{t:%Y}" if t.month == 1 else f"{t:%b}", self.percent(t)) for t in starts]
 
     def percent(self, time: datetime) -> float:
         """Where a time is on the axis."""
