@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+import xarray as xr
+
+from odc_openeo import cube, geometry
+from odc_openeo.errors import (
+    DataCubePropertiesImmutable,
+    GeometriesOverlap,
+    NoDataAvailable,
+    ProcessParameterInvalid,
+)
+from odc_openeo.processes.geometry_filters import apply_polygon, filter_spatial, filter_vector, mask_polygon
+from tests.processes.rasters import grid, nothing_computes, raster
+from tests.processes.test_zonal import box_of, brute_force, circles, in_utm
+
+
+def covered(frame: Any, shape: tuple[int, int], box: Any) -> np.ndarray:
+    numbers = np.arange(shape[0] * shape[1]).reshape(shape)
+    found = np.zeros(shape, bool)
+    for part in brute_force(frame, numbers, box):
+        found.ravel()[part] = True
+    return found
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_mask_polygon_equals_brute_force(inside: bool, lazy: bool) -> None:
+    values = np.random.default_rng(0).integers(1, 99, (2, 200, 200)).astype("uint8")
+    data = raster(values, grid(200, 200), {"t": 1, "y": 60, "x": 70} if lazy else None, nodata=0)
+    frame = circles(12)
+    with nothing_computes():
+        result = mask_polygon(data, geometry.from_frame(frame), inside=inside)
+    keep = covered(frame, (200, 200), grid(200, 200)) != inside
+    np.testing.assert_array_equal(result.values, np.where(keep, values, 0))
+    assert result.dtype == np.uint8
+    assert result.attrs["nodata"] == 0
+
+
+def test_replacement_leaves_no_data_alone() -> None:
+    data = raster(np.array([[1, 255], [3, 255]], "uint8"), grid(2, 2), {}, nodata=255)
+    left = in_utm(box_of(680000, 5151980, 680020, 5151990))
+    assert mask_polygon(data, left, replacement=9).values.tolist() == [[9, 255], [3, 255]]
+    result = mask_polygon(data, left, replacement=0.5)
+    np.testing.assert_array_equal(result.values, [[0.5, np.nan], [3, np.nan]])
+    with pytest.raises(ProcessParameterInvalid, match="text"):
+        mask_polygon(data, left, replacement="x")
+    with pytest.raises(ProcessParameterInvalid, match="Point"):
+        mask_polygon(data, in_utm({"type": "Point", "coordinates": [680000, 5151980]}))
+
+
+def test_integers_without_no_data_become_floats() -> None:
+    data = raster(np.ones((20, 20), "int16"), grid(20, 20), {"y": 5})
+    result = mask_polygon(data, in_utm(box_of(680000, 5151900, 680100, 5152000)))
+    assert result.dtype == np.float32
+    assert np.isnan(result.values[15, 15])
+
+
+def test_filter_spatial_crops_and_masks() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 200, 200))
+    source = grid(200, 200)
+    data = raster(values, source, {"t": 1, "y": 60, "x": 70})
+    frame = circles(1, seed=4)
+    with nothing_computes():
+        result = filter_spatial(data, frame.to_crs(4326).__geo_interface__)
+    inside = covered(frame, (200, 200), source)
+    rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    np.testing.assert_array_equal(result.values, np.where(inside, values, np.nan)[(slice(None), *part)])
+    assert result.odc.geobox == source[part]
+
+
+def test_filter_spatial_with_points_and_outside() -> None:
+    data = raster(np.arange(400.0).reshape(20, 20), grid(20, 20), {})
+    point = in_utm({"type": "Point", "coordinates": [680012, 5151994]})
+    assert filter_spatial(data, point).values.tolist() == [[1.0]]
+    with pytest.raises(NoDataAvailable, match="no pixel"):
+        filter_spatial(data, in_utm(box_of(0, 0, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("relation", "expected"),
+    [
+        ("intersects", [0, 1]),
+        ("within", [0]),
+        ("disjoint", [2]),
+        ("overlaps", [1]),
+        ("contains", []),
+        ("equals", []),
+        ("touches", []),
+        ("crosses", []),
+    ],
+)
+def test_filter_vector(relation: str, expected: list[int]) -> None:
+    boxes = [box_of(1, 1, 2, 2), box_of(3, 3, 8, 8), box_of(9, 9, 10, 10)]
+    shapes = {"type": "FeatureCollection", "features": []}
+    for number, box in enumerate(boxes):
+        feature = {"type": "Feature", "geometry": box, "properties": {"n": number}}
+        shapes["features"].append(feature)
+    shapes["features"].append({"type": "Feature", "geometry": None, "properties": {"n": 3}})
+    data = geometry.from_frame(geometry.from_geojson(shapes, "p", "q"))
+    base = geometry.from_frame(geometry.from_geojson(box_of(0, 0, 5, 5), "p", "q").to_crs(3857))
+    assert filter_vector(data, base, relation).n.values.tolist() == expected
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+def test_apply_polygon(lazy: bool) -> None:
+    values = np.random.default_rng(0).normal(size=(2, 100, 100))
+    source = grid(100, 100)
+    data = raster(values, source, {"t": 1, "y": 33, "x": 40} if lazy else None)
+    frame = circles(1).iloc[:0]
+    frame = frame.reindex([0, 1]).set_geometry(
+        [shapely.Point(680300, 5151700).buffer(200), shapely.Point(680700, 5151300).buffer(150)], crs=32632
+    )
+
+    def less_mean(data: xr.DataArray, context: Any = None) -> xr.DataArray:
+        return data - data.mean(("y", "x"))
+
+    with nothing_computes():
+        result = apply_polygon(data, geometry.from_frame(frame), less_mean)
+    expected = values.copy()
+    for one in (frame.iloc[:1], frame.iloc[1:]):
+        mask = covered(one, (100, 100), source)
+        for plane in expected:
+            plane[mask] -= plane[mask].mean()
+    np.testing.assert_allclose(result.values, expected)
+    assert result.dims == data.dims
+
+
+def test_apply_polygon_errors() -> None:
+    data = raster(np.ones((20, 20)), grid(20, 20), {})
+    box = box_of(680000, 5151900, 680100, 5152000)
+    with pytest.raises(GeometriesOverlap):
+        apply_polygon(data, in_utm(box, box), lambda data, context: data)
+    with pytest.raises(DataCubePropertiesImmutable):
+        apply_polygon(data, in_utm(box), lambda data, context: data.isel(x=0))
+
+
+def test_apply_polygon_mask_value() -> None:
+    data = raster(np.ones((4, 4)), grid(4, 4), {})
+    triangle = shapely.geometry.mapping(
+        shapely.Polygon([(680000, 5152000), (680040, 5152000), (680000, 5151960)])
+    )
+
+    def total(data: xr.DataArray, context: Any = None) -> xr.DataArray:
+        return xr.zeros_like(data) + cube.decode(data).sum(("y", "x"))
+
+    result = apply_polygon(data, in_utm(triangle), total, mask_value=100)
+    assert result.values[0, 0] == 10 + 600
+    assert result.values[3, 3] == 1
