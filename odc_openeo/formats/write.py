@@ -48,6 +48,9 @@ class Output:
         complete = found.complete(options)
         if _is_empty(data) and not found.stores_empty:
             raise DataCubeEmpty()
+        if isinstance(data, xr.DataArray):
+            # The names that dask gives to its arrays mean nothing to a reader.
+            data = data.rename(None)
         found.check(data)
         return cls(data, found, complete)
 
