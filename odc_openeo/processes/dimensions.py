@@ -10,7 +10,7 @@ import dask
 import numpy as np
 import xarray as xr
 
-from odc_openeo import cube
+from odc_openeo import cube, geometry
 from odc_openeo.errors import (
     DimensionExists,
     DimensionLabelCountMismatch,
@@ -138,6 +138,9 @@ def rename_dimension(data: Cube, source: String, target: String) -> Cube:
         raise DimensionExists(name=target)
     type_ = cube.dimension_type(data, source)
     renamed = data.drop_vars(target, errors="ignore").rename({source: target})
+    if geometry.geometry_dimension(data) == source:
+        # xarray drops the index of geometries, and with it their CRS, when it renames.
+        return geometry.index_geometries(renamed, geometry.crs_of(data, source), target)
     return _typed(renamed, target, type_)
 
 

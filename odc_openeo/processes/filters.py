@@ -11,7 +11,7 @@ import xarray as xr
 from odc.geo.crs import CRS, CRSError
 from odc.geo.geom import BoundingBox as OdcBoundingBox
 
-from odc_openeo import cube
+from odc_openeo import cube, geometry
 from odc_openeo.cube import X, Y
 from odc_openeo.errors import (
     BandFilterParameterMissing,
@@ -144,8 +144,9 @@ def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVector
         The data cube with fewer pixels (perhaps none) or geometries; the pixels stay where they are.
     """
     box = check_box(extent, "filter_bbox", "extent")
-    if cube.GEOMETRY in data.dims:
-        return _geometries_within(data, box)
+    vector = geometry.geometry_dimension(data)
+    if vector is not None:
+        return _geometries_within(data, vector, box)
     if not cube.has_raster_dimensions(data):
         raise DimensionMissing(type="spatial")
     if box.crs != data.odc.crs:
@@ -212,13 +213,11 @@ def _inside(data: cube.Cube, dimension: str, low: float, high: float) -> slice |
     return slice(first, last + 1) if last - first + 1 == positions.size else positions
 
 
-def _geometries_within(data: cube.Cube, box: OdcBoundingBox) -> cube.Cube:
-    crs = data.xvec.geom_coords_indexed[cube.GEOMETRY].crs
-    found = box.polygon if crs is None else box.polygon.to_crs(CRS(crs))
-    shape = found.geom
-    geometries = data.coords[cube.GEOMETRY].values
+def _geometries_within(data: cube.Cube, dimension: str, box: OdcBoundingBox) -> cube.Cube:
+    shape = box.polygon.to_crs(CRS(geometry.crs_of(data, dimension))).geom
+    geometries = data.coords[dimension].values
     keep = [i for i, g in enumerate(geometries) if g is not None and not g.is_empty and g.within(shape)]
-    return data.isel({cube.GEOMETRY: keep})
+    return data.isel({dimension: keep})
 
 
 @process(categories=["cubes", "filter"])

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 import xarray as xr
+import xvec  # noqa: F401  (registers the .xvec accessor)
 from pyproj import Transformer
 
 from odc_openeo import cube, errors
+from odc_openeo.processes.dimensions import dimension_labels, rename_dimension
 from odc_openeo.processes.filters import filter_bands, filter_bbox, filter_labels, filter_temporal
 from tests.processes.rasters import grid, nothing_computes, raster
 
@@ -195,6 +198,20 @@ def test_labels_that_meet_a_condition(data: xr.DataArray, values: np.ndarray) ->
         filter_labels(data, lambda value, context: True, "nope")
     with pytest.raises(errors.ProcessParameterInvalid):
         filter_labels(data, lambda value, context: value, "bands")
+
+
+def test_geometries_wholly_in_the_box() -> None:
+    squares = [shapely.box(i, 0, i + 1, 1) for i in range(3)]
+    vector = xr.DataArray([[1, 2], [3, 4], [5, 6]], dims=("geometry", "bands"), coords={"geometry": squares})
+    vector = vector.xvec.set_geom_indexes("geometry", crs=4326)
+    found = filter_bbox(vector, {"west": 0, "south": 0, "east": 2.5, "north": 1})
+    assert found.values.tolist() == [[1, 2], [3, 4]]
+    assert found.xindexes["geometry"].crs == 4326
+    metres = {"west": 111000, "south": -1, "east": 400000, "north": 111400, "crs": 3857}
+    assert filter_bbox(vector, metres).values.tolist() == [[3, 4], [5, 6]]
+    renamed = rename_dimension(vector, "geometry", "fields")
+    assert renamed.xindexes["fields"].crs == 4326
+    assert dimension_labels(renamed, "fields")[0] == squares[0].wkt
 
 
 def test_a_vertical_dimension_is_filtered(data: xr.DataArray) -> None:

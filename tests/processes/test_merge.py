@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 import xarray as xr
+import xvec  # noqa: F401  (registers the .xvec accessor)
 
 from odc_openeo import cube, errors
 from odc_openeo.processes.dimensions import add_dimension, rename_dimension
@@ -177,6 +179,23 @@ def test_another_resolution_is_resampled_to_the_first_grid() -> None:
     np.testing.assert_array_equal(
         found.values[:, 3:], VALUES[..., :4, :5].repeat(2, axis=-1).repeat(2, axis=-2)
     )
+
+
+def test_vector_cubes() -> None:
+    squares = [shapely.box(i, 0, i + 1, 1) for i in range(3)]
+    coords = {"geometry": squares, "bands": ["a", "b"]}
+    vector = xr.DataArray(np.arange(6.0).reshape(3, 2), dims=("geometry", "bands"), coords=coords)
+    vector = vector.xvec.set_geom_indexes("geometry", crs=4326)
+    found = merge_cubes(
+        vector.isel(geometry=[0, 1]), vector.isel(geometry=[1, 2]), lambda x, y, context: x + y
+    )
+    assert found.values.tolist() == [[0, 1], [4, 6], [4, 5]]
+    assert found.xindexes["geometry"].crs == 4326
+    points = vector.assign_coords(geometry=shapely.points([[0, 0], [1, 1], [2, 2]]))
+    with pytest.raises(errors.IncompatibleGeometryTypes):
+        merge_cubes(vector, points.xvec.set_geom_indexes("geometry", crs=4326))
+    with pytest.raises(errors.IncompatibleDataCubes, match="raster"):
+        merge_cubes(vector, cube_of())
 
 
 def test_cubes_that_can_not_be_merged() -> None:
