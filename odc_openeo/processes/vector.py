@@ -1,0 +1,318 @@
+"""Vector cubes: from GeoJSON, buffered, reprojected, sampled, burnt into rasters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Final
+
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pyproj
+import shapely
+import xarray as xr
+
+from odc_openeo import cube, geometry, rasterize
+from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParameterInvalid, UnitMismatch
+from odc_openeo.process import Schema, process
+from odc_openeo.processes.geometry_schemas import GeometryCube, PointCube
+from odc_openeo.processes.schemas import EPSG, WKT2, Boolean, SpatialCube, StringOrNull
+
+PROPERTIES: Final = "properties"
+_NOTHING: Final[list[str]] = []
+
+GeoJSON = Annotated[Mapping[str, Any], Schema({"type": "object", "subtype": "geojson"})]
+Names = Annotated[Sequence[str], Schema({"type": "array", "uniqueItems": True, "items": {"type": "string"}})]
+Distance = Annotated[float, Schema({"type": "number", "not": {"const": 0}})]
+Spacing = Annotated[float, Schema({"type": "number", "minimumExclusive": 0})]
+Projection = Annotated[int | str, Schema([EPSG, WKT2])]
+Count = Annotated[
+    int | None, Schema([{"type": "integer", "minimum": 1}, {"title": "Unrestricted", "type": "null"}])
+]
+Seed = Annotated[int | None, Schema({"type": ["integer", "null"]})]
+
+
+@process(categories=["import", "vector"], experimental=True)
+def load_geojson(data: GeoJSON, properties: Names = _NOTHING) -> GeometryCube:
+    """Make a vector cube of GeoJSON.
+
+    All properties of the features are kept beside the geometries. Those named become values of the cube,
+    along a dimension ``properties``; without any the cube has no values.
+
+    Args:
+        data: GeoJSON other than a GeometryCollection, in longitude and latitude.
+        properties: The properties that become values: their names are the labels, or the numbers of the
+            elements if it is a single property that holds arrays.
+
+    Returns:
+        A vector cube with the dimension ``geometry`` and maybe ``properties``.
+    """
+    frame = geometry.from_geojson(data, "load_geojson", "data")
+    if not properties:
+        return geometry.from_frame(frame)
+    columns = {name: list(frame[name]) if name in frame else [None] * len(frame) for name in properties}
+    first = columns[properties[0]]
+    if len(properties) == 1 and any(isinstance(v, list) for v in first):
+        rows = [v if isinstance(v, list) else [] for v in first]
+        labels: list[Any] = list(range(max(len(r) for r in rows)))
+        table = [[*r, *[None] * (len(labels) - len(r))] for r in rows]
+    else:
+        labels = list(properties)
+        table = [list(row) for row in zip(*columns.values(), strict=True)]
+    coords = geometry.geometry_coordinates(frame.drop(columns=list(columns), errors="ignore"), [PROPERTIES])
+    made = xr.DataArray(
+        _values(table), dims=(cube.GEOMETRY, PROPERTIES), coords={**coords, PROPERTIES: labels}
+    )
+    return geometry.index_geometries(made, frame.crs)
+
+
+def _values(table: list[list[Any]]) -> np.ndarray:
+    """Numbers as floats with NaN for what is missing, anything else as objects."""
+    cells = [v for row in table for v in row if v is not None]
+    if all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in cells):
+        return np.array([[np.nan if v is None else float(v) for v in row] for row in table])
+    values = np.empty((len(table), len(table[0]) if table else 0), dtype=object)
+    values[:] = table
+    return values
+
+
+@process(categories=["vector"], experimental=True)
+def vector_buffer(geometries: GeometryCube, distance: Distance) -> GeometryCube:
+    """Grow or shrink geometries by a distance.
+
+    Args:
+        geometries: A vector cube in a reference system in metres.
+        distance: In metres; negative distances shrink polygons, to nothing maybe.
+
+    Returns:
+        The vector cube with polygons for its geometries.
+
+    Raises:
+        UnitMismatch: The reference system is not in metres.
+    """
+    frame = geometry.read(geometries, "vector_buffer", "geometries")
+    _require_metres(frame.crs)
+    shapes = frame.geometry.to_numpy()
+    buffered = np.where(shapely.is_empty(shapes), shapes, shapely.buffer(shapes, distance, quad_segs=16))
+    return _with_geometries(geometries, geometry.geometry_dimension(geometries), buffered, frame.crs)
+
+
+@process(categories=["cubes", "reproject", "vector"], experimental=True)
+def vector_reproject(
+    data: GeometryCube, projection: Projection, dimension: StringOrNull = None
+) -> GeometryCube:
+    """Express the geometries of a vector cube in another reference system.
+
+    Args:
+        data: A vector cube.
+        projection: The new reference system as EPSG code or WKT2.
+        dimension: The geometry dimension; by default all there are.
+
+    Returns:
+        The vector cube; everything but the coordinates of the geometries stays.
+
+    Raises:
+        DimensionNotAvailable: There is no geometry dimension of that name.
+    """
+    geometry.read(data, "vector_reproject", "data")
+    found = [str(d) for d in data.dims if d in data.xvec.geom_coords_indexed]
+    if dimension is not None and dimension not in found:
+        raise DimensionNotAvailable(name=dimension, available=", ".join(found))
+    try:
+        crs = pyproj.CRS.from_user_input(projection)
+    except pyproj.exceptions.CRSError as error:
+        reason = f"{projection!r} is not a known reference system. Give an EPSG code or WKT2."
+        raise ProcessParameterInvalid(
+            process="vector_reproject", parameter="projection", reason=reason
+        ) from error
+    for name in [dimension] if dimension is not None else found:
+        shapes = geometry.to_frame(data, name).to_crs(crs).geometry.to_numpy()
+        data = _with_geometries(data, name, shapes, crs)
+    return data
+
+
+def _with_geometries(data: Any, dimension: str | None, shapes: np.ndarray, crs: Any) -> Any:
+    bare = data.drop_indexes(dimension).assign_coords({dimension: (dimension, shapes)})
+    return geometry.index_geometries(bare, crs, str(dimension))
+
+
+def _require_metres(crs: pyproj.CRS) -> None:
+    units = {axis.unit_name for axis in crs.axis_info}
+    if not units <= {"metre", "meter", "m"}:
+        unit = ", ".join(sorted(units))
+        reason = f"it is in metres, but the coordinates are in {unit}. Use vector_reproject before."
+        raise UnitMismatch(reason=reason)
+
+
+# --- Points in geometries ------------------------------------------------------------------------
+
+
+@process(categories=["cubes", "vector"], experimental=True)
+def vector_to_random_points(
+    data: GeometryCube,
+    geometry_count: Count = None,
+    total_count: Count = None,
+    group: Boolean = True,
+    seed: Seed = None,
+) -> PointCube:
+    """Random points in geometries, evenly spread over areas and lines.
+
+    Args:
+        data: A vector cube.
+        geometry_count: The most points in one geometry. One, if neither count is given.
+        total_count: The most points in all geometries together, shared out evenly.
+        group: Whether the points of a geometry make one MultiPoint, or one Point each.
+        seed: Makes the choice repeatable.
+
+    Returns:
+        A vector cube of points with the properties of their geometries.
+
+    Raises:
+        CountMismatch: There are more geometries than points in ``total_count``.
+    """
+    frame = geometry.read(data, "vector_to_random_points", "data")
+    shapes = frame.geometry.to_numpy()
+    used = np.nonzero(~shapely.is_empty(shapes))[0]
+    if total_count is not None and total_count < len(used):
+        raise CountMismatch(f"{total_count} points are not enough for {len(used)} geometries.")
+    counts = np.zeros(len(shapes), dtype=int)
+    if total_count is None:
+        counts[used] = geometry_count or 1
+    else:
+        counts[used] = total_count // max(1, len(used))
+        counts[used[: total_count % max(1, len(used))]] += 1
+        counts = np.minimum(counts, geometry_count) if geometry_count else counts
+    random = np.random.default_rng(seed)
+    return _points(frame, [_random(s, n, random) for s, n in zip(shapes, counts, strict=True)], group)
+
+
+def _random(shape: Any, count: int, random: np.random.Generator) -> np.ndarray:
+    """At most ``count`` different random points of a geometry, an array of coordinates ``(n, 2)``."""
+    if count == 0:
+        return np.empty((0, 2))
+    dimension = shapely.get_dimensions(shape)
+    if dimension == 0:
+        given = np.unique(shapely.get_coordinates(shape), axis=0)
+        return random.permutation(given)[:count]
+    if dimension == 1:
+        parts = shapely.get_parts(shape)
+        lengths = shapely.length(parts)
+        chosen = random.choice(len(parts), size=count, p=lengths / lengths.sum())
+        along = random.uniform(size=count) * lengths[chosen]
+        return shapely.get_coordinates(shapely.line_interpolate_point(parts[chosen], along))
+    return _random_in_area(shape, count, random)
+
+
+def _random_in_area(shape: Any, count: int, random: np.random.Generator) -> np.ndarray:
+    """Triangles chosen by area, then a point in each: no trials, whatever the shape."""
+    triangles = shapely.get_parts(shapely.constrained_delaunay_triangles(shape))
+    corners = shapely.get_coordinates(triangles).reshape(-1, 4, 2)[:, :3]
+    areas = shapely.area(triangles)
+    a, b, c = corners[random.choice(len(triangles), size=count, p=areas / areas.sum())].swapaxes(0, 1)
+    u, v = random.uniform(size=(2, count, 1))
+    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
+    return a + u * (b - a) + v * (c - a)
+
+
+@process(categories=["cubes", "vector"], experimental=True)
+def vector_to_regular_points(data: GeometryCube, distance: Spacing, group: Boolean = True) -> PointCube:
+    """Regularly spaced points in geometries.
+
+    Polygons are sampled in the centres of square cells counted from the upper left of their bounds; if none
+    is inside, by their first coordinate. Lines are sampled from their start on. Points stay.
+
+    Args:
+        data: A vector cube in a reference system in metres.
+        distance: Between two points, in metres.
+        group: Whether the points of a geometry make one MultiPoint, or one Point each.
+
+    Returns:
+        A vector cube of points with the properties of their geometries.
+
+    Raises:
+        UnitMismatch: The reference system is not in metres.
+    """
+    frame = geometry.read(data, "vector_to_regular_points", "data")
+    _require_metres(frame.crs)
+    return _points(frame, [_regular(s, distance) for s in frame.geometry], group)
+
+
+def _regular(shape: Any, distance: float) -> np.ndarray:
+    if shapely.is_empty(shape):
+        return np.empty((0, 2))
+    dimension = shapely.get_dimensions(shape)
+    if dimension == 0:
+        return shapely.get_coordinates(shape)
+    if dimension == 1:
+        lines = shapely.get_parts(shape)
+        steps = [shapely.line_interpolate_point(p, np.arange(0, p.length, distance)) for p in lines]
+        return shapely.get_coordinates(np.concatenate(steps))
+    west, south, east, north = shapely.bounds(shape)
+    x, y = np.meshgrid(
+        np.arange(west + distance / 2, east, distance), np.arange(north - distance / 2, south, -distance)
+    )
+    shapely.prepare(shape)
+    inside = shapely.intersects_xy(shape, x, y)
+    if not inside.any():
+        return shapely.get_coordinates(shape)[:1]
+    return np.column_stack([x[inside], y[inside]])
+
+
+def _points(frame: gpd.GeoDataFrame, coordinates: list[np.ndarray], group: bool) -> Any:
+    """The sampled points as a vector cube: one geometry for each row of the frame, or one for each point."""
+    if group:
+        return geometry.from_frame(
+            frame.set_geometry([shapely.MultiPoint(c) for c in coordinates], crs=frame.crs)
+        )
+    rows = np.repeat(np.arange(len(frame)), [len(c) for c in coordinates])
+    single = frame.iloc[rows].drop(columns=geometry.ID, errors="ignore").reset_index(drop=True)
+    return geometry.from_frame(
+        single.set_geometry(shapely.points(np.concatenate(coordinates)), crs=frame.crs)
+    )
+
+
+# --- Rasters -------------------------------------------------------------------------------------
+
+
+@process(categories=["cubes", "vector"], experimental=True)
+def vector_to_raster(data: GeometryCube, target: SpatialCube) -> SpatialCube:
+    """Burn the values of a vector cube into the pixels of their geometries.
+
+    Where geometries overlap, the last one counts; pixels of no geometry are no-data.
+
+    Args:
+        data: A vector cube of numbers.
+        target: A raster cube that has the wanted grid.
+
+    Returns:
+        A raster cube of floats: the other dimensions of the vector cube, then ``y`` and ``x``.
+    """
+    frame = geometry.read(data, "vector_to_raster", "data")
+    if not isinstance(data, xr.DataArray) or data.dtype.kind not in "iufb":
+        reason = "the vector cube has no numbers to write. Name properties in load_geojson."
+        raise ProcessParameterInvalid(process="vector_to_raster", parameter="data", reason=reason)
+    grid = rasterize.grid_of(target, "vector_to_raster", "target")
+    number = np.full(grid.shape.yx, -1, dtype=np.int32)
+    for index, shape in enumerate(geometry.in_grid(frame, grid)):
+        part = rasterize.window(shape, grid)
+        if part is not None:
+            number[part][rasterize.pixels(shape, grid[part])] = index
+    dimension = geometry.geometry_dimension(data)
+    ordered = cube.decode(data.transpose(..., dimension))
+    values: Any = ordered.data
+    if isinstance(values, da.Array):
+        values = values.rechunk({values.ndim - 1: -1})
+        axis = values.ndim - 1
+        chunks = (*values.chunks[:-1], *((n,) for n in number.shape))
+        burn = partial(_burn, number=number)
+        burnt = values.map_blocks(burn, chunks=chunks, drop_axis=axis, new_axis=[axis, axis + 1], dtype=float)
+    else:
+        burnt = _burn(values, number)
+    others = {k: c.variable for k, c in ordered.coords.items() if dimension not in c.dims}
+    spatial = {k: target.coords[k] for k in (cube.Y, cube.X, "spatial_ref") if k in target.coords}
+    return xr.DataArray(burnt, dims=(*ordered.dims[:-1], cube.Y, cube.X), coords={**others, **spatial})
+
+
+def _burn(values: np.ndarray, number: np.ndarray) -> np.ndarray:
+    return np.where(number >= 0, values[..., number].astype(float), np.nan)
