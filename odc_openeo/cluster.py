@@ -15,7 +15,7 @@ from distributed import Client, Future
 from distributed.comm import CommClosedError
 
 from odc_openeo.config import Config
-from odc_openeo.errors import InfrastructureBusy, RequestTimeout
+from odc_openeo.errors import InfrastructureBusy, ProcessGraphComplexity, RequestTimeout
 
 WORKER_ENVIRONMENT = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -151,6 +151,10 @@ def _lost_scheduler(config: Config) -> Iterator[None]:
         with _lock:
             _forget((os.getpid(), config.dask_scheduler or ""))
         raise _no_scheduler() from error
+    except distributed.scheduler.KilledWorker as error:
+        raise ProcessGraphComplexity(
+            reason="the workers ran out of memory. Choose a smaller extent, a shorter time or fewer bands."
+        ) from error
 
 
 def wait_for_worker(config: Config, client: Client) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from flask import request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from odc_openeo.errors import ContentTypeInvalid, RequestInvalid
 
@@ -24,6 +26,9 @@ def json_object() -> dict[str, Any]:
     if request.mimetype and not (request.is_json or request.mimetype == "text/plain"):
         raise ContentTypeInvalid(types="application/json")
     raw = request.get_data(cache=False)
+    # A body of unknown length is cut off at the limit without a word.
+    if request.content_length is None and len(raw) >= (request.max_content_length or math.inf):
+        raise RequestEntityTooLarge
     if not raw.strip():
         raise RequestInvalid(reason="it is empty. Send a JSON object.")
     value = _parse(raw)
