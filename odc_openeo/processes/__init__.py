@@ -17,9 +17,11 @@ from odc_openeo.processes import logic as logic
 from odc_openeo.processes import masks as masks
 from odc_openeo.processes import math as math
 from odc_openeo.processes import merge as merge
+from odc_openeo.processes import neighborhood as neighborhood
 from odc_openeo.processes import reducers as reducers
 from odc_openeo.processes import resampling as resampling
 from odc_openeo.processes import sorting as sorting
 from odc_openeo.processes import temporal as temporal
 from odc_openeo.processes import texts as texts
+from odc_openeo.processes import vector as vector
 from odc_openeo.processes import zonal as zonal

@@ -1,0 +1,273 @@
+"""Processes on blocks of neighbouring pixels and times."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+from odc.geo.xr import xr_coords
+
+from odc_openeo import cube, rasterize
+from odc_openeo.errors import DataCubePropertiesImmutable, ProcessGraphComplexity, ProcessParameterInvalid
+from odc_openeo.process import Schema, process
+from odc_openeo.processes.children import array, restored
+from odc_openeo.processes.geometry_schemas import SUBCUBE
+from odc_openeo.processes.kernels import padded
+from odc_openeo.processes.schemas import AnyValue, SpatialCube, child
+
+_DURATION: Final = (
+    r"^(-?)P(?=\d|T\d)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)([DW]))?"
+    r"(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?$"
+)
+_EXTENT: Final = {
+    "type": "object",
+    "subtype": "chunk-size",
+    "required": ["dimension", "value"],
+    "properties": {
+        "dimension": {"type": "string"},
+        "value": {
+            "default": None,
+            "anyOf": [
+                {"type": "null"},
+                {"type": "number", "minimum": 0},
+                {"type": "string", "subtype": "duration", "pattern": _DURATION},
+            ],
+        },
+        "unit": {
+            "default": None,
+            "anyOf": [{"type": "null"}, {"type": "string", "enum": ["px", "m"]}],
+        },
+    },
+}
+_EXTENTS: Final = {"type": "array", "items": _EXTENT}
+_MOST_BLOCKS: Final = 20_000
+
+Extents = Sequence[Mapping[str, Any]]
+Size = Annotated[Extents, Schema(_EXTENTS)]
+Overlap = Annotated[Extents | None, Schema([{"title": "Without overlap", "type": "null"}, _EXTENTS])]
+_BLOCK: Final = [SUBCUBE, {"type": "array", "subtype": "labeled-array"}]
+BlockProcess = Annotated[
+    Callable[..., Any],
+    child(
+        {"data": (_BLOCK, "The block with its overlap; a labelled array if it has but one dimension.")},
+        [SUBCUBE, {"type": "array"}],
+        "The block with new values.",
+    ),
+]
+
+
+@process(categories=["cubes"])
+def apply_neighborhood(
+    data: SpatialCube,
+    process: BlockProcess,
+    size: Size,
+    overlap: Overlap = None,
+    context: AnyValue = None,
+) -> SpatialCube:
+    """Apply a process to blocks of a cube that may overlap.
+
+    The cube is cut into blocks of the given size from the first label of each dimension on; the last ones may
+    be smaller. The process sees each block with the overlap around it (no-data beyond the edges of the cube)
+    and what it makes of the block itself is kept. Durations cut at calendar steps from the first time on.
+
+    Args:
+        data: A raster cube.
+        process: Makes a block of the same dimensions and sizes of each block.
+        size: Sizes by dimension, as numbers of labels (``px``), in metres or the units of the reference
+            system, or as ISO 8601 durations. Dimensions not named are not cut.
+        overlap: What each block is given of its neighbours on both sides, by dimension.
+        context: Passed on to the process.
+
+    Returns:
+        The cube with new values, of the same dimensions.
+
+    Raises:
+        DimensionNotAvailable: The cube has no dimension of that name.
+        DataCubePropertiesImmutable: The process changed the dimensions of a block.
+    """
+    sizes = {cube.require_dimension(data, e["dimension"]): e for e in size}
+    overlaps = {cube.require_dimension(data, e["dimension"]): e for e in overlap or ()}
+    axes = {str(d): _axis(data, str(d), sizes.get(str(d)), overlaps.get(str(d))) for d in data.dims}
+    count = int(np.prod([len(a.blocks) for a in axes.values()]))
+    long = [d for d, a in axes.items() if not a.single]
+    if len(long) == 1:
+        return _along(data, process, long[0], axes[long[0]], context)
+    if count > _MOST_BLOCKS:
+        reason = f"apply_neighborhood would run its process {count} times. Choose larger blocks."
+        raise ProcessGraphComplexity(reason=reason)
+    wide = _widened(data, axes)
+    made = {}
+    for key in itertools.product(*(range(len(a.blocks)) for a in axes.values())):
+        blocks = {d: a.blocks[i] for i, (d, a) in zip(key, axes.items(), strict=True)}
+        part = wide.isel({d: b.outer for d, b in blocks.items()})
+        after = _checked(process(data=part, context=context), part)
+        made[key] = after.isel({d: b.inner for d, b in blocks.items()})
+    return _assembled(data, made, [len(a.blocks) for a in axes.values()])
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Labels of the widened cube that a block sees, and which of those are its own."""
+
+    outer: slice
+    inner: slice
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """How a dimension is cut: its blocks, labels to add at both ends, whether blocks are single labels."""
+
+    blocks: list[_Block]
+    margin: int
+    single: bool
+
+
+def _axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _Axis:
+    length = data.sizes[name]
+    step = None if size is None else size["value"]
+    around = None if overlap is None else overlap["value"]
+    if isinstance(step, str) or isinstance(around, str):
+        return _temporal_axis(data, name, size, overlap)
+    width = length if step is None else _labels(data, name, size, "size")
+    if width < 1:
+        raise _invalid("size", f"the size along '{name}' is smaller than one label.")
+    margin = 0 if around is None else _labels(data, name, overlap, "overlap")
+    blocks = [
+        _Block(slice(s, min(s + width, length) + 2 * margin), slice(margin, margin + min(width, length - s)))
+        for s in range(0, length, width)
+    ]
+    return _Axis(blocks, margin, width == 1 and margin == 0)
+
+
+def _labels(data: xr.DataArray, name: str, extent: Mapping[str, Any], parameter: str) -> int:
+    """An extent as a number of labels."""
+    value, unit = extent["value"], extent.get("unit")
+    horizontal = name in (cube.X, cube.Y)
+    if unit == "px" or not horizontal:
+        if unit == "m":
+            raise _invalid(parameter, f"dimension '{name}' has no metres. Use the unit 'px'.")
+        if value != int(value):
+            raise _invalid(parameter, f"{value} labels along '{name}' are not a whole number.")
+        return int(value)
+    grid = rasterize.grid_of(data, "apply_neighborhood")
+    if unit == "m" and grid.crs.geographic:
+        raise _invalid(parameter, "the cube is in degrees, not metres. Use 'px' or reproject it before.")
+    return round(value / abs(grid.resolution.x if name == cube.X else grid.resolution.y))
+
+
+def _temporal_axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _Axis:
+    times = data.coords[name].values if name in data.coords else np.empty(0)
+    if not np.issubdtype(times.dtype, np.datetime64):
+        raise _invalid("size", f"dimension '{name}' is not temporal; durations can't be used there.")
+    index = pd.DatetimeIndex(times)
+    if not index.is_monotonic_increasing:
+        raise _invalid("size", f"the labels of '{name}' must be in order for durations.")
+    step, around = (_offset(e) for e in (size, overlap))
+    edges = [index[0]]
+    while step is not None and edges[-1] <= index[-1]:
+        edges.append(index[0] + step * len(edges))
+    if step is None:
+        edges.append(index[-1] + pd.Timedelta(1, "ns"))
+    blocks = []
+    for start, end in itertools.pairwise(edges):
+        first, last = index.searchsorted([start, end])
+        if first == last:
+            continue
+        low, high = (start, end) if around is None else (start - around, end + around)
+        outer_first, outer_last = index.searchsorted([low, high])
+        outer = slice(int(outer_first), int(outer_last))
+        blocks.append(_Block(outer, slice(int(first - outer_first), int(last - outer_first))))
+    return _Axis(blocks, 0, False)
+
+
+def _offset(extent: Any) -> pd.DateOffset | None:
+    if extent is None or extent["value"] is None:
+        return None
+    if not isinstance(extent["value"], str):
+        raise _invalid("size", "size and overlap along a temporal dimension must both be durations.")
+    found = pd.Series([extent["value"]]).str.extract(_DURATION).iloc[0].fillna(0).tolist()
+    sign, years, months, days, unit, hours, minutes, seconds = found
+    weekly = 7 if unit == "W" else 1
+    if sign == "-" or not any(float(v) for v in (years, months, days, hours, minutes, seconds)):
+        raise _invalid("size", f"the duration {extent['value']!r} must be positive.")
+    return pd.DateOffset(
+        years=int(years),
+        months=int(months),
+        days=int(days) * weekly,
+        hours=int(hours),
+        minutes=int(minutes),
+        microseconds=round(float(seconds) * 1e6),
+    )
+
+
+def _invalid(parameter: str, reason: str) -> ProcessParameterInvalid:
+    return ProcessParameterInvalid(process="apply_neighborhood", parameter=parameter, reason=reason)
+
+
+def _widened(data: xr.DataArray, axes: Mapping[str, _Axis]) -> xr.DataArray:
+    """The cube with no-data around it as far as blocks look beyond its edges."""
+    widths = {d: (a.margin, a.margin) for d, a in axes.items() if a.margin}
+    if not widths:
+        return data
+    wide = padded(data, widths)
+    if {cube.X, cube.Y} & set(widths):
+        columns, rows = (axes[d].margin for d in (cube.X, cube.Y))
+        grid = rasterize.grid_of(data, "apply_neighborhood").pad(columns, rows)
+        wide = wide.assign_coords(xr_coords(grid, crs_coord_name="spatial_ref", always_yx=True))
+    return wide
+
+
+def _checked(after: Any, before: xr.DataArray) -> xr.DataArray:
+    if not isinstance(after, xr.DataArray) or dict(after.sizes) != dict(before.sizes):
+        sizes = dict(after.sizes) if isinstance(after, xr.DataArray) else type(after).__name__
+        raise DataCubePropertiesImmutable(before=dict(before.sizes), after=sizes)
+    return after.transpose(*before.dims)
+
+
+def _along(data: xr.DataArray, process: Any, dimension: str, axis: _Axis, context: Any) -> xr.DataArray:
+    """Blocks of one dimension are arrays: the process runs on those of all pixels at once."""
+    wide = _widened(data, {dimension: axis})
+    made = []
+    for block in axis.blocks:
+        part = cube.to_array(wide.isel({dimension: block.outer}), dimension)
+        like = part.isel({cube.ARRAY: 0}, drop=True)
+        after = array(process(data=part, context=context), like, "apply_neighborhood", "process")
+        made.append(cube.from_array(_checked(after, part), dimension).isel({dimension: block.inner}))
+    return _assembled(data, {(i,): m.transpose(*data.dims) for i, m in enumerate(made)}, None, dimension)
+
+
+def _assembled(
+    data: xr.DataArray,
+    made: Mapping[tuple[int, ...], xr.DataArray],
+    counts: Sequence[int] | None,
+    dimension: str | None = None,
+) -> xr.DataArray:
+    """The blocks put together again, with the labels of the cube."""
+    first = next(iter(made.values()))
+    if not all(cube.same_nodata(first, m) for m in made.values()):
+        made = {k: cube.decode(m) for k, m in made.items()}
+        first = next(iter(made.values()))
+    lazy = any(isinstance(m.data, da.Array) for m in made.values())
+    join = da.concatenate if lazy else np.concatenate
+    if dimension is not None:
+        values = join([m.data for m in made.values()], axis=data.dims.index(dimension))
+    else:
+        values = _joined({k: m.data for k, m in made.items()}, list(counts or ()), join)
+    dims = set(data.dims)
+    coords = {k: c for k, c in first.coords.items() if not dims & set(c.dims)}
+    whole = xr.DataArray(values, dims=data.dims, coords=coords, attrs=first.attrs)
+    return restored(whole, data)
+
+
+def _joined(parts: dict[tuple[int, ...], Any], counts: list[int], join: Any) -> Any:
+    """Join along the last axis first, until one array is left."""
+    for axis in range(len(counts) - 1, -1, -1):
+        keys = itertools.product(*(range(n) for n in counts[:axis]))
+        parts = {key: join([parts[(*key, i)] for i in range(counts[axis])], axis=axis) for key in keys}
+    return parts[()]
