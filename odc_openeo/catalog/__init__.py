@@ -12,7 +12,7 @@ from typing import Any
 
 from odc_openeo.catalog.bands import Band, read_bands, resolve
 from odc_openeo.catalog.index import IndexConnection
-from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, from_product, read_overrides
+from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
 from odc_openeo.catalog.scenes import File, Scene
 from odc_openeo.catalog.search import Condition, Query, search
 from odc_openeo.catalog.stac import Product, collection, property_schemas, queryables
@@ -101,17 +101,16 @@ class Catalog:
     def _products(self, found: list[Any]) -> list[Product]:
         overrides = read_overrides(self.config.collection_overrides)
         products = [_product(p, overrides) for p in found]
-        return [p for p in products if not (p.operator.hidden or p.own.hidden)]
+        return [p for p in products if not p.operator.hidden]
 
 
 def _product(found: Any, overrides: Mapping[str, Override]) -> Product:
     definition = found.definition
-    operator, own = overrides.get(found.name, NOTHING), from_product(definition)
+    operator = overrides.get(found.name, NOTHING)
     return Product(
         name=found.name,
         definition=definition,
-        bands=read_bands(definition, own.common_names | operator.common_names),
+        bands=read_bands(definition, operator.common_names),
         operator=operator,
-        own=own,
         search_fields=found.metadata_type.definition["dataset"].get("search_fields") or {},
     )

@@ -70,15 +70,3 @@ def _read(path: Path, _changed: int) -> dict[str, Override]:
         return _FILE.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except (yaml.YAMLError, ValidationError) as error:
         raise OverridesError(f"the collection overrides {path} are invalid: {error}") from error
-
-
-def from_product(definition: dict[str, Any]) -> Override:
-    """What the product definition itself says to this service, in its metadata under ``odc_openeo``.
-
-    Unknown or malformed entries are ignored: the definition belongs to somebody else.
-    """
-    own = definition.get("metadata", {}).get("odc_openeo")
-    try:
-        return Override.model_validate(own) if isinstance(own, dict) else NOTHING
-    except ValidationError:
-        return NOTHING

@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
+import shapely
 from datacube.model import Range
 from odc.geo import CRS
-from odc.geo.geom import Geometry
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry, lonlat_bounds
+from shapely.affinity import translate
 
-from odc_openeo.catalog.scenes import Scene, nominal_time, scene
+from odc_openeo.catalog.scenes import DEFAULT_GRID, Scene, nominal_time, scene
 from odc_openeo.catalog.stac import STAC_NAMES, Product
 from odc_openeo.db import reachable
 from odc_openeo.errors import ProcessGraphComplexity, PropertiesUnsupported
@@ -117,16 +120,31 @@ def _area_test(area: Geometry | None) -> Callable[[Scene], bool]:
     """Whether a scene and the area share more than an edge."""
     if area is None:
         return lambda _: True
+    degrees = area if area.crs.geographic else area.to_crs(WGS84, resolution="auto", check_and_fix=True)
 
     @cache
-    def projected(crs: CRS) -> Geometry:
-        return area.to_crs(crs, resolution="auto", check_and_fix=True)
+    def near(grid: GeoBox) -> Geometry:
+        return area if area.crs == grid.crs else _near(degrees, grid)
 
     def inside(candidate: Scene) -> bool:
-        wanted = projected(candidate.crs)
-        return bool(wanted.intersects(candidate.footprint) and not wanted.touches(candidate.footprint))
+        wanted = near(candidate.grids[DEFAULT_GRID]).geom
+        footprint = candidate.footprint.geom
+        return bool(wanted.intersects(footprint) and not wanted.touches(footprint))
 
     return inside
+
+
+def _near(area: Geometry, grid: GeoBox) -> Geometry:
+    """What of an area in degrees is around a grid, in the grid's reference system.
+
+    The rest of the world may have no place in that system; longitudes may be written either side of 180.
+    """
+    west, south, east, north = lonlat_bounds(grid.extent, mode="safe", resolution=None).bbox
+    dx, dy = (east - west) * 0.5, (north - south) * 0.5
+    around = shapely.box(west - dx, south - dy, east + dx, north + dy)
+    parts = [translate(area.geom, shift).intersection(around) for shift in (-360, 0, 360)]
+    found = Geometry(shapely.union_all(parts), area.crs)
+    return found if found.is_empty else found.to_crs(grid.crs, resolution="auto", check_and_fix=True)
 
 
 # --- Properties ----------------------------------------------------------------------------------

@@ -34,30 +34,27 @@ given."""
 
 @dataclass(frozen=True)
 class Product:
-    """A product as this service sees it: definition, bands, what the operator and the product say about
-    it."""
+    """A product as this service sees it: its definition, its bands, what the operator says about it."""
 
     name: str
     definition: Mapping[str, Any]
     bands: tuple[Band, ...]
     operator: Override
-    own: Override
     search_fields: Mapping[str, Any]
 
     @property
     def title(self) -> str:
         """The title, else the name."""
-        return self.operator.title or self.own.title or self.name
+        return self.operator.title or self.name
 
     @property
     def groupby(self) -> str:
         """Which scenes are one time step: those of the same ``time``, or of the same ``solar_day``."""
-        return self.operator.groupby or self.own.groupby or "time"
+        return self.operator.groupby or "time"
 
     def say(self, name: str) -> Any:
-        """What is said about ``name``: by the operator, in the product's own section, or in the
-        definition."""
-        return getattr(self.operator, name) or getattr(self.own, name) or self.definition.get(name)
+        """What the operator says about ``name``, else the definition."""
+        return getattr(self.operator, name) or self.definition.get(name)
 
 
 def collection(product: Product, summary: Summary, base_url: str) -> dict[str, Any]:
@@ -94,7 +91,6 @@ def _links(product: Product, base_url: str) -> list[dict[str, Any]]:
             "title": "Metadata properties that can be filtered by",
         },
         *product.operator.links,
-        *product.own.links,
     ]
 
 

@@ -251,9 +251,7 @@ class _Update:
         columns += [literal_column(sql).label(name) for name, sql in NATIVE.items()]
         columns += [literal_column(f"array_agg(DISTINCT {sql})").label(name) for name, sql in VALUES.items()]
         found = self.connection.execute(
-            select(*columns)
-            .select_from(DATASET)
-            .where(text(f"dataset_type_ref = :product AND {condition}")),
+            select(*columns).select_from(DATASET).where(text(f"dataset_type_ref = :product AND {condition}")),
             {"product": product.id, "since": self.since},
         )
         row = found.mappings().one()

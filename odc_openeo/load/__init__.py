@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -22,10 +23,10 @@ from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.errors import NoDataAvailable, OpenEOError, ProcessGraphComplexity, StorageFailure
-from odc_openeo.load.grid import NativeGrid, native_grid
+from odc_openeo.load.grid import NativeGrid, crop, native_grid
 from odc_openeo.load.reader import Driver, item
 
-__all__ = ["Limits", "NativeGrid", "explain", "load", "native_grid"]
+__all__ = ["Limits", "NativeGrid", "Only", "explain", "load", "native_grid"]
 
 CHUNK = 2048
 """Longest side of a chunk in pixels: opening a file costs as much as decoding half a million pixels."""
@@ -39,6 +40,31 @@ class Limits:
     chunks: int = 500_000
 
 
+@dataclass(frozen=True)
+class Only:
+    """The part of a cube that is needed: ``area`` with ``margin`` pixels around, ``start`` ≤ time <
+    ``end``, bands by any of their names. What is needed of the cube and is not in it does not narrow it.
+    """
+
+    area: Geometry | None = None
+    margin: int = 0
+    names: frozenset[str] | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def scenes(self, scenes: Sequence[Scene]) -> Sequence[Scene]:
+        """Those of the scenes that are needed."""
+        return [s for s in scenes if self._in_time(s.time)] or scenes
+
+    def _in_time(self, time: datetime) -> bool:
+        return (self.start is None or self.start <= time) and (self.end is None or time < self.end)
+
+    def bands(self, bands: Sequence[Band]) -> Sequence[Band]:
+        """Those of the bands that are needed."""
+        names = self.names
+        return bands if names is None else [b for b in bands if b.names & names] or bands
+
+
 def load(
     scenes: Sequence[Scene],
     bands: Sequence[Band],
@@ -47,6 +73,7 @@ def load(
     centres: bool = True,
     groupby: str = "time",
     limits: Limits | None = None,
+    only: Only | None = None,
 ) -> xr.DataArray:
     """A lazy cube (t, bands, y, x) of raw pixel values on the native grid of the scenes, limited to ``area``.
 
@@ -54,7 +81,8 @@ def load(
     overlap, the first by time and id that has data there counts. Times are UTC, ascending. Integers keep the
     type that holds all bands, no-data is declared as `cube` says; with floats among them all bands are floats
     with NaN. Integers without a no-data value become floats when a scene does not cover the whole grid. Scale
-    and offset are not applied. ``attrs["source"]`` tells the grid. For ``centres`` see `native_grid`.
+    and offset are not applied. ``attrs["source"]`` tells the grid. For ``centres`` see `native_grid`. With
+    ``only`` the result is a part of what it would be without.
 
     Raises:
         NoDataAvailable: no scene has the bands, or no pixel is in the area.
@@ -65,21 +93,24 @@ def load(
     if not useful:
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
     grid = native_grid(useful, names, area, centres=centres)
-    types = _types(bands, _covered(useful, names, grid.geobox))
+    layout = _layout(bands, _covered(useful, names, grid.geobox))
+    if only is not None:
+        bands = only.bands(bands)
+        useful = list(only.scenes(useful)) if groupby == "time" else useful
+        grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
     steps = len({s.time if groupby == "time" else s.time.date() for s in useful})
-    _refuse(grid.geobox, steps, types, limits or Limits())
+    _refuse(grid.geobox, steps, len(bands), layout.dtype.itemsize, limits or Limits())
     _configure_gdal()
     loaded = stac_load(
         [item(s, bands) for s in useful],
-        bands=names,
+        bands=[band.name for band in bands],
         geobox=grid.geobox,
         chunks=_chunks(grid.geobox),
         groupby=groupby,
         resampling="nearest",
-        dtype=types,
-        driver=Driver(bands),
+        driver=Driver(bands, layout.types),
     )
-    return _cube(loaded, bands, grid)
+    return _cube(loaded, bands, grid, layout)
 
 
 @cache
@@ -102,15 +133,14 @@ def _side(pixels: int) -> int:
     return math.ceil(pixels / math.ceil(pixels / CHUNK))
 
 
-def _refuse(geobox: GeoBox, steps: int, types: dict[str, str], limits: Limits) -> None:
+def _refuse(geobox: GeoBox, steps: int, bands: int, itemsize: int, limits: Limits) -> None:
     height, width = geobox.shape.yx
-    pixels = height * width
-    size = pixels * steps * len(types) * np.result_type(*types.values()).itemsize
-    chunks = math.ceil(height / CHUNK) * math.ceil(width / CHUNK) * steps * len(types)
+    size = height * width * steps * bands * itemsize
+    chunks = math.ceil(height / CHUNK) * math.ceil(width / CHUNK) * steps * bands
     if size <= limits.bytes and chunks <= limits.chunks:
         return
     raise ProcessGraphComplexity(
-        reason=f"load_collection would load {width} x {height} pixels, {len(types)} bands and {steps} dates: "
+        reason=f"load_collection would load {width} x {height} pixels, {bands} bands and {steps} dates: "
         f"{size / 1e9:,.1f} GB in {chunks:,} pieces; {limits.bytes / 1e9:,.1f} GB and {limits.chunks:,} are "
         "possible. Choose a smaller spatial_extent, a shorter temporal_extent or fewer bands."
     )
@@ -119,13 +149,33 @@ def _refuse(geobox: GeoBox, steps: int, types: dict[str, str], limits: Limits) -
 # --- Pixel types ---------------------------------------------------------------------------------
 
 
-def _types(bands: Sequence[Band], covered: bool) -> dict[str, str]:
-    """The type to load each band with."""
+@dataclass(frozen=True)
+class Layout:
+    """How pixels are stored: the type to read each band with, and that of the cube.
+
+    ``one_nodata`` tells whether integers have one no-data value in all bands, the others whether any band has
+    a common name or a wavelength.
+    """
+
+    types: Mapping[str, str]
+    dtype: np.dtype[Any]
+    one_nodata: bool
+    common_names: bool
+    wavelengths: bool
+
+
+def _layout(bands: Sequence[Band], covered: bool) -> Layout:
     types = {band.name: _type(band, covered) for band in bands}
     common = np.result_type(*types.values())
+    known = (any(b.common_name for b in bands), any(b.wavelength for b in bands))
     if common.kind in "iu":
-        return dict.fromkeys(types, str(common))
-    return types
+        one = len({_integer_nodata(b) for b in bands}) == 1
+        return Layout(dict.fromkeys(types, str(common)), common, one, *known)
+    return Layout(types, np.result_type(*[_decoded(type_) for type_ in types.values()]), True, *known)
+
+
+def _decoded(type_: str) -> np.dtype[Any]:
+    return cube.decode(xr.DataArray(np.zeros((), type_), attrs={cube.NODATA: 0})).dtype
 
 
 def _type(band: Band, covered: bool) -> str:
@@ -137,6 +187,10 @@ def _type(band: Band, covered: bool) -> str:
 
 def _finite(nodata: float | None) -> bool:
     return nodata is not None and math.isfinite(nodata)
+
+
+def _integer_nodata(band: Band) -> float | None:
+    return band.nodata if _finite(band.nodata) else None
 
 
 def _covered(scenes: Sequence[Scene], bands: Sequence[str], geobox: GeoBox) -> bool:
@@ -161,43 +215,42 @@ def _holds(outer: GeoBox, inner: GeoBox) -> bool:
 # --- Cube ----------------------------------------------------------------------------------------
 
 
-def _cube(loaded: xr.Dataset, bands: Sequence[Band], grid: NativeGrid) -> xr.DataArray:
+def _cube(loaded: xr.Dataset, bands: Sequence[Band], grid: NativeGrid, layout: Layout) -> xr.DataArray:
     arrays = [_plain(loaded[band.name], band) for band in bands]
-    if len({a.dtype.kind in "iu" for a in arrays}) > 1 or np.result_type(*arrays).kind == "f":
+    if layout.dtype.kind == "f":
         arrays = [cube.decode(a) for a in arrays]
-    dtype = np.result_type(*arrays)
-    stacked = da.stack([a.data.astype(dtype, copy=False) for a in arrays], axis=1)
-    horizontal = xr_coords(grid.geobox, dims=(Y, X))
+    stacked = da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
     times = loaded["time"].values.astype("datetime64[ns]")
     data = xr.DataArray(
         stacked,
         dims=(T, BANDS, Y, X),
-        coords={T: (T, times), **_band_coordinates(bands), **horizontal},
+        coords={T: (T, times), **_band_coordinates(bands, layout), **xr_coords(grid.geobox, dims=(Y, X))},
         attrs={"source": grid.describe()},
     )
-    return _with_nodata(data, bands) if dtype.kind in "iu" else data
+    data.name = None
+    return _with_nodata(data, bands, layout) if layout.dtype.kind in "iu" else data
 
 
 def _plain(array: xr.DataArray, band: Band) -> xr.DataArray:
-    attrs = {cube.NODATA: band.nodata} if array.dtype.kind in "iu" and _finite(band.nodata) else {}
+    missing = _integer_nodata(band)
     bare = array.copy(deep=False)
-    bare.attrs = attrs
+    bare.attrs = {cube.NODATA: missing} if array.dtype.kind in "iu" and missing is not None else {}
     return bare
 
 
-def _band_coordinates(bands: Sequence[Band]) -> dict[str, Any]:
+def _band_coordinates(bands: Sequence[Band], layout: Layout) -> dict[str, Any]:
     coords: dict[str, Any] = {BANDS: (BANDS, np.array([b.name for b in bands]))}
-    if any(b.common_name for b in bands):
+    if layout.common_names:
         coords[cube.COMMON_NAME] = (BANDS, np.array([b.common_name or "" for b in bands]))
-    if any(b.wavelength for b in bands):
+    if layout.wavelengths:
         centres = [np.nan if b.wavelength is None else b.wavelength for b in bands]
         coords[cube.WAVELENGTH] = (BANDS, np.array(centres))
     return coords
 
 
-def _with_nodata(data: xr.DataArray, bands: Sequence[Band]) -> xr.DataArray:
-    values = [b.nodata if _finite(b.nodata) else None for b in bands]
-    if len(set(values)) == 1:
+def _with_nodata(data: xr.DataArray, bands: Sequence[Band], layout: Layout) -> xr.DataArray:
+    values = [_integer_nodata(b) for b in bands]
+    if layout.one_nodata:
         return cube.with_nodata(data, None if values[0] is None else data.dtype.type(values[0]).item())
     known = [np.nan if v is None else v for v in values]
     dtype = np.float64 if None in values else data.dtype

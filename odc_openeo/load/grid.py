@@ -77,6 +77,24 @@ def native_grid(
     return NativeGrid(geobox, others, _other_sizes(scenes, bands, reference))
 
 
+def crop(geobox: GeoBox, area: Geometry | None, margin: int) -> GeoBox:
+    """The part of a grid that the area's bounding box touches, and ``margin`` pixels around; all if none."""
+    if area is None:
+        return geobox
+    left, bottom, right, top = geobox.extent.to_crs(area.crs, resolution="auto").boundingbox.bbox
+    dx, dy = (right - left) * 0.1, (top - bottom) * 0.1
+    near = area & box(left - dx, bottom - dy, right + dx, top + dy, area.crs)
+    if near.is_empty:
+        return geobox
+    found = _projected(near, geobox.crs).boundingbox
+    first, last, top_row, bottom_row = _pixels(found, geobox, math.floor, math.ceil)
+    height, width = geobox.shape.yx
+    columns = slice(max(first - margin - 1, 0), min(last + margin + 1, width))
+    rows = slice(max(top_row - margin - 1, 0), min(bottom_row + margin + 1, height))
+    empty = columns.start >= columns.stop or rows.start >= rows.stop
+    return geobox if empty else geobox[rows, columns]
+
+
 def _grids(scenes: Iterable[Scene], bands: Sequence[str]) -> list[GeoBox]:
     return [grid for s in scenes for band in bands if (grid := s.grid(band)) is not None]
 

@@ -55,11 +55,14 @@ def _asset(scene: Scene, band: Band, grid: GeoBox) -> pystac.Asset:
 
 
 class Bands:
-    """What odc-stac asks about items: the product's bands, so that no item's metadata need be parsed."""
+    """What odc-stac asks about items: the product's bands, so that no item's metadata need be parsed.
 
-    def __init__(self, bands: Sequence[Band]) -> None:
+    ``types`` are the pixel types to load the bands with, by name.
+    """
+
+    def __init__(self, bands: Sequence[Band], types: Mapping[str, str]) -> None:
         self._bands = {
-            (band.name, 1): RasterBandMetadata(band.dtype, _fill_value(band), band.units or "1")
+            (band.name, 1): RasterBandMetadata(types[band.name], _fill_value(band), band.units or "1")
             for band in bands
         }
         self._nodata = {band.name: band.nodata for band in bands}
@@ -82,12 +85,12 @@ def _fill_value(band: Band) -> float | None:
 class Driver(RioDriver):
     """Reads with rasterio, as odc-stac does by default, and tells which dataset could not be read."""
 
-    def __init__(self, bands: Sequence[Band] | None) -> None:
-        super().__init__(md_parser=None if bands is None else Bands(bands))
+    def __init__(self, bands: Sequence[Band] = (), types: Mapping[str, str] | None = None) -> None:
+        super().__init__(md_parser=Bands(bands, types or {}))
 
     def __reduce__(self) -> Any:
         # The workers need not know the bands.
-        return Driver, (None,)
+        return Driver, ()
 
     def open(self, src: RasterSource, ctx: Any) -> Reader:
         """A reader of one band of one dataset."""

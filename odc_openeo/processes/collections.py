@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,8 +15,9 @@ from odc.geo import CRS
 from odc.geo.geom import Geometry, box
 
 from odc_openeo import geometry, load
-from odc_openeo.catalog import Catalog, Condition, Query, resolve
-from odc_openeo.errors import NoDataAvailable, ProcessParameterInvalid
+from odc_openeo.catalog import Catalog, Condition, Query, Scene, resolve
+from odc_openeo.demand import Demand
+from odc_openeo.errors import NoDataAvailable, OpenEOError, ProcessGraphComplexity, ProcessParameterInvalid
 from odc_openeo.process import Environment, Schema, process
 from odc_openeo.processes.filters import INSTANT, check_box
 from odc_openeo.processes.geometry_filters import filter_spatial
@@ -124,9 +126,8 @@ def load_collection(
         spatial_extent: Where to load. Of a bounding box the pixels are loaded whose centre is in the smallest
             upright box around it in the reference system of the data; of geometries the same, and what is
             outside of all of them becomes no-data. Null loads everything, which is refused if it is too much.
-        temporal_extent: When: start and end as dates or date-times, the end does not belong to it. One of
-        them
-            may be null, which means no limit; null for both is written as null.
+        temporal_extent: When, as start and end (dates or date-times); the end does not belong to it. One of
+            them may be null, which means no limit; null for both is written as null.
         bands: Which bands in which order, by name, common name or alias; all of them by default.
         properties: Conditions on metadata of the scenes; those are loaded for which all return `true`.
 
@@ -146,12 +147,16 @@ def load_collection(
     )
     conditions = {name: _condition(accepts, name) for name, accepts in (properties or {}).items()}
     query = Query(area, _datetime(start), _datetime(end), conditions)
-    scenes = catalog.search(id, query, env.settings.get("load_max_scenes", 10_000))
-    if not scenes:
-        raise NoDataAvailable(reason=_nothing_found(catalog, id, query))
+    scenes = _search(catalog, id, query, env)
     is_box = _is_box(spatial_extent)
     loaded = load.load(
-        scenes, wanted, area, centres=is_box, groupby=product.groupby, limits=_limits(env.settings)
+        scenes,
+        wanted,
+        area,
+        centres=is_box,
+        groupby=product.groupby,
+        limits=_limits(env.settings),
+        only=_only(env.demand, boxes=spatial_extent is None or is_box),
     )
     env.log.info("load_collection: %d datasets of %s on %s", len(scenes), id, loaded.attrs["source"])
     if spatial_extent is None or is_box:
@@ -164,6 +169,50 @@ def _limits(settings: Mapping[str, Any]) -> load.Limits:
     return load.Limits(
         settings.get("load_max_bytes", standard.bytes), settings.get("load_max_chunks", standard.chunks)
     )
+
+
+def _search(catalog: Catalog, id_: str, query: Query, env: Environment) -> list[Scene]:
+    """The scenes that match; if they are too many, those of the times that the rest of the graph needs."""
+    limit = env.settings.get("load_max_scenes", 10_000)
+    try:
+        scenes = catalog.search(id_, query, limit)
+    except ProcessGraphComplexity:
+        start, end = _needed_times(env.demand)
+        if start is None and end is None:
+            raise
+        starts = [t for t in (query.start, start) if t is not None]
+        ends = [t for t in (query.end, end) if t is not None]
+        narrow = replace(query, start=max(starts, default=None), end=min(ends, default=None))
+        scenes = catalog.search(id_, narrow, limit)
+    if not scenes:
+        raise NoDataAvailable(reason=_nothing_found(catalog, id_, query))
+    return scenes
+
+
+def _needed_times(demand: Demand) -> tuple[datetime | None, datetime | None]:
+    if demand.interval is None:
+        return None, None
+    try:
+        start, end = interval(demand.interval, NAME, "temporal_extent")
+    except OpenEOError:
+        # The filter that this comes from will say what is wrong with it.
+        return None, None
+    return _datetime(start), _datetime(end)
+
+
+def _only(demand: Demand, boxes: bool) -> load.Only:
+    """What the rest of the graph needs of the cube."""
+    start, end = _needed_times(demand)
+    names = None if demand.bands is None else frozenset(demand.bands)
+    only = load.Only(names=names, start=start, end=end)
+    if demand.boxes is None or not boxes:
+        return only
+    try:
+        areas = [_box(asdict(b)).to_crs("EPSG:4326", resolution="auto") for b in demand.boxes]
+    except OpenEOError:
+        return only
+    union = shapely.union_all([a.geom for a in areas])
+    return replace(only, area=Geometry(union, "EPSG:4326"), margin=demand.margin)
 
 
 def _datetime(time: np.datetime64 | None) -> datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+from odc.geo.geom import box
 
 import odc_openeo.processes  # noqa: F401  (registers the processes that the conditions use)
 from odc_openeo import cube, errors
-from odc_openeo.catalog import Catalog
+from odc_openeo.catalog import Catalog, Query
+from odc_openeo.config import Config
+from odc_openeo.demand import Box, Demand
 from odc_openeo.graph.evaluate import evaluate
 from odc_openeo.load import explain
+from odc_openeo.load import load as load_scenes
 from odc_openeo.process import Environment
 from odc_openeo.processes.collections import load_collection
-from tests.catalog.scenes import FINE, Grid, Index, bands_of, pixels, product, scene, write
+from tests.catalog.scenes import FINE, Grid, Index, pixels, product, scene, write
 
 BOX = {"west": 600100, "south": 5199600, "east": 600200, "north": 5199700, "crs": 32632}
 JUNE = ["2022-06-01", "2022-07-01"]
@@ -185,22 +190,19 @@ def test_floats_have_nan_whatever_the_files_have(catalog: Catalog, index: Index,
 
 
 def test_integers_without_nodata(catalog: Catalog, index: Index, tmp_path: Path):
-    index.add_product(
-        product("plain", measurements=[{"name": "v", "dtype": "uint8", "units": "1", "nodata": float("nan")}])
-    )
-    here = pixels(FINE, 1, "uint8", None)
-    there = Grid(600400, FINE.top, 10, FINE.shape)
-    index.add(
-        write(tmp_path / "p", {"v": (FINE, here)}, "plain", nodata=None),
-        write(tmp_path / "q", {"v": (there, here)}, "plain", "2022-06-02T10:00:00Z", nodata=None),
-    )
-    whole = load(catalog, None, None, id="plain")
+    for name, left in (("a", 600000), ("b", 600400)):
+        index.add(scene(tmp_path / name, 1, f"2022-06-0{1 if name == 'a' else 2}T10:00:00Z", left))
+    scenes = catalog.search("tiny_s2", Query())
+    bands = [replace(catalog.product("tiny_s2").bands[0], nodata=None)]
+    here = read(tmp_path / "a", "B04")
+    whole = load_scenes(scenes, bands)
     assert whole.dtype == np.float32
     assert np.isnan(whole[0, 0, :, 80:].values).all()
     np.testing.assert_array_equal(whole[0, 0, :, :80].values, here)
-    common = load(catalog, {**BOX, "west": 600400, "east": 600800}, None, id="plain")
-    assert common.dtype == np.uint8
-    assert not cube.has_nodata(common)
+    both = load_scenes(scenes, bands, box(600400, 5199400, 600800, 5200000, "EPSG:32632"))
+    assert both.dtype == np.uint16
+    assert not cube.has_nodata(both)
+    np.testing.assert_array_equal(both[0, 0].values, here[:, 40:])
 
 
 # --- Scenes --------------------------------------------------------------------------------------
@@ -223,13 +225,18 @@ def test_scenes_of_one_time_are_one_step(catalog: Catalog, index: Index, tmp_pat
     np.testing.assert_array_equal(data[0, 0].values, np.where(first != 0, first, second))
 
 
-def test_solar_day_where_the_product_asks_for_it(catalog: Catalog, index: Index, tmp_path: Path):
-    metadata = {"product": {"name": "daily"}, "odc_openeo": {"groupby": "solar_day"}}
-    index.add_product({**product("daily"), "metadata": metadata})
-    for name, time in (("a", "2022-06-01T10:00:00Z"), ("b", "2022-06-01T10:00:20Z")):
-        index.add(write(tmp_path / name, bands_of(1), "daily", time, nodata=None))
-    data = load(catalog, id="daily", bands=["B04"])
-    assert cube.labels(data, "t") == ["2022-06-01T10:00:00Z"]
+def test_solar_day_where_the_operator_asks_for_it(
+    index: Index, odc_config: Config, tmp_path: Path, two: Path
+):
+    index.add(scene(tmp_path / "c", 3, "2022-06-01T10:00:20Z"))
+    overrides = tmp_path / "overrides.yaml"
+    overrides.write_text("tiny_s2: {groupby: solar_day}")
+    catalog = Catalog(odc_config.model_copy(update={"collection_overrides": overrides}))
+    data = load(catalog, bands=["B04"])
+    assert cube.labels(data, "t") == ["2022-06-01T10:00:00Z", "2022-06-05T10:00:00Z"]
+    a, c = read(two / "a", "B04"), read(two / "c", "B04")
+    np.testing.assert_array_equal(data[0, 0].values, np.where(a != 0, a, c)[30:40, 10:20])
+    catalog.close()
 
 
 def test_zone_with_most_of_the_area(catalog: Catalog, index: Index, tmp_path: Path):
@@ -243,8 +250,8 @@ def test_zone_with_most_of_the_area(catalog: Catalog, index: Index, tmp_path: Pa
 
     to_degrees = Transformer.from_crs(32632, 4326, always_xy=True)
     left, bottom, right, top = to_degrees.transform_bounds(799500, 5199000, 800500, 5200000)
-    box = {"west": left, "south": bottom, "east": right, "north": top}
-    assert load(catalog, box, bands=["B04"]).odc.crs == "EPSG:32632"
+    degrees = {"west": left, "south": bottom, "east": right, "north": top}
+    assert load(catalog, degrees, bands=["B04"]).odc.crs == "EPSG:32632"
     whole = load(catalog, None, bands=["B04"])
     assert whole.odc.crs == "EPSG:32632"
     assert "EPSG:32633" in whole.attrs["source"]
@@ -295,11 +302,37 @@ def test_geojson_masks_what_is_outside(catalog: Catalog, two: Path):
     for geojson in (polygon, feature, {"type": "FeatureCollection", "features": [feature]}):
         data = load(catalog, geojson, bands=["B04"])
         assert data.dtype == np.uint16
-        box = data.odc.geobox.boundingbox
-        assert (box.left, box.top) == (600110, 5199690)
+        bounds = data.odc.geobox.boundingbox
+        assert (bounds.left, bounds.top) == (600110, 5199690)
         ours = data[0, 0].values
         np.testing.assert_array_equal(ours, masked[: ours.shape[0], : ours.shape[1]])
         assert inside.sum() == (ours != 0).sum()
+
+
+# --- Only what is needed -------------------------------------------------------------------------
+
+
+def test_what_the_graph_does_not_need_is_not_loaded(catalog: Catalog, two: Path):
+    whole = load(catalog, None, None)
+
+    def part(**demand: Any) -> xr.DataArray:
+        env = Environment(catalog, demand=Demand(**demand))
+        return load_collection("tiny_s2", None, None, env=env)
+
+    bands = part(bands=("infrared", "SCL"))
+    xr.testing.assert_identical(bands.compute(), whole.isel(bands=[1, 3]).compute())
+    coarse = part(bands=("SCL",))
+    xr.testing.assert_identical(coarse.compute(), whole.isel(bands=[3]).compute())
+    dates = part(interval=("2022-06-03", None))
+    xr.testing.assert_identical(dates.compute(), whole.isel(t=[1]).compute())
+    cropped = part(boxes=(Box(600100, 5199600, 600200, 5199700, 32632),), margin=2)
+    assert cropped.sizes["x"] < 20
+    assert set(whole.sel(x=slice(600080, 600220)).x.values) <= set(cropped.x.values)
+    np.testing.assert_array_equal(cropped.values, whole.sel(x=cropped.x, y=cropped.y).values)
+    for interval in (("1999-01-01", "2000-01-01"), ("x", None)):
+        assert part(interval=interval).sizes == whole.sizes
+    assert part(bands=("B99",)).sizes == whole.sizes
+    assert part(boxes=(Box(0, 0, 1, 1),)).sizes == whole.sizes
 
 
 # --- Bad input -----------------------------------------------------------------------------------
