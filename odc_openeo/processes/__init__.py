@@ -22,6 +22,7 @@ from odc_openeo.processes import reducers as reducers
 from odc_openeo.processes import resampling as resampling
 from odc_openeo.processes import sorting as sorting
 from odc_openeo.processes import temporal as temporal
+from odc_openeo.processes import terrain as terrain
 from odc_openeo.processes import texts as texts
 from odc_openeo.processes import vector as vector
 from odc_openeo.processes import zonal as zonal
