@@ -198,7 +198,7 @@ def nodata(data: xr.DataArray) -> Any:
     if not np.issubdtype(data.dtype, np.integer):
         return None
     if NODATA in data.coords:
-        return data.coords[NODATA]
+        return data.coords[NODATA].drop_vars(NODATA)
     value = data.attrs.get(NODATA)
     return None if value is None or np.isnan(value) else value
 

@@ -47,6 +47,7 @@ from odc_openeo.processes.schemas import (
 from odc_openeo.processes.sequences import (
     along_array,
     constant_field,
+    in_memory,
     is_labeled,
     labels,
     numbers,
@@ -173,7 +174,7 @@ def pick(data: xr.DataArray, position: int) -> xr.DataArray:
     taken = data.isel({ARRAY: position}, drop=True)
     missing = data.coords.get(cube.NODATA)
     if missing is not None and ARRAY in missing.dims:
-        taken = cube.with_nodata(taken, missing.values[position].item())
+        taken = cube.with_nodata(taken, in_memory(missing).values[position].item())
     return taken
 
 

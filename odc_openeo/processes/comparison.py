@@ -385,9 +385,7 @@ def _decoded(value: Any) -> Any:
 def _without_attributes(value: Any) -> Any:
     if not isinstance(value, xr.DataArray):
         return value
-    bare = value.drop_vars(cube.NODATA, errors="ignore")
-    bare.attrs = {}
-    return bare
+    return value.drop_vars(cube.NODATA, errors="ignore").drop_attrs(deep=False)
 
 
 def _with_nodata(function: Any, nothing: bool, *blocks: Any) -> Any:

@@ -225,7 +225,7 @@ def _mod(x: float, y: float) -> float:
 
 def _mod_blocks(x: Any, y: Any) -> Any:
     remainder = np.where(np.isinf(y) & np.isfinite(x), x, np.mod(x, y))
-    whole = np.where((y == 0) & (x != 0), np.copysign(np.inf, x), remainder)
+    whole = np.where((y == 0) & (np.abs(x) > 0), np.copysign(np.inf, x), remainder)
     return whole.astype(np.result_type(x, y), copy=False)
 
 

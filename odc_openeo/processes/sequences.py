@@ -221,6 +221,7 @@ def by_nodata(function: Callable[[xr.DataArray, Any], xr.DataArray], data: xr.Da
     missing = cube.nodata(data)
     if not isinstance(missing, xr.DataArray):
         return function(data, missing)
+    missing = in_memory(missing)
     values = np.unique(missing.values)
     if values.size == 1:
         return function(cube.with_nodata(data, values[0].item()), values[0].item())
@@ -232,6 +233,11 @@ def by_nodata(function: Callable[[xr.DataArray, Any], xr.DataArray], data: xr.Da
     ]
     joined = xr.concat(parts, dim=bands, coords="minimal", compat="override", combine_attrs="drop_conflicts")
     return joined.assign_coords({NODATA: missing})
+
+
+def in_memory(coordinate: xr.DataArray) -> xr.DataArray:
+    """A coordinate as numpy: chunking a cube chunks its coordinates as well, needlessly."""
+    return coordinate.compute(scheduler="synchronous")
 
 
 def _one_band(
