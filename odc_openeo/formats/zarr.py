@@ -51,8 +51,8 @@ def write(data: xr.DataArray | xr.Dataset, target: Target, options: Options) -> 
 
 def _encoding(variable: xr.DataArray) -> dict[str, Any]:
     if not variable.dims or not variable.size or variable.dtype.kind not in "biuf":
-        return {}
-    return {"chunks": chunk_sizes(variable)}
+        return dict(variable.encoding)
+    return {**variable.encoding, "chunks": chunk_sizes(variable)}
 
 
 ZARR: Final = Format(

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import netCDF4
+import numpy as np
+import pytest
+import rasterio
+import rioxarray  # noqa: F401
+import xarray as xr
+import xvec  # noqa: F401
+
+from odc_openeo.errors import FormatUnsuitable
+from odc_openeo.formats import Target, blocks, find_format, netcdf, zarr
+from tests.formats.cubes import ORIGIN, raster, vector
+
+
+def save(data, folder, name="netCDF", **options):
+    found = find_format(name)
+    found.check(data)
+    return found.write(data, Target(folder), found.complete(options))[0]
+
+
+def read(asset) -> xr.Dataset:
+    if asset.path.suffix == ".zarr":
+        return xr.open_zarr(asset.path, consolidated=True, decode_coords="all").load()
+    return xr.load_dataset(asset.path, decode_coords="all")
+
+
+@pytest.fixture(params=["netCDF", "Zarr"])
+def name(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def small_batches(monkeypatch) -> None:
+    for module in (netcdf, zarr):
+        monkeypatch.setattr(module, "stream", lambda *args: blocks.stream(*args, limit=2000))
+
+
+@pytest.mark.parametrize("chunks", [None, {"y": 16, "x": 7, "bands": 1, "t": 1}])
+def test_a_variable_for_each_band(tmp_path, name, chunks, small_batches):
+    cube = raster()
+    cube[0, 1, 3, 4] = np.nan
+    asset = save(cube.chunk(chunks) if chunks else cube, tmp_path, name)
+    found = read(asset)
+    assert list(found.data_vars) == ["B01", "B02", "B03"]
+    assert found["B02"].dims == ("t", "y", "x")
+    back = found.to_dataarray("bands").transpose("t", "bands", "y", "x")
+    np.testing.assert_array_equal(back.values, cube.values)
+    for dimension in ("t", "x", "y"):
+        np.testing.assert_array_equal(found[dimension], cube[dimension])
+    assert found.rio.crs.to_epsg() == 32632
+    assert found.odc.geobox == cube.odc.geobox
+    assert found.attrs["Conventions"].startswith("CF-1.")
+    assert (asset.start_datetime, asset.end_datetime) == ("2022-06-01T10:00:00Z", "2022-06-06T10:00:00Z")
+    assert [b["name"] for b in asset.bands] == ["B01", "B02", "B03"]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_one_variable_with_all_dimensions(tmp_path, name, lazy):
+    cube = raster("uint16", bands=1)
+    cube.attrs["nodata"] = 0
+    found = read(save(cube.chunk({"y": 9}) if lazy else cube, tmp_path, name, layout="cube"))
+    assert list(found.data_vars) == ["data"]
+    assert found["data"].dims == ("t", "bands", "y", "x")
+    assert found["bands"].values.tolist() == ["B01"]
+    np.testing.assert_array_equal(found["data"].fillna(0).values, cube.values)
+
+
+def test_a_single_band_and_date_lose_no_dimension(tmp_path, name):
+    found = read(save(raster(dates=1, bands=1), tmp_path, name))
+    assert found["B01"].dims == ("t", "y", "x")
+    assert found.sizes["t"] == 1
+
+
+def test_each_band_has_its_own_nodata(tmp_path, name):
+    cube = raster("uint16", bands=2).assign_coords(nodata=("bands", [0, 65535])).chunk({"x": 10})
+    path = save(cube, tmp_path, name).path
+    opened = {"engine": "zarr"} if name == "Zarr" else {}
+    raw = xr.open_dataset(path, mask_and_scale=False, **opened).load()
+    assert raw["B01"].dtype == "uint16"
+    assert [raw[b].attrs["_FillValue"] for b in ("B01", "B02")] == [0, 65535]
+    np.testing.assert_array_equal(raw["B02"], cube[:, 1].values)
+    with pytest.raises(FormatUnsuitable, match="layout 'variables'"):
+        save(cube, tmp_path, name, layout="cube")
+
+
+def test_types(tmp_path, name):
+    for dtype in ("int8", "uint8", "int64", "float64", "bool"):
+        cube = raster(dtype, dates=None, bands=1)
+        folder = tmp_path / dtype
+        folder.mkdir()
+        found = read(save(cube, folder, name))
+        assert found["B01"].dtype == dtype
+        np.testing.assert_array_equal(found["B01"], cube[0])
+
+
+def test_gdal_reads_place_and_names(tmp_path):
+    cube = raster(dates=1, bands=2)
+    path = save(cube, tmp_path).path
+    with rasterio.open(f"netcdf:{path}:B02") as file:
+        assert file.crs.to_epsg() == 32632
+        assert file.transform.to_gdal() == (ORIGIN[0], 10, 0, ORIGIN[1], 0, -10)
+        np.testing.assert_array_equal(file.read(1), cube.values[0, 1])
+
+
+def test_compression_and_chunks(tmp_path):
+    cube = raster(dates=2, bands=1, shape=(1500, 20)).chunk({"y": 1500})
+    with netCDF4.Dataset(save(cube, tmp_path, level=4).path) as file:
+        assert file["B01"].filters()["zlib"] is True
+        assert file["B01"].filters()["complevel"] == 4
+        assert file["B01"].chunking() == [1, 750, 20]
+    with netCDF4.Dataset(save(cube, tmp_path, compression="NONE").path) as file:
+        assert file["B01"].filters()["zlib"] is False
+        np.testing.assert_array_equal(file["B01"][:], cube.values[:, 0])
+
+
+def test_names_that_are_no_variable_names(tmp_path, name):
+    cube = raster(dates=None, bands=4)
+    cube["bands"] = ["x", "a/b", "a b", "spatial_ref"]
+    found = read(save(cube, tmp_path, name))
+    names = ["x_1", "a_b", "a_b_1", "spatial_ref_1"]
+    assert set(found.data_vars) == set(names)
+    assert [found[n].attrs["long_name"] for n in names] == cube["bands"].values.tolist()
+    np.testing.assert_array_equal(found["a_b_1"], cube[2])
+
+
+def test_text_labels_reduced_cubes_and_other_crs(tmp_path, name):
+    cube = raster(crs="EPSG:3035").assign_coords(t=["2022-06", "2022-07"])
+    found = read(save(cube, tmp_path, name))
+    assert found["t"].values.tolist() == ["2022-06", "2022-07"]
+    assert found.odc.crs.to_epsg() == 3035
+    folder = tmp_path / "reduced"
+    folder.mkdir()
+    series = cube.mean(("x", "y"))
+    found = read(save(series.chunk(), folder, name))
+    np.testing.assert_array_equal(found["B03"], series[:, 2])
+
+
+def test_fractions_of_seconds(tmp_path, name):
+    cube = raster(dates=2)
+    cube["t"] = np.array(["2022-06-01T10:00:00.123456", "2022-06-02"], "M8[ns]")
+    np.testing.assert_array_equal(read(save(cube, tmp_path, name))["t"], cube["t"])
+
+
+def test_vector_cubes(tmp_path, name):
+    cube = vector()
+    found = read(save(cube, tmp_path, name)).xvec.decode_cf()
+    np.testing.assert_array_equal(found["B02"].transpose("geometry", "t"), cube[..., 1])
+    assert [g.bounds for g in found["geometry"].values] == [g.bounds for g in cube["geometry"].values]
+    assert found["field"].values.tolist() == ["a", "b", "c"]
+
+
+def test_what_does_not_fit_is_refused(tmp_path, name):
+    for data, reason in [([1, 2], "no data cube"), (raster().astype(str), "real numbers")]:
+        with pytest.raises(FormatUnsuitable, match=reason):
+            save(data, tmp_path, name)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import zipfile
+
+import dask
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from jsonschema import Draft7Validator
+
+from odc_openeo import graph
+from odc_openeo.errors import DataCubeEmpty, FileTypeInvalid, FormatUnsuitable, ProcessParameterInvalid
+from odc_openeo.formats import (
+    FORMATS,
+    Output,
+    default_format,
+    file_formats,
+    find_format,
+    single_file,
+    write_outputs,
+)
+from odc_openeo.process import PROCESSES, Environment
+from odc_openeo.processes import export  # noqa: F401
+from tests.formats.cubes import lazy, raster, vector
+
+
+def test_formats_are_found_in_any_casing_but_not_by_alias():
+    assert find_format("gTIFF") is FORMATS["GTiff"]
+    assert find_format("NETCDF") is FORMATS["netCDF"]
+    with pytest.raises(FileTypeInvalid, match="'geotiff'.*GTiff, netCDF"):
+        find_format("geotiff")
+
+
+def test_what_is_published():
+    published = file_formats()
+    assert set(published) == {"input", "output"}
+    for name, entry in published["output"].items():
+        assert entry["title"]
+        assert len(entry["description"]) > 50
+        assert set(entry["gis_data_types"]) <= {"raster", "vector", "table", "pointcloud", "other"}
+        for option, schema in entry["parameters"].items():
+            Draft7Validator.check_schema(schema)
+            assert schema["description"], (name, option)
+            if "default" in schema:
+                Draft7Validator(schema).validate(schema["default"])
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"tiled": True}, "no option 'tiled'. It has: compress, level"),
+        ({"compress": "jpeg"}, "option 'compress'.*Allowed: DEFLATE, ZSTD, LZW, NONE"),
+        ({"blocksize": 100}, "Allowed: 128, 256"),
+        ({"level": 12}, "maximum of 9"),
+        ({"level": True}, "not of type 'integer'"),
+    ],
+)
+def test_bad_options_are_refused(options, reason):
+    with pytest.raises(ProcessParameterInvalid, match=reason):
+        Output.of(raster(), "GTiff", options)
+
+
+def test_save_result_checks_at_once_without_computing():
+    cube = raster().chunk({"y": 10})
+    env = Environment()
+    call = PROCESSES["save_result"].call
+    assert lazy(lambda: call({"data": cube, "format": "gtiff", "options": {"COMPRESS": "lzw"}}, env)) is True
+    (output,) = env.outputs
+    assert (output.format.name, output.options["compress"]) == ("GTiff", "LZW")
+    assert output.options["blocksize"] == 512
+    with pytest.raises(FormatUnsuitable):
+        lazy(lambda: call({"data": cube.mean("x"), "format": "PNG"}, env))
+    with pytest.raises(DataCubeEmpty):
+        lazy(lambda: call({"data": cube[:, :0], "format": "GTiff"}, env))
+    call({"data": cube[:, :0], "format": "JSON"}, env)
+
+
+def test_save_result_in_a_graph():
+    env = Environment()
+    node = {"process_id": "save_result", "arguments": {"data": {"from_parameter": "cube"}, "format": "CSV"}}
+    process = {"process_graph": {"save": {**node, "result": True}}, "parameters": [{"name": "cube"}]}
+    assert graph.evaluate(process, env, {"cube": vector()}) is True
+    assert env.outputs[0].format.name == "CSV"
+
+
+@pytest.mark.parametrize(
+    ("value", "format_", "file"),
+    [
+        (3.5, "JSON", "result.json"),
+        ([1, 2], "JSON", "result.json"),
+        (raster(dates=None), "GTiff", "result.tif"),
+        (raster(dates=None).mean(("x", "y")), "JSON", "result.json"),
+        (vector(), "JSON", "result.json"),
+        (vector(dates=None), "GeoJSON", "result.geojson"),
+    ],
+)
+def test_formats_of_results_that_nobody_named_one_for(tmp_path, value, format_, file):
+    assert default_format(value) == format_
+    (asset,) = write_outputs(value, [], tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [file]
+    assert single_file([asset], tmp_path) == (asset.path, FORMATS[format_].media_type)
+
+
+def test_several_outputs_are_computed_once_and_packed(tmp_path):
+    reads = []
+
+    def read(block):
+        reads.append(block.shape)
+        return block
+
+    cube = raster().chunk({"t": 1})
+    cube.data = cube.data.map_blocks(read, dtype="float32", meta=np.empty((0,) * 4, "float32"))
+    calls = []
+
+    def compute(*collections):
+        calls.append(len(collections))
+        return dask.compute(*collections)
+
+    outputs = [Output.of(cube, "GTiff"), Output.of(cube.isel(t=0), "PNG"), Output.of(cube, "Zarr")]
+    assets = write_outputs(True, outputs, tmp_path, compute)
+    assert calls == [3]
+    assert len(reads) == 2
+    names = ["result_1_2022-06-01.tif", "result_1_2022-06-06.tif", "result_2.png", "result_3.zarr"]
+    assert [a.path.name for a in assets] == names
+    path, media_type = single_file(assets, tmp_path)
+    assert (path.name, media_type) == ("result.zip", "application/zip")
+    first = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert set(names[:3]) < set(archive.namelist())
+        archive.extractall(tmp_path / "out")
+    back = xr.open_zarr(tmp_path / "out" / "result_3.zarr")
+    np.testing.assert_array_equal(back["B02"], cube[:, 1].values)
+    with rasterio.open(tmp_path / "out" / names[1]) as file:
+        np.testing.assert_array_equal(file.read(), cube[1].values)
+    assert single_file(assets, tmp_path)[0].read_bytes() == first
+
+
+def test_all_files_or_none(tmp_path):
+    def broken(block):
+        raise ValueError("bad tile")
+
+    cube = raster(dates=None).chunk({"y": 10})
+    bad = cube.copy(data=cube.data.map_blocks(broken, dtype="float32", meta=np.empty((0,) * 3, "float32")))
+    good = Output.of(cube.compute(), "GTiff")
+    for name in FORMATS:
+        if name == "GeoJSON":
+            continue
+        with pytest.raises(ValueError, match="bad tile"):
+            write_outputs(None, [good, Output.of(bad, name)], tmp_path)
+        assert list(tmp_path.iterdir()) == []
