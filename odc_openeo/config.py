@@ -110,6 +110,26 @@ class Config(BaseSettings):
     )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
+    # --- Batch jobs ---
+    job_workers: int = Field(
+        2, ge=0, le=256, description="Batch job workers of `odc-openeo up`: jobs that run at the same time."
+    )
+    jobs_per_user: int = Field(
+        4, ge=1, description="Most batch jobs of one user that run at the same time; the others wait."
+    )
+    job_tries: int = Field(
+        3, ge=1, le=100, description="Times a batch job is begun when workers or the cluster get lost."
+    )
+    job_lost_after_s: float = Field(
+        30, ge=1, description="Seconds without a sign of life after which a job's worker is given up."
+    )
+    result_lifetime_days: float = Field(
+        90, gt=0, description="Days until the results of a finished batch job are deleted."
+    )
+    link_lifetime_hours: float = Field(
+        24, gt=0, le=24 * 365, description="Hours that signed links to results are good for, at least."
+    )
+
     # --- Accounts ---
     secret_key: SecretStr | None = Field(
         None,

@@ -10,7 +10,22 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, DateTime, Engine, ForeignKey, MetaData, Text, create_engine, make_url, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Engine,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    SmallInteger,
+    Text,
+    create_engine,
+    func,
+    make_url,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError, TimeoutError
@@ -90,6 +105,88 @@ class CollectionSummary(Base):
     last_change: Mapped[str | None]
     details: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     updated: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class Job(Base):
+    """A batch job: what to run, where it stands, who runs it.
+
+    ``attempt`` names the run in progress; every change a worker makes is conditional on it. ``heartbeat`` is
+    the last sign of life of that run, ``tries`` counts runs since it was queued, ``not_before`` is when the
+    next one may begin. ``process`` and ``extras`` (properties unknown to the API) are JSON kept as text,
+    exactly as sent.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('created', 'queued', 'running', 'canceled', 'finished', 'error')", name="status"
+        ),
+        # All that a listing shows is in the index: it is answered without reading jobs.
+        Index(
+            "ix_jobs_listing",
+            "user_id",
+            "created",
+            "id",
+            postgresql_include=["status", "title", "progress", "updated"],
+        ),
+        Index("ix_jobs_queued", "user_id", "queued", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_running", "user_id", postgresql_where=text("status = 'running'")),
+        Index("ix_jobs_user_id_started", "user_id", "started"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    status: Mapped[str] = mapped_column(default="created")
+    title: Mapped[str | None]
+    description: Mapped[str | None]
+    process: Mapped[str]
+    plan: Mapped[str | None]
+    budget: Mapped[float | None]
+    log_level: Mapped[str] = mapped_column(default="info")
+    extras: Mapped[str] = mapped_column(default="{}")
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued: Mapped[datetime | None]
+    started: Mapped[datetime | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    usage: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    tries: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None]
+    attempt: Mapped[UUID | None]
+    worker: Mapped[str | None]
+    heartbeat: Mapped[datetime | None]
+
+
+class JobLog(Base):
+    """A message to the owner of a job. ``entry`` is JSON as text: what the API shows beside the columns."""
+
+    __tablename__ = "job_logs"
+    __table_args__ = (Index("ix_job_logs_job_id_id", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"))
+    level: Mapped[int] = mapped_column(SmallInteger)
+    time: Mapped[datetime]
+    message: Mapped[str]
+    entry: Mapped[str]
+
+
+class JobResult(Base):
+    """What a job has given: the files of one attempt. While it is not ``complete``, those written so far.
+
+    ``assets`` and ``details`` are JSON as text; ``expires`` is when the files are deleted.
+    """
+
+    __tablename__ = "job_results"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[UUID] = mapped_column(unique=True)
+    complete: Mapped[bool]
+    assets: Mapped[str]
+    details: Mapped[str]
+    nbytes: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires: Mapped[datetime | None] = mapped_column(index=True)
 
 
 def normalise_url(url: str) -> URL:

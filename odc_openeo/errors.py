@@ -172,6 +172,43 @@ class StorageFailure(OpenEOError):
     template = "The server could not store or read files. Please try again later."
 
 
+# --- Batch jobs ----------------------------------------------------------------------------------
+
+
+class JobNotFound(OpenEOError):
+    status = 404
+    template = "There is no batch job '{identifier}'. See GET /jobs for yours."
+
+
+class JobLocked(OpenEOError):
+    template = "The batch job is queued or running. Cancel it first, or wait until it has ended."
+
+
+class JobNotStarted(OpenEOError):
+    template = "The batch job was not started. Start it with POST /jobs/{identifier}/results."
+
+
+class JobNotFinished(OpenEOError):
+    template = "The batch job is {state}; its results come when it has finished. Please try again later."
+
+
+class ResultLinkExpired(OpenEOError):
+    status = 410
+    template = "The link has expired, or the results were replaced or deleted. Request the results again."
+
+
+class PropertyNotEditable(OpenEOError):
+    template = "The property '{property}' can't be changed."
+
+
+class BudgetInvalid(OpenEOError):
+    template = "The budget must be a number greater than 0, or null for no limit."
+
+
+class BillingPlanInvalid(OpenEOError):
+    template = "There are no billing plans here. Leave out 'plan', or set it to null."
+
+
 # --- Exceptions of processes ---------------------------------------------------------------------
 
 
