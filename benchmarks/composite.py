@@ -47,7 +47,8 @@ def by_hand(documents: list[Path], target: Path) -> None:
     red, nir = (cube[name].where(cube[name] != 0).astype("float32") for name in ("B04", "B08"))
     clear = ~cube["SCL"].isin([3, 8, 9, 10])
     ndvi = ((nir - red) / (nir + red)).where(clear).median("time")
-    save_cog_with_dask(ndvi.odc.assign_crs(f"EPSG:{scenes.EPSG}"), str(target)).compute()
+    cog = ndvi.odc.assign_crs(f"EPSG:{scenes.EPSG}")
+    save_cog_with_dask(cog, str(target), predictor=False).compute()
 
 
 def with_openeo(connection: openeo.Connection, target: Path) -> None:

@@ -1,4 +1,5 @@
 """The openEO processes, one module per category of the specification. Importing it registers them all."""
+
 from odc_openeo.processes import apply as apply
 from odc_openeo.processes import arrays as arrays
 from odc_openeo.processes import climatology as climatology

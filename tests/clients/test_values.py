@@ -110,23 +110,14 @@ def test_masked_median_of_digital_numbers(connection: openeo.Connection, june: l
 
 
 def field_polygons() -> dict:
-    """Three polygons in longitude and latitude inside the box; one is a triangle."""
-    west, south, _, north = BOX
-    rings = [
-        [
-            (west + 95, north - 95),
-            (west + 305, north - 95),
-            (west + 305, north - 255),
-            (west + 95, north - 255),
-        ],
-        [(west + 400, south + 100), (west + 700, south + 120), (west + 520, south + 420)],
-        [
-            (west + 600, north - 60),
-            (west + 900, north - 60),
-            (west + 900, north - 400),
-            (west + 610, north - 380),
-        ],
+    """Three polygons in longitude and latitude inside the box, no pixel's centre being on an edge."""
+    west, south, _, _ = BOX
+    corners = [
+        [(92, 747), (307, 747), (307, 583), (92, 583)],
+        [(401, 102), (703, 123), (522, 421)],
+        [(602, 778), (902, 778), (902, 441), (611, 462)],
     ]
+    rings = [[(west + x, south + y) for x, y in ring] for ring in corners]
     polygons = [{"type": "Polygon", "coordinates": [[*ring, ring[0]]]} for ring in rings]
     features = [
         {

@@ -1,7 +1,8 @@
-"""Compare our process descriptions with the official ones: ``python -m tests.conformance.descriptions [DIR]``.
+"""Compare process descriptions with the official ones: ``python -m tests.conformance.descriptions [DIR]``.
 
 Prose (titles, descriptions, examples) is left out; parameters by position, names, optionality, defaults and
-JSON Schemas, return schemas, and the codes of exceptions must be equal. A parameter may be added if it has a default.
+JSON Schemas, return schemas, and the codes of exceptions must be equal. A parameter may be added if it has a
+default.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from odc.geo.xr import ODCExtensionDa  # noqa: F401  (registers the .odc accesso
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY, LabeledArray
 
+_TRAILING_COMMA = re.compile(r",(\s*[\]}])")
+
 
 def read(path: Path) -> Any:
-    """A JSON file that may hold NaN and infinities."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """A JSON file that may hold NaN and infinities, and commas after the last item."""
+    return json.loads(_TRAILING_COMMA.sub(r"\1", path.read_text(encoding="utf-8")))
 
 
 def decode(value: Any, folder: Path) -> Any:

@@ -1,7 +1,7 @@
 """Run official process test vectors: ``python -m tests.conformance.vectors [DIR]``.
 
-Each case runs through `odc_openeo.graph.evaluate`: with JSON values and eager cubes, and again with cubes backed by
-dask (computing during evaluation is an error then). Cases of numbers and arrays of numbers also run inside a
+Each case runs through `odc_openeo.graph.evaluate`: with JSON values and eager cubes, and again with cubes
+backed by dask (computing during evaluation is an error then). Cases of numbers and arrays of numbers also run inside a
 cube, once eagerly and once in dask chunks. A case passes if all its runs do.
 """
 
@@ -115,7 +115,7 @@ def _refuse(*_: Any, **__: Any) -> None:
 
 
 def _arguments_in_cube(case: Case) -> dict[str, Any] | None:
-    """The arguments with every number and array of numbers spread over pixels; None where that means nothing."""
+    """The arguments with numbers and arrays of them spread over pixels; None where that means nothing."""
     if "returns" not in case.test or not _representable(case.test["returns"], case.folder):
         return None
     arguments = {k: _decode_argument(v, case.folder) for k, v in case.test["arguments"].items()}
