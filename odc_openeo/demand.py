@@ -2,7 +2,7 @@
 
 Before anything is evaluated the planner walks a graph from its end to its loads. Each process says, by a
 rule beside it (``@process(needs=…)``), which part of its inputs it needs for a given part of its output.
-A rule may only narrow where the result is provably the same; a process without a rule needs all of its inputs.
+A rule may only narrow where the result is provably the same; a process without a rule needs all its inputs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ ALL = Demand()
 Needs = Callable[[Demand, Mapping[str, Any]], Mapping[str, Demand]]
 """From the demand on a process's output and its constant arguments to those on its cubes, by parameter.
 
-Arguments that are not known before evaluation are missing from the mapping. What is not named is needed in full.
+Arguments that are not known before evaluation are missing from the mapping. What is not named is needed
+in full.
 """
 
 

@@ -82,7 +82,7 @@ def _links(product: Product, base_url: str) -> list[dict[str, Any]]:
     own = f"{base_url}/collections/{quote(product.name)}"
     return [
         {"rel": "self", "href": own, "type": "application/json"},
-        {"rel": "root", "href": f"{base_url}/collections", "type": "application/json"},
+        {"rel": "root", "href": f"{base_url}/", "type": "application/json"},
         {"rel": "parent", "href": f"{base_url}/collections", "type": "application/json"},
         {
             "rel": "http://www.opengis.net/def/rel/ogc/1.0/queryables",

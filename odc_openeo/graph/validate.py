@@ -151,7 +151,9 @@ def _takes_child(parameter: Parameter) -> bool:
 
 def _mismatch(parameter: Parameter, value: Any) -> str | None:
     """Why a JSON value does not fit the schema of the parameter, None if it does."""
-    if isinstance(value, LabeledArray) or (value is None and parameter.optional and parameter.default is None):
+    if isinstance(value, LabeledArray) or (
+        value is None and parameter.optional and parameter.default is None
+    ):
         return None
     alternatives = parameter.alternatives
     if isinstance(value, Mapping) and _only_opaque(alternatives):

@@ -1,1 +1,1 @@
-"""Official openEO material, run against this package: ``vectors`` for values, ``descriptions`` for metadata."""
+"""Official openEO material, run against this package: ``vectors`` of values, ``descriptions``."""

@@ -1,8 +1,8 @@
 """Run official process test vectors: ``python -m tests.conformance.vectors [DIR]``.
 
 Each case runs through `odc_openeo.graph.evaluate`: with JSON values and eager cubes, and again with cubes
-backed by dask (computing during evaluation is an error then). Cases of numbers and arrays of numbers also run inside a
-cube, once eagerly and once in dask chunks. A case passes if all its runs do.
+backed by dask (computing during evaluation is an error then). Cases of numbers and arrays of numbers also
+run inside a cube, once eagerly and once in dask chunks. A case passes if all its runs do.
 """
 
 from __future__ import annotations
