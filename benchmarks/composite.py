@@ -6,8 +6,6 @@ Both run on one dask cluster, both write a COG, both are warmed; median of five.
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,12 +23,9 @@ from rich.table import Table
 from benchmarks import scenes
 from odc_openeo.config import Config, child_environment
 from odc_openeo.embedded import Stack, free_port
-from odc_openeo.indexing.samples import S2_PRODUCT
+from odc_openeo.indexing.index import index_datasets, index_products
 
 RUNS = 5
-PRODUCT = (
-    Path(__file__).parents[1] / "odc_openeo" / "indexing" / "products" / f"{S2_PRODUCT}.odc-product.yaml"
-)
 
 
 def by_hand(documents: list[Path], target: Path) -> None:
@@ -56,7 +51,7 @@ def with_openeo(connection: openeo.Connection, target: Path) -> None:
     west, south, east, north = scenes.GRID.boundingbox.bbox
     extent = {"west": west, "south": south, "east": east, "north": north, "crs": f"EPSG:{scenes.EPSG}"}
     cube = connection.load_collection(
-        S2_PRODUCT,
+        scenes.PRODUCT,
         spatial_extent=extent,
         temporal_extent=["2022-05-01", "2022-07-01"],
         bands=["B04", "B08", "SCL"],
@@ -87,12 +82,11 @@ def largest_difference(one: Path, other: Path) -> float:
     return float(np.nanmax(np.abs(first - second)))
 
 
-def index(stack: Stack, documents: list[Path]) -> None:
+def index(stack: Stack, product: Path, documents: list[Path]) -> None:
     """Index the scenes with the `datacube` command."""
     environment = child_environment(stack.config, **stack.odc_environment)
-    for command in (["product", "add", str(PRODUCT)], ["dataset", "add", *map(str, documents)]):
-        datacube = [sys.executable, "-m", "datacube.scripts.cli_app", *command]
-        subprocess.run(datacube, env=environment, check=True, capture_output=True)
+    index_products([product], environment)
+    index_datasets(documents, environment)
 
 
 def main() -> None:
@@ -103,7 +97,7 @@ def main() -> None:
         documents = scenes.make(folder / "scenes")
         config = Config(data_dir=folder / "data", port=free_port(), threads_per_worker=1)
         with Stack(config, samples=False, say=lambda text: None) as stack:
-            index(stack, documents)
+            index(stack, scenes.product(folder), documents)
             hand, ours = folder / "hand.tif", folder / "ours.tif"
             connection = openeo.connect(stack.url).authenticate_basic("demo", "demo")
             with Client(stack.config.dask_scheduler):

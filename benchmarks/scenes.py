@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import yaml
 from odc.geo.geobox import GeoBox
 from pystac import Asset, Item
 
 from odc_openeo.indexing.cog import write_cog
 from odc_openeo.indexing.documents import Dataset, Measurement
-from odc_openeo.indexing.samples import S2_PRODUCT
 
+PRODUCT = "bench_s2"
 SIZE = 2048
 EPSG = 32632
 WEST, NORTH = 680000.0, 5160000.0
@@ -24,6 +25,22 @@ GRID = GeoBox.from_bbox(
 FINE = ("B02", "B03", "B04", "B08")
 FIRST = datetime(2022, 5, 4, 10, 20, tzinfo=UTC)
 DOCUMENT = "dataset.odc-metadata.yaml"
+
+
+def product(folder: Path) -> Path:
+    """Write the product definition; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bands = [{"name": name, "dtype": "uint16", "nodata": 0, "units": "1"} for name in FINE]
+    definition = {
+        "name": PRODUCT,
+        "description": "Scenes to measure with",
+        "metadata_type": "eo3",
+        "metadata": {"product": {"name": PRODUCT}},
+        "measurements": [*bands, {"name": "SCL", "dtype": "uint8", "nodata": 0, "units": "1"}],
+    }
+    path = folder / f"{PRODUCT}.odc-product.yaml"
+    path.write_text(yaml.safe_dump(definition), encoding="utf-8")
+    return path
 
 
 def times(dates: int = 12) -> list[datetime]:
@@ -49,7 +66,7 @@ def _scene(folder: Path, number: int) -> Path:
         write_cog(target / f"{name}.tif", values, grids[name], 0, averaged=name != "SCL", title=name)
     measurements = {name: Measurement(f"{name}.tif", grid) for name, grid in grids.items()}
     properties = {"eo:cloud_cover": 20.0, "eo:platform": "sentinel-2a", "eo:instrument": "MSI"}
-    return Dataset(S2_PRODUCT, f"BENCH_{time:%Y%m%d}", time, measurements, properties).write(document)
+    return Dataset(PRODUCT, f"BENCH_{time:%Y%m%d}", time, measurements, properties).write(document)
 
 
 def _bands(number: int) -> Iterator[tuple[str, np.ndarray]]:
