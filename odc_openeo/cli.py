@@ -68,6 +68,25 @@ def serve(**options: Any) -> None:
     os.execve(command[0], command, child_environment(config))
 
 
+@cli.command()
+def worker() -> None:
+    """Run batch jobs, one after the other, until stopped; start as many as jobs shall run at once."""
+    import logging
+    import signal
+    import threading
+
+    from odc_openeo.worker import work
+
+    config = settings()
+    _need_database(config)
+    level = config.log_level.upper()
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    work(config, stop)
+
+
 def _need_database(config: Config) -> None:
     if config.database_url is None:
         raise click.ClickException(

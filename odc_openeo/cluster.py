@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -117,12 +118,14 @@ def compute(
     timeout: float | None = None,
     cancelled: threading.Event | None = None,
     progress: Progress | None = None,
+    span: str | None = None,
 ) -> tuple[Any, ...]:
     """Compute dask collections (xarray objects, arrays, delayed …) together, in the order given.
 
     ``nbytes`` is the estimated volume read: tiny computations run on threads at once, all others on the
     cluster, where ``timeout`` in seconds, ``cancelled`` and ``progress`` apply. Errors of tasks come as
     they are; RequestTimeout, Cancelled, and InfrastructureBusy when scheduler or workers are lost.
+    With the name of a ``span`` the scheduler counts tasks and seconds, see `counters`.
     """
     client = None if runs_here(config, nbytes) else connect(config)
     if client is None:
@@ -131,7 +134,8 @@ def compute(
         wait_for_worker(config, client)
         # Persisting keeps the chunks apart: they meet here, never as one big array in a worker.
         lazy = [each for each in collections if dask.is_dask_collection(each)]
-        persisted = client.persist(lazy)
+        with distributed.span(span) if span else contextlib.nullcontext():
+            persisted = client.persist(lazy)
         futures = distributed.futures_of(persisted)
         try:
             _wait(config, client, futures, timeout, cancelled, progress)
@@ -211,6 +215,38 @@ def _nested(keys: Any, values: dict[Any, Any]) -> Any:
     if isinstance(keys, list):
         return [_nested(key, values) for key in keys]
     return values[keys]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the scheduler counted of a span: tasks done, tasks known so far, seconds of CPU on the workers."""
+
+    done: int = 0
+    tasks: int = 0
+    cpu_s: float = 0.0
+
+
+def counters(config: Config, span: str) -> Counters:
+    """The counts of a span so far; zeros if there is no scheduler, or it can't be asked now."""
+
+    # Nested, so that it travels by value: the scheduler need not have this package.
+    def count(dask_scheduler: Any) -> tuple[int, int, float]:
+        found = dask_scheduler.extensions["spans"].spans_search_by_name.get((span,), ())
+        done = tasks = 0
+        seconds = 0.0
+        for each in found:
+            states = each.states
+            tasks += sum(states.values())
+            done += states["memory"] + states["released"] + states["forgotten"] - states["erred"]
+            metrics = each.cumulative_worker_metrics.items()
+            seconds += sum(v for key, v in metrics if key[0] == "execute" and key[-2] == "thread-cpu")
+        return done, tasks, seconds
+
+    try:
+        client = connect(config)
+        return Counters(*client.run_on_scheduler(count)) if client is not None else Counters()
+    except (InfrastructureBusy, OSError, CommClosedError, TimeoutError, KeyError):
+        return Counters()
 
 
 def check(config: Config) -> str:

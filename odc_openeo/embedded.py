@@ -106,6 +106,7 @@ class Stack:
         if self.config.dask_scheduler is None:
             self._find_scheduler()
         self._start_http()
+        self._start_job_workers()
 
     def _start_dask(self) -> None:
         scheduler_file = self._scheduler_file()
@@ -184,6 +185,12 @@ class Stack:
         config = self.config
         self._run("HTTP server", gunicorn_command(config), child_environment(config, **self._odc))
         self._wait_for("GET /health", lambda: _healthy(config))
+
+    def _start_job_workers(self) -> None:
+        command = [sys.executable, "-m", "odc_openeo.cli", "worker"]
+        environment = child_environment(self.config, **self._odc)
+        for number in range(1, self.config.job_workers + 1):
+            self._run(f"job worker {number}", command, environment)
 
     def _run(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
         log = self.logs / f"{name.replace(' ', '-').lower()}.log"

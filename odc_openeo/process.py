@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
@@ -68,6 +69,10 @@ class Example:
         """The example as the process description wants it."""
         title = {"title": self.title} if self.title else {}
         return {**title, "arguments": dict(self.arguments), "returns": self.returns}
+
+
+NODES: Final[ContextVar[tuple[tuple[str, str], ...]]] = ContextVar("nodes", default=())
+"""(node id, process id) of the nodes being evaluated, the innermost first: for log entries."""
 
 
 @dataclass

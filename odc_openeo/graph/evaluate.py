@@ -19,7 +19,7 @@ from odc_openeo.errors import (
 from odc_openeo.graph.parse import Graph, Limits, Node, parse
 from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.graph.validate import check_value, find_process, problems
-from odc_openeo.process import DEFERRED, OMITTED, Environment, Process
+from odc_openeo.process import DEFERRED, NODES, OMITTED, Environment, Process
 
 __all__ = ["DEFERRED", "evaluate"]
 
@@ -96,6 +96,7 @@ class _Scope:
 
     def _call(self, node: Node) -> Any:
         where = f"{self.path}{node.id}"
+        before = NODES.set(((node.id, node.process_id), *NODES.get()))
         try:
             found = find_process(node.process_id, node.namespace)
             arguments = {
@@ -107,6 +108,8 @@ class _Scope:
             if error.node is None:
                 error.node = where
             raise
+        finally:
+            NODES.reset(before)
 
     def _argument(self, found: Process, node: Node, name: str, value: Any, where: str) -> Any:
         if found.parameters[name].deferred:

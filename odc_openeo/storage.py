@@ -1,0 +1,104 @@
+"""Where results and user files live: a folder, or an object store that fsspec knows."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from odc_openeo.config import Config
+from odc_openeo.errors import StorageFailure
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A tree of files; keys are relative paths with slashes, without ``..``.
+
+    Raises StorageFailure when the store can't be reached or is full, FileNotFoundError for missing files.
+    """
+
+    files: Any
+    root: str
+
+    def path(self, key: str) -> str:
+        """The place of a key in the file system; ValueError if it leaves the tree."""
+        parts = PurePosixPath(key).parts
+        if not parts or ".." in parts or key.startswith("/") or "\\" in key or "\0" in key:
+            raise ValueError(f"not a key: {key!r}")
+        return "/".join([self.root, *parts])
+
+    def local(self, key: str) -> Path | None:
+        """The place of a key on this machine's disks, None in an object store."""
+        return Path(self.path(key)) if isinstance(self.files, LocalFileSystem) else None
+
+    def put(self, path: Path, key: str) -> None:
+        """Copy a file, or a folder with all in it, to a key."""
+        files = [path] if path.is_file() else [each for each in sorted(path.rglob("*")) if each.is_file()]
+        with _failures():
+            for file in files:
+                below = file.relative_to(path).as_posix()
+                self.files.put_file(str(file), self.path(key if below == "." else f"{key}/{below}"))
+
+    def open(self, key: str) -> IO[bytes]:
+        """A file to read, seekable."""
+        with _failures():
+            return cast(IO[bytes], self.files.open(self.path(key), "rb"))
+
+    def size(self, key: str) -> int | None:
+        """The size of a file in bytes; None if it is a folder."""
+        with _failures():
+            found = self.files.info(self.path(key))
+        return int(found["size"]) if found["type"] == "file" else None
+
+    def walk(self, key: str) -> list[str]:
+        """The keys of all files below a key."""
+        top = self.path(key)
+        with _failures():
+            found = self.files.find(top)
+        return [f"{key}/{path[len(top) :].lstrip('/')}" for path in sorted(found)]
+
+    def folders(self, key: str) -> list[str]:
+        """The names of the folders below a key."""
+        with _failures():
+            try:
+                found = self.files.ls(self.path(key), detail=True)
+            except FileNotFoundError:
+                return []
+        return [PurePosixPath(each["name"]).name for each in found if each["type"] == "directory"]
+
+    def delete(self, key: str) -> None:
+        """Remove a file or a folder with all in it; nothing happens if it is not there."""
+        local = self.local(key)
+        if local is not None:
+            shutil.rmtree(local, ignore_errors=True)
+            return
+        with _failures(), contextlib.suppress(FileNotFoundError):
+            self.files.rm(self.path(key), recursive=True)
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageFailure from error
+
+
+@cache
+def _open(url: str) -> Storage:
+    files, root = url_to_fs(url)
+    return Storage(files, root.rstrip("/"))
+
+
+def storage(config: Config) -> Storage:
+    """The storage of a configuration."""
+    return _open(config.storage)
