@@ -24,6 +24,7 @@ class Scene:
     bands: dict[str, Path]
     properties: dict
     epsg: int
+    id: str
 
 
 def scenes(folder: Path, start: str, end: str, epsg: int | None = None) -> list[Scene]:
@@ -33,14 +34,21 @@ def scenes(folder: Path, start: str, end: str, epsg: int | None = None) -> list[
     return sorted(chosen, key=lambda s: s.time)
 
 
+def scenes_of(documents: Iterable[Path]) -> list[Scene]:
+    """The scenes of the given documents in the order of time."""
+    return sorted(map(_scene, documents), key=lambda s: s.time)
+
+
 def _scene(path: Path) -> Scene:
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     properties = document["properties"]
     time = properties["datetime"]
     moment = time if isinstance(time, datetime) else datetime.fromisoformat(str(time).replace("Z", "+00:00"))
-    bands = {name: path.parent / m["path"] for name, m in document["measurements"].items()}
-    epsg = int(str(document["crs"]).rsplit(":", 1)[-1])
-    return Scene(moment.replace(tzinfo=None), bands, properties, epsg)
+    bands = {
+        name: path.parent / m["path"].removeprefix("file://") for name, m in document["measurements"].items()
+    }
+    epsg = rasterio.crs.CRS.from_user_input(document["crs"]).to_epsg() or 0
+    return Scene(moment.replace(tzinfo=None), bands, properties, epsg, document["id"])
 
 
 def pixels(scene: Scene, band: str, box: Box) -> np.ndarray:
