@@ -10,6 +10,8 @@ from odc_openeo.api import (
     collections,
     cors,
     failures,
+    job_results,
+    jobs,
     pages,
     processes,
     request_log,
@@ -25,6 +27,7 @@ def register(app: Flask) -> None:
     request_log.register(app)
     cors.register(app)
     failures.register(app)
-    for module in (capabilities, collections, processes, results, account):
+    for module in (capabilities, collections, processes, results, jobs, job_results, account):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
+    app.register_blueprint(job_results.downloads)
     app.register_blueprint(pages.blueprint)
