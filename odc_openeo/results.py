@@ -150,7 +150,7 @@ def feature(results: Results, href: Href, expires: int) -> dict[str, Any]:
 
 
 def items(results: Results) -> dict[str, list[Mapping[str, Any]]]:
-    """Assets by the id of their item: those of one time and place share it, those without a place have none."""
+    """Assets by the id of their item: those of one time and place share one; no place, no item."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for asset in results.assets:
         if asset.get("bbox"):
