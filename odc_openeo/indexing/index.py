@@ -25,7 +25,7 @@ class IndexingError(Exception):
 
 
 def run_datacube(arguments: Sequence[str], environ: Environ = None) -> str:
-    """Run `datacube` with `arguments` and XX."""
+    """Run `datacube` with `arguments`; what it printed. Raises IndexingError when it fails."""
     command = [sys.executable, "-m", "datacube.scripts.cli_app", *arguments]
     done = subprocess.run(command, env=environ, text=True, check=False, stdout=PIPE, stderr=STDOUT)
     if done.returncode != 0:

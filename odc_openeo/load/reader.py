@@ -5,7 +5,9 @@ Nothing here needs the index, so that dask workers need none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +16,14 @@ import pystac
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from odc.loader.types import RasterBandMetadata, RasterGroupMetadata, RasterLoadParams, RasterSource
-from rasterio.errors import RasterioError
 
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.errors import StorageFailure
 
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 FILE = "odc_openeo:file"
+
+_log = logging.getLogger(__name__)
 
 
 def item(scene: Scene, bands: Sequence[Band]) -> pystac.Item:
@@ -94,7 +97,8 @@ class Driver(RioDriver):
 
     def open(self, src: RasterSource, ctx: Any) -> Reader:
         """A reader of one band of one dataset."""
-        return Reader(super().open(_source(src), ctx), src.driver_data)
+        with told(src.driver_data):
+            return Reader(super().open(_source(src), ctx), src.driver_data)
 
 
 def _source(src: RasterSource) -> RasterSource:
@@ -120,11 +124,22 @@ class Reader:
         if nodata is not None and not np.isnan(nodata):
             # Files may lack the value that the product declares.
             cfg = replace(cfg, src_nodata_fallback=nodata)
-        try:
+        with told(self._place):
             return self._reader.read(cfg, dst_geobox, **options)
-        except (RasterioError, ValueError, OSError) as error:
-            # Without its cause: its text holds a path, and it may not survive the way from a worker.
-            raise unreadable(self._place["dataset"], self._place["name"], type(error).__name__) from None
+
+
+@contextmanager
+def told(place: Mapping[str, Any]) -> Iterator[None]:
+    """Turn whatever goes wrong in reading into a `StorageFailure` that names the dataset and the band."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        # A damaged header fails in any way, assertions of the reader among them. The cause stays in the
+        # worker's log: its text holds a path, and it may not survive the way from a worker.
+        _log.warning("band %s of dataset %s", place["name"], place["dataset"], exc_info=True)
+        raise unreadable(place["dataset"], place["name"], type(error).__name__) from None
 
 
 def unreadable(dataset: str, band: str, kind: str) -> StorageFailure:

@@ -1,0 +1,172 @@
+"""Batch jobs by the real `openeo` client on the running stack."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import openeo
+import pandas as pd
+import pystac
+import pytest
+import rasterio
+import requests
+from openeo.extra.job_management import CsvJobDatabase, MultiBackendJobManager
+
+from odc_openeo.indexing.samples import S2_PRODUCT
+from tests.clients import truth
+from tests.clients.test_values import BOX, JUNE, extent, load
+
+
+@pytest.fixture(scope="module")
+def june(samples: Path) -> list[truth.Scene]:
+    """The scenes that touch the box in June 2022."""
+    found = truth.scenes(samples / S2_PRODUCT, *JUNE)
+    return [s for s in found if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
+
+
+@pytest.fixture(scope="module")
+def finished(connection: openeo.Connection) -> openeo.BatchJob:
+    """A job that has finished: two bands of June, a file a date."""
+    cube = load(connection, ["B04", "B08"])
+    job = cube.save_result("GTiff").create_job(
+        title="Raw June", description="As it is", job_options={"note": "kept"}, log_level="debug"
+    )
+    return job.start_and_wait(print=lambda _: None, connection_retry_interval=1, max_poll_interval=1)
+
+
+def test_description(finished: openeo.BatchJob, connection: openeo.Connection) -> None:
+    found = finished.describe()
+    assert found["status"] == "finished"
+    assert found["progress"] == 100
+    assert found["title"] == "Raw June"
+    assert found["description"] == "As it is"
+    assert found["job_options"] == {"note": "kept"}
+    assert set(found["usage"]) == {"cpu", "duration", "memory", "storage"}
+    assert found["usage"]["cpu"]["value"] > 0
+    assert found["created"] <= found["queued"] <= found["started"] <= found["updated"]
+    listed = {job["id"]: job for job in connection.list_jobs()}
+    assert listed[finished.job_id]["status"] == "finished"
+    assert "process" not in listed[finished.job_id]
+
+
+def test_files_are_the_pixels(finished: openeo.BatchJob, june: list, tmp_path: Path) -> None:
+    paths = finished.get_results().download_files(tmp_path, include_stac_metadata=True)
+    tiffs = sorted(path for path in paths if path.suffix == ".tif")
+    assert len(tiffs) == len(june)
+    with rasterio.open(tiffs[0]) as file:
+        assert file.descriptions == ("B04", "B08")
+        expected = [truth.pixels(june[0], band, BOX) for band in ("B04", "B08")]
+        np.testing.assert_array_equal(file.read(), expected)
+    collection = pystac.Collection.from_dict(finished.get_results().get_metadata())
+    collection.stac_extensions = []
+    collection.validate()
+
+
+def test_stac(finished: openeo.BatchJob) -> None:
+    metadata = finished.get_results().get_metadata()
+    assert metadata["type"] == "Collection"
+    assert metadata["openeo:status"] == "finished"
+    canonical = next(link["href"] for link in metadata["links"] if link["rel"] == "canonical")
+    signed = requests.get(canonical, timeout=10).json()
+    assert signed["assets"].keys() == metadata["assets"].keys()
+    items = [link["href"] for link in metadata["links"] if link["rel"] == "item"]
+    assert len(items) == len(metadata["assets"])
+    for href in items:
+        item = pystac.Item.from_dict(requests.get(href, timeout=10).json())
+        (asset,) = item.assets.values()
+        assert item.properties["proj:code"] == "EPSG:32632"
+        assert asset.extra_fields["bands"][0]["statistics"]["maximum"] > 0
+        item.stac_extensions = []
+        item.validate()
+    assert metadata["odc:input_count"] == len(metadata["odc:inputs"]) > 0
+    assert metadata["processing:software"]["dask"]
+    assert metadata["expires"]
+
+
+def test_download_by_ranges(finished: openeo.BatchJob) -> None:
+    asset = finished.get_results().get_assets()[0]
+    head = requests.head(asset.href, timeout=10)
+    assert head.status_code == 200
+    assert head.headers["Accept-Ranges"] == "bytes"
+    size = int(head.headers["Content-Length"])
+    whole = requests.get(asset.href, timeout=10)
+    assert len(whole.content) == size == asset.metadata["file:size"]
+    part = requests.get(asset.href, headers={"Range": "bytes=100-199"}, timeout=10)
+    assert part.status_code == 206
+    assert part.content == whole.content[100:200]
+    assert part.headers["Content-Range"] == f"bytes 100-199/{size}"
+    again = requests.get(asset.href, headers={"If-None-Match": head.headers["ETag"]}, timeout=10)
+    assert again.status_code == 304
+    with rasterio.open(f"/vsicurl/{asset.href}") as file:
+        assert file.count == 2
+
+
+def test_logs(finished: openeo.BatchJob) -> None:
+    entries = finished.logs()
+    assert all({"id", "level", "message"} <= set(entry) for entry in entries)
+    assert entries[-1]["usage"]["duration"]["value"] > 0
+    nodes = [entry["path"][0]["process_id"] for entry in entries if "path" in entry]
+    assert "load_collection" in nodes
+    assert finished.logs(level="error") == []
+    assert [e["id"] for e in finished.logs(offset=entries[0]["id"])] == [e["id"] for e in entries[1:]]
+
+
+def test_estimate(connection: openeo.Connection) -> None:
+    job = load(connection, ["B04"]).save_result("GTiff").create_job()
+    found = job.estimate()
+    assert found["size"] == found["input_size"] > 96 * 84 * 2
+    job.delete()
+    with pytest.raises(openeo.rest.OpenEoApiError, match="JobNotFound"):
+        job.describe()
+
+
+def test_inspect_and_failure(connection: openeo.Connection) -> None:
+    loaded = load(connection, ["B04"])
+    cube = loaded.process("inspect", data=loaded, message="look", level="warning")
+    job = cube.process("drop_dimension", data=cube, name="nonsense").create_job()
+    job.start()
+    while job.status() in ("queued", "running"):
+        time.sleep(0.2)
+    assert job.status() == "error"
+    entries = {entry["message"]: entry for entry in job.logs()}
+    assert entries["look"]["path"][0]["process_id"] == "inspect"
+    assert entries["look"]["data"]["data type"] == "uint16"
+    (error,) = job.logs(level="error")
+    assert error["code"] == "DimensionNotAvailable"
+    answer = connection.get(f"/jobs/{job.job_id}/results", check_error=False)
+    assert answer.status_code == 424
+    assert answer.json()["message"] == error["message"]
+
+
+def test_cancel(connection: openeo.Connection) -> None:
+    job = load(connection, ["B04"], ["2022-01-01", "2023-01-01"], spatial_extent=extent(BOX)).create_job()
+    job.start()
+    job.stop()
+    assert job.status() in ("created", "canceled")
+    job.delete()
+
+
+def test_job_manager_with_20_jobs(connection: openeo.Connection, stack: str, tmp_path: Path) -> None:
+    manager = MultiBackendJobManager(poll_sleep=0.5, root_dir=tmp_path)
+    manager.add_backend("here", connection=connection, parallel_jobs=20)
+    frame = pd.DataFrame({"x": range(20)})
+    database = CsvJobDatabase(tmp_path / "jobs.csv").initialize_from_df(frame)
+
+    def start(row: pd.Series, connection: openeo.Connection, **_) -> openeo.BatchJob:
+        graph = {"add": {"process_id": "add", "arguments": {"x": int(row["x"]), "y": 100}, "result": True}}
+        return connection.create_job({"process_graph": graph}, title=f"sum {row['x']}")
+
+    begun = time.monotonic()
+    thread = threading.Thread(target=manager.run_jobs, kwargs={"start_job": start, "job_db": database})
+    thread.start()
+    thread.join(120)
+    assert not thread.is_alive()
+    print(f"20 jobs in {time.monotonic() - begun:.1f} s")
+    done = database.read()
+    assert set(done["status"]) == {"finished"}
+    for id_, x in zip(done["id"], done["x"], strict=True):
+        (asset,) = connection.job(id_).get_results().get_assets()
+        assert asset.load_json() == x + 100
