@@ -1,0 +1,189 @@
+"""`/jobs` through Flask's test client, with a real `odc-openeo worker` where jobs are to run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from odc_openeo import accounts
+from odc_openeo.config import Config, child_environment
+from tests.api.conftest import API, PASSWORD, addition, code
+from tests.conftest import COMMAND
+
+
+@pytest.fixture
+def ask(client, bearer) -> Callable[..., Any]:
+    """A request of ada."""
+
+    def request(method: str, path: str, **more: Any) -> Any:
+        return client.open(f"{API}{path}", method=method, headers=bearer, **more)
+
+    return request
+
+
+@pytest.fixture
+def job(ask) -> str:
+    """A job that was created."""
+    response = ask("POST", "/jobs", json={"process": addition(), "title": "sum"})
+    assert response.status_code == 201
+    return response.headers["OpenEO-Identifier"]
+
+
+@pytest.fixture
+def worker(odc_config: Config) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen([*COMMAND, "worker"], env=child_environment(odc_config))
+    yield process
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+def until(ask, job: str, *states: str, seconds: float = 60) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
+    while (found := ask("GET", f"/jobs/{job}").get_json())["status"] not in states:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
+
+
+def test_create_and_describe(ask, job):
+    found = ask("GET", f"/jobs/{job}").get_json()
+    assert found["process"] == addition()
+    assert (found["title"], found["status"], found["log_level"]) == ("sum", "created", "info")
+    assert None not in found.values()
+    location = ask("POST", "/jobs", json={"process": addition(), "job_options": {"a": 1}}).headers["Location"]
+    assert urlsplit(location).path.startswith(f"{API}/jobs/")
+    found = ask("GET", urlsplit(location).path.removeprefix(API)).get_json()
+    assert found["job_options"] == {"a": 1}
+    assert "title" not in found
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, "ProcessInvalid"),
+        ({"process": {}}, "ProcessGraphMissing"),
+        ({"process": 3}, "ProcessInvalid"),
+        ({"process": addition(), "budget": -1}, "BudgetInvalid"),
+        ({"process": addition(), "budget": True}, "BudgetInvalid"),
+        ({"process": addition(), "plan": "gold"}, "BillingPlanInvalid"),
+        ({"process": addition(), "log_level": "loud"}, "RequestInvalid"),
+        ({"process": addition(), "title": "x" * 501}, "RequestInvalid"),
+        ({"process": addition(), "title": "a\0b"}, "RequestInvalid"),
+        ({"process": addition(), "x": float("nan")}, "RequestInvalid"),
+    ],
+)
+def test_bad_jobs(ask, body, expected):
+    response = ask("POST", "/jobs", data=json.dumps(body), content_type="application/json")
+    assert response.status_code == 400
+    assert code(response) == expected
+    assert ask("GET", "/jobs").get_json()["jobs"] == []
+
+
+def test_patch(ask, job):
+    assert ask("PATCH", f"/jobs/{job}", json={}).status_code == 204
+    assert ask("PATCH", f"/jobs/{job}", json={"title": None, "description": "d"}).status_code == 204
+    found = ask("GET", f"/jobs/{job}").get_json()
+    assert "title" not in found
+    assert found["description"] == "d"
+    assert code(ask("PATCH", f"/jobs/{job}", json={"status": "finished"})) == "PropertyNotEditable"
+    assert 400 <= ask("PATCH", f"/jobs/{job}").status_code < 500
+    ask("POST", f"/jobs/{job}/results")
+    assert code(ask("PATCH", f"/jobs/{job}", json={"title": "late"})) == "JobLocked"
+
+
+def test_pages(ask):
+    made = [ask("POST", "/jobs", json={"process": addition()}).headers["OpenEO-Identifier"] for _ in range(5)]
+    found, path = [], "/jobs?limit=2"
+    while path:
+        page = ask("GET", path).get_json()
+        assert len(page["jobs"]) <= 2
+        found += [each["id"] for each in page["jobs"]]
+        following = [link["href"] for link in page["links"] if link["rel"] == "next"]
+        path = f"/jobs?{urlsplit(following[0]).query}" if following else ""
+    assert found == made[::-1]
+    for wrong in ("0", "-1", "x", "1e3"):
+        assert code(ask("GET", f"/jobs?limit={wrong}")) == "RequestInvalid"
+    assert len(ask("GET", "/jobs?limit=").get_json()["jobs"]) == 5
+
+
+def test_nobody_else_sees_it(client, odc_config, job):
+    eve = accounts.issue_token(odc_config, accounts.create_user(odc_config, "eve", PASSWORD))
+    ask = partial(client.open, headers={"Authorization": f"Bearer basic//{eve}"})
+    places = [
+        ("GET", ""), ("PATCH", ""), ("DELETE", ""), ("GET", "/estimate"), ("GET", "/logs"),
+        ("GET", "/results"), ("POST", "/results"), ("DELETE", "/results"),
+    ]  # fmt: skip
+    for method, rest in places:
+        for id_ in (job, "00000000-0000-0000-0000-000000000000", "x"):
+            response = ask(f"{API}/jobs/{id_}{rest}", method=method, json={} if method == "PATCH" else None)
+            assert response.status_code == 404, (method, rest)
+            assert code(response) == "JobNotFound"
+        assert client.open(f"{API}/jobs/{job}{rest}", method=method).status_code == 401
+
+
+def test_states_before_results(ask, job):
+    assert code(ask("GET", f"/jobs/{job}/results")) == "JobNotStarted"
+    assert ask("POST", f"/jobs/{job}/results").status_code == 202
+    assert ask("POST", f"/jobs/{job}/results").status_code == 202
+    assert code(ask("GET", f"/jobs/{job}/results")) == "JobNotFinished"
+    assert ask("DELETE", f"/jobs/{job}/results").status_code == 204
+    assert ask("GET", f"/jobs/{job}").get_json()["status"] == "created"
+    assert ask("GET", f"/jobs/{job}/estimate").get_json()["size"] > 0
+    assert ask("DELETE", f"/jobs/{job}").status_code == 204
+    assert code(ask("GET", f"/jobs/{job}")) == "JobNotFound"
+
+
+def test_a_job_runs(ask, client, job, worker, odc_config):
+    until(ask, job, "created")
+    ask("POST", f"/jobs/{job}/results")
+    found = until(ask, job, "finished", "error")
+    assert found["status"] == "finished"
+    assert {link["rel"] for link in found["links"]} == {"self", "monitor", "result"}
+    response = ask("GET", f"/jobs/{job}/results")
+    assert response.headers["OpenEO-Costs"] == "0"
+    (asset,) = response.get_json()["assets"].values()
+    path = urlsplit(asset["href"]).path
+    whole = client.get(path)
+    assert json.loads(whole.data) == 2
+    assert whole.headers["ETag"]
+    part = client.get(path, headers={"Range": "bytes=0-0"})
+    assert (part.status_code, part.data) == (206, b"2")
+    head = client.head(path)
+    assert (head.status_code, head.content_length, head.headers["Accept-Ranges"]) == (
+        200,
+        len(whole.data),
+        "bytes",
+    )
+    folder = odc_config.data_dir / "storage" / "results" / job
+    assert len(list(folder.rglob("result.json"))) == 1
+    # Started again, the old link leads nowhere and the old files are gone.
+    ask("POST", f"/jobs/{job}/results")
+    assert client.get(path).status_code == 410
+    until(ask, job, "finished")
+    assert len(list(folder.rglob("result.json"))) == 1
+    ask("DELETE", f"/jobs/{job}")
+    assert not folder.exists()
+    assert code(client.get(path)) == "ResultLinkExpired"
+
+
+def test_a_job_fails(ask, worker):
+    wrong = {"process_graph": {"no": {"process_id": "divide", "arguments": {"x": 1}, "result": True}}}
+    job = ask("POST", "/jobs", json={"process": wrong}).headers["OpenEO-Identifier"]
+    ask("POST", f"/jobs/{job}/results")
+    until(ask, job, "error")
+    response = ask("GET", f"/jobs/{job}/results")
+    assert response.status_code == 424
+    (entry,) = ask("GET", f"/jobs/{job}/logs?level=error").get_json()["logs"]
+    assert response.get_json() == entry
+    assert entry["code"] == "ProcessParameterRequired"
+    assert entry["path"][0]["node_id"] == "no"
+    partial_ = ask("GET", f"/jobs/{job}/results?partial=true").get_json()
+    assert (partial_["openeo:status"], partial_["assets"]) == ("error", {})
