@@ -1,0 +1,1 @@
+"""Jobs while parts of the service are killed at random: none may be lost, doubled or wrong."""

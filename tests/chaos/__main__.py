@@ -1,0 +1,32 @@
+"""`python -m tests.chaos`: 60 jobs on 2 workers, three minutes of kills; prints figures."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.storm import report, storm
+
+
+def main() -> int:
+    """Run, print, and say by the status whether all was well."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="odc-openeo-chaos-"))
+    folder.chmod(0o711)
+    try:
+        outcome = storm(folder, jobs=given.jobs, seconds=given.seconds, seed=given.seed, say=print)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(report(outcome))
+    return 0 if outcome.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""The stack with parts that get killed and started again, jobs running meanwhile, and what became of them."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import requests
+from rasterio.io import MemoryFile
+from sqlalchemy import func, select
+
+from odc_openeo import db, postgres
+from odc_openeo.config import Config, child_environment
+from odc_openeo.embedded import Stack, free_port, gunicorn_command
+from odc_openeo.indexing.samples import S2_PRODUCT
+from odc_openeo.storage import storage
+from odc_openeo.worker.cleaning import clean
+from tests.clients import truth
+
+BOX = (679720.0, 5151080.0, 680680.0, 5151920.0)
+SEASON = ("2022-05-01", "2022-09-01")
+VICTIMS = ("API", "job worker", "job worker", "dask worker", "PostgreSQL")
+LONGEST_WAIT = 240.0
+Say = Callable[[str], None]
+
+
+class FragileStack(Stack):
+    """A stack whose parts can be killed; they are started again at once."""
+
+    def strike(self, what: str, dice: random.Random) -> None:
+        """Kill a part without warning."""
+        if what == "dask worker":
+            part = next(part for part in self.parts if part.name == "dask workers")
+            computing = [
+                p for p in psutil.Process(part.process.pid).children() if "spawn_main" in str(p.cmdline())
+            ]
+            if computing:
+                dice.choice(computing).kill()
+        elif what == "PostgreSQL":
+            self._restart_database()
+        elif what == "API":
+            self._again("HTTP server", gunicorn_command(self.config))
+        else:
+            number = dice.randint(1, self.config.job_workers)
+            self._kill(f"job worker {number}", whole=dice.random() < 0.5)
+            self._start_job_worker(number)
+
+    def _again(self, name: str, command: list[str]) -> None:
+        self._kill(name, whole=True)
+        self._run(name, command, self._environment())
+
+    def _kill(self, name: str, *, whole: bool) -> None:
+        part = next(part for part in self.parts if part.name == name)
+        if whole:
+            part.kill()
+        else:
+            # What it has started is left to notice it.
+            part.process.kill()
+            part.process.wait()
+        self.parts.remove(part)
+
+    def _start_job_worker(self, number: int) -> None:
+
+        command = [sys.executable, "-m", "odc_openeo.cli", "worker"]
+        self._run(f"job worker {number}", command, self._environment())
+
+    def _environment(self) -> dict[str, str]:
+
+        return child_environment(self.config, **self._odc)
+
+    def _restart_database(self) -> None:
+        assert self._server is not None
+        self.parts.remove(self._server.child)
+        self._server.child.kill()
+        self._server = postgres.start(self.config.data_dir / "postgresql", self.logs / "postgresql.log")
+        self.parts.append(self._server.child)
+
+
+@dataclass
+class Outcome:
+    """What became of the jobs."""
+
+    kills: Counter[str]
+    states: Counter[str]
+    wrong: list[str] = field(default_factory=list)
+    unexplained: list[str] = field(default_factory=list)
+    lost: int = 0
+    tries: int = 0
+    orphans: int = 0
+    swept: int = 0
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether every job ended, with right values or a reason, and nothing is left over."""
+        ended = set(self.states) <= {"finished", "error"}
+        return ended and not (self.wrong or self.unexplained or self.lost or self.orphans)
+
+
+def report(outcome: Outcome) -> str:
+    """The figures as text."""
+    kills = ", ".join(f"{count} x {name}" for name, count in sorted(outcome.kills.items()))
+    states = ", ".join(f"{count} {name}" for name, count in sorted(outcome.states.items()))
+    return (
+        f"killed: {kills}\njobs: {states}; runs begun: {outcome.tries}\n"
+        f"wrong values: {len(outcome.wrong)}, errors without a log: {len(outcome.unexplained)}, "
+        f"lost: {outcome.lost}, orphan folders: {outcome.orphans} (swept at the end: {outcome.swept})\n"
+        f"seconds until the last job ended: {outcome.seconds:.0f}"
+    )
+
+
+def storm(
+    folder: Path, *, jobs: int, seconds: float, seed: int, say: Say, samples: Path | None = None
+) -> Outcome:
+    """Run ``jobs`` jobs on two workers while parts are killed for ``seconds``."""
+    dice = random.Random(seed)
+    data_dir = folder / "storm"
+    data_dir.mkdir()
+    if samples is not None:
+        (data_dir / "samples").symlink_to(samples)
+    config = Config(
+        data_dir=data_dir,
+        port=free_port(),
+        job_workers=2,
+        gunicorn_workers=1,
+        job_lost_after_s=4,
+        job_tries=20,
+        jobs_per_user=2,
+        local_max_bytes=0,
+        demo_user=True,
+    )
+    with FragileStack(config, say=say) as stack:
+        client = Client(stack.url)
+        ids = [client.submit(number) for number in range(jobs)]
+        begun = time.monotonic()
+        queue: list[str] = []
+        kills: Counter[str] = Counter()
+        while time.monotonic() - begun < seconds:
+            queue = queue or dice.sample(VICTIMS, len(VICTIMS))
+            what = queue.pop()
+            stack.strike(what, dice)
+            kills[what] += 1
+            say(f"{time.monotonic() - begun:5.1f} s: killed {what}")
+            time.sleep(dice.uniform(3, 7))
+        states = client.wait(ids)
+        outcome = Outcome(kills, Counter(states.values()), seconds=time.monotonic() - begun)
+        outcome.lost = jobs - len(states)
+        _judge(outcome, client, states, ids, data_dir / "samples")
+        _count_files(outcome, stack.config, states)
+    return outcome
+
+
+class Client:
+    """Asks the service, patiently: it is down now and then."""
+
+    def __init__(self, url: str) -> None:
+        self.url = f"{url}/openeo/1.3"
+        token = self._ask("GET", "/credentials/basic", auth=("demo", "demo")).json()["access_token"]
+        self.headers = {"Authorization": f"Bearer basic//{token}"}
+
+    headers: dict[str, str] | None = None
+
+    def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                answer = requests.request(
+                    method, f"{self.url}{path}", headers=self.headers, timeout=20, **more
+                )
+                if answer.status_code < 500:
+                    return answer
+                problem = answer.text
+            except requests.RequestException as error:
+                problem = str(error)
+            if time.monotonic() > deadline:
+                raise AssertionError(f"no answer: {problem}")
+            time.sleep(0.3)
+
+    def submit(self, number: int) -> str:
+        """Create and start a job."""
+        body = {"process": graph(number), "title": str(number)}
+        id_ = self._ask("POST", "/jobs", json=body).headers["OpenEO-Identifier"]
+        assert self._ask("POST", f"/jobs/{id_}/results").status_code == 202
+        return id_
+
+    def wait(self, ids: list[str]) -> dict[str, str]:
+        """The states of the jobs once all have ended."""
+        deadline = time.monotonic() + LONGEST_WAIT
+        while True:
+            listed = {job["id"]: job["status"] for job in self._ask("GET", "/jobs").json()["jobs"]}
+            states = {id_: listed[id_] for id_ in ids if id_ in listed}
+            if set(states.values()) <= {"finished", "error"} or time.monotonic() > deadline:
+                return states
+            time.sleep(1)
+
+    def pixels(self, id_: str) -> np.ndarray:
+        """The result of a job."""
+        (asset,) = self._ask("GET", f"/jobs/{id_}/results").json()["assets"].values()
+        data = requests.get(asset["href"], timeout=20).content
+        assert len(data) == asset["file:size"]
+        with MemoryFile(data) as memory, memory.open() as file:
+            return file.read(1)
+
+    def logs(self, id_: str) -> list[dict[str, Any]]:
+        """The log of a job."""
+        return list(self._ask("GET", f"/jobs/{id_}/logs").json()["logs"])
+
+
+def graph(number: int) -> dict[str, Any]:
+    """The maximum of a season, plus a number of the job's own."""
+    area = dict(zip(("west", "south", "east", "north"), BOX, strict=True))
+    load = {
+        "id": S2_PRODUCT,
+        "spatial_extent": {**area, "crs": "EPSG:32632"},
+        "temporal_extent": list(SEASON),
+        "bands": ["B04"],
+    }
+    longest = {"process_graph": {"m": _node("max", {"data": {"from_parameter": "data"}}, result=True)}}
+    more = {"process_graph": {"p": _node("add", {"x": {"from_parameter": "x"}, "y": number}, result=True)}}
+    nodes = {
+        "load": _node("load_collection", load),
+        "max": _node(
+            "reduce_dimension", {"data": {"from_node": "load"}, "dimension": "t", "reducer": longest}
+        ),
+        "add": _node("apply", {"data": {"from_node": "max"}, "process": more}),
+        "save": _node("save_result", {"data": {"from_node": "add"}, "format": "GTiff"}, result=True),
+    }
+    return {"process_graph": nodes}
+
+
+def _node(process: str, arguments: dict[str, Any], *, result: bool = False) -> dict[str, Any]:
+    return {"process_id": process, "arguments": arguments, **({"result": True} if result else {})}
+
+
+def _judge(outcome: Outcome, client: Client, states: dict[str, str], ids: list[str], samples: Path) -> None:
+    found = truth.scenes(samples / S2_PRODUCT, *SEASON)
+    chosen = [s for s in found if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
+    expected = np.nanmax(truth.series(chosen, "B04", BOX), axis=0)
+    for number, id_ in enumerate(ids):
+        entries = client.logs(id_)
+        if states.get(id_) == "finished":
+            if not np.allclose(client.pixels(id_), expected + number, equal_nan=True):
+                outcome.wrong.append(id_)
+        elif not any(entry["level"] == "error" for entry in entries):
+            outcome.unexplained.append(id_)
+
+
+def _count_files(outcome: Outcome, config: Config, states: dict[str, str]) -> None:
+    """Folders of attempts must be those of finished jobs, once lost workers' leftovers are swept."""
+    with db.session(config) as session:
+        outcome.tries = int(session.scalar(select(func.sum(db.Job.tries))) or 0)
+    outcome.swept = clean(config)
+    store = storage(config)
+    kept = [(job, a) for job in store.folders("results") for a in store.folders(f"results/{job}")]
+    finished = sorted(id_ for id_, state in states.items() if state == "finished")
+    outcome.orphans = 0 if sorted(job for job, _ in kept) == finished else abs(len(kept) - len(finished)) or 1
+    db.dispose(config)
