@@ -39,7 +39,8 @@ def main() -> None:
         folder.chmod(0o711)
         server = postgres.start(folder / "server" / "pg", folder / "log")
         try:
-            measure(Config(database_url=server.create_database("bench"), data_dir=folder / "data", log_level="warning"))
+            url = server.create_database("bench")
+            measure(Config(database_url=url, data_dir=folder / "data", log_level="warning"))
         finally:
             server.stop(5)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -187,3 +189,30 @@ def test_a_job_fails(ask, worker):
     assert entry["path"][0]["node_id"] == "no"
     partial_ = ask("GET", f"/jobs/{job}/results?partial=true").get_json()
     assert (partial_["openeo:status"], partial_["assets"]) == ("error", {})
+
+
+def test_a_zarr_store_by_signed_link(ask, client, worker, odc_config):
+    collection = {"type": "Point", "coordinates": [11.0, 46.0]}
+    graph = {
+        "load": {"process_id": "load_geojson", "arguments": {"data": collection, "properties": []}},
+        "save": {
+            "process_id": "save_result",
+            "arguments": {"data": {"from_node": "load"}, "format": "Zarr"},
+            "result": True,
+        },
+    }
+    job = ask("POST", "/jobs", json={"process": {"process_graph": graph}}).headers["OpenEO-Identifier"]
+    ask("POST", f"/jobs/{job}/results")
+    found = until(ask, job, "finished", "error")
+    assert found["status"] == "finished", ask("GET", f"/jobs/{job}/logs").get_json()
+    (asset,) = ask("GET", f"/jobs/{job}/results").get_json()["assets"].values()
+    path = urlsplit(asset["href"]).path
+    metadata = client.get(f"{path}/zarr.json")
+    assert metadata.get_json()["zarr_format"] == 3
+    assert client.get(f"{path}/nothing").status_code == 404
+    assert client.get(f"{path}/../../x").status_code in (404, 410)
+    whole = client.get(path)
+    assert whole.mimetype == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(whole.data)) as archive:
+        assert "zarr.json" in archive.namelist()
+        assert sum(info.file_size for info in archive.infolist()) == asset["file:size"]
