@@ -6,17 +6,19 @@ A node is evaluated when its value is first needed, and once. Parameters marked 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from odc_openeo.cube import LabeledArray
 from odc_openeo.errors import (
     OpenEOError,
     ProcessGraphComplexity,
     ProcessGraphMissing,
     ProcessParameterMissing,
 )
-from odc_openeo.graph.parse import Graph, Limits, Node, parse
+from odc_openeo.graph.parse import Graph, Limits, Node, parameter_references, parse
 from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.graph.validate import check_value, find_process, problems
 from odc_openeo.process import DEFERRED, NODES, OMITTED, Environment, Process
@@ -167,3 +169,87 @@ class Child:
 
     def __call__(self, **parameters: Any) -> Any:
         return _Scope(self.graph, parameters, self.scope.env, Plan(), self.scope, self.path).run()
+
+    def portable(self, *given: str) -> PortableChild:
+        """The same without what it leans on here, so that a dask task can call it on values in memory.
+
+        ``given`` are the names of the parameters it will be called with.
+
+        Raises:
+            NotPortable: it uses a cube of an outer process, or processes that need their surroundings.
+        """
+        _check_portable(self.graph)
+        outer: dict[str, Any] = {}
+        for name in _parameters_of(self.graph) - set(given):
+            with contextlib.suppress(ProcessParameterMissing):
+                outer[name] = self.scope.parameter(name)
+        for name, value in outer.items():
+            if not _is_plain(value):
+                raise NotPortable(f"it uses '{name}', which is not known before the data are read.")
+        return PortableChild(self.graph, outer, self.path)
+
+
+class NotPortable(ValueError):
+    """A child process can't run inside a dask task; the text says why."""
+
+
+@dataclass(frozen=True)
+class PortableChild:
+    """A child process that can be pickled: its graph, and the values of outer parameters that it uses.
+
+    Called with numbers, lists and DataArrays in memory it gives what the `Child` would.
+    """
+
+    graph: Graph
+    outer: Mapping[str, Any]
+    path: str
+
+    def __call__(self, **parameters: Any) -> Any:
+        values = {**self.outer, **parameters}
+        return _Scope(self.graph, values, Environment(), Plan(), None, self.path).value(self.graph.result)
+
+
+def _nested(value: Any) -> Iterator[Graph]:
+    """The child graphs in an argument."""
+    if isinstance(value, Graph):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _nested(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _nested(item)
+
+
+def _parameters_of(graph: Graph) -> set[str]:
+    """The names of the parameters that a graph, and the graphs in it, take from around it."""
+    names: set[str] = set()
+    for node in graph.nodes.values():
+        declared = find_process(node.process_id, node.namespace).parameters
+        for name, value in node.arguments.items():
+            names.update(parameter_references(value))
+            given = {p["name"] for p in (declared[name].child or {}).get("parameters", ())}
+            for inner in _nested(value):
+                names |= _parameters_of(inner) - given
+    return names
+
+
+def _check_portable(graph: Graph) -> None:
+    for node in graph.nodes.values():
+        found = find_process(node.process_id, node.namespace)
+        if found.needs_environment or not found.pure:
+            raise NotPortable(f"the process '{node.process_id}' can't be used in it.")
+        for value in node.arguments.values():
+            for inner in _nested(value):
+                _check_portable(inner)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is JSON."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, LabeledArray):
+        return all(map(_is_plain, value.values))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -20,6 +20,7 @@ from odc_openeo.processes import math as math
 from odc_openeo.processes import merge as merge
 from odc_openeo.processes import neighborhood as neighborhood
 from odc_openeo.processes import reducers as reducers
+from odc_openeo.processes import regression as regression
 from odc_openeo.processes import resampling as resampling
 from odc_openeo.processes import sorting as sorting
 from odc_openeo.processes import temporal as temporal

@@ -1,0 +1,337 @@
+"""Models fitted to the values along a dimension, and values predicted with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.cube import ARRAY
+from odc_openeo.errors import DimensionAmbiguous, DimensionNotAvailable, ProcessParameterInvalid
+from odc_openeo.process import Example, Schema, process
+from odc_openeo.processes.instants import parse_instant
+from odc_openeo.processes.labels import coordinate
+from odc_openeo.processes.schemas import Boolean, Cube, JsonArray, String
+from odc_openeo.processes.sequences import BLOCK_BYTES, along_array, labels, numbers
+
+_MOST_STEPS: Final = 200
+_BATCH_VALUES: Final = 2**21
+_PIXEL: Final = "__pixel__"
+_VARIABLE: Final = "__variable__"
+
+_NUMBERS: Final = {"type": "array", "minItems": 1, "items": {"type": "number"}}
+
+
+def _model(variable: Any) -> Schema:
+    """The schema of a model function; ``variable`` is the JSON Schema of the independent variable."""
+    parameters = [
+        {"name": "x", "description": "The independent variable.", "schema": variable},
+        {"name": "parameters", "description": "The parameters of the model.", "schema": _NUMBERS},
+    ]
+    returns = {"description": "The value of the model.", "schema": {"type": "number"}}
+    return Schema(
+        {"type": "object", "subtype": "process-graph", "parameters": parameters, "returns": returns}
+    )
+
+
+LabeledNumbers = Annotated[
+    JsonArray,
+    Schema(
+        {"type": "array", "subtype": "labeled-array", "items": {"type": "number"}},
+        accepts={"type": "array", "items": {"type": ["number", "null"]}},
+    ),
+]
+Parameters = Annotated[Sequence[float], Schema(_NUMBERS)]
+FittedModel = Annotated[Callable[..., Any], _model({"type": ["number", "null"]})]
+Model = Annotated[Callable[..., Any], _model({"type": "number"})]
+_LABEL: Final = {
+    "anyOf": [
+        {"type": "number"},
+        {"type": "string", "format": "date", "subtype": "date"},
+        {"type": "string", "format": "date-time", "subtype": "date-time"},
+    ]
+}
+NewLabels = Annotated[
+    Sequence[float | str] | None,
+    Schema([{"type": "null"}, {"type": "array", "uniqueItems": True, "items": _LABEL}]),
+]
+
+_LINE: Final = {
+    "process_graph": {
+        "a": {
+            "process_id": "array_element",
+            "arguments": {"data": {"from_parameter": "parameters"}, "index": 0},
+        },
+        "b": {
+            "process_id": "array_element",
+            "arguments": {"data": {"from_parameter": "parameters"}, "index": 1},
+        },
+        "bx": {
+            "process_id": "multiply",
+            "arguments": {"x": {"from_node": "b"}, "y": {"from_parameter": "x"}},
+        },
+        "y": {
+            "process_id": "add",
+            "arguments": {"x": {"from_node": "a"}, "y": {"from_node": "bx"}},
+            "result": True,
+        },
+    }
+}
+
+
+@process(
+    categories=["arrays", "math"],
+    experimental=True,
+    examples=[
+        Example(
+            {"data": [1, 3, 5, 7], "parameters": [0, 0], "function": _LINE},
+            [1, 2],
+            "The straight line 1 + 2 x through values at 0, 1, 2 and 3.",
+        )
+    ],
+)
+def fit_curve(
+    data: LabeledNumbers, parameters: Parameters, function: FittedModel, ignore_nodata: Boolean = True
+) -> Annotated[Any, Schema(_NUMBERS)]:
+    """Fit a model to values by least squares.
+
+    The labels of the array are the independent variable `x`, its values are what the model should give. Dates
+    become seconds since 1970-01-01T00:00:00Z; an array without labels has 0, 1, 2, …. Use it in
+    `apply_dimension` with a target dimension to fit a model to each pixel.
+
+    The Levenberg-Marquardt method is used, from the initial guess on. A pixel has no-data instead of
+    parameters if it has fewer values than the model has parameters or if the method finds no minimum.
+
+    Args:
+        data: The values, labelled.
+        parameters: An initial guess for each parameter of the model.
+        function: The model: takes `x` and the array `parameters`, returns the value.
+        ignore_nodata: Whether no-data values are left out. If not, a pixel with any has no-data.
+
+    Returns:
+        The parameters of the best fit, as many as there are in the initial guess.
+    """
+    values = numbers(data, "fit_curve")
+    fit = _Fit(
+        _portable(function),
+        _variable(labels(data) if isinstance(values, list) else values),
+        np.asarray(parameters, float),
+        ignore_nodata,
+    )
+    if isinstance(values, xr.DataArray):
+        decoded = cube.decode(values).astype(np.float64)
+        return along_array(fit, decoded, np.dtype(float), len(parameters))
+    table = np.array([[np.nan if v is None else float(v) for v in values]])
+    return [None if np.isnan(v) else float(v) for v in fit(table, axis=1)[0]]
+
+
+def _portable(function: Callable[..., Any]) -> Callable[..., Any]:
+    make = getattr(function, "portable", None)
+    if make is None:
+        return function
+    try:
+        return make("x", "parameters")
+    except ValueError as error:
+        raise ProcessParameterInvalid(process="fit_curve", parameter="function", reason=str(error)) from error
+
+
+def _variable(data: Any) -> np.ndarray:
+    """The labels of an array as numbers; dates as seconds since 1970."""
+    values = data.coords[ARRAY].values if isinstance(data, xr.DataArray) and ARRAY in data.coords else None
+    if values is None:
+        values = np.asarray(labels(data) if isinstance(data, xr.DataArray) else data)
+    return _as_numbers(values, "fit_curve", "data")
+
+
+def _as_numbers(values: np.ndarray, process: str, parameter: str) -> np.ndarray:
+    if values.dtype.kind in "OU":
+        times = [parse_instant(v) if isinstance(v, str) else None for v in values]
+        if any(t is None for t in times):
+            reason = "its labels must be numbers or dates."
+            raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+        values = np.array(times, "datetime64[ns]")
+    if values.dtype.kind == "M":
+        return (values - np.datetime64(0, "s")) / np.timedelta64(1, "s")
+    return values.astype(float)
+
+
+# --- Least squares for many pixels at once -------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Fits one model to many pixels: a kernel for `along_array`, picklable.
+
+    ``x`` is the independent variable, ``start`` the initial guess.
+    """
+
+    function: Callable[..., Any]
+    x: np.ndarray
+    start: np.ndarray
+    ignore_nodata: bool
+
+    def __call__(self, block: np.ndarray, axis: int) -> np.ndarray:
+        """The parameters in the place of the values: ``len(start)`` elements along the axis."""
+        moved = np.moveaxis(block, axis, -1)
+        pixels = moved.reshape(-1, len(self.x))
+        found = np.empty((len(pixels), len(self.start)))
+        size = max(1, _BATCH_VALUES // (len(self.x) * (len(self.start) + 1)))
+        for first in range(0, len(pixels), size):
+            found[first : first + size] = self._pixels(pixels[first : first + size])
+        return np.moveaxis(found.reshape(*moved.shape[:-1], -1), -1, axis)
+
+    def model(self, parameters: np.ndarray) -> np.ndarray:
+        """The model at all x for parameters ``(pixel, parameter)``: an array ``(pixel, x)``."""
+        result = self.function(
+            x=xr.DataArray(self.x, dims=_VARIABLE),
+            parameters=xr.DataArray(parameters, dims=(_PIXEL, ARRAY)),
+        )
+        shape = (len(parameters), len(self.x))
+        if not isinstance(result, xr.DataArray):
+            return np.full(shape, np.nan if result is None else result, float)
+        ordered = result.transpose(*(d for d in (_PIXEL, _VARIABLE) if d in result.dims))
+        values = ordered.values[:, None] if ordered.dims == (_PIXEL,) else ordered.values
+        return np.broadcast_to(values, shape).astype(float)
+
+    def jacobian(self, parameters: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Forward differences of the model, ``(pixel, x, parameter)``; ``at`` is the model there."""
+        count = len(self.start)
+        typical = np.where(self.start == 0, 1.0, np.abs(self.start))
+        step = np.sqrt(np.finfo(float).eps) * np.maximum(np.abs(parameters), typical)
+        step = (parameters + step) - parameters
+        moved = parameters[:, None] + step[:, None] * np.eye(count)
+        there = self.model(moved.reshape(-1, count)).reshape(len(parameters), count, -1)
+        return ((there - at[:, None]) / step[..., None]).transpose(0, 2, 1)
+
+    def _pixels(self, y: np.ndarray) -> np.ndarray:
+        used = np.isfinite(y) if self.ignore_nodata else np.ones(y.shape, bool)
+        enough = used.sum(axis=1) >= len(self.start)
+        found = np.full((len(y), len(self.start)), np.nan)
+        if enough.any():
+            found[enough] = self._descend(np.where(used, y, 0)[enough], used[enough])
+        return found
+
+    def _descend(self, y: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """Damped Gauss-Newton steps of all pixels together until each is in a minimum; NaN for the others."""
+        best = np.repeat(self.start[None], len(y), axis=0)
+        at = self.model(best)
+        cost = _cost(y, at, used)
+        damping = np.full(len(y), _LEAST_DAMPING)
+        done = np.zeros(len(y), bool)
+        for _ in range(_MOST_STEPS):
+            active = np.nonzero(~done & np.isfinite(cost) & (damping < _MOST_DAMPING))[0]
+            if not len(active):
+                break
+            mask = used[active]
+            jacobian = self.jacobian(best[active], at[active]) * mask[..., None]
+            residual = np.where(mask, y[active] - at[active], 0)
+            step, small = _step(jacobian, residual, best[active], cost[active], damping[active])
+            there = self.model(best[active] + step)
+            now = _cost(y[active], there, mask)
+            better = now <= cost[active]
+            done[active] = small
+            damping[active] = np.where(better, damping[active] / 10, np.maximum(damping[active], 1e-7) * 10)
+            won = active[better]
+            best[won] += step[better]
+            at[won], cost[won] = there[better], now[better]
+        best[~done] = np.nan
+        return best
+
+
+_LEAST_DAMPING: Final = 1e-10
+"""So small that a model that is linear in its parameters is fitted by the first step."""
+_MOST_DAMPING: Final = 1e12
+
+
+def _cost(y: np.ndarray, model: np.ndarray, used: np.ndarray) -> np.ndarray:
+    return (np.where(used, y - model, 0) ** 2).sum(axis=1)
+
+
+def _step(
+    jacobian: np.ndarray, residual: np.ndarray, here: np.ndarray, cost: np.ndarray, damping: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The steps of all pixels (Marquardt 1963), and whether they are too small to matter.
+
+    Parameters are scaled by the length of their columns, so that their units don't matter.
+    """
+    length = np.sqrt((jacobian**2).sum(axis=1))
+    scale = np.where((length > 0) & np.isfinite(length), length, 1)
+    scaled = np.nan_to_num(jacobian / scale[:, None], nan=0, posinf=0, neginf=0)
+    gradient = np.einsum("pxi,px->pi", scaled, residual)
+    normal = np.einsum("pxi,pxj->pij", scaled, scaled)
+    normal += damping[:, None, None] * np.eye(normal.shape[-1])
+    step = np.linalg.solve(normal, gradient[..., None])[..., 0]
+    gain = (step * gradient).sum(axis=1)
+    size = np.sqrt(((here * scale) ** 2).sum(axis=1))
+    small = (np.sqrt((step**2).sum(axis=1)) <= 1e-9 * size) | (gain <= 1e-12 * cost)
+    return step / scale, small & np.isfinite(step).all(axis=1)
+
+
+# --- Prediction ----------------------------------------------------------------------------------
+
+
+@process(categories=["cubes", "math"], experimental=True)
+def predict_curve(parameters: Cube, function: Model, dimension: String, labels: NewLabels = None) -> Cube:
+    """Predict values with a model whose parameters were fitted for each pixel.
+
+    The parameters are along the dimension of the given name if the cube has it, else along its only dimension
+    of type ``other``. In its place the result has the dimension of that name with the given labels. Dates
+    reach the model as seconds since 1970-01-01T00:00:00Z, as in `fit_curve`.
+
+    Args:
+        parameters: A cube with the parameters of the model along a dimension.
+        function: The model: takes `x` and the array `parameters`, returns the value.
+        dimension: The name of the dimension of the predicted values.
+        labels: Numbers or dates to predict values for. They can't be left out: without the cube that the
+            model was fitted to, there are no gaps to fill.
+
+    Returns:
+        A cube with the predicted values.
+
+    Raises:
+        DimensionNotAvailable: The cube has no dimension that could hold the parameters.
+        DimensionAmbiguous: Several dimensions could.
+    """
+    if isinstance(parameters, xr.Dataset):
+        return parameters.map(predict_curve, args=(function, dimension, labels), keep_attrs=True)
+    if not labels:
+        reason = "give the labels to predict values for; there is no cube whose gaps could be filled."
+        raise ProcessParameterInvalid(process="predict_curve", parameter="labels", reason=reason)
+    source = _parameter_dimension(parameters, dimension)
+    type_ = "temporal" if isinstance(labels[0], str) else "other"
+    coord = coordinate(dimension, list(labels), type_)
+    decoded = cube.decode(parameters).drop_vars(source, errors="ignore")
+    x = xr.DataArray(_as_numbers(coord.values, "predict_curve", "labels"), dims=dimension)
+    predicted = function(x=_in_chunks(x, decoded, source), parameters=decoded.rename({source: ARRAY}))
+    like = decoded.isel({source: 0}, drop=True)
+    if not isinstance(predicted, xr.DataArray):
+        predicted = x.copy(data=np.full(x.shape, np.nan if predicted is None else float(predicted)))
+    predicted = predicted.broadcast_like(like).broadcast_like(x)
+    order = [dimension if d == source else d for d in parameters.dims]
+    return predicted.transpose(*order).assign_coords({**like.coords, dimension: coord})
+
+
+def _parameter_dimension(parameters: xr.DataArray, dimension: str) -> str:
+    if dimension in parameters.dims:
+        return dimension
+    found = cube.dimensions_of_type(parameters, "other")
+    if not found:
+        raise DimensionNotAvailable(name=dimension, available=", ".join(map(str, parameters.dims)))
+    if len(found) > 1:
+        raise DimensionAmbiguous(
+            f"The parameters may be along any of {', '.join(found)}; keep only one dimension of type other."
+        )
+    return found[0]
+
+
+def _in_chunks(x: xr.DataArray, parameters: xr.DataArray, source: str) -> xr.DataArray:
+    """The labels in pieces such that blocks of predicted values don't get large."""
+    if not isinstance(parameters.data, da.Array):
+        return x
+    pixels = int(np.prod([max(c) for d, c in parameters.chunksizes.items() if d != source], dtype=np.int64))
+    return x.chunk(max(1, BLOCK_BYTES // (8 * max(1, pixels))))
