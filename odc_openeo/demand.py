@@ -7,9 +7,13 @@ A rule may only narrow where the result is provably the same; a process without 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 Interval = tuple[str | None, str | None]
 """Half-open, RFC 3339 or dates; None is open."""
@@ -97,15 +101,28 @@ def same(*cubes: str) -> Needs:
     return rule
 
 
+def along(parameter: str = "dimension") -> Needs:
+    """The rule of processes that see all values along the dimension that an argument names."""
+
+    def rule(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+        needed = {"t": demand.at_all_times, "bands": demand.of_all_bands, "x": demand.everywhere}
+        needed["y"] = demand.everywhere
+        name = arguments.get(parameter)
+        return {"data": needed[name]()} if isinstance(name, str) and name in needed else {}
+
+    return rule
+
+
 def _both(a: Any, b: Any, join: Callable[[Any, Any], Any]) -> Any:
     return None if a is None or b is None else join(a, b)
 
 
 def _hull(a: Interval, b: Interval) -> Interval | None:
-    """The interval around both; texts are compared only if they are written alike."""
+    """The interval around both; texts are compared only if all are dates or all times in UTC."""
     if a == b:
         return a
-    if any(x is not None and y is not None and len(x) != len(y) for x, y in zip(a, b, strict=True)):
+    texts = [text for text in (*a, *b) if text is not None]
+    if not (all(map(_DATE.fullmatch, texts)) or all(map(_UTC.fullmatch, texts))):
         return None
     start = None if a[0] is None or b[0] is None else min(a[0], b[0])
     end = None if a[1] is None or b[1] is None else max(a[1], b[1])

@@ -11,6 +11,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY, X, Y
+from odc_openeo.demand import along, same
 from odc_openeo.errors import DimensionMissing, TargetDimensionExists
 from odc_openeo.process import process
 from odc_openeo.processes.children import array, field, restored, without_dimension
@@ -36,7 +37,7 @@ ArrayProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], needs=same("data"))
 def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     """Apply a process to each value.
 
@@ -53,7 +54,7 @@ def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     return field(process(x=data, context=context), data, "apply", "process")
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], needs=along())
 def apply_dimension(
     data: Cube,
     process: ArrayProcess,
@@ -124,7 +125,7 @@ def _along(values: xr.DataArray, target: str, type_: str, kept: xr.DataArray | N
     return named.assign_coords({target: coordinate(target, list(range(named.sizes[target])), type_)})
 
 
-@process(categories=["cubes", "reducer"])
+@process(categories=["cubes", "reducer"], needs=along())
 def reduce_dimension(
     data: Cube, reducer: LabeledReducer, dimension: String, context: AnyValue = None
 ) -> Cube:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from odc_openeo.demand import same
 from odc_openeo.formats.write import Output
 from odc_openeo.process import Environment, Schema, process
 from odc_openeo.processes.schemas import Cube
@@ -13,7 +14,7 @@ FormatOptions = Annotated[dict[str, Any], Schema({"type": "object", "subtype": "
 StacResource = Annotated[bool, Schema({"type": "object", "subtype": "stac"})]
 
 
-@process(categories=["cubes", "export", "stac"])
+@process(categories=["cubes", "export", "stac"], needs=same("data"))
 def save_result(
     data: Cube,
     format: OutputFormat,

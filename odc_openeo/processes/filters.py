@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Final
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,8 @@ from odc.geo.crs import CRS, CRSError
 from odc.geo.geom import BoundingBox as OdcBoundingBox
 
 from odc_openeo import cube, geometry
-from odc_openeo.cube import X, Y
+from odc_openeo.cube import T, X, Y
+from odc_openeo.demand import Box, Demand
 from odc_openeo.errors import (
     BandFilterParameterMissing,
     DimensionMissing,
@@ -35,6 +37,8 @@ from odc_openeo.processes.schemas import (
     child,
     datacube_schema,
 )
+
+EDGES: Final = {"west", "south", "east", "north"}
 
 Bands = Annotated[
     Sequence[str], Schema({"type": "array", "items": {"type": "string", "subtype": "band-name"}})
@@ -79,7 +83,15 @@ Condition = Annotated[
 ]
 
 
-@process(categories=["cubes", "filter"])
+def _needs_bands(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    names = arguments.get("bands")
+    if "wavelengths" in arguments or not isinstance(names, list) or not names:
+        return {"data": demand.of_all_bands()}
+    # A name may be an alias or a common name, which the consumer does not know.
+    return {"data": replace(demand, bands=tuple(map(str, names)))}
+
+
+@process(categories=["cubes", "filter"], needs=_needs_bands)
 def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = ()) -> BandsCube:
     """Keep some of the bands.
 
@@ -128,7 +140,16 @@ def _in_range(data: cube.Cube, dimension: str, low: float, high: float) -> list[
     return np.flatnonzero((centres >= low) & (centres <= high)).tolist()
 
 
-@process(categories=["cubes", "filter"])
+def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    extent = arguments.get("extent")
+    if not isinstance(extent, Mapping) or not extent.keys() >= EDGES:
+        return {"data": demand}
+    west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
+    box = Box(west, south, east, north, extent.get("crs") or 4326)
+    return {"data": demand.inside(boxes=[box]).grown(2)}
+
+
+@process(categories=["cubes", "filter"], needs=_needs_box)
 def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVectorCube:
     """Keep what lies in a bounding box.
 
@@ -220,7 +241,14 @@ def _geometries_within(data: cube.Cube, dimension: str, box: OdcBoundingBox) -> 
     return data.isel({dimension: keep})
 
 
-@process(categories=["cubes", "filter"])
+def _needs_times(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    extent = arguments.get("extent")
+    if not isinstance(extent, list) or len(extent) != 2 or arguments.get("dimension") not in (None, T):
+        return {"data": demand.at_all_times()}
+    return {"data": demand.inside(interval=(extent[0], extent[1]))}
+
+
+@process(categories=["cubes", "filter"], needs=_needs_times)
 def filter_temporal(
     data: TemporalCube, extent: TemporalInterval, dimension: OptionalName = None
 ) -> TemporalCube:

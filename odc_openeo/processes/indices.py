@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.demand import Demand
 from odc_openeo.errors import (
     BandExists,
     DimensionAmbiguous,
@@ -27,7 +29,11 @@ BandName = Annotated[str, Schema({"type": "string", "subtype": "band-name"})]
 NewBand = Annotated[str | None, Schema([{"type": "string", "pattern": "^\\w+$"}, {"type": "null"}])]
 
 
-@process(categories=["cubes", "math > indices", "vegetation indices"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    return {"data": demand.of_all_bands()}
+
+
+@process(categories=["cubes", "math > indices", "vegetation indices"], needs=_needs)
 def ndvi(
     data: SpatialBandsCube, nir: BandName = "nir", red: BandName = "red", target_band: NewBand = None
 ) -> SpatialCube:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.demand import Demand
 from odc_openeo.errors import DimensionMissing, IncompatibleDataCubes, ProcessParameterInvalid
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.alignment import on_grid_of
@@ -18,7 +20,12 @@ from odc_openeo.processes.schemas import SpatialCube
 Replacement = Annotated[float | bool | str | None, Schema({"type": ["number", "boolean", "string", "null"]})]
 
 
-@process(categories=["cubes", "masks"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # The mask may have fewer bands; one on another grid is looked up at the nearest pixel.
+    return {"data": demand, "mask": demand.of_all_bands().grown(2)}
+
+
+@process(categories=["cubes", "masks"], needs=_needs)
 def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
     """Replace the pixels that a mask marks.
 

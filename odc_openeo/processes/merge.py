@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import NODATA, X, Y
+from odc_openeo.demand import Demand
 from odc_openeo.errors import IncompatibleDataCubes, IncompatibleGeometryTypes, OverlapResolverMissing
 from odc_openeo.process import process
 from odc_openeo.processes.alignment import on_grid_of, resolution, with_current_transform
@@ -32,7 +33,13 @@ OverlapResolver = Annotated[
 ]
 
 
-@process(categories=["cubes"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Which cube has which band is not known; one on another grid is looked up at the nearest pixel.
+    both = demand.of_all_bands().grown(2)
+    return {"cube1": both, "cube2": both}
+
+
+@process(categories=["cubes"], needs=_needs)
 def merge_cubes(
     cube1: Cube, cube2: Cube, overlap_resolver: OverlapResolver = None, context: AnyValue = None
 ) -> Cube:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.demand import Demand
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
     DimensionMismatch,
@@ -58,7 +59,11 @@ PeriodName = Annotated[
 Days = Annotated[float | None, Schema({"type": ["number", "null"]})]
 
 
-@process(categories=["cubes", "aggregate"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    return {"data": demand.at_all_times()}
+
+
+@process(categories=["cubes", "aggregate"], needs=_needs)
 def aggregate_temporal(
     data: TemporalCube,
     intervals: Intervals,
@@ -131,7 +136,7 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
     return starts
 
 
-@process(categories=["aggregate", "climatology", "cubes"])
+@process(categories=["aggregate", "climatology", "cubes"], needs=_needs)
 def aggregate_temporal_period(
     data: TemporalCube,
     period: PeriodName,
