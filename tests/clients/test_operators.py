@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import openeo
@@ -18,21 +19,21 @@ from odc_openeo.indexing.cog import write_cog
 from odc_openeo.indexing.documents import Dataset, Measurement
 from odc_openeo.indexing.index import index_datasets, index_products, run_datacube
 
-PRODUCT = "operators_own"
 GRID = GeoBox.from_bbox((500000, 5000000, 500640, 5000640), crs="EPSG:32632", shape=(64, 64), tight=True)
 
 
 class Operator:
     """Somebody with a product, its files and the `datacube` command."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, product: str, folder: Path, environment: dict[str, str]) -> None:
+        self.product = product
         self.folder = folder
         self.environment = environment
         definition = {
-            "name": PRODUCT,
+            "name": self.product,
             "description": "One band of one operator",
             "metadata_type": "eo3",
-            "metadata": {"product": {"name": PRODUCT}},
+            "metadata": {"product": {"name": product}},
             "measurements": [{"name": "height", "dtype": "int16", "nodata": -1, "units": "m"}],
         }
         path = folder / "product.odc-product.yaml"
@@ -45,7 +46,7 @@ class Operator:
         write_cog(path, np.full((64, 64), value, "int16"), GRID, -1, averaged=True, title="height")
         time = datetime(2021, 7, day, tzinfo=UTC)
         bands = {"height": Measurement(path.name, GRID)}
-        return Dataset(PRODUCT, f"day{day}", time, bands, {"eo:cloud_cover": cloud})
+        return Dataset(self.product, f"day{day}", time, bands, {"eo:cloud_cover": cloud})
 
     def write(self, dataset: Dataset) -> Path:
         """The document of a scene."""
@@ -60,23 +61,24 @@ class Operator:
         run_datacube(list(arguments), self.environment)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def operator(short_folder: Path, stack_environment: dict[str, str]) -> Operator:
-    folder = short_folder / "operator"
+    product = f"operator_{uuid4().hex[:8]}"
+    folder = short_folder / product
     folder.mkdir()
-    return Operator(folder, stack_environment)
+    return Operator(product, folder, stack_environment)
 
 
-def days(connection: openeo.Connection) -> tuple[str, str]:
+def days(connection: openeo.Connection, product: str) -> tuple[str, str]:
     """First and last day of the collection."""
-    described = requests.get(f"{connection.root_url}/collections/{PRODUCT}", timeout=10).json()
+    described = requests.get(f"{connection.root_url}/collections/{product}", timeout=10).json()
     start, end = described["extent"]["temporal"]["interval"][0]
     return start[8:10], end[8:10]
 
 
-def load(connection: openeo.Connection, path: Path, **more: object) -> np.ndarray:
+def load(connection: openeo.Connection, product: str, path: Path, **more: object) -> np.ndarray:
     """The sum of all dates."""
-    cube = connection.load_collection(PRODUCT, fetch_metadata=False, **more)
+    cube = connection.load_collection(product, fetch_metadata=False, **more)
     cube.reduce_dimension(dimension="t", reducer="sum").download(path, format="GTiff", validate=False)
     with rasterio.open(path) as file:
         return file.read(1)
@@ -87,25 +89,25 @@ def test_what_the_command_does_shows_at_once(
 ) -> None:
     first, second = operator.scene(1, 1), operator.scene(20, 10)
     operator.add(first)
-    assert days(connection) == ("01", "01")
-    assert (load(connection, tmp_path / "1.tif") == 1).all()
+    assert days(connection, operator.product) == ("01", "01")
+    assert (load(connection, operator.product, tmp_path / "1.tif") == 1).all()
 
     operator.add(second)
-    assert days(connection) == ("01", "20")
-    assert (load(connection, tmp_path / "2.tif") == 11).all()
+    assert days(connection, operator.product) == ("01", "20")
+    assert (load(connection, operator.product, tmp_path / "2.tif") == 11).all()
 
     operator.run("dataset", "archive", str(second.id))
-    assert days(connection) == ("01", "01")
-    assert (load(connection, tmp_path / "3.tif") == 1).all()
+    assert days(connection, operator.product) == ("01", "01")
+    assert (load(connection, operator.product, tmp_path / "3.tif") == 1).all()
 
     operator.run("dataset", "restore", str(second.id))
-    assert days(connection) == ("01", "20")
-    assert (load(connection, tmp_path / "4.tif") == 11).all()
+    assert days(connection, operator.product) == ("01", "20")
+    assert (load(connection, operator.product, tmp_path / "4.tif") == 11).all()
 
     clouded = operator.write(operator.scene(20, 10, cloud=90.0))
     operator.run("dataset", "update", "--allow-any", "properties", str(clouded))
     only_clear = {"eo:cloud_cover": lambda value: value <= 50}
-    assert (load(connection, tmp_path / "5.tif", properties=only_clear) == 1).all()
+    assert (load(connection, operator.product, tmp_path / "5.tif", properties=only_clear) == 1).all()
 
 
 @pytest.mark.parametrize("damage", ["missing", "corrupt"])
@@ -114,7 +116,7 @@ def test_broken_files_are_told_by_their_dataset(
 ) -> None:
     day = {"missing": 25, "corrupt": 26}[damage]
     scene = operator.scene(day, 5)
-    operator.add(scene)
+    operator.add(operator.scene(1, 1), scene)
     file = operator.folder / f"{day}.tif"
     if damage == "missing":
         file.unlink()
@@ -124,8 +126,8 @@ def test_broken_files_are_told_by_their_dataset(
         file.write_bytes(content)
     extent = [f"2021-07-{day}", f"2021-07-{day + 1}"]
     with pytest.raises(OpenEoApiError) as caught:
-        load(connection, tmp_path / "broken.tif", temporal_extent=extent)
+        load(connection, operator.product, tmp_path / "broken.tif", temporal_extent=extent)
     assert str(scene.id) in caught.value.message
     assert str(operator.folder) not in caught.value.message
     fine = ["2021-07-01", "2021-07-02"]
-    assert (load(connection, tmp_path / "fine.tif", temporal_extent=fine) == 1).all()
+    assert (load(connection, operator.product, tmp_path / "fine.tif", temporal_extent=fine) == 1).all()

@@ -7,6 +7,7 @@ run inside a cube, once eagerly and once in dask chunks. A case passes if all it
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ import dask
 import xarray as xr
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
-from odc_openeo.cube import ARRAY, LabeledArray
+from odc_openeo.cube import LabeledArray
 from odc_openeo.errors import OpenEOError
 from odc_openeo.graph import evaluate
 from odc_openeo.process import PROCESSES
 from tests.conformance.comparison import difference
 from tests.conformance.encoding import chunked, decode, in_cube, out_of_cube, read
+from tests.conformance.faults import mended
 
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "openeo" / "process-tests"
 NUMERIC = {"number", "integer", "array"}
@@ -36,6 +38,7 @@ class Case:
     index: int
     test: Mapping[str, Any]
     folder: Path
+    fault: str | None = None
 
     @property
     def delta(self) -> float:
@@ -48,7 +51,8 @@ def cases(folder: Path) -> Iterator[Case]:
     for path in sorted(folder.glob("*.json*")):
         content = read(path)
         for index, test in enumerate(content["tests"]):
-            yield Case(content["id"], index, test, folder)
+            right, fault = mended(test)
+            yield Case(content["id"], index, right, folder, fault)
 
 
 def failures(case: Case) -> list[str]:
@@ -149,11 +153,17 @@ def _run_in_cube(case: Case, arguments: Mapping[str, Any], lazy: bool) -> str | 
         value = out_of_cube(result)
     except AssertionError as error:
         return str(error)
-    if isinstance(result, xr.DataArray) and result.dims and result.dims[-1] == ARRAY and value == []:
-        value = []
-    return difference(
-        value, decode(case.test["returns"], case.folder), max(case.delta, 1e-9), nan_is_null=True
-    )
+    expected = decode(case.test["returns"], case.folder)
+    value = _without_padding(value, expected)
+    return difference(value, expected, max(case.delta, 1e-9), nan_is_null=True)
+
+
+def _without_padding(value: Any, expected: Any) -> Any:
+    """Arrays in a cube have one length for all pixels: shorter ones are filled up with no-data at the end."""
+    if not isinstance(value, list) or not isinstance(expected, list):
+        return value
+    rest = value[len(expected) :]
+    return value[: len(expected)] if all(isinstance(v, float) and math.isnan(v) for v in rest) else value
 
 
 def main(arguments: list[str]) -> int:
@@ -163,6 +173,8 @@ def main(arguments: list[str]) -> int:
     failed: dict[str, list[str]] = {}
     for case in cases(folder):
         problems = failures(case)
+        if case.fault:
+            print(f"{case.process} #{case.index} is mended: {case.fault}")
         passed[case.process] = passed.get(case.process, 0) + (not problems)
         failed.setdefault(case.process, []).extend(
             [f"#{case.index} {'; '.join(problems)}"] if problems else []
