@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,9 +38,8 @@ def tree() -> set[str]:
     parents, found = [""], set()
     for line in block.group(1).splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
-        for name in re.split(r"\s{2,}", line.strip())[0].split(" "):
-            path = "".join(parents[: depth + 1]) + name
-            found.add(path.rstrip("/"))
+        for name in takewhile(lambda word: word.endswith((".py", "/")), line.split()):
+            found.add(("".join(parents[: depth + 1]) + name).rstrip("/"))
             if name.endswith("/"):
                 parents[depth + 1 :] = [name]
     return found
