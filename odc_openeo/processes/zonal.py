@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final
 
 import dask.array as da
@@ -62,24 +63,71 @@ def aggregate_spatial(
         raise TargetDimensionExists(name=target_dimension)
     frame = geometry.read(geometries, "aggregate_spatial", "geometries")
     grid = rasterize.grid_of(data, "aggregate_spatial")
-    shapes = geometry.in_grid(frame, grid)
-    source = data.transpose(..., cube.Y, cube.X)
-    zones = _Zones(source, grid)
-    stacks = zones.stacks(shapes)
-
-    def value(stack: Stack) -> xr.DataArray:
-        return _reduce(reducer, stack, context)
-
-    if target_dimension is None:
-        reduced = _join(stacks, value, zones.one_pixel())
-    else:
-        reduced = _with_counts(stacks, value, zones.one_pixel(), target_dimension)
+    zones = _Zones(data.transpose(..., cube.Y, cube.X), grid)
+    pixels = zones.pixels(geometry.in_grid(frame, grid))
+    value = _Statistic(reducer, context)
+    reduced = zones.statistics(pixels, value, _portable(value))
+    if target_dimension is not None:
+        counts = zones.statistics(pixels, _count_valid, _count_valid).fillna(0)
+        reduced = _with_counts(reduced, pixels.counts, counts, target_dimension)
     taken = [*reduced.dims, *reduced.coords]
     labelled = reduced.assign_coords(geometry.geometry_coordinates(frame, taken))
     return geometry.index_geometries(labelled, frame.crs)
 
 
+# --- The values of one geometry ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Statistic:
+    """What the reducer makes of a stack, always as an array of the stack's other dimensions."""
+
+    reducer: Callable[..., Any]
+    context: Any
+
+    def __call__(self, stack: Stack) -> xr.DataArray:
+        like = stack.isel({cube.ARRAY: 0}, drop=True)
+        found = self.reducer(data=stack, context=self.context)
+        return field(found, like, "aggregate_spatial", "reducer")
+
+
+def _portable(value: _Statistic) -> _Statistic | None:
+    """The same for dask tasks, None if there is no way."""
+    make = getattr(value.reducer, "portable", None)
+    if make is None or cube.is_cube(value.context):
+        return None
+    try:
+        return _Statistic(make("data", "context"), value.context)
+    except ValueError:
+        return None
+
+
+def _count_valid(stack: Stack) -> xr.DataArray:
+    usable = cube.valid(stack)
+    if stack.dtype.kind in "fc":
+        usable = usable & np.isfinite(stack)
+    return usable.sum(cube.ARRAY).astype(float)
+
+
 # --- The pixels ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Geometries that are near each other and their pixels: those of number i end at ``ends[i]``."""
+
+    numbers: list[int]
+    pixels: Any
+    ends: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """The pixels of all geometries: small ones in groups, large ones alone; how many each has."""
+
+    groups: list[_Group]
+    large: dict[int, Stack]
+    counts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -89,26 +137,69 @@ class _Zones:
     source: xr.DataArray
     grid: GeoBox
 
-    def stacks(self, shapes: np.ndarray) -> list[Stack | None]:
-        """The pixels of each geometry, None where it has none."""
-        found: list[Stack | None] = [None] * len(shapes)
-        small: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for number, shape in enumerate(shapes):
-            if self._is_large(shape):
-                found[number] = self._large(shape)
-                continue
-            rows, columns = rasterize.indices(shape, self.grid)
-            if len(rows):
-                small[number] = rows, columns
-        for group in self._groups(small):
-            found_in_group = self._gather([small[n] for n in group])
-            for number, stack in zip(group, found_in_group, strict=True):
-                found[number] = stack
-        return found
+    def pixels(self, shapes: np.ndarray) -> _Pixels:
+        """The pixels of each geometry."""
+        is_large = np.array([self._is_large(s) for s in shapes], dtype=bool)
+        counts = np.zeros(len(shapes))
+        large = {}
+        for number in np.nonzero(is_large)[0]:
+            stack = self._large(shapes[number])
+            if stack is not None:
+                large[int(number)] = stack
+                counts[number] = stack.sizes[cube.ARRAY]
+        numbers = np.nonzero(~is_large)[0]
+        found = rasterize.all_indices(shapes[numbers], self.grid)
+        small = {int(n): p for n, p in zip(numbers, found, strict=True) if len(p[0])}
+        for index, (rows, _) in small.items():
+            counts[index] = len(rows)
+        groups = [self._gather(group, [small[n] for n in group]) for group in self._groups(small)]
+        return _Pixels(groups, large, counts)
 
-    def one_pixel(self) -> Stack:
-        """A stack of the first pixel: tells dimensions and type of what a reducer returns."""
+    def statistics(
+        self,
+        pixels: _Pixels,
+        value: Callable[[Stack], xr.DataArray],
+        portable: Callable[[Stack], xr.DataArray] | None,
+    ) -> xr.DataArray:
+        """The values of all geometries along a new first dimension; no-data where there is no pixel.
+
+        ``portable``, if there is one, does the same as ``value`` in a dask task: one for a group.
+        """
+        template = value(self._first(pixels))
+        numbers, parts = list(pixels.large), [value(s).data[..., None] for s in pixels.large.values()]
+        for group in pixels.groups:
+            numbers += group.numbers
+            parts.append(self._reduced(group, value, portable, template.dtype))
+        return _joined(numbers, parts, len(pixels.counts), template)
+
+    def _first(self, pixels: _Pixels) -> Stack:
+        """A stack that tells dimensions and type of what a reducer returns."""
+        if pixels.groups:
+            group = pixels.groups[0]
+            return self._stack(group.pixels[..., : group.ends[0]])
+        if pixels.large:
+            return next(iter(pixels.large.values()))
         return self._stack(self.source.data[..., 0, 0:1])
+
+    def _reduced(
+        self,
+        group: _Group,
+        value: Callable[[Stack], xr.DataArray],
+        portable: Callable[[Stack], xr.DataArray] | None,
+        dtype: np.dtype,
+    ) -> Any:
+        """The values of a group, its geometries along the last axis."""
+        like = self._stack(np.empty((*self.source.shape[:-2], 0), self.source.dtype))
+        if not isinstance(group.pixels, da.Array):
+            return _reduce_parts(group.pixels, value, group.ends, like, dtype)
+        if portable is not None:
+            reduce = partial(_reduce_parts, value=portable, ends=group.ends, like=like, dtype=dtype)
+            chunks = (*group.pixels.chunks[:-1], (len(group.ends),))
+            meta = np.empty((0,) * group.pixels.ndim, dtype)
+            return group.pixels.map_blocks(reduce, chunks=chunks, meta=meta, dtype=dtype)
+        starts = [0, *group.ends[:-1]]
+        stacks = [self._stack(group.pixels[..., a:b]) for a, b in zip(starts, group.ends, strict=True)]
+        return da.stack([value(stack).data for stack in stacks], axis=-1)
 
     @property
     def _limit(self) -> int:
@@ -158,16 +249,13 @@ class _Zones:
             np.searchsorted(ends[1], columns[0], "right")
         )
 
-    def _gather(self, pixels: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[Stack]:
+    def _gather(self, numbers: list[int], pixels: list[tuple[np.ndarray, np.ndarray]]) -> _Group:
         rows = np.concatenate([p[0] for p in pixels])
         columns = np.concatenate([p[1] for p in pixels])
         joined = gather(self.source.data, rows, columns)
         if isinstance(joined, da.Array):
             joined = joined.rechunk(dict.fromkeys(range(joined.ndim), -1))
-        end = 0
-        for p in pixels:
-            start, end = end, end + len(p[0])
-            yield self._stack(joined[..., start:end])
+        return _Group(numbers, joined, np.cumsum([len(p[0]) for p in pixels]))
 
     def _stack(self, values: Any) -> Stack:
         return xr.DataArray(
@@ -200,33 +288,43 @@ def _blocks(array: da.Array, part: Any) -> Iterator[tuple[tuple[int, slice], tup
 # --- The values ----------------------------------------------------------------------------------
 
 
-def _reduce(reducer: Callable[..., Any], stack: Stack, context: Any) -> xr.DataArray:
-    """What the reducer makes of a stack, always as an array of the stack's other dimensions."""
-    like = stack.isel({cube.ARRAY: 0}, drop=True)
-    return field(reducer(data=stack, context=context), like, "aggregate_spatial", "reducer")
+def _reduce_parts(
+    block: np.ndarray,
+    value: Callable[[Stack], xr.DataArray],
+    ends: np.ndarray,
+    like: xr.DataArray,
+    dtype: np.dtype,
+) -> np.ndarray:
+    """The values of the parts of a block that end where ``ends`` says, along its last axis."""
+    found = np.empty((*block.shape[:-1], len(ends)), dtype)
+    for i, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        stack = xr.DataArray(block[..., start:end], dims=like.dims, coords=like.coords, attrs=like.attrs)
+        found[..., i] = value(stack).values
+    return found
 
 
-def _join(
-    stacks: Sequence[Stack | None], value: Callable[[Stack], xr.DataArray], one_pixel: Stack
-) -> xr.DataArray:
-    """The values of all stacks along a new first dimension; no-data where there is no stack."""
-    values = [None if s is None else value(s) for s in stacks]
-    known = next((v for v in values if v is not None), None)
-    template = value(one_pixel) if known is None else known
-    dtype = np.result_type(*[v.dtype for v in values if v is not None] or [template.dtype])
-    if any(v is None for v in values):
-        missing = cube.nodata(template)
-        if missing is None or isinstance(missing, xr.DataArray):
-            values = [None if v is None else cube.decode(v) for v in values]
-            template = cube.decode(template)
-            missing, dtype = np.nan, _floating(dtype)
-        empty = xr.full_like(template, missing, dtype=dtype)
-        values = [empty if v is None else v for v in values]
-    arrays = [v.data.astype(dtype, copy=False) for v in values if v is not None]
-    lazy = any(isinstance(a, da.Array) for a in arrays)
-    joined = da.stack(arrays).rechunk({0: -1}) if lazy else np.stack(arrays)
+def _joined(numbers: Sequence[int], parts: Sequence[Any], count: int, template: xr.DataArray) -> xr.DataArray:
+    """Parts that have geometries along the last axis, in the order of their numbers along a first axis."""
+    dtype = np.result_type(*[p.dtype for p in parts] or [template.dtype])
+    missing = sorted(set(range(count)) - set(numbers))
+    parts = [p.astype(dtype, copy=False) for p in parts]
+    if missing:
+        nothing = cube.nodata(template)
+        if nothing is None or isinstance(nothing, xr.DataArray):
+            dims = (*template.dims, cube.GEOMETRY)
+            found = [xr.DataArray(p, dims=dims, coords=template.coords, attrs=template.attrs) for p in parts]
+            parts = [cube.decode(p).data for p in found]
+            template, nothing, dtype = cube.decode(template), np.nan, _floating(dtype)
+        parts.append(np.full((*template.shape, len(missing)), nothing, dtype))
+    if any(isinstance(p, da.Array) for p in parts):
+        values = da.concatenate([da.asarray(p) for p in parts], axis=-1).rechunk({template.ndim: -1})
+    else:
+        values = np.concatenate(parts, axis=-1)
+    order = np.argsort([*numbers, *missing])
+    values = values if (order == np.arange(count)).all() else values[..., order]
+    dims = (cube.GEOMETRY, *template.dims)
     coords = {k: c.variable for k, c in template.coords.items()}
-    return xr.DataArray(joined, dims=(cube.GEOMETRY, *template.dims), coords=coords, attrs=template.attrs)
+    return xr.DataArray(np.moveaxis(values, -1, 0), dims=dims, coords=coords, attrs=template.attrs)
 
 
 def _floating(dtype: np.dtype) -> np.dtype:
@@ -234,24 +332,12 @@ def _floating(dtype: np.dtype) -> np.dtype:
 
 
 def _with_counts(
-    stacks: Sequence[Stack | None],
-    value: Callable[[Stack], xr.DataArray],
-    one_pixel: Stack,
-    dimension: str,
+    reduced: xr.DataArray, counts: np.ndarray, valid: xr.DataArray, dimension: str
 ) -> xr.DataArray:
     """Values, counts of pixels and counts of valid pixels along one more dimension."""
-
-    def total(stack: Stack) -> xr.DataArray:
-        return xr.ones_like(stack.isel({cube.ARRAY: 0}, drop=True), dtype=float) * stack.sizes[cube.ARRAY]
-
-    def valid(stack: Stack) -> xr.DataArray:
-        usable = cube.valid(stack)
-        if stack.dtype.kind in "fc":
-            usable = usable & np.isfinite(stack)
-        return usable.sum(cube.ARRAY).astype(float)
-
-    values = cube.decode(_join(stacks, value, one_pixel)).astype(float)
-    counts = [_join(stacks, f, one_pixel).fillna(0) for f in (total, valid)]
-    joined = xr.concat([values, *counts], dim=dimension, coords="minimal", compat="override", join="override")
+    values = cube.decode(reduced).astype(float)
+    total = xr.ones_like(values) * xr.DataArray(counts, dims=cube.GEOMETRY)
+    parts = [values, total, valid]
+    joined = xr.concat(parts, dim=dimension, coords="minimal", compat="override", join="override")
     labels = ["value", "total_count", "valid_count"]
     return joined.assign_coords({dimension: labels}).transpose(cube.GEOMETRY, ..., dimension)
