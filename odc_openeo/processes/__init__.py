@@ -3,6 +3,7 @@
 from odc_openeo.processes import apply as apply
 from odc_openeo.processes import arrays as arrays
 from odc_openeo.processes import climatology as climatology
+from odc_openeo.processes import clouds as clouds
 from odc_openeo.processes import collections as collections
 from odc_openeo.processes import comparison as comparison
 from odc_openeo.processes import cumulative as cumulative
@@ -14,11 +15,13 @@ from odc_openeo.processes import filters as filters
 from odc_openeo.processes import geometry_filters as geometry_filters
 from odc_openeo.processes import indices as indices
 from odc_openeo.processes import kernels as kernels
+from odc_openeo.processes import learning as learning
 from odc_openeo.processes import logic as logic
 from odc_openeo.processes import masks as masks
 from odc_openeo.processes import math as math
 from odc_openeo.processes import merge as merge
 from odc_openeo.processes import neighborhood as neighborhood
+from odc_openeo.processes import polygons as polygons
 from odc_openeo.processes import reducers as reducers
 from odc_openeo.processes import regression as regression
 from odc_openeo.processes import resampling as resampling

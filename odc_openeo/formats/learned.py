@@ -1,0 +1,102 @@
+"""Trained models and the files they are kept in.
+
+The files are skops archives: unlike pickles they hold no code. A file with anything but what scikit-learn's
+own models are made of is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import skops.io
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.formats.model import Asset, Format, Options, Target
+
+MEDIA_TYPE: Final = "application/vnd.skops+zip"
+EXTENSION: Final = "skops"
+MOST_BYTES: Final = 2**30
+TRUSTED: Final = {"sklearn.tree._tree.Tree"}
+"""Beside what skops trusts itself; trees are checked when they have been read."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model: ``estimator`` is a dask Delayed of a scikit-learn estimator, ``features`` what it looks at.
+
+    Nothing is trained before a value is predicted or the model is saved.
+    """
+
+    estimator: Any
+    features: Sequence[str]
+
+
+def write(model: TrainedModel, target: Target, options: Options) -> list[Asset]:
+    """Train the model and write it."""
+    (estimator,) = target.compute(model.estimator)
+    path = target.path(EXTENSION)
+    skops.io.dump(estimator, path)
+    return [Asset(path, MEDIA_TYPE, "A trained model, to be read with load_ml_model", ("mlm:model", "data"))]
+
+
+def read(content: bytes, process: str, parameter: str) -> Any:
+    """The scikit-learn estimator in a file; code is never run.
+
+    Raises:
+        ProcessParameterInvalid: it is no such file, or holds other types than scikit-learn's.
+    """
+
+    def refuse(reason: str) -> ProcessParameterInvalid:
+        return ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+
+    if len(content) > MOST_BYTES:
+        raise refuse(f"the model is larger than {MOST_BYTES} bytes.")
+    try:
+        unknown = set(skops.io.get_untrusted_types(data=content)) - TRUSTED
+        if unknown:
+            raise refuse(f"the file holds types that are not trusted: {', '.join(sorted(unknown))}.")
+        estimator = skops.io.loads(content, trusted=sorted(TRUSTED))
+    except ProcessParameterInvalid:
+        raise
+    except Exception as error:
+        # A broken archive fails in many ways, depending on the byte.
+        raise refuse("the file is not a model that save_ml_model has written.") from error
+    if not _is_sound(estimator):
+        raise refuse("the file is not a random forest, or a tree of it is broken.")
+    return estimator
+
+
+def _is_sound(estimator: Any) -> bool:
+    """Whether it is a forest whose trees lead from each node to later ones, and to features there are.
+
+    scikit-learn follows the numbers of a tree without looking: with wrong ones it would read other memory.
+    """
+    if not isinstance(estimator, RandomForestClassifier | RandomForestRegressor):
+        return False
+    return all(_is_tree(each.tree_, estimator.n_features_in_) for each in estimator.estimators_)
+
+
+def _is_tree(tree: Any, features: int) -> bool:
+    numbers = np.arange(tree.node_count)
+    left, right = tree.children_left, tree.children_right
+    leaf = left == -1
+    inner = ~leaf & (left > numbers) & (right > numbers) & (left < len(numbers)) & (right < len(numbers))
+    known = leaf | ((tree.feature >= 0) & (tree.feature < features))
+    return bool(
+        len(left) == len(right) == len(tree.value) == len(numbers) and (leaf | inner).all() and known.all()
+    )
+
+
+MODEL: Final = Format(
+    name="skops",
+    title="Trained model",
+    description="A scikit-learn model without code in it.",
+    gis_data_types=["other"],
+    media_type=MEDIA_TYPE,
+    extension=EXTENSION,
+    write=write,
+)
