@@ -1,7 +1,8 @@
 """Trained models and the files they are kept in.
 
 The files are skops archives: unlike pickles they hold no code. A file with anything but what scikit-learn's
-own models are made of is refused.
+own models are made of is refused. scikit-learn and skops are imported late: they take a second, and few need
+them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import skops.io
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.formats.model import Asset, Format, Options, Target
@@ -37,6 +36,8 @@ class TrainedModel:
 
 def write(model: TrainedModel, target: Target, options: Options) -> list[Asset]:
     """Train the model and write it."""
+    import skops.io
+
     (estimator,) = target.compute(model.estimator)
     path = target.path(EXTENSION)
     skops.io.dump(estimator, path)
@@ -55,6 +56,8 @@ def read(content: bytes, process: str, parameter: str) -> Any:
 
     if len(content) > MOST_BYTES:
         raise refuse(f"the model is larger than {MOST_BYTES} bytes.")
+    import skops.io
+
     try:
         unknown = set(skops.io.get_untrusted_types(data=content)) - TRUSTED
         if unknown:
@@ -75,6 +78,8 @@ def _is_sound(estimator: Any) -> bool:
 
     scikit-learn follows the numbers of a tree without looking: with wrong ones it would read other memory.
     """
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
     if not isinstance(estimator, RandomForestClassifier | RandomForestRegressor):
         return False
     return all(_is_tree(each.tree_, estimator.n_features_in_) for each in estimator.estimators_)

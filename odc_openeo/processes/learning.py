@@ -12,7 +12,6 @@ import geopandas as gpd
 import numpy as np
 import shapely
 import xarray as xr
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from odc_openeo import cube, geometry, jobs, results
 from odc_openeo.cube import ARRAY
@@ -61,6 +60,8 @@ def fit_class_random_forest(
     Returns:
         The model. It is trained when it is first needed.
     """
+    from sklearn.ensemble import RandomForestClassifier
+
     return _fit(RandomForestClassifier, "fit_class_random_forest", predictors, target,
                 max_variables, num_trees, seed)  # fmt: skip
 
@@ -88,6 +89,8 @@ def fit_regr_random_forest(
     Returns:
         The model. It is trained when it is first needed.
     """
+    from sklearn.ensemble import RandomForestRegressor
+
     return _fit(RandomForestRegressor, "fit_regr_random_forest", predictors, target,
                 max_variables, num_trees, seed)  # fmt: skip
 
