@@ -1,6 +1,6 @@
 """The examples in the official process descriptions, where these are at hand.
 
-Those that say what is returned are evaluated; those that only show arguments for data of nobody are validated.
+Those that say what is returned are evaluated; those that only show arguments for nobody's data are validated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from odc_openeo.errors import OpenEOError
+from odc_openeo.errors import OpenEOError, ProcessUnsupported
 from odc_openeo.graph import evaluate, validate
 from odc_openeo.graph.parse import parameter_references
 from odc_openeo.process import PROCESSES
@@ -47,7 +47,8 @@ def test_official_example(id_: str, index: int, example: Mapping[str, Any]) -> N
         return
     unknown = dict.fromkeys(parameter_references(example["arguments"]))
     if unknown or id_ == "load_collection":
-        assert validate(process, unknown) == []
+        found = validate(process, unknown)
+        assert [e for e in found if not isinstance(e, ProcessUnsupported)] == []
         return
     with pytest.raises(OpenEOError) as raised:
         evaluate(process)
