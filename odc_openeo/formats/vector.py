@@ -25,6 +25,10 @@ def as_array(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
     cube = data.set_coords(properties)
     if len(names) == 1:
         return cube[names[0]]
+    if not names:
+        # Geometries alone: a table without any column of values.
+        one = cube.assign(nothing=(GEOMETRY, np.zeros(data.sizes[GEOMETRY])))["nothing"]
+        return one.rename(None).expand_dims({BANDS: []}, axis=-1)
     return cube[names].to_dataarray(BANDS)
 
 
@@ -47,7 +51,7 @@ def table(data: xr.DataArray, *, times_as_text: bool) -> pd.DataFrame:
     band = next(iter(dimensions_of_type(data, "bands")), None)
     keys = [str(d) for d in data.dims if d != band]
     keys.sort(key=[GEOMETRY, T, *keys].index)
-    columns = _columns(values, band, keys)
+    columns = _columns(values, band, keys).assign_coords({k: values[k] for k in keys})
     rows = columns.to_dataframe(dim_order=keys).reset_index() if keys else _single_row(columns)
     if times_as_text:
         for name in [c for c in rows.columns if rows[c].dtype.kind == "M"]:

@@ -213,7 +213,8 @@ class Run:
 def nbytes(value: Any) -> int:
     """The size of a dask collection when it is computed; 0 of all else, and of unknown sizes."""
     size = getattr(value, "nbytes", 0) if dask.is_dask_collection(value) else 0
-    return int(size) if size == size else 0
+    # Of a delayed object any attribute is another delayed object.
+    return int(size) if isinstance(size, int | float) and size == size else 0
 
 
 def _failure(error: Exception) -> Failed:
