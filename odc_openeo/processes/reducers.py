@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
@@ -28,6 +29,7 @@ from odc_openeo.process import OMITTED, Example, Schema, process
 from odc_openeo.processes.comparison import is_valid
 from odc_openeo.processes.each import apply_to_each
 from odc_openeo.processes.elementwise import as_float, no_data_like, number
+from odc_openeo.processes.folding import moment
 from odc_openeo.processes.schemas import (
     ANY_JSON,
     AnyValue,
@@ -42,6 +44,7 @@ from odc_openeo.processes.sequences import (
     along_array,
     by_nodata,
     constant_field,
+    field,
     numbers,
     reduce_blocks,
     sequence,
@@ -340,7 +343,7 @@ def _product_of_cube(data: xr.DataArray, ignore_nodata: bool) -> xr.DataArray:
     result = _moment("prod", data, ignore_nodata, min_count=1)
     if not np.issubdtype(data.dtype, np.floating):
         return result
-    signs = [(data == infinity).any(ARRAY) for infinity in (np.inf, -np.inf)]
+    signs = [reduce_blocks(np.any, data == infinity, bool) for infinity in (np.inf, -np.inf)]
     return result.where(~(signs[0] & signs[1]))
 
 
@@ -369,6 +372,9 @@ def _deviation(values: list[Any]) -> float:
 def _moment(name: str, data: xr.DataArray, ignore_nodata: bool, **options: Any) -> xr.DataArray:
     """A sum or what is made of sums, in float64; the result has the float dtype of the decoded cube."""
     decoded = cube.decode(data)
+    if isinstance(decoded.data, da.Array):
+        values = moment(name, ignore_nodata)(decoded.data, decoded.get_axis_num(ARRAY), np.float64)
+        return field(decoded, values).astype(decoded.dtype, copy=False)
     if not ignore_nodata:
         options.pop("min_count", None)
     with xr.set_options(use_numbagg=False, use_bottleneck=False), warnings.catch_warnings():
@@ -636,7 +642,7 @@ def _count_in_cube(data: xr.DataArray, condition: Any, context: Any) -> xr.DataA
         good: Any = np.isfinite(data) if data.dtype.kind == "f" else cube.valid(data)
     else:
         good = apply_to_each(lambda x, **_: condition(x=x, context=context), data) == 1
-    counted = good.astype(np.int32).sum(ARRAY)
+    counted = reduce_blocks(partial(np.sum, dtype=np.int32), good, np.int32)
     counted.attrs = {}
     return counted
 

@@ -8,7 +8,8 @@ small).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY, NODATA, LabeledArray
 from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.processes.folding import in_slabs, of_kernel
 
 BLOCK_BYTES: Final = 64 * 2**20
 """Aim for the size of a block that holds the whole arrays of its pixels."""
@@ -124,10 +126,7 @@ def reduce_blocks(kernel: Callable[..., np.ndarray], data: xr.DataArray, dtype: 
     source = data.data
     if not isinstance(source, da.Array):
         return field(data, _quietly(kernel, source, axis=(axis,), keepdims=False))
-    quiet = partial(_quietly, kernel)
-    reduced = da.reduction(
-        source, chunk=quiet, combine=quiet, aggregate=quiet, axis=axis, dtype=dtype, concatenate=True
-    )
+    reduced = of_kernel(kernel)(source, axis, dtype)
     return field(data, reduced)
 
 
@@ -187,23 +186,42 @@ def elements(data: xr.DataArray, values: Any) -> xr.DataArray:
     return xr.DataArray(values, dims=data.dims, coords=coords, attrs=data.attrs, name=data.name)
 
 
+def _field_in_slabs(kernel: Callable[..., Any], block: np.ndarray, axis: int) -> np.ndarray:
+    (found,) = in_slabs(lambda part, axis: (kernel(part, axis=axis),), axis, block)
+    return found
+
+
 def whole_arrays(data: xr.DataArray) -> xr.DataArray:
     """The same with one chunk along `ARRAY`; the other dimensions are split to keep blocks small."""
     if not isinstance(data.data, da.Array) or len(data.chunksizes[ARRAY]) <= 1:
         return data
-    others: Mapping[Any, str] = {d: "auto" for d in data.dims if d != ARRAY}
-    limit = max(BLOCK_BYTES, data.dtype.itemsize * data.sizes[ARRAY])
-    axes = {data.get_axis_num(d): c for d, c in {**others, ARRAY: -1}.items()}
-    return data.copy(data=data.data.rechunk(axes, block_size_limit=limit))
+    axis = data.get_axis_num(ARRAY)
+    chunks: list[Any] = list(data.data.chunks)
+    chunks[axis] = (data.sizes[ARRAY],)
+    pixels = math.prod(max(c) for i, c in enumerate(chunks) if i != axis)
+    pieces = math.ceil(data.dtype.itemsize * data.sizes[ARRAY] * pixels / BLOCK_BYTES)
+    # Only cuts within chunks: a block that crosses them would need several columns of chunks at once.
+    for i in sorted((i for i in range(data.ndim) if i != axis), key=lambda i: -max(chunks[i])):
+        cuts = min(pieces, max(chunks[i]))
+        chunks[i] = tuple(part for c in chunks[i] for part in _cut(c, cuts))
+        pieces = math.ceil(pieces / cuts)
+    return data.copy(data=data.data.rechunk(tuple(chunks)))
+
+
+def _cut(length: int, pieces: int) -> list[int]:
+    """A length in about so many equal parts."""
+    size = math.ceil(length / pieces)
+    return [min(size, length - start) for start in range(0, length, size)]
 
 
 def _map_blocks(
     kernel: Callable[..., Any], source: da.Array, axis: int, dtype: Any, size: int | None
 ) -> da.Array:
-    quiet = partial(_quietly, kernel)
     if size is None:
         meta = np.empty((0,) * (source.ndim - 1), dtype)
-        return source.map_blocks(quiet, axis=axis, dtype=dtype, drop_axis=axis, meta=meta)
+        one = partial(_field_in_slabs, kernel)
+        return source.map_blocks(one, axis=axis, dtype=dtype, drop_axis=axis, meta=meta)
+    quiet = partial(_quietly, kernel)
     chunks = tuple((size,) if i == axis else c for i, c in enumerate(source.chunks))
     meta = np.empty((0,) * source.ndim, dtype)
     return source.map_blocks(quiet, axis=axis, dtype=dtype, chunks=chunks, meta=meta)

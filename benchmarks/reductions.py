@@ -1,0 +1,108 @@
+"""Peak memory of each reduction over a cube of 40 times its chunk size: ``python -m benchmarks.reductions``.
+
+Each reduction runs in a process of its own on two threads; the peak is what the resident set grew beyond
+what it was when the graph was ready. Chunks are made of random numbers.
+What can be reduced chunk by chunk is given 40 dates of one area; what needs all values of a pixel at once,
+and so a column of chunks, 5 dates of 8 areas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import Any, Final
+
+CHUNK_MB: Final = 16
+CHUNKS: Final = 40
+THREADS: Final = 2
+REDUCERS: Final = (
+    "min", "max", "sum", "product", "mean", "sd", "variance", "count", "first", "last",
+)  # fmt: skip
+WHOLE: Final = ("median", "quantiles", "sort", "order", "array_interpolate_linear")
+SERIES: Final = ("cumsum", *WHOLE[2:])
+
+
+def graph(process_id: str) -> dict[str, Any]:
+    """The process along time, and then the mean of the area: the result is small."""
+    options = {"probabilities": [0.5]} if process_id == "quantiles" else {}
+    data = {"from_parameter": "data"}
+    inner = {"it": {"process_id": process_id, "arguments": {"data": data, **options}, "result": True}}
+    if process_id == "quantiles":
+        only = {"data": {"from_node": "it"}, "index": 0}
+        inner["it"].pop("result")
+        inner["one"] = {"process_id": "array_element", "arguments": only, "result": True}
+    outer, name = ("apply_dimension", "process") if process_id in SERIES else ("reduce_dimension", "reducer")
+    arguments = {"data": {"from_parameter": "cube"}, "dimension": "t", name: {"process_graph": inner}}
+    mean = {"it": {"process_id": "mean", "arguments": {"data": data}, "result": True}}
+    return {
+        "process_graph": {
+            "reduced": {"process_id": outer, "arguments": arguments},
+            "mean": {
+                "process_id": "reduce_spatial",
+                "arguments": {"data": {"from_node": "reduced"}, "reducer": {"process_graph": mean}},
+                "result": True,
+            },
+        }
+    }
+
+
+def measure(process_id: str) -> tuple[float, float]:
+    """Peak memory in chunks and seconds of one reduction, in this process."""
+    import dask
+    import dask.array as da
+    import numpy as np
+    import psutil
+    import xarray as xr
+
+    import odc_openeo.processes  # noqa: F401  (registers the processes)
+    from odc_openeo.graph import evaluate
+
+    side = 1448  # a chunk of 1448² float64 has 16 MB
+    dates, areas = (5, 8) if process_id in WHOLE else (40, 1)
+    shape, chunks = (dates, side, areas * side), (1, side, side)
+    data = da.random.default_rng(1).random(shape, chunks=chunks)
+    times = np.datetime64("2022-01-01", "ns") + np.arange(shape[0]) * np.timedelta64(1, "D")
+    cube = xr.DataArray(data, dims=("t", "y", "x"), coords={"t": times})
+    result = evaluate(graph(process_id), parameters={"cube": cube})
+    process, done, peak = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    before, start = process.memory_info().rss, time.perf_counter()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with dask.config.set(scheduler="threads", num_workers=THREADS):
+        result.compute()
+    done.set()
+    watcher.join()
+    return (peak[0] - before) / (CHUNK_MB * 2**20), time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure all, each in a process of its own, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="?", help="one reduction, in this process")
+    only = parser.parse_args().only
+    if only:
+        print(*measure(only))
+        return
+    print(f"cube of {CHUNKS} chunks of {CHUNK_MB} MB and {THREADS} threads")
+    print(f"{'process':26}{'peak in chunks':>16}{'seconds':>10}")
+    for process_id in (*REDUCERS, "cumsum", *WHOLE):
+        # Freed chunks go back to the system at once, so that the resident set is what is in use.
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+        command = [sys.executable, "-m", "benchmarks.reductions", process_id]
+        chunks, seconds = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=environment
+        ).stdout.split()
+        print(f"{process_id:26}{float(chunks):16.1f}{float(seconds):10.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
