@@ -22,7 +22,7 @@ from dask.highlevelgraph import HighLevelGraph
 State = tuple[Any, ...]
 """A running result: arrays without the reduced axis."""
 
-_MOST_CHAINS: Final = 2
+_MOST_CHAINS: Final = 3
 _SLAB_BYTES: Final = 2**20
 
 
