@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import os
 import pwd
@@ -164,6 +165,13 @@ def _end_leftover(pgdata: Path) -> None:
 
 
 def _system_user() -> str:
+    # Two useradd at once may both make the user, the later with another id than the earlier has told.
+    with Path(tempfile.gettempdir(), "odc-openeo-useradd.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _made_system_user()
+
+
+def _made_system_user() -> str:
     with contextlib.suppress(KeyError):
         return pwd.getpwnam(SYSTEM_USER).pw_name
     command = [
@@ -180,9 +188,6 @@ def _system_user() -> str:
         subprocess.run(command, check=True, capture_output=True, text=True)
         return pwd.getpwnam(SYSTEM_USER).pw_name
     except (OSError, subprocess.CalledProcessError, KeyError) as error:
-        # Another start may have made it in the meantime.
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(SYSTEM_USER).pw_name
         raise PostgresError(
             f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} could not be made: start as "
             "an ordinary user, or make that user first"
