@@ -151,7 +151,9 @@ def test_cancel(connection: openeo.Connection) -> None:
 
 def test_job_manager_with_20_jobs(connection: openeo.Connection, stack: str, tmp_path: Path) -> None:
     manager = MultiBackendJobManager(poll_sleep=0.5, root_dir=tmp_path)
-    manager.add_backend("here", connection=connection, parallel_jobs=20)
+    # The manager makes its connection repeat failed requests for ever, which no other test should do.
+    own = openeo.connect(stack).authenticate_basic("demo", "demo")
+    manager.add_backend("here", connection=own, parallel_jobs=20)
     frame = pd.DataFrame({"x": range(20)})
     database = CsvJobDatabase(tmp_path / "jobs.csv").initialize_from_df(frame)
 
