@@ -1,0 +1,84 @@
+"""The locked versions are all that is needed, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+# Tools of the virtual environment itself, which come with it.
+GIVEN = {"pip", "setuptools"}
+
+
+def locked() -> dict[str, str]:
+    """Versions by name."""
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [re.fullmatch(r"([\w.-]+)==(\S+)(?: ;.*)?", line) for line in lines if not line.startswith("#")]
+    return {canonicalize_name(pin[1]): pin[2] for pin in pins if pin is not None}
+
+
+def declared() -> list[Requirement]:
+    """What pyproject.toml asks for, with all extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(text) for texts in (project["dependencies"], *extras) for text in texts]
+
+
+def requirements(name: str, extra: str) -> Iterator[Requirement]:
+    """What an installed package needs here, with one of its extras."""
+    for text in metadata.requires(name) or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            yield requirement
+
+
+def needed() -> dict[str, list[Requirement]]:
+    """All requirements that follow from pyproject.toml, by name."""
+    found: dict[str, list[Requirement]] = {}
+    todo = declared()
+    seen: set[tuple[str, str]] = set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        found.setdefault(name, []).append(requirement)
+        for extra in {"", *requirement.extras}:
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                todo += requirements(name, extra)
+    return found
+
+
+def test_every_line_is_a_pin() -> None:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    assert len(locked()) == sum(not line.startswith("#") for line in lines if line)
+
+
+def test_the_lock_has_what_is_needed() -> None:
+    lock = locked()
+    missing = {name for name in needed() if name not in lock} - GIVEN
+    assert missing == set()
+    wrong = [
+        f"{requirement} but {lock[name]} is locked"
+        for name, asked in needed().items()
+        for requirement in asked
+        if name in lock and not requirement.specifier.contains(lock[name], prereleases=True)
+    ]
+    assert wrong == []
+
+
+def test_the_lock_has_nothing_else() -> None:
+    # On other versions of Python other back-ports are needed.
+    conditional = {"tomli", "exceptiongroup", "importlib-metadata", "backports-asyncio-runner", "zipp"}
+    assert set(locked()) - set(needed()) - conditional == set()
+
+
+@pytest.mark.parametrize("name", ["numpy", "xarray", "dask"])
+def test_the_environment_is_the_locked_one(name: str) -> None:
+    assert metadata.version(name) == locked()[name]
