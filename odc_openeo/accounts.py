@@ -1,12 +1,13 @@
-"""Users of HTTP Basic login, and the tokens they get for it."""
+"""Users: those of HTTP Basic login with the tokens they get for it, and those of identity providers."""
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
 from uuid import UUID
@@ -15,15 +16,17 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
-from odc_openeo import db
-from odc_openeo.config import DEMO_USER, Config
+from odc_openeo import attempts, db, oidc
+from odc_openeo.config import DEMO_USER, ROLES, Config
 from odc_openeo.errors import (
     AuthenticationRequired,
     AuthenticationSchemeInvalid,
     CredentialsInvalid,
     TokenInvalid,
 )
+from odc_openeo.oidc import Identity
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 SHORTEST_PASSWORD = 8
@@ -40,17 +43,29 @@ class Account:
     name: str
     roles: tuple[str, ...] = ()
     disabled: bool = False
+    issuer: str | None = None
 
 
 def create_user(config: Config, name: str, password: str, roles: Sequence[str] = ()) -> Account:
     """Make a user who may log in with ``password``; ValueError when that cannot be, saying why."""
+    _check_roles(roles)
+    _check_password(password)
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no user name: 1 to 64 letters, digits, '.', '_', '@' or '-'")
     if name == DEMO_USER:
         raise ValueError(f"the name {DEMO_USER} is kept for the demonstration user; choose another")
+    return _insert(config, name, password, roles)
+
+
+def _check_password(password: str) -> None:
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise ValueError(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
-    return _insert(config, name, password, roles)
+
+
+def _check_roles(roles: Iterable[str]) -> None:
+    unknown = sorted(set(roles) - set(ROLES))
+    if unknown:
+        raise ValueError(f"there is no role {', '.join(unknown)}; choose of: {', '.join(ROLES)}")
 
 
 def _insert(config: Config, name: str, password: str, roles: Sequence[str]) -> Account:
@@ -64,26 +79,106 @@ def _insert(config: Config, name: str, password: str, roles: Sequence[str]) -> A
 
 def list_users(config: Config) -> list[Account]:
     """All users, by name."""
+    order = (db.User.name, db.User.issuer, db.User.subject)
     with db.session(config) as session:
-        return [_account(user) for user in session.scalars(select(db.User).order_by(db.User.name))]
+        return [_account(user) for user in session.scalars(select(db.User).order_by(*order))]
 
 
-def disable_user(config: Config, name: str, *, disabled: bool = True) -> Account:
-    """Lock a user out, existing tokens included, or let them in again; ValueError when there is none."""
+def disable_user(config: Config, who: str, *, disabled: bool = True) -> Account:
+    """Lock a user out, existing tokens included, or let them in again.
+
+    ``who`` is a name or an id. ValueError when it is nobody's name, or that of several.
+    """
     with db.session(config) as session:
-        user = session.scalar(select(db.User).where(db.User.name == name))
-        if user is None:
-            raise ValueError(f"there is no user {name!r}; `odc-openeo user list` shows all")
+        user = _find(session, who)
         user.disabled = disabled
         if disabled:
             session.execute(delete(db.Token).where(db.Token.user_id == user.id))
         return _account(user)
 
 
+def set_roles(config: Config, who: str, roles: Iterable[str]) -> Account:
+    """Give a user exactly these roles, beside those that a provider's claims give; ValueError as above."""
+    wanted = sorted(set(roles))
+    _check_roles(wanted)
+    with db.session(config) as session:
+        user = _find(session, who)
+        user.roles = wanted
+        return _account(user)
+
+
+def set_password(config: Config, who: str, password: str) -> Account:
+    """Change a password and end all sessions of its user; ValueError when that cannot be, saying why."""
+    _check_password(password)
+    with db.session(config) as session:
+        user = _find(session, who)
+        if user.issuer is not None or user.name == DEMO_USER:
+            raise ValueError(f"the password of {user.name} is not kept here, or not to be changed")
+        user.password_hash = _hasher.hash(password)
+        session.execute(delete(db.Token).where(db.Token.user_id == user.id))
+        return _account(user)
+
+
+def _find(session: Session, who: str) -> db.User:
+    try:
+        condition = db.User.id == UUID(who)
+    except ValueError:
+        condition = db.User.name == who
+    users = session.scalars(select(db.User).where(condition)).all()
+    if not users:
+        raise ValueError(f"there is no user {who!r}; `odc-openeo user list` shows all")
+    if len(users) > 1:
+        raise ValueError(f"{len(users)} users have the name {who!r}: give the id that `user list` shows")
+    return users[0]
+
+
+def user_of_identity(config: Config, identity: Identity) -> Account:
+    """The user of a provider, made at the first sign-in; TokenInvalid when they are disabled."""
+    same = (db.User.issuer == identity.issuer) & (db.User.subject == identity.subject)
+    with db.session(config) as session:
+        user = session.scalar(select(db.User).where(same))
+        if user is None:
+            values = {"issuer": identity.issuer, "subject": identity.subject, "name": identity.name}
+            # Two requests may be the first of a user at the same time.
+            session.execute(insert(db.User).values(roles=[], **values).on_conflict_do_nothing())
+            user = session.scalars(select(db.User).where(same)).one()
+        elif user.name != identity.name:
+            user.name = identity.name
+    if user.disabled:
+        raise TokenInvalid
+    account = _account(user)
+    return replace(account, roles=tuple(sorted({*account.roles, *identity.roles})))
+
+
+def log_in(config: Config, name: str, password: str, address: str) -> Account:
+    """The user with this name and password, called from an address.
+
+    Raises CredentialsInvalid when there is none or they are locked out, TooManyRequests after too many wrong
+    passwords, be it that the password is right now.
+    """
+    place = _network(address)
+    one, user, many = f"login {name[:64]} {place}", f"login {name[:64]}", f"login from {place}"
+    limits = {one: config.login_attempts, user: 10 * config.login_attempts, many: 10 * config.login_attempts}
+    # Counted before they are checked: many at the same time are no way around.
+    attempts.count(config, limits, config.login_wait_s)
+    account = verify_password(config, name, password)
+    attempts.forget(config, [one], config.login_wait_s, once=[user, many])
+    return account
+
+
+def _network(address: str) -> str:
+    """An IPv6 address stands for its network of 64 bits, in which one client can have all."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:64]
+    return str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
+
+
 def verify_password(config: Config, name: str, password: str) -> Account:
     """The user with this name and password; CredentialsInvalid when there is none or they are locked out."""
     with db.session(config) as session:
-        user = session.scalar(select(db.User).where(db.User.name == name))
+        user = session.scalar(select(db.User).where(db.User.name == name, db.User.issuer.is_(None)))
     # An unknown name takes as long as a wrong password, so that names cannot be guessed.
     known = user is not None and user.password_hash is not None
     if len(password) > LONGEST_PASSWORD or not _matches(
@@ -134,8 +229,19 @@ def revoke_token(config: Config, token: str) -> None:
         session.execute(delete(db.Token).where(db.Token.hash == _hash(token)))
 
 
-def bearer_token(authorization: str | None) -> str:
-    """The token in an ``Authorization`` header: ``Bearer basic//TOKEN`` or ``Bearer TOKEN``.
+@dataclass(frozen=True)
+class Bearer:
+    """What an ``Authorization`` header brings: a token of ``provider``, of Basic login if that is empty.
+
+    ``provider`` is None where the token itself must tell.
+    """
+
+    token: str = field(repr=False)
+    provider: str | None = None
+
+
+def bearer(authorization: str | None) -> Bearer:
+    """Parse ``Bearer basic//TOKEN``, ``Bearer oidc/PROVIDER/TOKEN`` or ``Bearer TOKEN``.
 
     Raises AuthenticationRequired without a header, AuthenticationSchemeInvalid for another scheme.
     """
@@ -144,25 +250,45 @@ def bearer_token(authorization: str | None) -> str:
     scheme, _, value = authorization.strip().partition(" ")
     if scheme.lower() != "bearer" or not value.strip():
         raise AuthenticationSchemeInvalid
-    kind, slash, rest = value.strip().partition("/")
+    # Opaque tokens may hold slashes themselves.
+    method, slash, rest = value.strip().partition("/")
+    provider, second, token = rest.partition("/")
     if not slash:
-        return kind
-    if kind != "basic":
+        return Bearer(method)
+    if not second or (method, bool(provider)) not in (("basic", False), ("oidc", True)):
         raise AuthenticationSchemeInvalid
-    return rest.partition("/")[2]
+    return Bearer(token, provider)
+
+
+def user_of_bearer(config: Config, sent: Bearer) -> Account:
+    """Who makes a request with this token.
+
+    Raises:
+        TokenInvalid: the token is unknown, expired, revoked, not for this service, or the user disabled.
+        AuthenticationSchemeInvalid: there is no such provider, or no Basic login.
+        PermissionsInsufficient: the rules of the provider do not let this user in.
+        InfrastructureBusy: the provider cannot be reached.
+    """
+    provider = oidc.find_provider(config, sent.provider, sent.token)
+    if provider is not None:
+        return user_of_identity(config, oidc.identify(provider, sent.token))
+    if not config.basic_login:
+        raise AuthenticationSchemeInvalid("There is no Basic login here: sign in with OpenID Connect.")
+    return user_of_token(config, sent.token)
 
 
 def ensure_demo_user(config: Config) -> None:
     """Make the user demo with password demo if it is missing; ValueError unless on loopback."""
     if not config.on_loopback:
         raise ValueError(f"the user {DEMO_USER} exists only on a loopback address, not on {config.host}")
-    if all(user.name != DEMO_USER for user in list_users(config)):
+    if all(user.name != DEMO_USER or user.issuer for user in list_users(config)):
         _insert(config, DEMO_USER, DEMO_USER, ())
 
 
 def _locked_out(config: Config, user: db.User) -> bool:
     # The name of the demo user is nobody else's: its password is known to all.
-    return user.disabled or (user.name == DEMO_USER and not config.on_loopback)
+    demo = user.name == DEMO_USER and user.issuer is None
+    return user.disabled or (demo and not config.on_loopback)
 
 
 def _hash(token: str) -> bytes:
@@ -170,4 +296,4 @@ def _hash(token: str) -> bytes:
 
 
 def _account(user: db.User) -> Account:
-    return Account(user.id, user.name, tuple(user.roles), user.disabled)
+    return Account(user.id, user.name, tuple(user.roles), user.disabled, user.issuer)

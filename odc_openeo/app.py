@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask
 from flask.json.provider import JSONProvider
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 import odc_openeo.processes  # noqa: F401  importing registers the processes
 from odc_openeo import api
@@ -44,6 +45,11 @@ def create_app(config: Config | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.extensions["odc_openeo"] = Backend(config, Catalog(config))
+    if config.trusted_proxies:
+        # Without this all clients would have the address of the proxy.
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=config.trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
+        )
     _log_to_stderr(config)
     api.register(app)
     return app

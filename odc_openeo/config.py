@@ -18,6 +18,9 @@ PREFIX = "ODC_OPENEO_"
 DEMO_USER = "demo"
 """Name and password of the user that exists only on loopback."""
 
+ROLES = ("admin",)
+"""What users may be beside users."""
+
 
 def _default_data_dir() -> Path:
     if os.geteuid() == 0:
@@ -134,6 +137,23 @@ class Config(BaseSettings):
     secret_key: SecretStr | None = Field(
         None,
         description="Key that signs URLs; the same on all hosts. Default: made once, kept in data_dir.",
+    )
+    oidc_providers: AbsolutePath | None = Field(
+        None,
+        description="YAML file of the OpenID Connect providers whose users may sign in; docs/accounts.md.",
+    )
+    basic_login: bool = Field(True, description="Whether users with a password kept here may sign in.")
+    login_attempts: int = Field(
+        5,
+        ge=1,
+        description="Wrong passwords of a user from one address until both must wait; ten times as many of a "
+        "user from all addresses, or of an address for all users.",
+    )
+    login_wait_s: float = Field(300, gt=0, description="Seconds that they must wait.")
+    trusted_proxies: int = Field(
+        0,
+        ge=0,
+        description="Proxies in front of the service that append to X-Forwarded-For: tells clients apart.",
     )
     token_lifetime_hours: float = Field(24, gt=0, description="Hours until a Basic login's token expires.")
     demo_user: bool | None = Field(

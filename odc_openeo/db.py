@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    UniqueConstraint,
     create_engine,
     func,
     make_url,
@@ -59,12 +60,21 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """Somebody who may log in. Users without a password hash come from an identity provider."""
+    """Somebody who may sign in: by name and password, or as ``subject`` of the provider ``issuer``.
+
+    Names are unique among those with a password; those of providers are only for display.
+    """
 
     __tablename__ = "users"
+    __table_args__ = (
+        Index("ix_users_name", "name", unique=True, postgresql_where=text("issuer IS NULL")),
+        UniqueConstraint("issuer", "subject"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
-    name: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    issuer: Mapped[str | None]
+    subject: Mapped[str | None]
     password_hash: Mapped[str | None]
     roles: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
     created: Mapped[datetime] = mapped_column(default=now)
@@ -82,6 +92,16 @@ class Token(Base):
     created: Mapped[datetime] = mapped_column(default=now)
     expires: Mapped[datetime] = mapped_column(index=True)
     user: Mapped[User] = relationship(back_populates="tokens", lazy="joined")
+
+
+class Attempt(Base):
+    """How often something was tried since the start of a period; ``key`` says what, and by whom."""
+
+    __tablename__ = "attempts"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]
+    since: Mapped[datetime] = mapped_column(index=True)
 
 
 class CollectionSummary(Base):

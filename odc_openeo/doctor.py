@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from odc_openeo import cluster, db
+from odc_openeo import cluster, db, oidc
 from odc_openeo.config import (
     PREFIX,
     Config,
@@ -45,6 +45,7 @@ def findings(config: Config) -> list[Finding]:
         ("index", _index),
         ("dask", cluster.check),
         ("storage", _storage),
+        ("sign-in", oidc.check),
     ]
     return [_finding(part, check, config) for part, check in checks]
 

@@ -111,6 +111,17 @@ class CredentialsInvalid(OpenEOError):
     template = "User name or password are not correct."
 
 
+class TooManyRequests(OpenEOError):
+    """Something was tried too often (not in the official list); ``seconds`` is how long to wait."""
+
+    status = 429
+    template = "Too many attempts. Please wait {seconds} s and try again."
+
+    def __init__(self, message: str | None = None, *, seconds: int) -> None:
+        super().__init__(message, seconds=seconds)
+        self.seconds = seconds
+
+
 class PermissionsInsufficient(OpenEOError):
     status = 403
     template = "Your account is not allowed to do this."

@@ -107,9 +107,20 @@ def test_tokens_of_the_demo_user_are_void_elsewhere(config):
         accounts.user_of_token(public, token)
 
 
-@pytest.mark.parametrize("header", ["Bearer basic//TOKEN", "bearer TOKEN", "Bearer  TOKEN "])
-def test_bearer_token(header):
-    assert accounts.bearer_token(header) == "TOKEN"
+@pytest.mark.parametrize(
+    ("header", "token", "provider"),
+    [
+        ("Bearer basic//TOKEN", "TOKEN", ""),
+        ("bearer TOKEN", "TOKEN", None),
+        ("Bearer  TOKEN ", "TOKEN", None),
+        ("Bearer oidc/egi/TOKEN", "TOKEN", "egi"),
+        ("Bearer oidc/egi/TO/KEN//", "TO/KEN//", "egi"),
+    ],
+)
+def test_bearer(header, token, provider):
+    sent = accounts.bearer(header)
+    assert (sent.token, sent.provider) == (token, provider)
+    assert "TOKEN" not in repr(sent)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +130,16 @@ def test_bearer_token(header):
         ("", AuthenticationRequired),
         ("Basic YTpi", AuthenticationSchemeInvalid),
         ("Bearer", AuthenticationSchemeInvalid),
-        ("Bearer oidc/egi/TOKEN", AuthenticationSchemeInvalid),
+        ("Bearer oidc//TOKEN", AuthenticationSchemeInvalid),
+        ("Bearer oidc/TOKEN", AuthenticationSchemeInvalid),
+        ("Bearer basic/egi/TOKEN", AuthenticationSchemeInvalid),
+        ("Bearer basic/TOKEN", AuthenticationSchemeInvalid),
+        ("Bearer other//TOKEN", AuthenticationSchemeInvalid),
     ],
 )
 def test_other_headers(header, error):
     with pytest.raises(error):
-        accounts.bearer_token(header)
+        accounts.bearer(header)
 
 
 def test_config_without_database():

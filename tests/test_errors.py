@@ -11,7 +11,7 @@ from odc_openeo import errors
 from odc_openeo.errors import OpenEOError, ProcessError
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "openeo" / "errors.json"
-OURS = {"MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing"}
+OURS = {"MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing", "TooManyRequests"}
 
 ALL = {
     name: class_

@@ -29,5 +29,7 @@ def register(app: Flask) -> None:
     failures.register(app)
     for module in (capabilities, collections, processes, results, jobs, job_results, account):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
+    for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):
+        app.register_blueprint(blueprint, url_prefix=API_PATH)
     app.register_blueprint(job_results.downloads)
     app.register_blueprint(pages.blueprint)

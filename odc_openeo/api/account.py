@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
-from odc_openeo import accounts
+from odc_openeo import accounts, oidc
 from odc_openeo.api.auth import basic_credentials, current_user, signed_in
-from odc_openeo.api.backend import backend
+from odc_openeo.api.backend import backend, link
+from odc_openeo.config import Config
 
 blueprint = Blueprint("account", __name__)
+basic = Blueprint("basic_login", __name__)
+oidc_login = Blueprint("oidc_login", __name__)
 
 
-@blueprint.get("/credentials/basic")
+def sign_in_methods(config: Config) -> list[Blueprint]:
+    """The addresses for signing in that the configuration allows; ValueError when it is faulty."""
+    return [*([oidc_login] if oidc.listing(config) else []), *([basic] if config.basic_login else [])]
+
+
+@oidc_login.get("/credentials/oidc")
+def authenticate_oidc() -> dict[str, Any]:
+    """``GET /credentials/oidc``: the providers whose users may sign in."""
+    return {"providers": oidc.listing(backend().config)}
+
+
+@basic.get("/credentials/basic")
 def authenticate_basic() -> Response:
     """``GET /credentials/basic``: a token for user name and password."""
     name, password = basic_credentials()
-    user = accounts.verify_password(backend().config, name, password)
+    user = accounts.log_in(backend().config, name, password, request.remote_addr or "")
     response = jsonify({"access_token": accounts.issue_token(backend().config, user)})
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -26,6 +40,15 @@ def authenticate_basic() -> Response:
 @blueprint.get("/me")
 @signed_in
 def describe_account() -> dict[str, Any]:
-    """``GET /me``: who is signed in."""
+    """``GET /me``: who is signed in. There is no limit of budget, nor of storage."""
     user = current_user()
-    return {"user_id": str(user.id), "name": user.name}
+    account_url = oidc.account_url(backend().config, user.issuer)
+    links = [link("edit-form", account_url, "Your account", "text/html")] if account_url else []
+    return {
+        "user_id": str(user.id),
+        "name": user.name,
+        "roles": ["user", *user.roles],
+        "budget": None,
+        "storage": None,
+        "links": links,
+    }

@@ -22,8 +22,8 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        token = accounts.bearer_token(request.headers.get("Authorization"))
-        g.user = accounts.user_of_token(backend().config, token)
+        sent = accounts.bearer(request.headers.get("Authorization"))
+        g.user = accounts.user_of_bearer(backend().config, sent)
         return view(*args, **kwargs)
 
     return guarded

@@ -17,6 +17,7 @@ blueprint = Blueprint("capabilities", __name__)
 PRODUCTION: Final = True
 CONFORMS_TO: Final = (
     f"https://api.openeo.org/{API_VERSION}",
+    f"https://api.openeo.org/{API_VERSION}/authentication/jwt",
     "https://api.stacspec.org/v1.0.0/core",
     "https://api.stacspec.org/v1.0.0/collections",
 )

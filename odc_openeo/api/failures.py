@@ -16,6 +16,7 @@ from odc_openeo.errors import (
     OpenEOError,
     RequestInvalid,
     RequestTooLarge,
+    TooManyRequests,
     UnsupportedApiVersion,
 )
 
@@ -40,6 +41,8 @@ def answer(error: OpenEOError) -> Response:
     response.status_code = error.status
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="openEO"'
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.seconds)
     if error.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response

@@ -17,7 +17,14 @@ def test_basic_gives_a_token_that_signs_in(client: FlaskClient) -> None:
         me = client.get(f"{API}/me", headers={"Authorization": form})
         assert me.status_code == 200
         assert me.get_json()["name"] == "ada"
-        assert set(me.get_json()) == {"user_id", "name"}
+        assert {**me.get_json(), "user_id": ""} == {
+            "user_id": "",
+            "name": "ada",
+            "roles": ["user"],
+            "budget": None,
+            "storage": None,
+            "links": [],
+        }
 
 
 @pytest.mark.parametrize(

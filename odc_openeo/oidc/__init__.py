@@ -1,0 +1,18 @@
+"""OpenID Connect: which providers there are, and whom an access token of theirs belongs to."""
+
+from __future__ import annotations
+
+from odc_openeo.oidc.entitlements import Identity
+from odc_openeo.oidc.identify import account_url, check, find_provider, identify, listing
+from odc_openeo.oidc.settings import ProviderSettings, load_providers
+
+__all__ = [
+    "Identity",
+    "ProviderSettings",
+    "account_url",
+    "check",
+    "find_provider",
+    "identify",
+    "listing",
+    "load_providers",
+]
