@@ -87,7 +87,7 @@ def list_users(config: Config) -> list[Account]:
 def disable_user(config: Config, who: str, *, disabled: bool = True) -> Account:
     """Lock a user out, existing tokens included, or let them in again.
 
-    ``who`` is a name or an id. ValueError when it is nobody's name, or that of several.
+    ``who`` is the name of a user with a password, or any user's id; ValueError when there is none.
     """
     with db.session(config) as session:
         user = _find(session, who)
@@ -123,13 +123,14 @@ def _find(session: Session, who: str) -> db.User:
     try:
         condition = db.User.id == UUID(who)
     except ValueError:
-        condition = db.User.name == who
-    users = session.scalars(select(db.User).where(condition)).all()
-    if not users:
-        raise ValueError(f"there is no user {who!r}; `odc-openeo user list` shows all")
-    if len(users) > 1:
-        raise ValueError(f"{len(users)} users have the name {who!r}: give the id that `user list` shows")
-    return users[0]
+        # Users of a provider can choose any name, that of somebody else too.
+        condition = (db.User.name == who) & db.User.issuer.is_(None)
+    user = session.scalar(select(db.User).where(condition))
+    if user is None:
+        raise ValueError(
+            f"there is no user {who!r}; `odc-openeo user list` shows all. Users of a provider go by their id"
+        )
+    return user
 
 
 def user_of_identity(config: Config, identity: Identity) -> Account:
@@ -159,10 +160,14 @@ def log_in(config: Config, name: str, password: str, address: str) -> Account:
     place = _network(address)
     one, user, many = f"login {name[:64]} {place}", f"login {name[:64]}", f"login from {place}"
     limits = {one: config.login_attempts, user: 10 * config.login_attempts, many: 10 * config.login_attempts}
-    # Counted before they are checked: many at the same time are no way around.
-    attempts.count(config, limits, config.login_wait_s)
-    account = verify_password(config, name, password)
-    attempts.forget(config, [one], config.login_wait_s, once=[user, many])
+    # Only failures count: clients may well sign in many times at once with the right password.
+    attempts.check(config, limits, config.login_wait_s)
+    try:
+        account = verify_password(config, name, password)
+    except CredentialsInvalid:
+        attempts.count(config, limits, config.login_wait_s)
+        raise
+    attempts.forget(config, one, config.login_wait_s)
     return account
 
 

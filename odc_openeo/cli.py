@@ -12,10 +12,15 @@ import click
 from pydantic import ValidationError
 
 from odc_openeo import __version__
-from odc_openeo.config import DEMO_USER, PREFIX, Config, child_environment
+from odc_openeo.config import DEMO_USER, PREFIX, ROLES, Config, child_environment
 from odc_openeo.errors import OpenEOError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+ROLE = click.Choice(ROLES)
+# A password on the command line could be seen by every user of the machine.
+PASSWORD_STDIN = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from the standard input."
+)
 
 
 def settings(**options: Any) -> Config:
@@ -60,10 +65,11 @@ def up(no_samples: bool, **options: Any) -> None:
 @click.option("--port", type=int, help="Port to listen on.  [default: 8080]")
 def serve(**options: Any) -> None:
     """Serve HTTP with the configured database, Open Data Cube and dask scheduler."""
-    from odc_openeo import embedded
+    from odc_openeo import embedded, oidc
 
     config = settings(**options)
     _need_database(config)
+    oidc.listing(config)
     command = embedded.gunicorn_command(config)
     os.execve(command[0], command, child_environment(config))
 
@@ -154,44 +160,80 @@ def index_stac(paths: tuple[Path, ...], product: str | None) -> None:
 
 @cli.group()
 def user() -> None:
-    """Users of HTTP Basic login."""
+    """Users: add those with a password, list all, look after their roles and who may come in."""
 
 
 @user.command("add")
 @click.argument("name")
-@click.option("--role", "roles", multiple=True, help="A role of the user; may be repeated.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from the standard input.")
+@click.option("--role", "roles", multiple=True, type=ROLE, help="A role of the user; may be repeated.")
+@PASSWORD_STDIN
 def user_add(name: str, roles: tuple[str, ...], password_stdin: bool) -> None:
-    """Make the user NAME; asks for the password."""
+    """Make the user NAME, who signs in with a password; asks for it."""
     from odc_openeo import accounts
 
-    if password_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    else:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    accounts.create_user(settings(), name, password, roles)
+    accounts.create_user(settings(), name, _password(password_stdin), roles)
     click.echo(f"Made user {name}")
+
+
+@user.command("password")
+@click.argument("who", metavar="NAME")
+@PASSWORD_STDIN
+def user_password(who: str, password_stdin: bool) -> None:
+    """Change the password of the user NAME; asks for it. Ends all their sessions."""
+    from odc_openeo import accounts
+
+    account = accounts.set_password(settings(), who, _password(password_stdin))
+    click.echo(f"Changed the password of user {account.name}")
+
+
+def _password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
 
 
 @user.command("list")
 def user_list() -> None:
-    """List all users: name, roles, state."""
+    """List all users: id, name, roles, state, and the issuer of those from a provider."""
     from odc_openeo import accounts
 
     for account in accounts.list_users(settings()):
         state = "disabled" if account.disabled else "active"
-        click.echo(f"{account.name}\t{','.join(account.roles)}\t{state}")
+        row = (str(account.id), account.name, ",".join(account.roles), state, account.issuer or "")
+        click.echo("\t".join(row))
 
 
 @user.command("disable")
-@click.argument("name")
-@click.option("--undo", is_flag=True, help="Let the user in again.")
-def user_disable(name: str, undo: bool) -> None:
-    """Lock the user NAME out at once."""
+@click.argument("who", metavar="NAME_OR_ID")
+@click.option("--undo", is_flag=True, help="Let the user in again, as `enable` does.")
+def user_disable(who: str, undo: bool) -> None:
+    """Lock a user out at once, with all their tokens."""
+    _set_disabled(who, not undo)
+
+
+@user.command("enable")
+@click.argument("who", metavar="NAME_OR_ID")
+def user_enable(who: str) -> None:
+    """Let a user in again who was disabled."""
+    _set_disabled(who, False)
+
+
+def _set_disabled(who: str, disabled: bool) -> None:
     from odc_openeo import accounts
 
-    accounts.disable_user(settings(), name, disabled=not undo)
-    click.echo(f"{'Enabled' if undo else 'Disabled'} user {name}")
+    account = accounts.disable_user(settings(), who, disabled=disabled)
+    click.echo(f"{'Disabled' if disabled else 'Enabled'} user {account.name}")
+
+
+@user.command("roles")
+@click.argument("who", metavar="NAME_OR_ID")
+@click.option("--role", "roles", multiple=True, type=ROLE, help="A role; may be repeated.")
+def user_roles(who: str, roles: tuple[str, ...]) -> None:
+    """Give a user exactly the roles named, none without --role. Those by a provider's claims stay."""
+    from odc_openeo import accounts
+
+    account = accounts.set_roles(settings(), who, roles)
+    click.echo(f"Roles of user {account.name}: {', '.join(account.roles) or 'none'}")
 
 
 @cli.command()

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,9 @@ from odc_openeo.errors import (
     AuthenticationSchemeInvalid,
     CredentialsInvalid,
     TokenInvalid,
+    TooManyRequests,
 )
+from odc_openeo.oidc import Identity
 
 PASSWORD = "correct horse"
 
@@ -145,3 +148,143 @@ def test_other_headers(header, error):
 def test_config_without_database():
     with pytest.raises(ValueError, match="ODC_OPENEO_DATABASE_URL"):
         accounts.list_users(Config())
+
+
+# --- Users of identity providers -----------------------------------------------------------------
+
+ISSUER = "https://login.example.org"
+
+
+def test_first_sign_in_makes_a_user_once(config):
+    anna = Identity(ISSUER, "1", "Anna", frozenset({"admin"}))
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: accounts.user_of_identity(config, anna), range(16)))
+    assert len({user.id for user in made}) == 1
+    assert made[0].roles == ("admin",)
+    renamed = accounts.user_of_identity(config, Identity(ISSUER, "1", "Anna B."))
+    assert (renamed.id, renamed.name, renamed.roles) == (made[0].id, "Anna B.", ())
+    assert accounts.list_users(config) == [renamed]
+
+
+def test_issuer_and_subject_tell_users_apart_not_names(config):
+    ada = accounts.create_user(config, "ada", PASSWORD)
+    others = [
+        accounts.user_of_identity(config, Identity(issuer, subject, "ada"))
+        for issuer, subject in [(ISSUER, "1"), (ISSUER, "2"), ("https://other.example.org", "1")]
+    ]
+    assert len({user.id for user in [ada, *others]}) == 4
+    assert accounts.verify_password(config, "ada", PASSWORD) == ada
+    assert accounts.disable_user(config, "ada").id == ada.id
+    assert accounts.set_roles(config, str(others[0].id), ["admin"]).issuer == ISSUER
+    with pytest.raises(ValueError, match="no user"):
+        accounts.disable_user(config, "Ada of a provider")
+    with pytest.raises(ValueError, match="not kept here"):
+        accounts.set_password(config, str(others[0].id), PASSWORD)
+    with pytest.raises(CredentialsInvalid):
+        accounts.verify_password(config, "ada", PASSWORD)
+
+
+def test_roles_given_here_stay_beside_those_of_claims(config):
+    anna = accounts.user_of_identity(config, Identity(ISSUER, "1", "Anna"))
+    accounts.set_roles(config, str(anna.id), ["admin"])
+    assert accounts.user_of_identity(config, Identity(ISSUER, "1", "Anna")).roles == ("admin",)
+    with pytest.raises(ValueError, match="no role root"):
+        accounts.set_roles(config, str(anna.id), ["root"])
+
+
+def test_a_user_of_a_provider_called_demo_is_nobody_special(config):
+    demo = Identity(ISSUER, "1", "demo")
+    public = config.model_copy(update={"host": "0.0.0.0"})
+    assert accounts.user_of_identity(public, demo).name == "demo"
+    accounts.ensure_demo_user(config)
+    assert accounts.verify_password(config, "demo", "demo").issuer is None
+
+
+# --- Limits of attempts --------------------------------------------------------------------------
+
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+
+
+@pytest.fixture
+def limited(config):
+    accounts.create_user(config, "ada", PASSWORD)
+    accounts.create_user(config, "bob", PASSWORD)
+    return config.model_copy(update={"login_attempts": 2})
+
+
+def fail(config, times, name="ada", address=HERE):
+    for _ in range(times):
+        with pytest.raises(CredentialsInvalid):
+            accounts.log_in(config, name, "wrong", address)
+
+
+def test_too_many_wrong_passwords(limited):
+    fail(limited, 2)
+    with pytest.raises(TooManyRequests, match="300 s") as caught:
+        accounts.log_in(limited, "ada", PASSWORD, HERE)
+    assert 299 <= caught.value.seconds <= 300
+    assert accounts.log_in(limited, "ada", PASSWORD, THERE).name == "ada"
+    assert accounts.log_in(limited, "bob", PASSWORD, HERE).name == "bob"
+
+
+def test_waiting_helps_and_success_forgets(limited):
+    fail(limited, 1)
+    accounts.log_in(limited, "ada", PASSWORD, HERE)
+    fail(limited, 2)
+    with db.session(limited) as session:
+        session.execute(update(db.Attempt).values(since=db.now() - timedelta(seconds=301)))
+    assert accounts.log_in(limited, "ada", PASSWORD, HERE).name == "ada"
+    with db.session(limited) as session:
+        assert session.scalars(select(db.Attempt)).all() == []
+
+
+def test_users_who_sign_in_often_are_not_stopped(limited):
+    with ThreadPoolExecutor(8) as pool:
+        users = list(pool.map(lambda _: accounts.log_in(limited, "ada", PASSWORD, HERE), range(30)))
+    assert {user.name for user in users} == {"ada"}
+
+
+def test_many_guesses_at_once_are_counted_all(limited):
+    def guess(_):
+        try:
+            accounts.log_in(limited, "ada", "wrong", HERE)
+        except (CredentialsInvalid, TooManyRequests) as error:
+            return type(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(guess, range(40)))
+    # Those that are under way when the limit is reached are answered yet.
+    assert 2 <= outcomes.count(CredentialsInvalid) <= 2 + 7
+    assert outcomes.count(CredentialsInvalid) + outcomes.count(TooManyRequests) == 40
+    with db.session(limited) as session:
+        counts = {row.count for row in session.scalars(select(db.Attempt))}
+    assert counts == {outcomes.count(CredentialsInvalid)}
+
+
+def test_guesses_from_many_addresses_and_of_many_users(limited):
+    for number in range(20):
+        fail(limited, 1, address=f"198.51.100.{number}")
+    with pytest.raises(TooManyRequests):
+        accounts.log_in(limited, "ada", PASSWORD, "198.51.100.99")
+    for number in range(20):
+        fail(limited, 1, name=f"user{number}")
+    with pytest.raises(TooManyRequests):
+        accounts.log_in(limited, "bob", PASSWORD, HERE)
+
+
+def test_an_ipv6_network_is_one_address(limited):
+    fail(limited, 1, address="2001:db8::1")
+    fail(limited, 1, address="2001:db8::2")
+    with pytest.raises(TooManyRequests):
+        accounts.log_in(limited, "ada", PASSWORD, "2001:db8::3")
+    assert accounts.log_in(limited, "ada", PASSWORD, "2001:db8:0:1::1").name == "ada"
+
+
+def test_basic_login_can_be_off(config):
+    token = accounts.issue_token(config, accounts.create_user(config, "ada", PASSWORD))
+    off = config.model_copy(update={"basic_login": False})
+    for header in (f"Bearer basic//{token}", f"Bearer {token}"):
+        sent = accounts.bearer(header)
+        assert accounts.user_of_bearer(config, sent).name == "ada"
+        with pytest.raises(AuthenticationSchemeInvalid, match="OpenID Connect"):
+            accounts.user_of_bearer(off, sent)

@@ -9,9 +9,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from odc_openeo import __version__
+from odc_openeo import __version__, accounts
 from odc_openeo.cli import cli
 from odc_openeo.config import Config, child_environment, odc_database_environment
+from odc_openeo.errors import CredentialsInvalid, TokenInvalid
 from tests.conftest import COMMAND
 
 ROOT = Path(__file__).parent.parent
@@ -53,13 +54,48 @@ def test_users(config):
         "user", "add", "ada", "--role", "admin", "--password-stdin", stdin="long enough\n", **variables
     )
     assert made.stdout == "Made user ada\n", made.stderr
-    assert run("user", "list", **variables).stdout == "ada\tadmin\tactive\n"
-    assert run("user", "disable", "ada", **variables).returncode == 0
-    assert run("user", "list", **variables).stdout == "ada\tadmin\tdisabled\n"
-    assert run("user", "disable", "ada", "--undo", **variables).returncode == 0
+    id_, *row = listed(**variables)[0]
+    assert row == ["ada", "admin", "active", ""]
+    assert run("user", "disable", "ada", **variables).stdout == "Disabled user ada\n"
+    assert listed(**variables) == [[id_, "ada", "admin", "disabled", ""]]
+    assert run("user", "enable", id_, **variables).stdout == "Enabled user ada\n"
+    assert run("user", "roles", "ada", **variables).stdout == "Roles of user ada: none\n"
+    assert listed(**variables) == [[id_, "ada", "", "active", ""]]
     gone = run("user", "disable", "eve", **variables)
     assert gone.returncode == 1
     assert gone.stderr.startswith("Error: there is no user 'eve'")
+
+
+def test_a_new_password_ends_all_sessions(config):
+    ada = accounts.create_user(config, "ada", "correct horse")
+    token = accounts.issue_token(config, ada)
+    done = run(
+        "user", "password", "ada", "--password-stdin", stdin="battery staple\n", **config.environment()
+    )
+    assert done.stdout == "Changed the password of user ada\n", done.stderr
+    assert accounts.verify_password(config, "ada", "battery staple") == ada
+    for refused in (
+        lambda: accounts.verify_password(config, "ada", "correct horse"),
+        lambda: accounts.user_of_token(config, token),
+    ):
+        with pytest.raises((CredentialsInvalid, TokenInvalid)):
+            refused()
+
+
+def listed(**variables: str) -> list[list[str]]:
+    """What `user list` prints: rows of columns."""
+    return [line.split("\t") for line in run("user", "list", **variables).stdout.splitlines()]
+
+
+def test_faulty_providers_stop_the_service(config, tmp_path):
+    path = tmp_path / "providers.yaml"
+    path.write_text("providers: [{id: a, client_secret: hush}]")
+    done = run("serve", **config.environment(), ODC_OPENEO_OIDC_PROVIDERS=str(path))
+    assert done.returncode == 1
+    assert "ODC_OPENEO_OIDC_PROVIDERS" in done.stderr
+    assert "providers.0.issuer: Field required" in done.stderr
+    assert "hush" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [["serve"], ["migrate"], ["user", "list"]])
@@ -82,7 +118,7 @@ def test_doctor_finds_all_well(odc_config):
     assert done.returncode == 0, done.stdout
     for name in Config.model_fields:
         assert f"ODC_OPENEO_{name.upper()}" in done.stdout
-    assert done.stdout.count("ok  ") == 5
+    assert done.stdout.count("ok  ") == 6
 
 
 def test_doctor_says_what_to_mend(tmp_path):

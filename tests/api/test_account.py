@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
+from odc_openeo.app import create_app
+from odc_openeo.config import Config
 from tests.api.conftest import API, PASSWORD, addition, code
 
 
@@ -62,3 +65,28 @@ def test_public_addresses_do_not_mind_an_expired_token(client: FlaskClient) -> N
     headers = {"Authorization": "Bearer basic//expired"}
     assert client.get(f"{API}/", headers=headers).status_code == 200
     assert client.post(f"{API}/validation", json=addition(), headers=headers).status_code == 200
+
+
+@pytest.mark.usefixtures("token")
+@pytest.mark.parametrize("proxies", [0, 1])
+def test_too_many_attempts(odc_config: Config, proxies: int) -> None:
+    changes = {"login_attempts": 1, "trusted_proxies": proxies}
+    client = create_app(odc_config.model_copy(update=changes)).test_client()
+
+    def log_in(password: str, address: str) -> TestResponse:
+        headers = {"X-Forwarded-For": f"10.9.9.9, {address}"}
+        return client.get(f"{API}/credentials/basic", auth=("ada", password), headers=headers)
+
+    assert log_in("wrong", "192.0.2.1").status_code == 403
+    refused = log_in(PASSWORD, "192.0.2.1")
+    assert (refused.status_code, code(refused)) == (429, "TooManyRequests")
+    assert 290 < int(refused.headers["Retry-After"]) <= 300
+    assert log_in(PASSWORD, "192.0.2.2").status_code == (200 if proxies else 429)
+
+
+def test_only_what_is_on_is_listed(odc_config: Config, client: FlaskClient) -> None:
+    assert client.get(f"{API}/credentials/oidc").status_code == 404
+    off = create_app(odc_config.model_copy(update={"basic_login": False})).test_client()
+    assert off.get(f"{API}/credentials/basic", auth=("ada", PASSWORD)).status_code == 404
+    paths = {each["path"] for each in off.get(f"{API}/").get_json()["endpoints"]}
+    assert not {path for path in paths if path.startswith("/credentials")}
