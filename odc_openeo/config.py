@@ -146,8 +146,8 @@ class Config(BaseSettings):
     login_attempts: int = Field(
         5,
         ge=1,
-        description="Wrong passwords of a user from one address until no more are taken; ten times as many of a "
-        "user from all addresses, or of an address for all users.",
+        description="Wrong passwords of a user from one address until no more are taken; ten times as many "
+        "of a user from all addresses, or of an address for all users.",
     )
     login_wait_s: float = Field(300, gt=0, description="Seconds since the first of them until that is over.")
     trusted_proxies: int = Field(
