@@ -421,14 +421,15 @@ def _robot(provider: IdentityProvider) -> str:
         ({"nickname": "Nan", "name": "Anna"}, "Nan"),
         ({"nickname": "", "name": "Anna"}, "Anna"),
         ({"nickname": ["Nan"], "name": None, "preferred_username": "anna9"}, "anna9"),
-        ({"name": None, "client_id": MACHINE}, MACHINE),
+        ({"name": None}, "anna"),
+        ({"name": None, "sub": None, "client_id": MACHINE}, MACHINE),
         ({"nickname": "A\n\x1b[31mB\u202e"}, "A[31mB"),
         ({"nickname": "x" * 1000}, "x" * 200),
     ],
 )
 def test_names(provider: IdentityProvider, claims: dict[str, Any], name: str) -> None:
     token = provider.token(provider.claims(**claims))
-    assert oidc.identify(known(provider, name_claim="nickname"), token).name == name
+    assert oidc.identify(known(provider, name_claim="nickname", clients=[MACHINE]), token).name == name
 
 
 # --- The operator's file -------------------------------------------------------------------------

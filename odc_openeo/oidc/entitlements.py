@@ -46,8 +46,8 @@ def client_of(claims: Mapping[str, Any]) -> str | None:
 
 def name(settings: ProviderSettings, claims: Mapping[str, Any]) -> str:
     """How to call them: the configured claim, else what a provider may give instead."""
-    # Tokens of a client that acts for itself have no name.
-    usual = ("name", "preferred_username", "email", "client_id", "azp", "sub")
+    # Tokens of a client that acts for itself have no name, some not even a subject.
+    usual = ("name", "preferred_username", "email", "sub", "client_id", "azp")
     for claim in (settings.name_claim, *usual):
         value = claims.get(claim)
         text = "".join(filter(str.isprintable, value)).strip() if isinstance(value, str) else ""
