@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import ipaddress
 import re
 import secrets
@@ -14,6 +15,8 @@ from uuid import UUID
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from joserfc import jwt
+from joserfc.jwk import OctKey
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -208,11 +211,17 @@ def _matches(password_hash: str | None, password: str) -> bool:
         return False
 
 
-def issue_token(config: Config, user: Account) -> str:
-    """A new token of ``user``, good for ``token_lifetime_hours``; only its hash is kept."""
-    token = secrets.token_urlsafe(32)
+def issue_token(config: Config, user: Account, issuer: str | None = None) -> str:
+    """A new token of ``user``, good for ``token_lifetime_hours``; only its hash is kept.
+
+    It is a JWT, as API 1.3.0 has it, with ``issuer`` (default: the root URL). Whether it is good is told
+    by its hash, never by its signature: it can be revoked.
+    """
     now = db.now()
     expires = now + timedelta(hours=config.token_lifetime_hours)
+    claims = {"iss": issuer or config.root_url, "sub": str(user.id), "iat": now, "exp": expires}
+    key = OctKey.import_key(hmac.digest(config.signing_key(), b"tokens of Basic login", "sha256"))
+    token = jwt.encode({"alg": "HS256"}, {**claims, "jti": secrets.token_urlsafe(32)}, key)
     with db.session(config) as session:
         session.execute(delete(db.Token).where(db.Token.user_id == user.id, db.Token.expires < now))
         session.add(db.Token(hash=_hash(token), user_id=user.id, expires=expires))

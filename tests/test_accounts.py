@@ -66,6 +66,16 @@ def test_revoked_and_unknown_tokens(config):
             accounts.user_of_token(config, each)
 
 
+def test_a_good_signature_does_not_make_a_token_good(config):
+    ada = accounts.create_user(config, "ada", PASSWORD)
+    token = accounts.issue_token(config, ada)
+    accounts.revoke_token(config, token)
+    sent = accounts.bearer(f"Bearer {token}")
+    with pytest.raises(TokenInvalid):
+        accounts.user_of_bearer(config, sent)
+    assert accounts.issue_token(config, ada) != accounts.issue_token(config, ada)
+
+
 def test_disabled_user_is_out_at_once(config):
     token = accounts.issue_token(config, accounts.create_user(config, "ada", PASSWORD))
     accounts.disable_user(config, "ada")

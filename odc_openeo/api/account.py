@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from odc_openeo import accounts, oidc
 from odc_openeo.api.auth import basic_credentials, current_user, signed_in
-from odc_openeo.api.backend import backend, link
+from odc_openeo.api.backend import api_url, backend, link
 from odc_openeo.config import Config
 
 blueprint = Blueprint("account", __name__)
@@ -32,7 +32,8 @@ def authenticate_basic() -> Response:
     """``GET /credentials/basic``: a token for user name and password."""
     name, password = basic_credentials()
     user = accounts.log_in(backend().config, name, password, request.remote_addr or "")
-    response = jsonify({"access_token": accounts.issue_token(backend().config, user)})
+    token = accounts.issue_token(backend().config, user, api_url("/credentials/basic"))
+    response = jsonify({"access_token": token})
     response.headers["Cache-Control"] = "no-store"
     return response
 

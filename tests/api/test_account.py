@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from flask.testing import FlaskClient
+from joserfc import jws
 from werkzeug.test import TestResponse
 
 from odc_openeo.app import create_app
@@ -16,6 +19,8 @@ def test_basic_gives_a_token_that_signs_in(client: FlaskClient) -> None:
     given = client.get(f"{API}/credentials/basic", auth=("ada", PASSWORD))
     assert given.status_code == 200
     token = given.get_json()["access_token"]
+    claims = jws.extract_compact(token.encode()).payload
+    assert json.loads(claims)["iss"] == f"http://localhost{API}/credentials/basic"
     for form in (f"Bearer basic//{token}", f"Bearer {token}", f"bearer basic//{token}"):
         me = client.get(f"{API}/me", headers={"Authorization": form})
         assert me.status_code == 200
