@@ -27,13 +27,16 @@ from odc_openeo.errors import (
     AuthenticationRequired,
     AuthenticationSchemeInvalid,
     CredentialsInvalid,
+    InfrastructureBusy,
     TokenInvalid,
 )
-from odc_openeo.oidc import Identity
+from odc_openeo.oidc import Identity, Provider
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1024
+MOST_UNKNOWN_TOKENS = 300
+"""Tokens, of one address, about which a provider is asked in vain before the address must wait."""
 
 _hasher = PasswordHasher()
 
@@ -274,21 +277,35 @@ def bearer(authorization: str | None) -> Bearer:
     return Bearer(token, provider)
 
 
-def user_of_bearer(config: Config, sent: Bearer) -> Account:
-    """Who makes a request with this token.
+def user_of_bearer(config: Config, sent: Bearer, address: str = "") -> Account:
+    """Who makes a request with this token, from an address.
 
     Raises:
         TokenInvalid: the token is unknown, expired, revoked, not for this service, or the user disabled.
         AuthenticationSchemeInvalid: there is no such provider, or no Basic login.
         PermissionsInsufficient: the rules of the provider do not let this user in.
         InfrastructureBusy: the provider cannot be reached.
+        TooManyRequests: the provider had to be asked for this address too often, in vain.
     """
     provider = oidc.find_provider(config, sent.provider, sent.token)
     if provider is not None:
-        return user_of_identity(config, oidc.identify(provider, sent.token))
+        return user_of_identity(config, _identify(config, provider, sent.token, address))
     if not config.basic_login:
         raise AuthenticationSchemeInvalid("There is no Basic login here: sign in with OpenID Connect.")
     return user_of_token(config, sent.token)
+
+
+def _identify(config: Config, provider: Provider, token: str, address: str) -> Identity:
+    if not oidc.asks(provider, token):
+        return oidc.identify(provider, token)
+    # Made-up tokens are passed on to the provider: it shall not take us for an attacker.
+    limits = {f"token from {_network(address)}": MOST_UNKNOWN_TOKENS}
+    attempts.check(config, limits, config.login_wait_s)
+    try:
+        return oidc.identify(provider, token)
+    except (TokenInvalid, InfrastructureBusy):
+        attempts.count(config, limits, config.login_wait_s)
+        raise
 
 
 def ensure_demo_user(config: Config) -> None:

@@ -2,6 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+import yaml
 from sqlalchemy import select, update
 
 from odc_openeo import accounts, db
@@ -14,6 +15,7 @@ from odc_openeo.errors import (
     TooManyRequests,
 )
 from odc_openeo.oidc import Identity
+from tests.identity_provider import running_provider, settings_of
 
 PASSWORD = "correct horse"
 
@@ -288,6 +290,29 @@ def test_an_ipv6_network_is_one_address(limited):
     with pytest.raises(TooManyRequests):
         accounts.log_in(limited, "ada", PASSWORD, "2001:db8::3")
     assert accounts.log_in(limited, "ada", PASSWORD, "2001:db8:0:1::1").name == "ada"
+
+
+def test_made_up_tokens_are_not_all_passed_on(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(accounts, "MOST_UNKNOWN_TOKENS", 3)
+    with running_provider() as provider:
+        settings = settings_of(provider, opaque_tokens="userinfo", any_audience=True)
+        path = tmp_path / "providers.yaml"
+        path.write_text(yaml.safe_dump({"providers": [settings]}))
+        own = config.model_copy(update={"oidc_providers": path})
+
+        def sign_in(token, address=HERE):
+            return accounts.user_of_bearer(own, accounts.Bearer(token, "local"), address).name
+
+        known, other = provider.opaque(), provider.opaque()
+        assert sign_in(known) == "Anna Example"
+        for number in range(3):
+            with pytest.raises(TokenInvalid):
+                sign_in(f"made-up-{number}")
+        with pytest.raises(TooManyRequests):
+            sign_in(other)
+        assert provider.asked["/userinfo"] == 4
+        assert [sign_in(known), sign_in(provider.token())] == ["Anna Example"] * 2
+        assert sign_in(other, THERE) == "Anna Example"
 
 
 def test_basic_login_can_be_off(config):

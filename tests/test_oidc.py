@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,22 @@ def changed(token: str) -> str:
     return ".".join([header, other.rstrip("="), signature])
 
 
+@dataclass(frozen=True)
+class Now:
+    """A time in seconds from when a token is made."""
+
+    plus: int
+
+
+def timed(claims: dict[str, Any]) -> dict[str, Any]:
+    now = int(time.time())
+    return {name: now + each.plus if isinstance(each, Now) else each for name, each in claims.items()}
+
+
 def of(**claims: Any) -> Any:
-    return lambda provider: provider.token(provider.claims(**claims))
+    return lambda provider: provider.token(provider.claims(**timed(claims)))
 
 
-NOW = int(time.time())
 FORGED = {
     "issuer of another": of(iss="https://login.example.org"),
     "no issuer": of(iss=None),
@@ -94,11 +106,11 @@ FORGED = {
     "audience of another": of(aud="https://other.example.org", client_id="other"),
     "no audience and no client": of(aud=None, client_id=None),
     "audience is a client's id": of(aud=PUBLIC, client_id=None),
-    "expired": of(exp=NOW - 60),
+    "expired": of(exp=Now(-60)),
     "no expiry": of(exp=None),
     "expiry is text": of(exp="never"),
-    "not valid yet": of(nbf=NOW + 600),
-    "issued in the future": of(iat=NOW + 600),
+    "not valid yet": of(nbf=Now(600)),
+    "issued in the future": of(iat=Now(600)),
     "no subject": of(sub=None, client_id=None),
     "subject is a number": of(sub=7),
     "alg none": unsigned,
@@ -159,14 +171,15 @@ def test_a_good_token(provider: IdentityProvider) -> None:
         {"aud": "other", "client_id": PUBLIC},
         {"aud": None, "client_id": None, "azp": PUBLIC},
         {"aud": None, "client_id": "own-client"},
-        {"exp": NOW - 10},
-        {"nbf": NOW + 10},
+        {"exp": Now(-10)},
+        {"nbf": Now(10)},
         {"typ": "Bearer", "nonce": "x"},
     ],
 )
 def test_other_good_tokens(provider: IdentityProvider, claims: dict[str, Any]) -> None:
     service = known(provider, clients=["own-client"])
-    assert oidc.identify(service, provider.token(provider.claims(**claims))).subject == "anna"
+    token = provider.token(provider.claims(**timed(claims)))
+    assert oidc.identify(service, token).subject == "anna"
 
 
 def test_any_audience_is_for_those_who_ask_for_it(provider: IdentityProvider) -> None:
@@ -398,6 +411,14 @@ def test_rules(provider: IdentityProvider, claims: dict[str, Any], roles: set[st
             oidc.identify(service, token)
     else:
         assert oidc.identify(service, token).roles == roles
+
+
+def test_only_the_star_is_special_in_rules(provider: IdentityProvider) -> None:
+    rules = [{"claim": "groups", "values": ["eo[1].?"], "refuse": True}]
+    service = known(provider, rules=rules)
+    with pytest.raises(PermissionsInsufficient):
+        oidc.identify(service, provider.token(provider.claims(groups=["eo[1].?"])))
+    assert oidc.identify(service, provider.token(provider.claims(groups=["eo1.x"]))).subject == "anna"
 
 
 def test_claims_of_userinfo(provider: IdentityProvider) -> None:

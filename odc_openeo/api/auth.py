@@ -23,7 +23,7 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R]:
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         sent = accounts.bearer(request.headers.get("Authorization"))
-        g.user = accounts.user_of_bearer(backend().config, sent)
+        g.user = accounts.user_of_bearer(backend().config, sent, request.remote_addr or "")
         return view(*args, **kwargs)
 
     return guarded

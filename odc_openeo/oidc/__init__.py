@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from odc_openeo.oidc.entitlements import Identity
-from odc_openeo.oidc.identify import account_url, check, find_provider, identify, listing
+from odc_openeo.oidc.identify import account_url, asks, check, find_provider, identify, listing
+from odc_openeo.oidc.provider import Provider
 from odc_openeo.oidc.settings import ProviderSettings, load_providers
 
 __all__ = [
     "Identity",
+    "Provider",
     "ProviderSettings",
     "account_url",
+    "asks",
     "check",
     "find_provider",
     "identify",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from odc_openeo.errors import PermissionsInsufficient, TokenInvalid
@@ -70,7 +70,10 @@ def roles(settings: ProviderSettings, claims: Mapping[str, Any]) -> frozenset[st
 
 
 def _matches(rule: Rule, claims: Mapping[str, Any]) -> bool:
-    return any(fnmatchcase(value, wanted) for value in _values(rule, claims) for wanted in rule.values)
+    # Only the star is special: brackets and question marks are common in entitlements.
+    patterns = [".*".join(map(re.escape, wanted.split("*"))) for wanted in rule.values]
+    values = list(_values(rule, claims))
+    return any(re.fullmatch(pattern, value, re.DOTALL) for pattern in patterns for value in values)
 
 
 def _values(rule: Rule, claims: Mapping[str, Any]) -> Iterable[str]:

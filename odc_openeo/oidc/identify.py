@@ -80,6 +80,12 @@ def identify(provider: Provider, token: str) -> Identity:
         ) from None
 
 
+def asks(provider: Provider, token: str) -> bool:
+    """Whether the provider must be asked about a token: not about JWTs, nor about those of just now."""
+    opaque = provider.settings.opaque_tokens != "refuse" and unverified(token) is None
+    return opaque and not provider.remembers(token)
+
+
 def _claims(provider: Provider, token: str) -> Claims:
     if unverified(token) is None:
         return _claims_of_opaque(provider, token)

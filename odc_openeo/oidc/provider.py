@@ -58,8 +58,13 @@ class Provider:
         """What the provider says about the user of a token; TokenInvalid when it is not good."""
         return self._remembered("userinfo", token, self._userinfo)
 
+    def remembers(self, token: str) -> bool:
+        """Whether the provider has been asked about an opaque token just now."""
+        with self._lock:
+            return _hash(self.settings.opaque_tokens, token) in self._answers
+
     def _remembered(self, what: str, token: str, ask: Callable[[str], Claims | None]) -> Claims:
-        key = hashlib.sha256(f"{what} {token}".encode()).digest()
+        key = _hash(what, token)
         with self._lock:
             known = key in self._answers
             claims = self._answers.get(key)
@@ -116,6 +121,10 @@ class Provider:
         if status != 200 or not isinstance(document, dict) or not isinstance(document.get("keys"), list):
             raise Unreachable(f"the keys have status {status}, or are no key set")
         return [key for each in document["keys"] if (key := _import(each)) is not None]
+
+
+def _hash(what: str, token: str) -> bytes:
+    return hashlib.sha256(f"{what} {token}".encode()).digest()
 
 
 def _with_id(keys: list[Key], kid: str | None) -> list[Key]:
