@@ -208,8 +208,10 @@ class IdentityProvider:
         if given is None or (given.username, given.password) != (MACHINE, SECRET):
             return _refused("invalid_client", 401)
         grant = self.grants.get(request.form["token"])
-        if grant is None or grant.expires < time.time():
+        if grant is None:
             return {"active": False}
+        if grant.expires < time.time():
+            return {"active": False, "client_id": grant.client, "sub": grant.person}
         person = {"sub": grant.person, **self.people[grant.person]} if grant.person else {}
         return {"active": True, "client_id": grant.client, "exp": int(grant.expires), **person}
 

@@ -25,6 +25,7 @@ from odc_openeo.errors import (
     PermissionsInsufficient,
     TokenInvalid,
 )
+from odc_openeo.oidc.fetch import Unreachable
 from odc_openeo.oidc.provider import Provider
 from odc_openeo.oidc.settings import ProviderSettings
 from tests.identity_provider import (
@@ -327,6 +328,15 @@ def test_faulty_discovery_documents_are_not_followed(
     provider.replaced = {}
 
 
+@pytest.mark.parametrize("url", ["http://login.example.org/jwks", "file:///etc/passwd", "", None, 7])
+def test_endpoints_are_encrypted(provider: IdentityProvider, url: Any) -> None:
+    provider.replaced = {"jwks_uri": url}
+    with pytest.raises(Unreachable, match="no jwks_uri with https"):
+        known(provider).endpoint("jwks_uri")
+    provider.replaced = {"jwks_uri": "https://login.example.org/jwks"}
+    assert known(provider).endpoint("jwks_uri") == "https://login.example.org/jwks"
+
+
 def test_doctor_says_who_may_sign_in(provider: IdentityProvider, tmp_path: Path) -> None:
     path = tmp_path / "providers.yaml"
     path.write_text(yaml.safe_dump({"providers": [settings_of(provider)]}))
@@ -373,6 +383,13 @@ def test_opaque_tokens_end_while_they_are_remembered(provider: IdentityProvider)
     time.sleep(1.2)
     with pytest.raises(TokenInvalid):
         oidc.identify(service, token)
+
+
+def test_claims_of_inactive_tokens_do_not_count(provider: IdentityProvider) -> None:
+    token = provider.opaque()
+    provider.grants[token].expires = 0
+    with pytest.raises(TokenInvalid):
+        oidc.identify(known(provider, **INTROSPECTION), token)
 
 
 def test_wrong_secret_of_introspection_is_the_operators_fault(provider: IdentityProvider) -> None:
@@ -430,6 +447,14 @@ def test_claims_of_userinfo(provider: IdentityProvider) -> None:
     assert oidc.identify(known(provider, userinfo_claims=True, clients=["robot"]), _robot(provider)).name
     with pytest.raises(PermissionsInsufficient):
         oidc.identify(service, _robot(provider))
+
+
+def test_userinfo_of_somebody_else_is_refused(provider: IdentityProvider) -> None:
+    provider.people["anna"] = {"sub": "eve", "name": "Eve"}
+    token = provider.token(provider.claims(sub="anna"))
+    assert oidc.identify(known(provider), token).subject == "anna"
+    with pytest.raises(TokenInvalid):
+        oidc.identify(known(provider, userinfo_claims=True), token)
 
 
 def _robot(provider: IdentityProvider) -> str:
