@@ -113,6 +113,12 @@ class Config(BaseSettings):
     )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
+    # --- Files of users ---
+    max_file_bytes: int = Field(10 * 2**30, ge=1, description="Largest file that a user may upload.")
+    user_storage_bytes: int | None = Field(
+        50 * 2**30, ge=0, description="Bytes that the files of one user may take together."
+    )
+
     # --- Batch jobs ---
     job_workers: int = Field(
         2, ge=0, le=256, description="Batch job workers of `odc-openeo up`: jobs that run at the same time."

@@ -183,6 +183,27 @@ class StorageFailure(OpenEOError):
     template = "The server could not store or read files. Please try again later."
 
 
+class StorageQuotaExceeded(OpenEOError):
+    template = "Your files would take more than you may store: {free} bytes are free. Delete files first."
+
+
+class FileNotFound(OpenEOError):
+    status = 404
+    template = "There is no file '{file}'. See GET /files for yours."
+
+
+class FilePathInvalid(OpenEOError):
+    template = "The path is invalid: {reason}"
+
+
+class FileOperationUnsupported(OpenEOError):
+    template = "This is a folder, and only files can be downloaded or deleted. Name each file."
+
+
+class FileSizeExceeded(OpenEOError):
+    template = "The file is too large. The largest allowed: {size}."
+
+
 # --- Batch jobs ----------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from odc_openeo.api import (
     collections,
     cors,
     failures,
+    files,
     job_results,
     jobs,
     pages,
@@ -27,7 +28,7 @@ def register(app: Flask) -> None:
     request_log.register(app)
     cors.register(app)
     failures.register(app)
-    for module in (capabilities, collections, processes, results, jobs, job_results, account):
+    for module in (capabilities, collections, processes, results, jobs, job_results, files, account):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
     for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):
         app.register_blueprint(blueprint, url_prefix=API_PATH)

@@ -6,10 +6,11 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from odc_openeo import accounts, oidc
+from odc_openeo import accounts, files, oidc
 from odc_openeo.api.auth import basic_credentials, current_user, signed_in
 from odc_openeo.api.backend import api_url, backend, link
 from odc_openeo.config import Config
+from odc_openeo.errors import FeatureUnsupported
 
 blueprint = Blueprint("account", __name__)
 basic = Blueprint("basic_login", __name__)
@@ -41,7 +42,7 @@ def authenticate_basic() -> Response:
 @blueprint.get("/me")
 @signed_in
 def describe_account() -> dict[str, Any]:
-    """``GET /me``: who is signed in. There is no limit of budget, nor of storage."""
+    """``GET /me``: who is signed in. There is no limit of budget."""
     user = current_user()
     account_url = oidc.account_url(backend().config, user.issuer)
     links = [link("edit-form", account_url, "Your account", "text/html")] if account_url else []
@@ -50,6 +51,17 @@ def describe_account() -> dict[str, Any]:
         "name": user.name,
         "roles": ["user", *user.roles],
         "budget": None,
-        "storage": None,
+        "storage": _storage(str(user.id)),
         "links": links,
     }
+
+
+def _storage(user: str) -> dict[str, int] | None:
+    """Bytes that the user's files may take, and those that are free; None without a limit."""
+    quota = backend().config.user_storage_bytes
+    if quota is None:
+        return None
+    try:
+        return {"free": max(quota - files.used(backend().config, user), 0), "quota": quota}
+    except FeatureUnsupported:
+        return None

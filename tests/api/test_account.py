@@ -30,7 +30,7 @@ def test_basic_gives_a_token_that_signs_in(client: FlaskClient) -> None:
             "name": "ada",
             "roles": ["user"],
             "budget": None,
-            "storage": None,
+            "storage": {"free": 50 * 2**30, "quota": 50 * 2**30},
             "links": [],
         }
 
