@@ -8,9 +8,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 
-from odc_openeo import db, migrations
+from odc_openeo import accounts, db, migrations
 from odc_openeo.config import Config, child_environment
 from odc_openeo.errors import InfrastructureBusy
+from odc_openeo.oidc import Identity
 
 
 @pytest.fixture
@@ -33,6 +34,14 @@ def test_up_and_down(empty_config):
     assert tables(empty_config) == {"alembic_version"}
     migrations.upgrade(empty_config)
     assert "users" in tables(empty_config)
+
+
+def test_users_of_providers_go_when_their_columns_do(config):
+    ada = accounts.create_user(config, "ada", "correct horse")
+    accounts.user_of_identity(config, Identity("https://login.example.org", "1", "ada"))
+    migrations.downgrade(config, "jobs")
+    migrations.upgrade(config)
+    assert accounts.list_users(config) == [ada]
 
 
 def test_models_are_what_migrations_make(config):

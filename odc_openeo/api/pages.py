@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
-from odc_openeo import __version__, db
+from odc_openeo import __version__, db, oidc
 from odc_openeo.api import capabilities
 from odc_openeo.api.backend import API_PATH, API_VERSION, api_url, backend, root_url
 from odc_openeo.api.locator import Box, CloseUp, Span, TimeAxis, close_up, extent_box, time_axis
@@ -92,7 +92,8 @@ def _start_page() -> str:
         api_version=API_VERSION,
         version=__version__,
         editor=_editor_url(),
-        demo=config.on_loopback and config.demo_user is not False,
+        demo=config.on_loopback and config.demo_user is not False and config.basic_login,
+        openid=bool(oidc.listing(config)),
     )
 
 

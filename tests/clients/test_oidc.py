@@ -209,3 +209,9 @@ def test_tokens_are_not_logged(
     assert "elsewhere" in caplog.text
     for secret in (good, bad, good.split(".")[2], "opaque-opaque"):
         assert secret not in caplog.text
+
+
+def test_the_start_page_tells_how_to_sign_in(service: str) -> None:
+    page = requests.get(service, headers={"Accept": "text/html"}, timeout=10).text
+    assert "connection.authenticate_oidc()\nconnection.list_collection_ids()" in page
+    assert "authenticate_basic" not in page
