@@ -200,6 +200,10 @@ class FileOperationUnsupported(OpenEOError):
     template = "This is a folder, and only files can be downloaded or deleted. Name each file."
 
 
+class FileContentInvalid(OpenEOError):
+    template = "The file '{file}' can't be read: {reason}"
+
+
 class FileSizeExceeded(OpenEOError):
     template = "The file is too large. The largest allowed: {size}."
 

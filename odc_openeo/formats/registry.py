@@ -10,6 +10,7 @@ from odc_openeo.formats.json import JSON
 from odc_openeo.formats.model import Format
 from odc_openeo.formats.netcdf import NETCDF
 from odc_openeo.formats.pictures import JPEG, PNG
+from odc_openeo.formats.read import INPUT_FORMATS
 from odc_openeo.formats.tables import CSV, GEOJSON, PARQUET
 from odc_openeo.formats.zarr import ZARR
 
@@ -29,4 +30,5 @@ def find_format(name: str) -> Format:
 
 def file_formats() -> dict[str, Any]:
     """The body of ``GET /file_formats``."""
-    return {"input": {}, "output": {name: f.to_dict() for name, f in FORMATS.items()}}
+    inputs = {name: f.to_dict() for name, f in INPUT_FORMATS.items()}
+    return {"input": inputs, "output": {name: f.to_dict() for name, f in FORMATS.items()}}

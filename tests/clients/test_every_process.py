@@ -212,6 +212,7 @@ TABLE: dict[str, Row] = {
         None,
     ),
     "load_geojson": (SHARED["sites"][1], None),
+    "load_uploaded_files": ({"paths": ["every/sites.geojson"], "format": "GeoJSON"}, None),
     "vector_buffer": ({"geometries": node("sites"), "distance": 10}, None),
     "vector_reproject": (SHARED["geographic"][1], None),
     "vector_to_random_points": ({"data": node("sites"), "geometry_count": 3, "seed": 1}, None),
@@ -236,8 +237,9 @@ THROUGH_A_JOB = {"fit_class_random_forest", "save_ml_model", "load_ml_model"}
 PLAIN = {"save_result", "dimension_labels", "array_create_labeled", "nan", "predict_random_forest",
          "fit_regr_random_forest"}  # fmt: skip
 """Processes that give no cube, but JSON."""
-VECTORS = {"load_geojson", "vector_buffer", "vector_reproject", "vector_to_random_points",
-           "vector_to_regular_points", "raster_to_vector", "filter_vector"}  # fmt: skip
+VECTORS = {"load_geojson", "load_uploaded_files", "vector_buffer", "vector_reproject",
+           "vector_to_random_points", "vector_to_regular_points", "raster_to_vector",
+           "filter_vector"}  # fmt: skip
 
 
 def references(argument: Any) -> Iterator[str]:
@@ -301,6 +303,8 @@ def test_graphs_over_http(connection: openeo.Connection, process_id: str) -> Non
         nodes["model"] = {k: v for k, v in nodes["it"].items() if k != "result"}
         nodes["it"] = {"process_id": "predict_random_forest", "result": True,
                        "arguments": {"data": [1000, 2000], "model": node("model")}}  # fmt: skip
+    if process_id == "load_uploaded_files":
+        connection.put("/files/every/sites.geojson", json=sites())
     if process_id not in PLAIN:
         nodes = saved(nodes, "GeoJSON" if process_id in VECTORS else "JSON")
     answer = connection.post("/result", json={"process": {"process_graph": nodes}}).json()
