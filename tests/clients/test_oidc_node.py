@@ -23,7 +23,15 @@ from tests.clients.test_oidc import providers_file
 from tests.identity_provider import AUDIENCE, DEVICE, MACHINE, PUBLIC, SECRET, serving
 
 FOLDER = Path(__file__).parent / "node"
-INSTALL = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
+INSTALL = [
+    "npm",
+    "install",
+    "--no-audit",
+    "--no-fund",
+    "--no-package-lock",
+    "--fetch-retries=1",
+    "--fetch-timeout=20000",
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +62,8 @@ def issuer(node_modules: Path, tokens: str) -> Iterator[str]:
         command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout is not None
-        url = next(line for line in process.stdout if line.startswith("http"))
+        url = next((line for line in process.stdout if line.startswith("http")), "")
+        assert url, f"Node ended with status {process.wait(10)}"
         yield url.strip()
         process.terminate()
 
