@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
@@ -82,3 +84,27 @@ def test_the_lock_has_nothing_else() -> None:
 @pytest.mark.parametrize("name", ["numpy", "xarray", "dask"])
 def test_the_environment_is_the_locked_one(name: str) -> None:
     assert metadata.version(name) == locked()[name]
+
+
+def imported(folder: str) -> Iterator[str]:
+    """Top-level modules that the files of a folder import."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("folder", ["odc_openeo", "tests", "benchmarks"])
+def test_all_that_is_imported_is_locked(folder: str) -> None:
+    own = {"odc_openeo", "tests", "benchmarks"}
+    modules = set(imported(folder)) - own - set(sys.stdlib_module_names)
+    providers = metadata.packages_distributions()
+    assert modules
+    unlocked = {
+        module
+        for module in modules
+        if not {canonicalize_name(name) for name in providers.get(module, ())} & set(locked())
+    }
+    assert unlocked - GIVEN == set()

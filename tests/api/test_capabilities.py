@@ -82,7 +82,7 @@ def test_endpoints_that_clients_look_for_are_listed(client: FlaskClient) -> None
         ("/udf_runtimes", "GET"),
         ("/validation", "POST"),
     } <= listed
-    assert not {path for path, _ in listed} & {"", "/", "/services", "/files"}
+    assert not {path for path, _ in listed} & {"", "/"}
 
 
 def test_conformance_is_the_same_in_both_places(client: FlaskClient) -> None:
