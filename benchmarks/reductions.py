@@ -1,7 +1,7 @@
 """Peak memory of each reduction over a cube of 40 times its chunk size: ``python -m benchmarks.reductions``.
 
-Each reduction runs in a process of its own on two threads; the peak is what the resident set grew beyond
-what it was when the graph was ready. Chunks are made of random numbers.
+Each reduction runs in a process of its own, once on one thread and once on two; the peak is what the
+resident set grew beyond what it was when the graph was ready. Chunks are made of random numbers.
 What can be reduced chunk by chunk is given 40 dates of one area; what needs all values of a pixel at once,
 and so a column of chunks, 5 dates of 8 areas.
 """
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 CHUNK_MB: Final = 16
 CHUNKS: Final = 40
-THREADS: Final = 2
+THREADS: Final = (1, 2)
 REDUCERS: Final = (
     "min", "max", "sum", "product", "mean", "sd", "variance", "count", "first", "last",
 )  # fmt: skip
@@ -50,7 +50,7 @@ def graph(process_id: str) -> dict[str, Any]:
     }
 
 
-def measure(process_id: str) -> tuple[float, float]:
+def measure(process_id: str, threads: int) -> tuple[float, float]:
     """Peak memory in chunks and seconds of one reduction, in this process."""
     import dask
     import dask.array as da
@@ -77,31 +77,38 @@ def measure(process_id: str) -> tuple[float, float]:
     before, start = process.memory_info().rss, time.perf_counter()
     watcher = threading.Thread(target=watch)
     watcher.start()
-    with dask.config.set(scheduler="threads", num_workers=THREADS):
+    with dask.config.set(scheduler="threads", num_workers=threads):
         result.compute()
     done.set()
     watcher.join()
     return (peak[0] - before) / (CHUNK_MB * 2**20), time.perf_counter() - start
 
 
+def measure_apart(process_id: str, threads: int) -> tuple[float, float]:
+    """The same in a process of its own."""
+    # Freed chunks go back to the system at once, so that the resident set is what is in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    command = [sys.executable, "-m", "benchmarks.reductions", process_id, "--threads", str(threads)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    chunks, seconds = map(float, printed.split())
+    return chunks, seconds
+
+
 def main() -> None:
     """Measure all, each in a process of its own, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="?", help="one reduction, in this process")
-    only = parser.parse_args().only
-    if only:
-        print(*measure(only))
+    parser.add_argument("--threads", type=int, default=1, help="threads for the one")
+    asked = parser.parse_args()
+    if asked.only:
+        print(*measure(asked.only, asked.threads))
         return
-    print(f"cube of {CHUNKS} chunks of {CHUNK_MB} MB and {THREADS} threads")
-    print(f"{'process':26}{'peak in chunks':>16}{'seconds':>10}")
+    print(f"cube of {CHUNKS} chunks of {CHUNK_MB} MB")
+    print(f"{'process':26}{'threads':>8}{'peak in chunks':>16}{'seconds':>10}")
     for process_id in (*REDUCERS, "cumsum", *WHOLE):
-        # Freed chunks go back to the system at once, so that the resident set is what is in use.
-        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
-        command = [sys.executable, "-m", "benchmarks.reductions", process_id]
-        chunks, seconds = subprocess.run(
-            command, check=True, capture_output=True, text=True, env=environment
-        ).stdout.split()
-        print(f"{process_id:26}{float(chunks):16.1f}{float(seconds):10.1f}", flush=True)
+        for threads in THREADS:
+            chunks, seconds = measure_apart(process_id, threads)
+            print(f"{process_id:26}{threads:8}{chunks:16.1f}{seconds:10.1f}", flush=True)
 
 
 if __name__ == "__main__":

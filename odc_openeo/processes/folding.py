@@ -98,7 +98,8 @@ def in_slabs(function: Callable[..., State], axis: int, block: np.ndarray, *fiel
     """Apply a function of whole arrays of pixels to a block slab by slab: what it needs besides stays small.
 
     Args:
-        function: takes a part of the block, ``axis`` and the same parts of the fields; gives fields.
+        function: takes a part of the block, ``axis`` and the same parts of the fields; gives fields, which
+            may have more axes behind those of the pixels.
         axis: where the arrays of the pixels are.
         block: pixels and their arrays.
         fields: values a pixel: the shape of the block without the axis.
@@ -118,7 +119,7 @@ def in_slabs(function: Callable[..., State], axis: int, block: np.ndarray, *fiel
             found = function(part, axis, *(f[inside] for f in fields))
             if not results:
                 shape = [n for i, n in enumerate(block.shape) if i != axis]
-                results = [np.empty(shape, f.dtype) for f in found]
+                results = [np.empty((*shape, *f.shape[len(shape) :]), f.dtype) for f in found]
             for result, values in zip(results, found, strict=True):
                 result[inside] = values
         return tuple(results)

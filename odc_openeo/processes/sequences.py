@@ -191,6 +191,11 @@ def _field_in_slabs(kernel: Callable[..., Any], block: np.ndarray, axis: int) ->
     return found
 
 
+def _arrays_in_slabs(kernel: Callable[..., Any], block: np.ndarray, axis: int) -> np.ndarray:
+    (found,) = in_slabs(lambda part, axis: (np.moveaxis(kernel(part, axis=axis), axis, -1),), axis, block)
+    return np.moveaxis(found, -1, axis)
+
+
 def whole_arrays(data: xr.DataArray) -> xr.DataArray:
     """The same with one chunk along `ARRAY`; the other dimensions are split to keep blocks small."""
     if not isinstance(data.data, da.Array) or len(data.chunksizes[ARRAY]) <= 1:
@@ -201,7 +206,8 @@ def whole_arrays(data: xr.DataArray) -> xr.DataArray:
     pixels = math.prod(max(c) for i, c in enumerate(chunks) if i != axis)
     pieces = math.ceil(data.dtype.itemsize * data.sizes[ARRAY] * pixels / BLOCK_BYTES)
     # Only cuts within chunks: a block that crosses them would need several columns of chunks at once.
-    for i in sorted((i for i in range(data.ndim) if i != axis), key=lambda i: -max(chunks[i])):
+    # The last dimension first: pieces of one column then follow each other for what reduces them in turn.
+    for i in sorted((i for i in range(data.ndim) if i != axis), key=lambda i: (-max(chunks[i]), -i)):
         cuts = min(pieces, max(chunks[i]))
         chunks[i] = tuple(part for c in chunks[i] for part in _cut(c, cuts))
         pieces = math.ceil(pieces / cuts)
@@ -221,10 +227,10 @@ def _map_blocks(
         meta = np.empty((0,) * (source.ndim - 1), dtype)
         one = partial(_field_in_slabs, kernel)
         return source.map_blocks(one, axis=axis, dtype=dtype, drop_axis=axis, meta=meta)
-    quiet = partial(_quietly, kernel)
+    slabs = partial(_arrays_in_slabs, kernel)
     chunks = tuple((size,) if i == axis else c for i, c in enumerate(source.chunks))
     meta = np.empty((0,) * source.ndim, dtype)
-    return source.map_blocks(quiet, axis=axis, dtype=dtype, chunks=chunks, meta=meta)
+    return source.map_blocks(slabs, axis=axis, dtype=dtype, chunks=chunks, meta=meta)
 
 
 # --- No-data of integers -------------------------------------------------------------------------
