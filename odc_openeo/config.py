@@ -119,6 +119,18 @@ class Config(BaseSettings):
         50 * 2**30, ge=0, description="Bytes that the files of one user may take together."
     )
 
+    # --- Addresses that users name ---
+    outgoing_allow: str = Field(
+        "",
+        description="What users' requests may lead to beside public addresses: hosts, domains (.example.org) "
+        "and networks (10.0.0.0/8), separated by commas.",
+    )
+    outgoing_deny: str = Field(
+        "", description="What they may never lead to, written in the same way; * for anything."
+    )
+    outgoing_max_bytes: int = Field(2 * 2**30, ge=1, description="Largest file that is fetched for a user.")
+    outgoing_timeout_s: float = Field(300, gt=0, description="Seconds that fetching it may take.")
+
     # --- Batch jobs ---
     job_workers: int = Field(
         2, ge=0, le=256, description="Batch job workers of `odc-openeo up`: jobs that run at the same time."

@@ -208,6 +208,21 @@ class FileSizeExceeded(OpenEOError):
     template = "The file is too large. The largest allowed: {size}."
 
 
+# --- Foreign addresses ---------------------------------------------------------------------------
+
+
+class UrlForbidden(OpenEOError):
+    template = "The address of {host} may not be read by this back-end. Use one that is public."
+
+
+class UrlUnreachable(OpenEOError):
+    template = "Reading from {host} failed: {reason}"
+
+
+class UrlTooLarge(OpenEOError):
+    template = "What is at the address is too large; at most {most} bytes are read."
+
+
 # --- Batch jobs ----------------------------------------------------------------------------------
 
 

@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import posixpath
+import re
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -17,8 +19,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+from odc_openeo import outgoing
 from odc_openeo.config import Config
 from odc_openeo.errors import (
     FeatureUnsupported,
@@ -35,6 +39,7 @@ from odc_openeo.storage import storage
 
 FILES: Final = "files"
 INCOMING: Final = "incoming"
+FETCHED: Final = "fetched"
 LOCK: Final = ".lock"
 BLOCK: Final = 2**20
 MOST_PATH_BYTES: Final = 1024
@@ -153,6 +158,22 @@ def receive(config: Config, user: str, path: str, stream: IO[bytes], length: int
         return _publish(config, user, name, part, checksum)
     finally:
         part.unlink(missing_ok=True)
+
+
+def fetch(config: Config, user: str, url: str) -> Path:
+    """A copy of what is at a foreign address, kept for a day at least; it does not count for the quota.
+
+    Raises:
+        UrlForbidden, UrlUnreachable, UrlTooLarge: it can't be had.
+    """
+    fetched = _folder(config, FETCHED, user)
+    with _failures():
+        fetched.mkdir(parents=True, exist_ok=True)
+    _sweep(fetched)
+    name = posixpath.basename(urlsplit(url).path) or "file"
+    place = fetched / f"{uuid4().hex}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}"
+    outgoing.download(outgoing.Policy.of(config), url, place)
+    return place
 
 
 def _write(config: Config, stream: IO[bytes], part: Path, room: int | None) -> str:

@@ -7,14 +7,18 @@ costs some 50 ms. Tests that use the running stack all go to one worker, which s
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import uuid4
 
@@ -180,13 +184,52 @@ def start_stack(data_dir: Path, *options: str, ready_within: float = 180, **vari
     return stack
 
 
+@dataclass(frozen=True)
+class Site:
+    """A web server on loopback for the files of a folder, whole and in parts."""
+
+    root: str
+    folder: Path
+
+
+class _Files(SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        path = Path(self.translate_path(self.path))
+        if wanted is None or not path.is_file():
+            super().do_GET()
+            return
+        content, start = path.read_bytes(), int(wanted[1])
+        part = content[start : int(wanted[2]) + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A web server of a folder of its own."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder))) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield Site(f"http://127.0.0.1:{server.server_port}", folder)
+        server.shutdown()
+
+
 @pytest.fixture(scope="session")
 def running_stack(short_folder: Path, samples: Path) -> Iterator[RunningStack]:
     """The whole embedded stack with the sample scenes."""
     data_dir = short_folder / "stack"
     data_dir.mkdir()
     (data_dir / "samples").symlink_to(samples)
-    stack = start_stack(data_dir)
+    stack = start_stack(data_dir, ODC_OPENEO_OUTGOING_ALLOW="127.0.0.1")
     assert stack.process.poll() is None, stack.said()
     yield stack
     assert stack.stop() == 0, stack.said()

@@ -11,7 +11,10 @@ from odc_openeo import errors
 from odc_openeo.errors import OpenEOError, ProcessError
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "openeo" / "errors.json"
-OURS = {"MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing", "TooManyRequests"}
+OURS = {
+    *("MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing", "TooManyRequests"),
+    *("UrlForbidden", "UrlUnreachable", "UrlTooLarge"),
+}
 
 ALL = {
     name: class_

@@ -6,6 +6,7 @@ others. Values are tested elsewhere: here it counts that a process works from re
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.indexing.samples import DEM_PRODUCT, S2_PRODUCT
 from odc_openeo.process import PROCESSES
 from tests.conformance.comparison import difference
+from tests.conftest import Site
 
 WEST, SOUTH = 680000.0, 5151500.0
 SIDE = 10
@@ -213,6 +215,7 @@ TABLE: dict[str, Row] = {
     ),
     "load_geojson": (SHARED["sites"][1], None),
     "load_uploaded_files": ({"paths": ["every/sites.geojson"], "format": "GeoJSON"}, None),
+    "load_url": ({"url": "sites", "format": "GeoJSON"}, None),
     "vector_buffer": ({"geometries": node("sites"), "distance": 10}, None),
     "vector_reproject": (SHARED["geographic"][1], None),
     "vector_to_random_points": ({"data": node("sites"), "geometry_count": 3, "seed": 1}, None),
@@ -237,7 +240,7 @@ THROUGH_A_JOB = {"fit_class_random_forest", "save_ml_model", "load_ml_model"}
 PLAIN = {"save_result", "dimension_labels", "array_create_labeled", "nan", "predict_random_forest",
          "fit_regr_random_forest"}  # fmt: skip
 """Processes that give no cube, but JSON."""
-VECTORS = {"load_geojson", "load_uploaded_files", "vector_buffer", "vector_reproject",
+VECTORS = {"load_geojson", "load_uploaded_files", "load_url", "vector_buffer", "vector_reproject",
            "vector_to_random_points", "vector_to_regular_points", "raster_to_vector",
            "filter_vector"}  # fmt: skip
 
@@ -296,7 +299,7 @@ def _as_json(expected: Any) -> Any:
 
 
 @pytest.mark.parametrize("process_id", sorted(TABLE))
-def test_graphs_over_http(connection: openeo.Connection, process_id: str) -> None:
+def test_graphs_over_http(connection: openeo.Connection, site: Site, process_id: str) -> None:
     arguments, sizes = TABLE[process_id]
     nodes = graph_of(process_id, arguments)
     if process_id == "fit_regr_random_forest":
@@ -305,6 +308,9 @@ def test_graphs_over_http(connection: openeo.Connection, process_id: str) -> Non
                        "arguments": {"data": [1000, 2000], "model": node("model")}}  # fmt: skip
     if process_id == "load_uploaded_files":
         connection.put("/files/every/sites.geojson", json=sites())
+    if process_id == "load_url":
+        (site.folder / "sites.geojson").write_text(json.dumps(sites()))
+        nodes["it"]["arguments"]["url"] = f"{site.root}/sites.geojson"
     if process_id not in PLAIN:
         nodes = saved(nodes, "GeoJSON" if process_id in VECTORS else "JSON")
     answer = connection.post("/result", json={"process": {"process_graph": nodes}}).json()

@@ -11,6 +11,8 @@ import rasterio
 from openeo.rest import OpenEoApiError
 from rasterio.transform import from_origin
 
+from tests.conftest import Site
+
 
 def test_upload_list_download_delete(connection: openeo.Connection, tmp_path: Path) -> None:
     content = np.random.default_rng(1).bytes(9 * 2**20)
@@ -62,3 +64,33 @@ def test_files_that_cannot_be_loaded(connection: openeo.Connection, tmp_path: Pa
         with pytest.raises(OpenEoApiError) as failure:
             load(connection, path).download(tmp_path / "x.tif")
         assert failure.value.code == code
+
+
+def test_rasters_of_the_web_are_computed_with(
+    connection: openeo.Connection, site: Site, tmp_path: Path
+) -> None:
+    values = np.arange(2000, dtype="float32").reshape(40, 50)
+    grid = {"crs": "EPSG:32632", "transform": from_origin(680000, 5152000, 10, 10)}
+    path = site.folder / "a.tif"
+    with rasterio.open(path, "w", driver="GTiff", dtype="float32", count=1, height=40, width=50, **grid) as f:
+        f.write(values, 1)
+    cube = connection.datacube_from_process("load_url", url=f"{site.root}/a.tif?token=1", format="GTiff")
+    (cube * 2).download(tmp_path / "twice.tif")
+    with rasterio.open(tmp_path / "twice.tif") as file:
+        np.testing.assert_array_equal(file.read(1), values * 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://169.254.169.254/latest/meta-data", "UrlForbidden"),
+        ("http://127.0.0.2/x", "UrlForbidden"),
+        ("http://127.0.0.1:9/x", "UrlUnreachable"),
+        ("file:///etc/passwd", "ProcessParameterInvalid"),
+    ],
+)
+def test_addresses_that_cannot_be_read(connection: openeo.Connection, url: str, code: str) -> None:
+    cube = connection.datacube_from_process("load_url", url=url, format="GTiff")
+    with pytest.raises(OpenEoApiError) as failure:
+        cube.download("/dev/null")
+    assert failure.value.code == code
