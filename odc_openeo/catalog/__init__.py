@@ -13,8 +13,8 @@ from typing import Any
 from odc_openeo.catalog.bands import Band, read_bands, resolve
 from odc_openeo.catalog.index import IndexConnection
 from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
-from odc_openeo.catalog.scenes import File, Scene
-from odc_openeo.catalog.search import Condition, Query, search
+from odc_openeo.catalog.scenes import File, Scene, nominal_time
+from odc_openeo.catalog.search import Condition, Query, matching, search
 from odc_openeo.catalog.stac import Product, collection, property_schemas, queryables
 from odc_openeo.catalog.summaries import Summaries, Summary
 from odc_openeo.config import Config
@@ -31,6 +31,8 @@ __all__ = [
     "Query",
     "Scene",
     "Summary",
+    "matching",
+    "nominal_time",
     "resolve",
 ]
 

@@ -93,7 +93,9 @@ def _spectrum(definition: Any) -> tuple[float | None, float | None]:
     return round(centre / 1000, 5), round(float(half.max() - half.min()) / 1000, 5) or None
 
 
-def resolve(bands: Sequence[Band], names: Iterable[str] | None) -> list[Band]:
+def resolve(
+    bands: Sequence[Band], names: Iterable[str] | None, process_id: str = "load_collection"
+) -> list[Band]:
     """The bands asked for, in the order asked, each once; all of them for None.
 
     A band's own name goes before an alias, an alias before a common name; a common name that several bands
@@ -104,11 +106,11 @@ def resolve(bands: Sequence[Band], names: Iterable[str] | None) -> list[Band]:
     """
     if names is None:
         return list(bands)
-    found = [band for name in names for band in _matches(bands, name)]
+    found = [band for name in names for band in _matches(bands, name, process_id)]
     return list(dict.fromkeys(found))
 
 
-def _matches(bands: Sequence[Band], name: str) -> list[Band]:
+def _matches(bands: Sequence[Band], name: str, process_id: str) -> list[Band]:
     for matching in (
         [b for b in bands if b.name == name],
         [b for b in bands if b.common_name == name],
@@ -118,7 +120,7 @@ def _matches(bands: Sequence[Band], name: str) -> list[Band]:
             return matching
     raise ProcessParameterInvalid(
         parameter="bands",
-        process="load_collection",
+        process=process_id,
         reason=f"there is no band '{name}'. The bands are: {', '.join(_described(b) for b in bands)}.",
     )
 

@@ -24,13 +24,16 @@ DEFAULT_GRID = "default"
 
 @dataclass(frozen=True)
 class File:
-    """Where the pixels of one band are: ``band`` counts from 1, ``layer`` is the variable in a netCDF
-    file."""
+    """Where the pixels of one band are: ``band`` counts from 1, ``layer`` is the variable in a netCDF file.
+
+    ``opener`` opens it for rasterio where GDAL must not read from the address itself.
+    """
 
     href: str
     band: int = 1
     layer: str | None = None
     grid: str = DEFAULT_GRID
+    opener: Any = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -72,6 +72,19 @@ def search(index: Any, product: Product, known: frozenset[str], query: Query, li
                 if inside(candidate):
                     found[candidate.id] = candidate
     return sorted(found.values(), key=lambda s: (s.time, s.id))
+
+
+def matching(scenes: Iterable[Scene], query: Query) -> list[Scene]:
+    """Those of the scenes that match, in order of time; a property that a scene lacks is null."""
+    inside = _area_test(query.area)
+    found = (
+        s
+        for s in scenes
+        if _in_interval(query, s.time)
+        and all(c.accepts(s.properties.get(name)) for name, c in query.conditions.items())
+        and inside(s)
+    )
+    return sorted(found, key=lambda s: (s.time, s.id))
 
 
 def _datasets(index: Any, terms: Mapping[str, Any], limit: int) -> list[Any]:

@@ -13,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import pystac
+import rasterio
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
+from odc.loader._rio import rio_read
 from odc.loader.types import RasterBandMetadata, RasterGroupMetadata, RasterLoadParams, RasterSource
+from rasterio._vsiopener import _opener_registration
 
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.errors import StorageFailure
 
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 FILE = "odc_openeo:file"
+ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+"""Files beside a raster are not looked at."""
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +54,9 @@ def item(scene: Scene, bands: Sequence[Band]) -> pystac.Item:
 def _asset(scene: Scene, band: Band, grid: GeoBox) -> pystac.Asset:
     file = scene.files[band.name]
     shape, transform = list(grid.shape.yx), list(grid.transform[:6])
-    place = {"dataset": scene.id, "name": band.name, "band": file.band, "layer": file.layer}
+    place: dict[str, Any] = {"dataset": scene.id, "name": band.name, "band": file.band, "layer": file.layer}
+    if file.opener is not None:
+        place["opener"] = file.opener
     return pystac.Asset(
         file.href,
         roles=["data"],
@@ -98,6 +105,9 @@ class Driver(RioDriver):
     def open(self, src: RasterSource, ctx: Any) -> Reader:
         """A reader of one band of one dataset."""
         with told(src.driver_data):
+            opener = src.driver_data.get("opener")
+            if opener is not None:
+                return ForeignReader(opener, _source(src), src.driver_data)
             return Reader(super().open(_source(src), ctx), src.driver_data)
 
 
@@ -114,6 +124,9 @@ class Reader:
         self._reader = reader
         self._place = place
 
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
+        return self._reader.read(cfg, dst_geobox, **options)
+
     def read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
         """The pixels of the file that lie in ``dst_geobox``.
 
@@ -125,7 +138,19 @@ class Reader:
             # Files may lack the value that the product declares.
             cfg = replace(cfg, src_nodata_fallback=nodata)
         with told(self._place):
-            return self._reader.read(cfg, dst_geobox, **options)
+            return self._read(cfg, dst_geobox, **options)
+
+
+class ForeignReader(Reader):
+    """Reads from an address that a user has named: GDAL is given the opener's file, never the address."""
+
+    def __init__(self, opener: Any, src: RasterSource, place: Mapping[str, Any]) -> None:
+        super().__init__(None, place)
+        self._opener, self._src = opener, src
+
+    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
+        with rasterio.Env(**ALONE), _opener_registration(self._src.uri, self._opener) as path:
+            return rio_read(self._src.patch(uri=path), cfg, dst_geobox, **options)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from odc_openeo.processes import dates as dates
 from odc_openeo.processes import debugging as debugging
 from odc_openeo.processes import dimensions as dimensions
 from odc_openeo.processes import export as export
+from odc_openeo.processes import external as external
 from odc_openeo.processes import filters as filters
 from odc_openeo.processes import geometry_filters as geometry_filters
 from odc_openeo.processes import indices as indices

@@ -17,6 +17,7 @@ import pytest
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.indexing.samples import DEM_PRODUCT, S2_PRODUCT
 from odc_openeo.process import PROCESSES
+from tests.clients.test_external import write_item
 from tests.conformance.comparison import difference
 from tests.conftest import Site
 
@@ -215,6 +216,7 @@ TABLE: dict[str, Row] = {
     ),
     "load_geojson": (SHARED["sites"][1], None),
     "load_uploaded_files": ({"paths": ["every/sites.geojson"], "format": "GeoJSON"}, None),
+    "load_stac": ({"url": "site"}, {"t": 1, "bands": 1, "y": 40, "x": 50}),
     "load_url": ({"url": "sites", "format": "GeoJSON"}, None),
     "vector_buffer": ({"geometries": node("sites"), "distance": 10}, None),
     "vector_reproject": (SHARED["geographic"][1], None),
@@ -236,7 +238,7 @@ TABLE: dict[str, Row] = {
     "array_create_labeled": ({"data": [1, 2], "labels": ["a", "b"]}, None),
     "nan": ({}, None),
 }
-THROUGH_A_JOB = {"fit_class_random_forest", "save_ml_model", "load_ml_model"}
+THROUGH_A_JOB = {"fit_class_random_forest", "save_ml_model", "load_ml_model", "load_result"}
 PLAIN = {"save_result", "dimension_labels", "array_create_labeled", "nan", "predict_random_forest",
          "fit_regr_random_forest"}  # fmt: skip
 """Processes that give no cube, but JSON."""
@@ -311,6 +313,9 @@ def test_graphs_over_http(connection: openeo.Connection, site: Site, process_id:
     if process_id == "load_url":
         (site.folder / "sites.geojson").write_text(json.dumps(sites()))
         nodes["it"]["arguments"]["url"] = f"{site.root}/sites.geojson"
+    if process_id == "load_stac":
+        write_item(site.folder, "a")
+        nodes["it"]["arguments"]["url"] = f"{site.root}/a.json"
     if process_id not in PLAIN:
         nodes = saved(nodes, "GeoJSON" if process_id in VECTORS else "JSON")
     answer = connection.post("/result", json={"process": {"process_graph": nodes}}).json()
