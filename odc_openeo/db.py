@@ -209,6 +209,20 @@ class JobResult(Base):
     expires: Mapped[datetime | None] = mapped_column(index=True)
 
 
+class StoredProcess(Base):
+    """A user-defined process, as JSON text. Anybody who knows ``share`` can use it while it is ``public``."""
+
+    __tablename__ = "stored_processes"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    process: Mapped[str]
+    public: Mapped[bool] = mapped_column(default=False)
+    share: Mapped[UUID] = mapped_column(unique=True, default=uuid4)
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 def normalise_url(url: str) -> URL:
     """``postgres://``, ``postgresql://`` … as a SQLAlchemy URL of the psycopg2 driver.
 

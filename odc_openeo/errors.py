@@ -162,6 +162,19 @@ class ProcessUnsupported(OpenEOError):
     template = "There is no process '{process}' in namespace '{namespace}'. See GET /processes."
 
 
+class ProcessNamespaceInvalid(OpenEOError):
+    template = "The namespace '{namespace}' of process '{process}' is invalid: {reason}"
+
+
+class ProcessGraphNotFound(OpenEOError):
+    status = 404
+    template = "You have stored no process '{identifier}'. See GET /process_graphs."
+
+
+class PredefinedProcessExists(OpenEOError):
+    template = "There is a predefined process '{identifier}'. Choose another name."
+
+
 class ProcessParameterUnsupported(OpenEOError):
     template = "Process '{process}' has no parameter '{parameter}'. It has: {available}."
 

@@ -81,7 +81,8 @@ class Environment:
 
     ``catalog`` answers questions on collections, ``outputs`` takes what `save_result` is asked to write,
     ``user`` is the id of who runs the graph, ``log`` is where messages for that user go, ``demand`` is the
-    part of the process's value that the rest of the graph needs (a process may deliver more).
+    part of the process's value that the rest of the graph needs (a process may deliver more), ``lookup``
+    finds user-defined processes by id and namespace.
     """
 
     catalog: Any = None
@@ -90,6 +91,7 @@ class Environment:
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("odc_openeo.run"))
     settings: Mapping[str, Any] = field(default_factory=dict)
     demand: Demand = ALL
+    lookup: Callable[[str, str | None], Mapping[str, Any] | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from odc_openeo.errors import OpenEOError, ProcessError
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "openeo" / "errors.json"
 OURS = {
     *("MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing", "TooManyRequests"),
-    *("UrlForbidden", "UrlUnreachable", "UrlTooLarge"),
+    *("UrlForbidden", "UrlUnreachable", "UrlTooLarge", "ProcessNamespaceInvalid"),
 }
 
 ALL = {

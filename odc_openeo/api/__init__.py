@@ -14,6 +14,7 @@ from odc_openeo.api import (
     job_results,
     jobs,
     pages,
+    process_graphs,
     processes,
     request_log,
     results,
@@ -28,9 +29,20 @@ def register(app: Flask) -> None:
     request_log.register(app)
     cors.register(app)
     failures.register(app)
-    for module in (capabilities, collections, processes, results, jobs, job_results, files, account):
+    for module in (
+        capabilities,
+        collections,
+        processes,
+        results,
+        jobs,
+        job_results,
+        files,
+        account,
+        process_graphs,
+    ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
     for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):
         app.register_blueprint(blueprint, url_prefix=API_PATH)
     app.register_blueprint(job_results.downloads)
+    app.register_blueprint(process_graphs.public)
     app.register_blueprint(pages.blueprint)

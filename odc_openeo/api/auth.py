@@ -29,6 +29,14 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
+def user_if_signed_in() -> Account | None:
+    """The user of the request, None if it has no Authorization header."""
+    header = request.headers.get("Authorization")
+    if header is None:
+        return None
+    return accounts.user_of_bearer(backend().config, accounts.bearer(header), request.remote_addr or "")
+
+
 def current_user() -> Account:
     """The user of the request; only in views that are `signed_in`."""
     return cast(Account, g.user)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from flask import request
@@ -68,6 +69,19 @@ def _check_depth(value: Any) -> None:
 
 def _too_deep() -> RequestInvalid:
     return RequestInvalid(reason=f"arrays and objects are nested more than {MAX_DEPTH} deep. Flatten it.")
+
+
+def check_numbers(body: Mapping[str, Any]) -> None:
+    """Refuse NaN and infinity: they can be computed with, but no JSON answer could show them."""
+    waiting: list[Any] = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise RequestInvalid(reason="NaN and Infinity are no JSON. For NaN use the process 'nan'.")
 
 
 def _kind(value: Any) -> str:

@@ -11,6 +11,7 @@ from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.jobs import Job
 from odc_openeo.process import Environment
+from odc_openeo.stored import Library
 
 
 def estimate(backend: Backend, job: Job) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def estimate(backend: Backend, job: Job) -> dict[str, Any]:
     Raises what evaluating the graph raises: a job that can't run has no estimate.
     """
     config = backend.config
-    env = Environment(catalog=backend.catalog, user=str(job.user))
+    env = Environment(catalog=backend.catalog, user=str(job.user), lookup=Library(config, job.user))
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     value = evaluate(job.draft.process, env, limits=limits)
     made = [output.data for output in env.outputs] or [value]

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from flask import request
 
 from odc_openeo.api.backend import api_url, link
+from odc_openeo.api.body import check_numbers
 from odc_openeo.errors import (
     BillingPlanInvalid,
     BudgetInvalid,
@@ -52,7 +53,7 @@ def changes(body: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name in sorted(body.keys() & FIXED):
         raise PropertyNotEditable(property=name)
-    _check_numbers(body)
+    check_numbers(body)
     found: dict[str, Any] = {name: _text(body, name) for name in TEXTS if name in body}
     if "process" in body:
         found["process"] = _process(body["process"])
@@ -64,19 +65,6 @@ def changes(body: Mapping[str, Any]) -> dict[str, Any]:
         found["log_level"] = _level(body["log_level"] or "info", "log_level")
     extras = {name: value for name, value in body.items() if name not in KNOWN}
     return {**found, "extras": extras} if extras else found
-
-
-def _check_numbers(body: Mapping[str, Any]) -> None:
-    """Refuse NaN and infinity: they can be computed with, but no JSON answer could show them."""
-    waiting: list[Any] = [body]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise RequestInvalid(reason="NaN and Infinity are no JSON. For NaN use the process 'nan'.")
 
 
 def _text(body: Mapping[str, Any], name: str) -> str | None:

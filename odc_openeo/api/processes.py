@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, request
 
+from odc_openeo.api.auth import user_if_signed_in
 from odc_openeo.api.backend import api_url, backend, link
 from odc_openeo.api.body import json_object
 from odc_openeo.errors import ProcessParameterMissing
 from odc_openeo.graph import Limits, validate
 from odc_openeo.process import PROCESSES
+from odc_openeo.stored import Library
 
 blueprint = Blueprint("processes", __name__)
 
@@ -32,7 +34,9 @@ def validate_process() -> dict[str, Any]:
     """``POST /validation``: all errors of a process."""
     config = backend().config
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
-    errors = validate(json_object(), limits=limits)
+    user = user_if_signed_in()
+    library = Library(config, user.id if user else None)
+    errors = validate(json_object(), limits=limits, lookup=library)
     # Parameters that get their values only when the process is called are no errors here.
     return {"errors": [e.to_dict() for e in errors if not isinstance(e, ProcessParameterMissing)]}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 from odc_openeo import cluster, load
 from odc_openeo.api.backend import Backend
@@ -15,6 +16,7 @@ from odc_openeo.formats import single_file, write_outputs
 from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.process import Environment
+from odc_openeo.stored import Library
 
 MOST_CHUNKS: Final = 20_000
 """Chunks that a load may have here: building and sending larger graphs takes tens of seconds."""
@@ -41,7 +43,9 @@ def run(backend: Backend, process: Mapping[str, Any], user: str, folder: Path) -
     config = backend.config
     deadline = time.monotonic() + config.sync_timeout_s
     settings = {"load_max_bytes": config.sync_max_bytes, "load_max_chunks": MOST_CHUNKS}
-    env = Environment(catalog=backend.catalog, user=user, settings=settings)
+    env = Environment(
+        catalog=backend.catalog, user=user, settings=settings, lookup=Library(config, UUID(user))
+    )
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     value = evaluate(process, env, limits=limits)
     nbytes = read_bytes([value, *(output.data for output in env.outputs)])

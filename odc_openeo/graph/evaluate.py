@@ -18,9 +18,10 @@ from odc_openeo.errors import (
     ProcessGraphMissing,
     ProcessParameterMissing,
 )
+from odc_openeo.graph.definitions import Definition
 from odc_openeo.graph.parse import Graph, Limits, Node, parameter_references, parse
 from odc_openeo.graph.plan import Plan, make_plan
-from odc_openeo.graph.validate import check_value, find_process, problems
+from odc_openeo.graph.validate import check_value, problems, process_of
 from odc_openeo.process import DEFERRED, NODES, OMITTED, Environment, Process
 
 __all__ = ["DEFERRED", "evaluate"]
@@ -43,13 +44,14 @@ def evaluate(
         OpenEOError: the first error of validation, or what a process raised; ``node`` names where.
     """
     given = dict(parameters or {})
-    graph, errors = parse(process, limits)
+    env = env or Environment()
+    graph, errors = parse(process, limits, env.lookup)
     for error in (*errors, *(problems(graph, given) if graph else ())):
         raise error
     if graph is None:
         raise ProcessGraphMissing()
     try:
-        return _Scope(graph, given, env or Environment(), make_plan(graph, given)).run()
+        return _Scope(graph, given, env, make_plan(graph, given)).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
@@ -92,7 +94,7 @@ class _Scope:
         return self.values[id_]
 
     def _needed(self, node: Node) -> set[str]:
-        declared = find_process(node.process_id, node.namespace).parameters
+        declared = process_of(node).parameters
         eager = [used for name, used in node.uses.items() if not declared[name].deferred]
         return {self.plan.original(used) for used in set().union(*eager)}
 
@@ -100,11 +102,14 @@ class _Scope:
         where = f"{self.path}{node.id}"
         before = NODES.set(((node.id, node.process_id), *NODES.get()))
         try:
-            found = find_process(node.process_id, node.namespace)
+            found = process_of(node)
             arguments = {
                 name: self._argument(found, node, name, value, where)
                 for name, value in node.arguments.items()
             }
+            if isinstance(found, Definition):
+                plan = make_plan(found.graph, arguments)
+                return _Scope(found.graph, arguments, self.env, plan, None, f"{where}.").run()
             return found.call(arguments, replace(self.env, demand=self.plan.demand(node.id)))
         except OpenEOError as error:
             if error.node is None:
@@ -113,7 +118,7 @@ class _Scope:
         finally:
             NODES.reset(before)
 
-    def _argument(self, found: Process, node: Node, name: str, value: Any, where: str) -> Any:
+    def _argument(self, found: Process | Definition, node: Node, name: str, value: Any, where: str) -> Any:
         if found.parameters[name].deferred:
             return lambda: self._resolve(value, where)
         resolved = self._resolve(value, where)
@@ -225,7 +230,7 @@ def _parameters_of(graph: Graph) -> set[str]:
     """The names of the parameters that a graph, and the graphs in it, take from around it."""
     names: set[str] = set()
     for node in graph.nodes.values():
-        declared = find_process(node.process_id, node.namespace).parameters
+        declared = process_of(node).parameters
         for name, value in node.arguments.items():
             names.update(parameter_references(value))
             given = {p["name"] for p in (declared[name].child or {}).get("parameters", ())}
@@ -236,8 +241,10 @@ def _parameters_of(graph: Graph) -> set[str]:
 
 def _check_portable(graph: Graph) -> None:
     for node in graph.nodes.values():
-        found = find_process(node.process_id, node.namespace)
-        if found.needs_environment or not found.pure:
+        found = process_of(node)
+        if isinstance(found, Definition):
+            _check_portable(found.graph)
+        elif found.needs_environment or not found.pure:
             raise NotPortable(f"the process '{node.process_id}' can't be used in it.")
         for value in node.arguments.values():
             for inner in _nested(value):

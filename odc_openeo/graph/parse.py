@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from odc_openeo.errors import OpenEOError, ProcessGraphComplexity, ProcessGraphInvalid, ProcessGraphMissing
+from odc_openeo.graph.definitions import Definition, Lookup, parameters
 
 NODE_KEYS = frozenset({"process_id", "namespace", "description", "arguments", "result"})
 
@@ -21,13 +22,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Node:
-    """A call of a process: ``uses`` names, for each argument, the nodes it refers to."""
+    """A call of a process: ``uses`` names, for each argument, the nodes it refers to.
+
+    ``definition`` is there if the process is a user-defined one.
+    """
 
     id: str
     process_id: str
     namespace: str | None
     arguments: Mapping[str, Any]
     uses: Mapping[str, frozenset[str]]
+    definition: Definition | None = None
 
     @property
     def dependencies(self) -> frozenset[str]:
@@ -55,8 +60,11 @@ class Graph:
 @dataclass
 class _Parser:
     limits: Limits
+    lookup: Lookup | None = None
     errors: list[OpenEOError] = field(default_factory=list)
     count: int = 0
+    known: dict[tuple[str, str], Definition] = field(default_factory=dict)
+    within: list[tuple[str, str]] = field(default_factory=list)
 
     def graph(self, process: Any, path: str, depth: int) -> Graph | None:
         nodes = self._nodes_of(process, path, depth)
@@ -81,12 +89,15 @@ class _Parser:
         if not isinstance(nodes, Mapping) or not nodes:
             self._add(ProcessGraphInvalid, path, "it must be an object with at least one node.")
             return None
-        self.count += len(nodes)
+        self._spend(len(nodes))
+        return nodes
+
+    def _spend(self, nodes: int) -> None:
+        self.count += nodes
         if self.count > self.limits.nodes:
             raise ProcessGraphComplexity(
                 reason=f"it has more than {self.limits.nodes} nodes. Split the work into several graphs."
             )
-        return nodes
 
     def _node(self, id_: str, body: Any, path: str, depth: int) -> Node | None:
         where = f"{path}{id_}"
@@ -103,7 +114,48 @@ class _Parser:
             return None
         parsed = {name: self._argument(value, f"{where}.", depth) for name, value in arguments.items()}
         uses = {name: frozenset(references(value)) for name, value in parsed.items()}
-        return Node(id_, process_id, body.get("namespace"), parsed, uses)
+        namespace = body.get("namespace")
+        if namespace is not None and not isinstance(namespace, str):
+            self._add(ProcessGraphInvalid, where, "'namespace' must be a text or null.")
+            return None
+        return Node(
+            id_, process_id, namespace, parsed, uses, self._definition(process_id, namespace, where, depth)
+        )
+
+    def _definition(self, id_: str, namespace: str | None, where: str, depth: int) -> Definition | None:
+        """The user-defined process that a node calls, None if it is none."""
+        remote = bool(self.within) and self.within[-1][0] != "user"
+        if self.lookup is None or namespace == "backend" or (remote and namespace in (None, "user")):
+            # Whoever has written a remote process does not know those of the user.
+            return None
+        key = (namespace or "user", id_)
+        if key in self.within:
+            self._add(ProcessGraphInvalid, where, f"the process '{id_}' calls itself.")
+            return None
+        if key in self.known:
+            self._spend(self.known[key].weight)
+            return self.known[key]
+        try:
+            told = self.lookup(id_, namespace)
+        except OpenEOError as error:
+            error.node = where
+            self.errors.append(error)
+            return None
+        return None if told is None else self._define(key, told, where, depth)
+
+    def _define(
+        self, key: tuple[str, str], told: Mapping[str, Any], where: str, depth: int
+    ) -> Definition | None:
+        before = self.count
+        self.within.append(key)
+        graph = self.graph(told, f"{where}.", depth + 1)
+        self.within.pop()
+        if graph is None:
+            return None
+        used = (name for node in graph.nodes.values() for name in parameter_references(node.arguments))
+        declared = parameters(told.get("parameters"), used)
+        self.known[key] = Definition(key[1], declared, graph, self.count - before)
+        return self.known[key]
 
     def _argument(self, value: Any, path: str, depth: int) -> Any:
         """The argument with every child process in it parsed to a `Graph`."""
@@ -161,16 +213,18 @@ class _Parser:
         self.errors.append(error(reason=reason, node=node) if reason else error(node=node))
 
 
-def parse(process: Any, limits: Limits | None = None) -> tuple[Graph | None, list[OpenEOError]]:
+def parse(
+    process: Any, limits: Limits | None = None, lookup: Lookup | None = None
+) -> tuple[Graph | None, list[OpenEOError]]:
     """Parse a process (an object with ``process_graph``); returns the graph and all errors of structure.
 
     The graph is None if there is no way to make one, and is only good for further validation if there are
-    errors. A graph over the limits is refused at once.
+    errors. A graph over the limits is refused at once. ``lookup`` finds user-defined processes.
 
     Raises:
         ProcessGraphComplexity: there are too many nodes or too many levels of child processes.
     """
-    parser = _Parser(limits or Limits())
+    parser = _Parser(limits or Limits(), lookup)
     graph = parser.graph(process, "", 0)
     return graph, parser.errors
 

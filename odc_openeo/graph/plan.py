@@ -87,7 +87,7 @@ def _passed_on(node: Node, demand: Demand, parameters: Mapping[str, Any]) -> Ite
 
 
 def _predefined(node: Node) -> Process | None:
-    return PROCESSES.get(node.process_id) if node.namespace in (None, "backend") else None
+    return None if node.definition else PROCESSES.get(node.process_id)
 
 
 def _constants(node: Node, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from odc_openeo.errors import (
     ProcessParameterUnsupported,
     ProcessUnsupported,
 )
+from odc_openeo.graph.definitions import Definition, Lookup
 from odc_openeo.graph.parse import Graph, Limits, Node, parameter_references, parse, references
 from odc_openeo.process import PROCESSES, Parameter, Process
 
@@ -21,11 +22,17 @@ _SIMPLE = (bool, int, float, str, type(None))
 
 
 def validate(
-    process: Any, parameters: Mapping[str, Any] | None = None, limits: Limits | None = None
+    process: Any,
+    parameters: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+    lookup: Lookup | None = None,
 ) -> list[OpenEOError]:
-    """All errors of a process (an object with ``process_graph``); an empty list if there are none."""
+    """All errors of a process (an object with ``process_graph``); an empty list if there are none.
+
+    ``lookup`` finds user-defined processes.
+    """
     try:
-        graph, errors = parse(process, limits)
+        graph, errors = parse(process, limits, lookup)
     except OpenEOError as error:
         return [error]
     return [*errors, *problems(graph, parameters or {})] if graph else errors
@@ -38,12 +45,17 @@ def find_process(id_: str, namespace: str | None) -> Process:
     raise ProcessUnsupported(process=id_, namespace=namespace or "backend")
 
 
+def process_of(node: Node) -> Process | Definition:
+    """The process that a node calls, else `ProcessUnsupported`."""
+    return node.definition or find_process(node.process_id, node.namespace)
+
+
 def problems(graph: Graph, parameters: Mapping[str, Any]) -> Iterator[OpenEOError]:
     """The errors of a parsed graph whose outer parameters are named in ``parameters``."""
     yield from _graph(graph, frozenset(parameters), "")
 
 
-def check_value(process: Process, name: str, value: Any) -> None:
+def check_value(process: Process | Definition, name: str, value: Any) -> None:
     """Check a JSON value that came out of the graph against the schema of the parameter it goes to.
 
     Raises:
@@ -67,7 +79,7 @@ def _graph(graph: Graph, known: frozenset[str], path: str) -> Iterator[OpenEOErr
 
 def _node(graph: Graph, node: Node, known: frozenset[str], path: str) -> Iterator[OpenEOError]:
     try:
-        process = find_process(node.process_id, node.namespace)
+        process = process_of(node)
     except ProcessUnsupported as error:
         yield error
         return
@@ -79,10 +91,17 @@ def _node(graph: Graph, node: Node, known: frozenset[str], path: str) -> Iterato
             yield from _argument(graph, process, parameter, node.arguments[parameter.name], known, path)
         elif not parameter.optional:
             yield ProcessParameterRequired(process=process.id, parameter=parameter.name)
+    if isinstance(process, Definition):
+        yield from _graph(process.graph, frozenset(process.parameters), f"{path}.")
 
 
 def _argument(
-    graph: Graph, process: Process, parameter: Parameter, value: Any, known: frozenset[str], path: str
+    graph: Graph,
+    process: Process | Definition,
+    parameter: Parameter,
+    value: Any,
+    known: frozenset[str],
+    path: str,
 ) -> Iterator[OpenEOError]:
     for name in parameter_references(value):
         if name not in known:
@@ -114,7 +133,7 @@ def _reference_mismatch(graph: Graph, parameter: Parameter, value: Any) -> str |
         return None
     source = graph.nodes.get(value["from_node"])
     found = PROCESSES.get(source.process_id) if source else None
-    if source is None or found is None or source.namespace not in (None, "backend"):
+    if source is None or found is None or source.definition:
         return None
     given, wanted = _kinds(found.returns), _kinds(parameter.schema)
     if given is None or wanted is None or given & wanted or "datacube" in given:

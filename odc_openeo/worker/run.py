@@ -29,6 +29,7 @@ from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
 from odc_openeo.process import NODES, Environment
 from odc_openeo.storage import storage
+from odc_openeo.stored import Library
 from odc_openeo.worker.describe import RecordingCatalog, describe, details
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,8 @@ class Run:
     def result(self) -> Done:
         """Evaluate the graph, write its outputs, describe them."""
         catalog = RecordingCatalog(self.config)
-        env = Environment(catalog=catalog, user=str(self.job.user), log=self.log)
+        library = Library(self.config, self.job.user)
+        env = Environment(catalog=catalog, user=str(self.job.user), log=self.log, lookup=library)
         limits = Limits(nodes=self.config.max_graph_nodes, depth=self.config.max_graph_depth)
         value = evaluate(self.job.draft.process, env, limits=limits)
         saved = [value, *(output.data for output in env.outputs)]

@@ -69,7 +69,13 @@ def test_wrong_credentials(client: FlaskClient) -> None:
 def test_public_addresses_do_not_mind_an_expired_token(client: FlaskClient) -> None:
     headers = {"Authorization": "Bearer basic//expired"}
     assert client.get(f"{API}/", headers=headers).status_code == 200
-    assert client.post(f"{API}/validation", json=addition(), headers=headers).status_code == 200
+
+
+def test_validation_minds_an_expired_token_as_it_could_not_see_stored_processes(client: FlaskClient) -> None:
+    headers = {"Authorization": "Bearer basic//expired"}
+    refused = client.post(f"{API}/validation", json=addition(), headers=headers)
+    assert (refused.status_code, code(refused)) == (403, "TokenInvalid")
+    assert client.post(f"{API}/validation", json=addition()).status_code == 200
 
 
 @pytest.mark.usefixtures("token")
