@@ -24,10 +24,12 @@ from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from odc_openeo.cube import X, Y
 from odc_openeo.errors import StorageFailure
 from odc_openeo.formats.blocks import Region, stream
 from odc_openeo.formats.model import Asset, Format, Options, Target
 from odc_openeo.formats.raster import Raster, check_raster, layer_time, placement
+from odc_openeo.formats.storing import storing
 
 MEDIA_TYPE: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 OPEN_FILES: Final = 64
@@ -42,9 +44,24 @@ def check(data: Any) -> None:
 def write(data: xr.DataArray, target: Target, options: Options) -> list[Asset]:
     """One COG for each date (and each label of other dimensions); the bands are the bands of the file."""
     raster, missing = Raster.of(_storable(data)).with_one_nodata("GTiff")
-    slugs = {index: slug for index, _, slug in raster.layers()}
-    paths = {index: target.path("tif", *([slug] if slug else [])) for index, slug in slugs.items()}
-    return _write(raster, missing, target, options, paths)
+    assets = []
+    for tile, place in _tiles(raster, options["tile_size"]):
+        slugs = {index: slug for index, _, slug in raster.layers()}
+        paths = {i: target.path("tif", *filter(None, (slug, place))) for i, slug in slugs.items()}
+        assets += _write(tile, missing, target, options, paths)
+    return assets
+
+
+def _tiles(raster: Raster, side: int) -> Iterator[tuple[Raster, str]]:
+    """The raster itself if it is no larger than a tile, else tiles of it with row and column as text."""
+    height, width = raster.data.shape[-2:]
+    if max(height, width) <= side:
+        yield raster, ""
+        return
+    for row, top in enumerate(range(0, height, side)):
+        for column, left in enumerate(range(0, width, side)):
+            part = {Y: slice(top, top + side), X: slice(left, left + side)}
+            yield replace(raster, data=raster.data.isel(part)), f"r{row}_c{column}"
 
 
 def _storable(data: xr.DataArray) -> xr.DataArray:
@@ -156,44 +173,48 @@ class _File:
         count, height, width = raster.data.shape[-3:]
         tiled = min(height, width) >= SCRATCH_BLOCK
         blocks = {"tiled": True, "blockxsize": SCRATCH_BLOCK, "blockysize": SCRATCH_BLOCK} if tiled else {}
-        scratch = rasterio.open(
-            path.with_name(f".{path.name}.scratch"),
-            "w",
-            driver="GTiff",
-            width=width,
-            height=height,
-            count=count,
-            dtype=raster.data.dtype,
-            nodata=None if raster.data.dtype.kind == "c" else missing,
-            photometric="MINISBLACK",
-            alpha="UNSPECIFIED",
-            interleave="band",
-            BIGTIFF="IF_SAFER",
-            **blocks,
-            **_georeference(raster.geobox),
-        )
+        with storing():
+            scratch = rasterio.open(
+                path.with_name(f".{path.name}.scratch"),
+                "w",
+                driver="GTiff",
+                width=width,
+                height=height,
+                count=count,
+                dtype=raster.data.dtype,
+                nodata=None if raster.data.dtype.kind == "c" else missing,
+                photometric="MINISBLACK",
+                alpha="UNSPECIFIED",
+                interleave="band",
+                BIGTIFF="IF_SAFER",
+                **blocks,
+                **_georeference(raster.geobox),
+            )
         return cls(raster, missing, path, found, scratch, [_Statistics() for _ in range(count)])
 
     def add(self, region: Region, values: np.ndarray) -> None:
         """Write pixels (bands, y, x) at their place."""
         bands, ys, xs = region
         window = Window(xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start)
-        self.scratch.write(values, indexes=list(range(bands.start + 1, bands.stop + 1)), window=window)
+        with storing():
+            self.scratch.write(values, indexes=list(range(bands.start + 1, bands.stop + 1)), window=window)
         if values.dtype.kind != "c":
             for i, band in enumerate(values, bands.start):
                 self.statistics[i].add(band, self.missing)
 
     def finish(self, options: Options) -> Asset:
         """Make the COG and describe it."""
-        self._describe()
         scratch = Path(self.scratch.name)
-        self.scratch.close()
+        with storing():
+            self._describe()
+            self.scratch.close()
         data = self.raster.data
         pixels = math.prod(data.shape[-3:]) * data.dtype.itemsize
         # GDAL only logs when the last blocks don't fit on the disk; the size tells.
         if scratch.stat().st_size < pixels:
             raise StorageFailure()
-        rasterio.shutil.copy(scratch, self.path, driver="COG", **_creation_options(data, options))
+        with storing():
+            rasterio.shutil.copy(scratch, self.path, driver="COG", **_creation_options(data, options))
         return self._asset()
 
     def discard(self) -> None:
@@ -310,6 +331,14 @@ GTIFF: Final = Format(
             "smaller one.",
             "enum": [128, 256, 512, 1024, 2048],
             "default": 512,
+        },
+        "tile_size": {
+            "type": "integer",
+            "description": "Images with a longer side are written as several files of at most so many "
+            "pixels a side; _r0_c0 and so on in their names are row and column, from the north and the west.",
+            "minimum": 256,
+            "maximum": 1_000_000,
+            "default": 32_768,
         },
         "overviews": {
             "type": "string",
