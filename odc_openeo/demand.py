@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from odc.geo.geobox import GeoBox
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -35,12 +37,15 @@ class Demand:
     """The part of a cube that is needed; None means all.
 
     ``boxes``: pixels inside any of them and ``margin`` pixels around; ``interval``: time; ``bands``: by name.
+    ``grid``: the consumer takes the values nearest to the pixels of this grid and nothing else, and where
+    that has larger pixels than the data, overviews will do.
     """
 
     boxes: tuple[Box, ...] | None = None
     margin: int = 0
     interval: Interval | None = None
     bands: tuple[str, ...] | None = None
+    grid: GeoBox | None = None
 
     def union(self, other: Demand) -> Demand:
         """What both need together."""
@@ -49,6 +54,7 @@ class Demand:
             margin=max(self.margin, other.margin),
             interval=_both(self.interval, other.interval, _hull),
             bands=_both(self.bands, other.bands, lambda a, b: tuple(dict.fromkeys((*a, *b)))),
+            grid=self.grid if self.grid == other.grid else None,
         )
 
     def inside(
@@ -66,12 +72,19 @@ class Demand:
         )
 
     def grown(self, pixels: int) -> Demand:
-        """The same with a margin of more pixels, for processes that look at neighbours."""
+        """The same with a margin of more pixels, for processes that look at neighbours.
+
+        Neighbours are pixels of the data, so another grid will not do.
+        """
+        return replace(self, margin=self.margin + pixels, grid=None)
+
+    def loosened(self, pixels: int) -> Demand:
+        """The same with a margin of more pixels, for cubes whose grids may not meet exactly."""
         return replace(self, margin=self.margin + pixels)
 
     def everywhere(self) -> Demand:
         """The same without limits in space."""
-        return replace(self, boxes=None, margin=0)
+        return replace(self, boxes=None, margin=0, grid=None)
 
     def at_all_times(self) -> Demand:
         """The same without limits in time."""
@@ -97,6 +110,15 @@ def same(*cubes: str) -> Needs:
 
     def rule(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
         return dict.fromkeys(cubes, demand)
+
+    return rule
+
+
+def in_place(*cubes: str) -> Needs:
+    """The rule of processes that keep pixels where they are and may change all other dimensions."""
+
+    def rule(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+        return dict.fromkeys(cubes, demand.at_all_times().of_all_bands())
 
     return rule
 

@@ -148,6 +148,7 @@ class Process:
     experimental: bool
     needs: Needs | None = None
     pure: bool = True
+    on_grid: bool = False
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -178,6 +179,13 @@ class Process:
     def returns(self) -> Any:
         """The JSON Schema of what the process returns."""
         return _schema(self._hints.get("return", Any)).json
+
+    @cached_property
+    def makes_raster(self) -> bool:
+        """Whether what it returns is, or may be, a cube with pixels."""
+        schemas = self.returns if isinstance(self.returns, list) else [self.returns]
+        cubes = [s for s in schemas if str(s.get("subtype", "")).endswith("cube")]
+        return any({"type": "geometry"} not in s.get("dimensions", ()) for s in cubes)
 
     def call(self, arguments: Mapping[str, Any], env: Environment) -> Any:
         """Run the process with arguments by their openEO names."""
@@ -222,18 +230,22 @@ def process(
     experimental: bool = False,
     needs: Needs | None = None,
     pure: bool = True,
+    on_grid: bool = False,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
     ``needs`` is the rule by which it passes demands on to its inputs (see `odc_openeo.demand`); ``pure`` says
-    that equal arguments give equal values and nothing else happens: equal nodes then run only once.
+    that equal arguments give equal values and nothing else happens: equal nodes then run only once;
+    ``on_grid`` says that it makes its cube on the grid that is demanded.
     """
 
     def register(function: F) -> F:
         id_ = function.__name__.rstrip("_")
         if id_ in PROCESSES:
             raise ValueError(f"process {id_!r} is registered twice")
-        PROCESSES[id_] = Process(id_, function, categories, examples, links, experimental, needs, pure)
+        PROCESSES[id_] = Process(
+            id_, function, categories, examples, links, experimental, needs, pure, on_grid
+        )
         return function
 
     return register

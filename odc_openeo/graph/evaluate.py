@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from odc_openeo.cube import LabeledArray
+from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import (
     OpenEOError,
     ProcessGraphComplexity,
@@ -20,7 +21,7 @@ from odc_openeo.errors import (
 )
 from odc_openeo.graph.definitions import Definition
 from odc_openeo.graph.parse import Graph, Limits, Node, parameter_references, parse
-from odc_openeo.graph.plan import Plan, make_plan
+from odc_openeo.graph.plan import Plan, make_plan, within_reach
 from odc_openeo.graph.validate import check_value, problems, process_of
 from odc_openeo.process import DEFERRED, NODES, OMITTED, Environment, Process
 
@@ -34,11 +35,13 @@ def evaluate(
     env: Environment | None = None,
     parameters: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
+    demand: Demand = ALL,
 ) -> Any:
     """Evaluate a process: JSON values for JSON, lazy xarray objects for cubes.
 
     ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of
-    the result node is returned; end nodes apart from it run as well (a graph may save several results).
+    the result node is returned; end nodes apart from it run as well (a graph may save several results). ``demand`` is what of
+    the results is needed; they may be more, and on another grid where the graph stands in the way of it.
 
     Raises:
         OpenEOError: the first error of validation, or what a process raised; ``node`` names where.
@@ -51,7 +54,8 @@ def evaluate(
     if graph is None:
         raise ProcessGraphMissing()
     try:
-        return _Scope(graph, given, env, make_plan(graph, given)).run()
+        plan = make_plan(graph, given, within_reach(graph, given, demand))
+        return _Scope(graph, given, env, plan).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
@@ -108,7 +112,7 @@ class _Scope:
                 for name, value in node.arguments.items()
             }
             if isinstance(found, Definition):
-                plan = make_plan(found.graph, arguments)
+                plan = make_plan(found.graph, arguments, self.plan.demand(node.id))
                 return _Scope(found.graph, arguments, self.env, plan, None, f"{where}.").run()
             return found.call(arguments, replace(self.env, demand=self.plan.demand(node.id)))
         except OpenEOError as error:

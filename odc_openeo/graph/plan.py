@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from odc_openeo.demand import ALL, Demand
@@ -35,11 +35,35 @@ class Plan:
         return self.twins.get(id_, id_)
 
 
-def make_plan(graph: Graph, parameters: Mapping[str, Any]) -> Plan:
-    """The plan of a valid graph whose parameters have the given values."""
+def make_plan(graph: Graph, parameters: Mapping[str, Any], demand: Demand = ALL) -> Plan:
+    """The plan of a valid graph whose parameters have the given values, and whose results are demanded."""
     order = list(topological(graph))
     twins = _twins(graph, order)
-    return Plan(_demands(graph, order, parameters, twins), twins)
+    return Plan(_demands(graph, order, parameters, twins, demand), twins)
+
+
+def within_reach(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> Demand:
+    """The demand on a graph, without its grid unless all cubes can be made on that grid."""
+    return demand if _all_on_grid(graph, parameters, demand) else replace(demand, grid=None)
+
+
+def _all_on_grid(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> bool:
+    plan = make_plan(graph, parameters, demand)
+    return all(
+        _on_grid(node, plan.demand(id_), parameters)
+        for id_, node in graph.nodes.items()
+        if id_ not in plan.twins
+    )
+
+
+def _on_grid(node: Node, demand: Demand, parameters: Mapping[str, Any]) -> bool:
+    if node.definition:
+        inner = node.definition.graph
+        return demand.grid is not None and _all_on_grid(inner, _constants(node, parameters), demand)
+    process = PROCESSES[node.process_id]
+    if not process.makes_raster:
+        return True
+    return demand.grid is not None and (process.on_grid or process.needs is not None)
 
 
 def topological(graph: Graph) -> Iterator[str]:
@@ -63,15 +87,19 @@ def topological(graph: Graph) -> Iterator[str]:
 
 
 def _demands(
-    graph: Graph, order: list[str], parameters: Mapping[str, Any], twins: Mapping[str, str]
+    graph: Graph,
+    order: list[str],
+    parameters: Mapping[str, Any],
+    twins: Mapping[str, str],
+    demand: Demand,
 ) -> dict[str, Demand]:
-    demands = {twins.get(id_, id_): ALL for id_ in (graph.result, *graph.end_nodes)}
+    demands = {twins.get(id_, id_): demand for id_ in (graph.result, *graph.end_nodes)}
     for id_ in reversed(order):
         if id_ in twins:
             continue
-        for other, demand in _passed_on(graph.nodes[id_], demands.get(id_, ALL), parameters):
+        for other, passed in _passed_on(graph.nodes[id_], demands.get(id_, ALL), parameters):
             used = twins.get(other, other)
-            demands[used] = demands[used].union(demand) if used in demands else demand
+            demands[used] = demands[used].union(passed) if used in demands else passed
     return demands
 
 

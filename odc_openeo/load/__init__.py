@@ -23,7 +23,7 @@ from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.errors import NoDataAvailable, OpenEOError, ProcessGraphComplexity, StorageFailure
-from odc_openeo.load.grid import NativeGrid, crop, native_grid
+from odc_openeo.load.grid import NativeGrid, covered, crop, native_grid
 from odc_openeo.load.reader import Driver, item
 
 __all__ = ["Limits", "NativeGrid", "Only", "explain", "load", "native_grid"]
@@ -44,6 +44,7 @@ class Limits:
 class Only:
     """The part of a cube that is needed: ``area`` with ``margin`` pixels around, ``start`` ≤ time <
     ``end``, bands by any of their names. What is needed of the cube and is not in it does not narrow it.
+    With ``grid`` only the values nearest to the pixels of that grid are needed, and no others.
     """
 
     area: Geometry | None = None
@@ -51,6 +52,7 @@ class Only:
     names: frozenset[str] | None = None
     start: datetime | None = None
     end: datetime | None = None
+    grid: GeoBox | None = None
 
     def scenes(self, scenes: Sequence[Scene]) -> Sequence[Scene]:
         """Those of the scenes that are needed."""
@@ -93,11 +95,13 @@ def load(
     if not useful:
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
     grid = native_grid(useful, names, area, centres=centres)
-    layout = _layout(bands, _covered(useful, names, grid.geobox))
+    own = grid.geobox
+    regridded = only is not None and only.grid is not None
+    layout = _layout(bands, not regridded and _covered(useful, names, own))
     if only is not None:
         bands = only.bands(bands)
         useful = list(only.scenes(useful)) if groupby == "time" else useful
-        grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
+        grid = replace(grid, geobox=only.grid or crop(own, only.area, only.margin))
     steps = len({s.time if groupby == "time" else s.time.date() for s in useful})
     _refuse(grid.geobox, steps, len(bands), layout.dtype.itemsize, limits or Limits())
     _configure_gdal()
@@ -110,7 +114,17 @@ def load(
         resampling="nearest",
         driver=Driver(bands, layout.types),
     )
-    return _cube(loaded, bands, grid, layout)
+    made = _cube(loaded, bands, grid, layout)
+    return _inside(made, grid.geobox, own) if regridded and area is not None else made
+
+
+def _inside(made: xr.DataArray, grid: GeoBox, own: GeoBox) -> xr.DataArray:
+    """The cube without the values of pixels that the cube on its own grid does not have."""
+    inside = covered(grid, own)
+    if inside is None:
+        return made
+    fill = np.nan if made.dtype.kind == "f" else cube.nodata(made)
+    return made.where(xr.DataArray(inside, dims=(Y, X)), fill).astype(made.dtype).assign_attrs(made.attrs)
 
 
 @cache

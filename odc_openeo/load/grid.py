@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pyproj
 import shapely
 from affine import Affine
 from odc.geo import CRS
@@ -93,6 +95,22 @@ def crop(geobox: GeoBox, area: Geometry | None, margin: int) -> GeoBox:
     rows = slice(max(top_row - margin - 1, 0), min(bottom_row + margin + 1, height))
     empty = columns.start >= columns.stop or rows.start >= rows.stop
     return geobox if empty else geobox[rows, columns]
+
+
+def covered(grid: GeoBox, other: GeoBox) -> np.ndarray | None:
+    """Where the centres of a grid's pixels lie in another grid (rows, columns); None if all of them do."""
+    outline = grid.extent.to_crs(other.crs, resolution=max(grid.shape) * abs(grid.resolution.x) / 16)
+    edge = 2 * max(abs(other.resolution.x), abs(other.resolution.y))
+    inner, outer = outline.boundingbox.buffered(edge), other.boundingbox
+    if outer.left <= inner.left and outer.bottom <= inner.bottom and outer.right >= inner.right:
+        if outer.top >= inner.top:
+            return None
+    columns, rows = np.meshgrid(np.arange(grid.shape.x) + 0.5, np.arange(grid.shape.y) + 0.5)
+    x, y = grid.transform * (columns, rows)
+    if grid.crs != other.crs:
+        to_other = pyproj.Transformer.from_crs(grid.crs.to_wkt(), other.crs.to_wkt(), always_xy=True)
+        x, y = to_other.transform(x, y)
+    return (outer.left <= x) & (x <= outer.right) & (outer.bottom <= y) & (y <= outer.top)
 
 
 def _grids(scenes: Iterable[Scene], bands: Sequence[str]) -> list[GeoBox]:

@@ -96,7 +96,7 @@ PropertyConditions = Annotated[
 LoadedCube = Annotated[xr.DataArray, Schema(datacube_schema())]
 
 
-@process(categories=["cubes", "import"])
+@process(categories=["cubes", "import"], on_grid=True)
 def load_collection(
     id: CollectionId,
     spatial_extent: SpatialExtent,

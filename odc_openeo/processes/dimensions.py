@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube, geometry
+from odc_openeo.demand import in_place
 from odc_openeo.errors import (
     DimensionExists,
     DimensionLabelCountMismatch,
@@ -52,7 +53,7 @@ def create_data_cube() -> Cube:
     return xr.DataArray(np.float32(np.nan))
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], needs=in_place("data"))
 def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = "other") -> Cube:
     """Add a new dimension with a single label.
 
@@ -83,7 +84,7 @@ def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = 
     return expanded.assign_coords({name: dimension_coordinates.coordinate(name, [label], type)})
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], needs=in_place("data"))
 def drop_dimension(data: Cube, name: String) -> Cube:
     """Remove a dimension that has a single label.
 
@@ -156,7 +157,7 @@ def _typed(data: cube.Cube, name: str, type_: str) -> cube.Cube:
     return data.assign_coords({name: found})
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], needs=in_place("data"))
 def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels = ()) -> Cube:
     """Rename labels of a dimension.
 

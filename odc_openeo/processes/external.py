@@ -50,7 +50,7 @@ Found = tuple[Sequence[Mapping[str, Any]], Any]
 """STAC Items, and what opens their files."""
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, on_grid=True)
 def load_stac(
     url: Url,
     spatial_extent: SpatialExtent = None,
@@ -92,7 +92,7 @@ def load_stac(
     return _load(_find(url, query, env), query, spatial_extent, bands, "load_stac", env)
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, on_grid=True)
 def load_result(
     id: JobId,
     spatial_extent: SpatialExtent = None,

@@ -146,7 +146,7 @@ def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Dem
         return {"data": demand}
     west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
     box = Box(west, south, east, north, extent.get("crs") or 4326)
-    return {"data": demand.inside(boxes=[box]).grown(2)}
+    return {"data": demand.inside(boxes=[box]).loosened(2)}
 
 
 @process(categories=["cubes", "filter"], needs=_needs_box)

@@ -14,6 +14,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import cube, geometry, rasterize
+from odc_openeo.demand import Demand
 from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
@@ -43,7 +44,12 @@ RELATIONS: Final = [
 ]
 
 
-@process(categories=["cubes", "filter"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Where a part of the cube has no pixel in the geometries, the whole of it still may.
+    return {} if demand.grid is None else {"data": demand}
+
+
+@process(categories=["cubes", "filter"], needs=_needs)
 def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     """Limit a raster cube to geometries.
 

@@ -22,7 +22,7 @@ Replacement = Annotated[float | bool | str | None, Schema({"type": ["number", "b
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     # The mask may have fewer bands; one on another grid is looked up at the nearest pixel.
-    return {"data": demand, "mask": demand.of_all_bands().grown(2)}
+    return {"data": demand, "mask": demand.of_all_bands().loosened(2)}
 
 
 @process(categories=["cubes", "masks"], needs=_needs)

@@ -35,7 +35,7 @@ OverlapResolver = Annotated[
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     # Which cube has which band is not known; one on another grid is looked up at the nearest pixel.
-    both = demand.of_all_bands().grown(2)
+    both = demand.of_all_bands().loosened(2)
     return {"cube1": both, "cube2": both}
 
 
