@@ -131,6 +131,14 @@ class Config(BaseSettings):
     outgoing_max_bytes: int = Field(2 * 2**30, ge=1, description="Largest file that is fetched for a user.")
     outgoing_timeout_s: float = Field(300, gt=0, description="Seconds that fetching it may take.")
 
+    # --- Secondary web services ---
+    tile_max_bytes: int = Field(
+        512 * 2**20, ge=1, description="Largest volume of pixels, in bytes, that one map tile may read."
+    )
+    tile_cache_bytes: int = Field(
+        128 * 2**20, ge=0, description="Memory of each HTTP process for map tiles that were made; 0 for none."
+    )
+
     # --- Batch jobs ---
     job_workers: int = Field(
         2, ge=0, le=256, description="Batch job workers of `odc-openeo up`: jobs that run at the same time."

@@ -18,6 +18,8 @@ from odc_openeo.api import (
     processes,
     request_log,
     results,
+    service_tiles,
+    services,
 )
 from odc_openeo.api.backend import API_PATH
 
@@ -39,10 +41,12 @@ def register(app: Flask) -> None:
         files,
         account,
         process_graphs,
+        services,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
     for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):
         app.register_blueprint(blueprint, url_prefix=API_PATH)
     app.register_blueprint(job_results.downloads)
     app.register_blueprint(process_graphs.public)
+    service_tiles.register(app)
     app.register_blueprint(pages.blueprint)

@@ -61,12 +61,6 @@ def udf_runtimes() -> dict[str, Any]:
     return {}
 
 
-@blueprint.get("/service_types")
-def service_types() -> dict[str, Any]:
-    """``GET /service_types``: none yet."""
-    return {}
-
-
 def endpoints() -> list[dict[str, Any]]:
     """Every address of the API with its methods, read from the rules that are served."""
     methods: defaultdict[str, set[str]] = defaultdict(set)

@@ -92,6 +92,10 @@ class Catalog:
         known = frozenset(property_schemas(product, summary))
         return search(self._index.datacube.index, product, known, query, limit)
 
+    def state(self) -> str:
+        """A text that changes whenever the index does."""
+        return str(self._index.marker()[0])
+
     def close(self) -> None:
         """Close the connections of this process."""
         self._index.close()

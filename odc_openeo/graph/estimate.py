@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dask
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
 
@@ -21,6 +22,17 @@ def read_bytes(values: Iterable[Any]) -> int:
         if dask.is_dask_collection(value):
             sources |= _sources(value)
     return sum(sources.values())
+
+
+def needed_bytes(value: Any) -> int:
+    """The same for one value that is a part of larger arrays: only chunks that it needs count."""
+    graph = value.__dask_graph__() if dask.is_dask_collection(value) else None
+    if not isinstance(graph, HighLevelGraph):
+        return read_bytes([value])
+    needed = graph.cull(set(flatten(value.__dask_keys__()))).layers
+    sizes = _sources(value)
+    parts = {name: len(needed[name]) / len(graph.layers[name]) for name in sizes if name in needed}
+    return round(sum(sizes[name] * part for name, part in parts.items()))
 
 
 def _sources(value: Any) -> dict[str, int]:

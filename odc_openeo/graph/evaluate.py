@@ -40,8 +40,9 @@ def evaluate(
     """Evaluate a process: JSON values for JSON, lazy xarray objects for cubes.
 
     ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of
-    the result node is returned; end nodes apart from it run as well (a graph may save several results). ``demand`` is what of
-    the results is needed; they may be more, and on another grid where the graph stands in the way of it.
+    the result node is returned; end nodes apart from it run as well (a graph may save several results).
+    ``demand`` is what of the results is needed; they may be more, and on another grid where the graph stands
+    in the way of it.
 
     Raises:
         OpenEOError: the first error of validation, or what a process raised; ``node`` names where.

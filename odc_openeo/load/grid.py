@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pyproj
@@ -99,18 +100,37 @@ def crop(geobox: GeoBox, area: Geometry | None, margin: int) -> GeoBox:
 
 def covered(grid: GeoBox, other: GeoBox) -> np.ndarray | None:
     """Where the centres of a grid's pixels lie in another grid (rows, columns); None if all of them do."""
-    outline = grid.extent.to_crs(other.crs, resolution=max(grid.shape) * abs(grid.resolution.x) / 16)
-    edge = 2 * max(abs(other.resolution.x), abs(other.resolution.y))
-    inner, outer = outline.boundingbox.buffered(edge), other.boundingbox
-    if outer.left <= inner.left and outer.bottom <= inner.bottom and outer.right >= inner.right:
-        if outer.top >= inner.top:
-            return None
+    columns, rows = _border(grid)
+    if _in_box(*_points(grid, other, columns, rows), other).all():
+        return None
     columns, rows = np.meshgrid(np.arange(grid.shape.x) + 0.5, np.arange(grid.shape.y) + 0.5)
+    return _in_box(*_points(grid, other, columns, rows), other)
+
+
+def _border(grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
+    """Points on and a little outside of the border of a grid, in pixels."""
+    height, width = grid.shape.yx
+    x, y = np.linspace(-1, width + 1, 33), np.linspace(-1, height + 1, 33)
+    columns = np.concatenate([x, x, np.full(33, x[0]), np.full(33, x[-1])])
+    rows = np.concatenate([np.full(33, y[0]), np.full(33, y[-1]), y, y])
+    return columns, rows
+
+
+def _points(
+    grid: GeoBox, other: GeoBox, columns: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     x, y = grid.transform * (columns, rows)
-    if grid.crs != other.crs:
-        to_other = pyproj.Transformer.from_crs(grid.crs.to_wkt(), other.crs.to_wkt(), always_xy=True)
-        x, y = to_other.transform(x, y)
-    return (outer.left <= x) & (x <= outer.right) & (outer.bottom <= y) & (y <= outer.top)
+    return (x, y) if grid.crs == other.crs else _to_other(grid.crs, other.crs).transform(x, y)
+
+
+@cache
+def _to_other(crs: CRS, other: CRS) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(crs.to_wkt(), other.to_wkt(), always_xy=True)
+
+
+def _in_box(x: np.ndarray, y: np.ndarray, grid: GeoBox) -> np.ndarray:
+    left, bottom, right, top = grid.boundingbox.bbox
+    return np.asarray((left <= x) & (x <= right) & (bottom <= y) & (y <= top))
 
 
 def _grids(scenes: Iterable[Scene], bands: Sequence[str]) -> list[GeoBox]:
