@@ -28,7 +28,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
         "type": ["array", "null"],
         "items": {"type": "string"},
         "minItems": 1,
-        "maxItems": 4,
+        "maxItems": 3,
         "description": "The bands to show: one (grey or with a colour map), or three (red, green, blue). "
         "By default all that the result has.",
         "default": None,
@@ -169,8 +169,9 @@ def _setting(name: str, value: Any) -> Any:
     if isinstance(value, str) and "enum" in schema:
         value = {str(e).lower(): e for e in schema["enum"]}.get(value.lower(), value)
     for error in Draft7Validator(schema).iter_errors(value):
-        message = schema["description"].split("`[")[0] if error.validator == "anyOf" else f"{error.message}."
-        raise ServiceConfigInvalid(parameter=name, reason=message.strip())
+        several = f"{str(value)[:60]} is none of what is possible. {schema['description']}"
+        reason = several if error.validator == "anyOf" else f"{error.message}."
+        raise ServiceConfigInvalid(parameter=name, reason=reason)
     if name == "range":
         _check_range(value)
     if name == "colormap":

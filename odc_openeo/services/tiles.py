@@ -171,7 +171,7 @@ class Tiles:
         if 0 in data.sizes.values():
             return None
         raster = Raster.of(warp(data, grid_of(data, "save_result"), grid))
-        _check(raster)
+        _check(raster, (1, 3) if options is None else (1, 3, 4))
         plain = raster.data.isel(dict.fromkeys(raster.others, 0))
         nbytes = needed_bytes(plain)
         if nbytes > self.config.tile_max_bytes:
@@ -245,14 +245,14 @@ class Tiles:
         return pixels
 
 
-def _check(raster: Raster) -> None:
+def _check(raster: Raster, possible: tuple[int, ...]) -> None:
     """Refuse what has no colours."""
     for name in raster.others:
         if raster.data.sizes[name] != 1:
             reason = f"the result has {raster.data.sizes[name]} labels along '{name}'. Use reduce_dimension."
             raise FormatUnsuitable(format="map tiles", reason=reason)
     bands = len(raster.names)
-    if bands not in (1, 3, 4):
+    if bands not in possible:
         have = ", ".join(name for name in raster.names if name)
         reason = (
             f"the result has {bands} bands ({have}). Choose one, or three for red, green and blue, with the "

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
-from tests.catalog.scenes import FINE, Grid, Index, bands_of, scene
+from tests.catalog.scenes import FINE, Grid, Index, bands_of, scene, write
 from tests.services.conftest import DATA, Create, child, graph, load, node
 
 ZOOM = 14
@@ -224,13 +224,12 @@ def test_errors_say_what_to_change(two: Any, create: Create, client: FlaskClient
 
 
 def test_two_zones_on_one_map(index: Index, tmp_path: Path, create: Create, client: FlaskClient) -> None:
-    from tests.catalog.scenes import write
-
     far = Grid(300000, 5200000, 10, (60, 80), 32633)
     here = Grid(700000, 5200000, 10, (60, 80), 32632)
     for grid in (here, far):
-        values = np.full(grid.shape, 100 if grid is here else 200, np.uint16)
-        index.add(write(tmp_path / str(grid.epsg), {"B04": (grid, values)}, nodata=None))
+        values = np.full(grid.shape, 100 if grid is here else 200, np.uint8)
+        bands = {name: (grid, values) for name in ("B04", "B08", "B11", "SCL")}
+        index.add(write(tmp_path / str(grid.epsg), bands, nodata=None))
     path = create(RED)
     for grid, value in ((here, 100), (far, 200)):
         column, row = tile_at(grid.left + 400, grid.top - 300, ZOOM, grid.epsg)
