@@ -92,7 +92,8 @@ def aggregate_temporal(
     Raises:
         TooManyDimensions: The cube has several temporal dimensions and none is named.
         DimensionNotAvailable: The cube has no temporal dimension, or none of that name.
-        DistinctDimensionLabelsRequired: Intervals have the same start and there are no labels.
+        DistinctDimensionLabelsRequired: Two labels are equal, or intervals have the same start and there are
+            no labels.
         TemporalExtentEmpty: The end of an interval is not later than its start.
     """
     name = cube.temporal_dimension(data, dimension)
@@ -129,6 +130,8 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
         if len(labels) != len(intervals):
             reason = f"there are {len(labels)} labels for {len(intervals)} intervals."
             raise ProcessParameterInvalid(process="aggregate_temporal", parameter="labels", reason=reason)
+        if len(set(labels)) != len(labels):
+            raise DistinctDimensionLabelsRequired()
         return list(labels)
     starts = [pair[0] for pair in intervals]
     if len(set(starts)) != len(starts) or None in starts:

@@ -76,7 +76,9 @@ def _list_difference(actual: Any, expected: list[Any], delta: float, nan_is_null
     return None
 
 
-def _object_difference(actual: Any, expected: Mapping[str, Any], delta: float, nan_is_null: bool) -> str | None:
+def _object_difference(
+    actual: Any, expected: Mapping[str, Any], delta: float, nan_is_null: bool
+) -> str | None:
     if not isinstance(actual, Mapping) or actual.keys() != expected.keys():
         return f"got {actual!r}, not {expected!r}"
     for name, value in expected.items():

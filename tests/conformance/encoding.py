@@ -115,7 +115,8 @@ def _labels(spec: Mapping[str, Any]) -> Any:
     if spec["type"] == "temporal" and all(_INSTANT.match(str(v)) for v in values):
         times = pd.to_datetime(values, utc=True, format="ISO8601").tz_localize(None)
         return times.to_numpy().astype("datetime64[ns]")
-    return np.asarray(values)
+    texts = [isinstance(v, str) for v in values]
+    return np.asarray(values, dtype=object if any(texts) and not all(texts) else None)
 
 
 def chunked(value: Any) -> Any:
