@@ -116,7 +116,14 @@ class Config(BaseSettings):
     # --- Files of users ---
     max_file_bytes: int = Field(10 * 2**30, ge=1, description="Largest file that a user may upload.")
     user_storage_bytes: int | None = Field(
-        50 * 2**30, ge=0, description="Bytes that the files of one user may take together."
+        50 * 2**30,
+        ge=0,
+        description="Bytes that the files of one user may take together; exports to workspaces of this "
+        "service's storage and to collections may each take as much again.",
+    )
+    workspace_providers: AbsolutePath | None = Field(
+        None,
+        description="YAML file of places for workspaces beside this service's storage; docs/exports.md.",
     )
 
     # --- Addresses that users name ---

@@ -224,6 +224,16 @@ class FileSizeExceeded(OpenEOError):
 # --- Foreign addresses ---------------------------------------------------------------------------
 
 
+class WorkspaceNotFound(OpenEOError):
+    status = 404
+    template = "There is no workspace '{identifier}'. See GET /workspaces for yours."
+
+
+class WorkspaceUnavailable(OpenEOError):
+    status = 503
+    template = "Workspace '{identifier}' can't be reached: its provider '{provider}' is not offered any more."
+
+
 class UrlForbidden(OpenEOError):
     template = "The address of {host} may not be read by this back-end. Use one that is public."
 
