@@ -7,7 +7,7 @@ A node is evaluated when its value is first needed, and once. Parameters marked 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,10 +19,10 @@ from odc_openeo.errors import (
     ProcessParameterMissing,
 )
 from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import Graph, Limits, Node, parameter_references, parse
+from odc_openeo.graph.parse import Graph, Limits, Node, child_graphs, free_parameters, parse
 from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.graph.validate import check_value, problems, process_of
-from odc_openeo.process import DEFERRED, NODES, OMITTED, Environment, Process
+from odc_openeo.process import DEFERRED, NODES, OMITTED, PROCESSES, Environment, Process
 
 __all__ = ["DEFERRED", "evaluate"]
 
@@ -108,6 +108,7 @@ class _Scope:
                 for name, value in node.arguments.items()
             }
             if isinstance(found, Definition):
+                self._tell_of(node)
                 plan = make_plan(found.graph, arguments)
                 return _Scope(found.graph, arguments, self.env, plan, None, f"{where}.").run()
             return found.call(arguments, replace(self.env, demand=self.plan.demand(node.id)))
@@ -117,6 +118,10 @@ class _Scope:
             raise
         finally:
             NODES.reset(before)
+
+    def _tell_of(self, node: Node) -> None:
+        if node.namespace is None and node.process_id in PROCESSES:
+            self.env.log.info("'%s' is your own process here, not the predefined one", node.process_id)
 
     def _argument(self, found: Process | Definition, node: Node, name: str, value: Any, where: str) -> Any:
         if found.parameters[name].deferred:
@@ -185,7 +190,7 @@ class Child:
         """
         _check_portable(self.graph)
         outer: dict[str, Any] = {}
-        for name in _parameters_of(self.graph) - set(given):
+        for name in free_parameters(self.graph) - set(given):
             with contextlib.suppress(ProcessParameterMissing):
                 outer[name] = self.scope.parameter(name)
         for name, value in outer.items():
@@ -214,31 +219,6 @@ class PortableChild:
         return _Scope(self.graph, values, Environment(), Plan(), None, self.path).value(self.graph.result)
 
 
-def _nested(value: Any) -> Iterator[Graph]:
-    """The child graphs in an argument."""
-    if isinstance(value, Graph):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _nested(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _nested(item)
-
-
-def _parameters_of(graph: Graph) -> set[str]:
-    """The names of the parameters that a graph, and the graphs in it, take from around it."""
-    names: set[str] = set()
-    for node in graph.nodes.values():
-        declared = process_of(node).parameters
-        for name, value in node.arguments.items():
-            names.update(parameter_references(value))
-            given = {p["name"] for p in (declared[name].child or {}).get("parameters", ())}
-            for inner in _nested(value):
-                names |= _parameters_of(inner) - given
-    return names
-
-
 def _check_portable(graph: Graph) -> None:
     for node in graph.nodes.values():
         found = process_of(node)
@@ -247,7 +227,7 @@ def _check_portable(graph: Graph) -> None:
         elif found.needs_environment or not found.pure:
             raise NotPortable(f"the process '{node.process_id}' can't be used in it.")
         for value in node.arguments.values():
-            for inner in _nested(value):
+            for inner in child_graphs(value):
                 _check_portable(inner)
 
 

@@ -149,7 +149,7 @@ def _bounds(child: Callable[..., Any]) -> dict[str, Any]:
         return {}
     (node,) = graph.nodes.values()
     arguments = node.arguments
-    if arguments.get("x") != {"from_parameter": "value"}:
+    if node.definition is not None or arguments.get("x") != {"from_parameter": "value"}:
         return {}
     match node.process_id, arguments:
         case (("lt" | "lte"), {"y": int() | float() as y}):
