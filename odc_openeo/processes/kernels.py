@@ -34,7 +34,7 @@ Border = Annotated[str | float, Schema([{"type": "string", "enum": list(BORDERS)
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     kernel, border = arguments.get("kernel"), arguments.get("border", 0)
-    known = isinstance(kernel, list) and kernel and isinstance(kernel[0], list)
+    known = isinstance(kernel, list) and bool(kernel) and isinstance(kernel[0], list)
     # Beyond a border that wraps are the pixels of the other side.
     if not known or not isinstance(border, int | float | str) or border == "wrap":
         return {"data": demand.everywhere()}
