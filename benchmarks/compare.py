@@ -121,7 +121,18 @@ def measure(row: Row, running: Service, other: Peer | None, runs: int) -> dict[s
 def show(row: Row, found: Mapping[str, Side], console: Console) -> None:
     """One table: the sides with costs, and ratios to the work by hand."""
     table = Table(title=row.title, title_justify="left")
-    for name in ("", "wall s", "ratio", "least s", "ratio", "CPU s", "read MB", "worker MB", "difference"):
+    for name in (
+        "",
+        "wall s",
+        "ratio",
+        "least s",
+        "ratio",
+        "CPU s",
+        "ratio",
+        "read MB",
+        "worker MB",
+        "difference",
+    ):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     base = found.get(HAND)
     for name in SIDES:
@@ -135,11 +146,19 @@ def _cells(side: Side, base: Side | None) -> list[str]:
         return [f"fails: {side.error}"[:100]]
     cost = summary(side.costs)
     least = min(c.wall_s for c in side.costs)
-    ratios = ["", ""]
+    ratios = ["", "", ""]
     if base is not None and base.costs:
-        ratios = [f"{cost.wall_s / summary(base.costs).wall_s:.2f}", f"{least / _least(base):.2f}"]
+        usual = summary(base.costs)
+        ratios = [
+            f"{ours / theirs:.2f}" if theirs else ""
+            for ours, theirs in (
+                (cost.wall_s, usual.wall_s),
+                (least, _least(base)),
+                (cost.cpu_s, usual.cpu_s),
+            )
+        ]
     return [
-        f"{cost.wall_s:.3f}", ratios[0], f"{least:.3f}", ratios[1], f"{cost.cpu_s:.2f}",
+        f"{cost.wall_s:.3f}", ratios[0], f"{least:.3f}", ratios[1], f"{cost.cpu_s:.2f}", ratios[2],
         f"{cost.read_bytes / 1e6:.1f}", f"{cost.memory_bytes / 1e6:.0f}", _difference(side, base),
     ]  # fmt: skip
 

@@ -28,7 +28,11 @@ from odc_openeo.config import Config, child_environment, use_odc_database
 from odc_openeo.embedded import Stack, free_port
 from odc_openeo.indexing.index import index_datasets, index_products
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "odc-openeo-benchmarks"
+CACHE = (
+    Path("/var/cache" if os.geteuid() == 0 else os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    / "odc-openeo-benchmarks"
+)
+"""The scenes and the stack with its index. PostgreSQL must be able to enter it, which root's home forbids."""
 
 
 @dataclass
@@ -87,27 +91,48 @@ def _family(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def service(cache: Path = CACHE, *, with_scenes: bool = True, **settings: Any) -> Iterator[Service]:
-    """Start the stack with two workers of one thread, index the scenes, stop it at the end."""
+def service(cache: Path = CACHE, **settings: Any) -> Iterator[Service]:
+    """Start the stack with two workers of one thread and the scenes indexed, stop it at the end.
+
+    It keeps its state in the cache folder, so that it is filled only once.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with _stack(cache / "stack", **settings) as stack:
+        _index(stack, cache)
+        yield from _used(stack, cache)
+
+
+@contextmanager
+def empty_service(**settings: Any) -> Iterator[Service]:
+    """The same with nothing indexed, in a folder of its own that is deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        sizes = {"workers": 2, "threads_per_worker": 1, "job_workers": 0, "sync_max_bytes": 2**40}
-        config = Config(data_dir=folder, port=free_port(), **{**sizes, **settings})
-        with Stack(config, samples=False, say=lambda text: None) as stack:
-            if with_scenes:
-                _index(stack, cache)
-            running = Service(stack, cache)
-            yield running
-            cluster.close(stack.config)
-            db.dispose(stack.config)
+        with _stack(folder, **settings) as stack:
+            yield from _used(stack, folder)
+
+
+def _stack(folder: Path, **settings: Any) -> Stack:
+    sizes = {"workers": 2, "threads_per_worker": 1, "job_workers": 0, "sync_max_bytes": 2**40}
+    config = Config(data_dir=folder, port=free_port(), **{**sizes, **settings})
+    return Stack(config, samples=False, say=lambda text: None)
+
+
+def _used(stack: Stack, cache: Path) -> Iterator[Service]:
+    yield Service(stack, cache)
+    cluster.close(stack.config)
+    db.dispose(stack.config)
 
 
 def _index(stack: Stack, cache: Path) -> None:
-    environment = child_environment(stack.config, **stack.odc_environment)
+    note = stack.config.data_dir / "scenes.done"
     made = list(scenes.make_all(cache))
+    if note.exists() and note.read_text() == scenes.VERSION:
+        return
+    environment = child_environment(stack.config, **stack.odc_environment)
     index_products([found.definition(cache) for found, _ in made], environment)
     index_datasets([document for _, documents in made for document in documents], environment)
+    note.write_text(scenes.VERSION)
 
 
 @contextmanager

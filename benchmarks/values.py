@@ -6,11 +6,14 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import rasterio
 import xarray as xr
 from rasterio.io import MemoryFile
+
+MOST_PADDING: Final = 1024
 
 
 def read(folder: Path) -> np.ndarray:
@@ -38,7 +41,11 @@ def _without_nodata(file: rasterio.DatasetReader) -> np.ndarray:
     values = file.read()
     if file.nodata is None or np.isnan(file.nodata):
         return values
-    return np.where(values == file.nodata, np.nan, values)
+    return (
+        np.where(values == file.nodata, np.nan, values.astype("float32"))
+        if (values == file.nodata).any()
+        else values
+    )
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -49,13 +56,17 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     one, other = _parameters_first(one), _parameters_first(other)
     if one.ndim != other.ndim or not one.size or not other.size:
         return float("inf")
+    if max(abs(a - b) for a, b in zip(one.shape, other.shape, strict=True)) > MOST_PADDING:
+        return float("inf")
     common = tuple(slice(0, min(a, b)) for a, b in zip(one.shape, other.shape, strict=True))
-    if max(abs(a - b) for a, b in zip(one.shape, other.shape, strict=True)) > 1024:
+    return max(_largest(a, b) for a, b in zip(one[common], other[common], strict=True))
+
+
+def _largest(one: np.ndarray, other: np.ndarray) -> float:
+    if (np.isnan(one) != np.isnan(other)).any():
         return float("inf")
-    a, b = one[common].astype(float), other[common].astype(float)
-    if (np.isnan(a) != np.isnan(b)).any():
-        return float("inf")
-    return float(np.nanmax(np.abs(a - b)))
+    apart = np.abs(one.astype(float) - other.astype(float))
+    return 0.0 if np.isnan(apart).all() else float(np.nanmax(apart))
 
 
 def _parameters_first(values: np.ndarray) -> np.ndarray:
