@@ -12,9 +12,10 @@ from flask import Blueprint, Response, request
 from odc_openeo import stored
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, link, root_url
-from odc_openeo.api.body import check_numbers, json_object
+from odc_openeo.api.body import json_object
 from odc_openeo.api.job_documents import limit_argument, page_links
-from odc_openeo.errors import PredefinedProcessExists, ProcessGraphMissing, RequestInvalid
+from odc_openeo.api.process_documents import check_process
+from odc_openeo.errors import PredefinedProcessExists, RequestInvalid
 from odc_openeo.graph import Limits, is_predefined, parse
 from odc_openeo.stored import Stored
 
@@ -83,16 +84,8 @@ def _check(id_: str, body: Mapping[str, Any], user: UUID) -> None:
         raise RequestInvalid(reason="ids of processes have letters, digits and underscores, at most 200.")
     if is_predefined(id_):
         raise PredefinedProcessExists(identifier=id_)
-    check_numbers(body)
-    if not isinstance(body.get("process_graph"), dict):
-        raise ProcessGraphMissing
-    for name, kind in (("parameters", list), ("returns", dict), ("summary", str), ("description", str)):
-        if body.get(name) is not None and not isinstance(body[name], kind):
-            raise RequestInvalid(reason=f"'{name}' must be {_KINDS[kind]} or null.")
+    check_process(body)
     _check_graph(id_, body, user)
-
-
-_KINDS: Final = {list: "an array", dict: "an object", str: "a text"}
 
 
 def _check_graph(id_: str, body: Mapping[str, Any], user: UUID) -> None:
