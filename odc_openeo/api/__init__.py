@@ -11,15 +11,18 @@ from odc_openeo.api import (
     cors,
     failures,
     files,
+    headers,
     job_results,
     jobs,
     pages,
     process_graphs,
     processes,
+    rate_limit,
     request_log,
     results,
     service_tiles,
     services,
+    workspaces,
 )
 from odc_openeo.api.backend import API_PATH
 
@@ -28,9 +31,12 @@ __all__ = ["register"]
 
 def register(app: Flask) -> None:
     """Add everything that answers HTTP to the application."""
+    # Answers pass these from the last to the first.
     request_log.register(app)
+    headers.register(app)
     cors.register(app)
     failures.register(app)
+    rate_limit.register(app)
     for module in (
         capabilities,
         collections,
@@ -42,6 +48,7 @@ def register(app: Flask) -> None:
         account,
         process_graphs,
         services,
+        workspaces,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
     for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -44,7 +44,7 @@ class Limits:
 class Only:
     """The part of a cube that is needed: ``area`` with ``margin`` pixels around, ``start`` ≤ time <
     ``end``, bands by any of their names. What is needed of the cube and is not in it does not narrow it.
-    With ``grid`` only the values nearest to the pixels of that grid are needed, and no others.
+    With ``view`` the pixels of that grid are made instead, each the nearest one in the files.
     """
 
     area: Geometry | None = None
@@ -52,7 +52,7 @@ class Only:
     names: frozenset[str] | None = None
     start: datetime | None = None
     end: datetime | None = None
-    grid: GeoBox | None = None
+    view: GeoBox | None = None
 
     def scenes(self, scenes: Sequence[Scene]) -> Sequence[Scene]:
         """Those of the scenes that are needed."""
@@ -76,6 +76,7 @@ def load(
     groupby: str = "time",
     limits: Limits | None = None,
     only: Only | None = None,
+    onto: Callable[[GeoBox], GeoBox | None] | None = None,
 ) -> xr.DataArray:
     """A lazy cube (t, bands, y, x) of raw pixel values on the native grid of the scenes, limited to ``area``.
 
@@ -84,7 +85,8 @@ def load(
     type that holds all bands, no-data is declared as `cube` says; with floats among them all bands are floats
     with NaN. Integers without a no-data value become floats when a scene does not cover the whole grid. Scale
     and offset are not applied. ``attrs["source"]`` tells the grid. For ``centres`` see `native_grid`. With
-    ``only`` the result is a part of what it would be without.
+    ``only`` the result is a part of what it would be without. ``onto`` makes a coarser grid of the native
+    one: each pixel of it is the nearest one in the files, or in their overviews where they have such.
 
     Raises:
         NoDataAvailable: no scene has the bands, or no pixel is in the area.
@@ -95,13 +97,16 @@ def load(
     if not useful:
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
     grid = native_grid(useful, names, area, centres=centres)
-    own = grid.geobox
-    regridded = only is not None and only.grid is not None
-    layout = _layout(bands, not regridded and _covered(useful, names, own))
+    native, view = grid.geobox, only.view if only is not None else None
+    other = view or (onto(native) if onto is not None else None)
+    if other is not None:
+        grid = replace(grid, geobox=other)
+    layout = _layout(bands, view is None and _covered(useful, names, grid.geobox))
     if only is not None:
         bands = only.bands(bands)
         useful = list(only.scenes(useful)) if groupby == "time" else useful
-        grid = replace(grid, geobox=only.grid or crop(own, only.area, only.margin))
+        if other is None:
+            grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
     steps = len({s.time if groupby == "time" else s.time.date() for s in useful})
     _refuse(grid.geobox, steps, len(bands), layout.dtype.itemsize, limits or Limits())
     _configure_gdal()
@@ -115,12 +120,12 @@ def load(
         driver=Driver(bands, layout.types),
     )
     made = _cube(loaded, bands, grid, layout)
-    return _inside(made, grid.geobox, own) if regridded and area is not None else made
+    return made if view is None or area is None else _inside(made, view, native)
 
 
-def _inside(made: xr.DataArray, grid: GeoBox, own: GeoBox) -> xr.DataArray:
+def _inside(made: xr.DataArray, view: GeoBox, native: GeoBox) -> xr.DataArray:
     """The cube without the values of pixels that the cube on its own grid does not have."""
-    inside = covered(grid, own)
+    inside = covered(view, native)
     if inside is None:
         return made
     fill = np.nan if made.dtype.kind == "f" else cube.nodata(made)

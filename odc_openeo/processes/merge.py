@@ -35,11 +35,11 @@ OverlapResolver = Annotated[
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     # Which cube has which band is not known; one on another grid is looked up at the nearest pixel.
-    both = demand.of_all_bands().loosened(2)
+    both = demand.of_all_bands().grown(2)
     return {"cube1": both, "cube2": both}
 
 
-@process(categories=["cubes"], needs=_needs)
+@process(categories=["cubes"], needs=_needs, pointwise=True)
 def merge_cubes(
     cube1: Cube, cube2: Cube, overlap_resolver: OverlapResolver = None, context: AnyValue = None
 ) -> Cube:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from odc_openeo.config import Config
 from odc_openeo.cube import dimensions_of_type, has_raster_dimensions, labels
 from odc_openeo.demand import Box, Demand
 from odc_openeo.errors import FormatUnsuitable, LabelNotAvailable, ProcessParameterInvalid
-from odc_openeo.graph import Limits, evaluate, is_predefined
+from odc_openeo.graph import Limits, evaluate
 from odc_openeo.process import PROCESSES, Environment
 from odc_openeo.processes.filters import filter_bands
 from odc_openeo.processes.instants import parse_instant
@@ -81,18 +81,18 @@ def definitions(config: Config, service: Service) -> str | None:
     while waiting:
         for node in nodes(waiting.pop()):
             id_, namespace = node["process_id"], node.get("namespace")
-            own = namespace == "user" or (namespace is None and not is_predefined(id_))
-            if not own and (namespace not in (None, "backend") or not _repeatable(id_)):
+            own = library(id_, namespace) if namespace in (None, "user") else None
+            if own is None and (namespace not in (None, "backend") or not _repeatable(id_)):
                 return None
-            if own and id_ not in found:
-                found[id_] = library(id_, namespace)
-                waiting.append(found[id_])
+            if own is not None and id_ not in found:
+                found[id_] = own
+                waiting.append(own)
     return repr(sorted(found.items())) if found else ""
 
 
 def _repeatable(id_: str) -> bool:
     # `inspect` only tells.
-    return id_ == "inspect" or (is_predefined(id_) and PROCESSES[id_].pure)
+    return id_ == "inspect" or (id_ in PROCESSES and PROCESSES[id_].pure)
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,9 @@ class Runner:
         bands = service.setting("bands")
         demand = Demand(interval=_interval(time), bands=None if bands is None else tuple(bands))
         if grid is not None:
-            demand = Demand((_box(grid),), MARGIN, demand.interval, demand.bands, grid)
-        return _result(evaluate(draft.process, env, parameters, limits, demand), env)
+            demand = replace(demand, boxes=(_box(grid),), margin=MARGIN, view=grid)
+        value = evaluate(draft.process, env, parameters, limits, demand=demand)
+        return _result(value, env)
 
 
 def _box(grid: GeoBox) -> Box:
@@ -160,7 +161,7 @@ def _interval(time: str | None) -> tuple[str, str] | None:
 
 
 def _result(value: Any, env: Environment) -> Result:
-    saved = env.outputs[-1] if env.outputs else None
+    saved = None if isinstance(value, xr.DataArray) or not env.outputs else env.outputs[0]
     data = saved.data if saved else value
     if not isinstance(data, xr.DataArray) or not has_raster_dimensions(data):
         reason = "the process gives no raster cube. Let it end with one that has the dimensions x and y."

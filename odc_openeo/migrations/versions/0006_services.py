@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "services"
-down_revision = "stored_processes"
+down_revision = "workspaces"
 branch_labels = None
 depends_on = None
 
