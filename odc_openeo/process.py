@@ -80,15 +80,16 @@ class Environment:
     """What a process may need from outside: handed to functions with a keyword-only parameter ``env``.
 
     ``catalog`` answers questions on collections, ``outputs`` takes what `save_result` is asked to write,
-    ``user`` is the id of who runs the graph, ``log`` is where messages for that user go, ``demand`` is the
-    part of the process's value that the rest of the graph needs (a process may deliver more), ``grid`` the
-    pixel grid on which that is looked at, if it is that of another cube, ``lookup`` finds user-defined
-    processes by id and namespace.
+    ``loads`` how much each load reads. ``user`` is the id of who runs the graph, ``log`` is where messages
+    for that user go, ``demand`` is the part of the process's value that the rest of the graph needs (a
+    process may deliver more), ``grid`` the pixel grid on which that is looked at, if it is that of another
+    cube, ``lookup`` finds user-defined processes by id and namespace.
     """
 
     catalog: Any = None
     user: str | None = None
     outputs: list[Any] = field(default_factory=list)
+    loads: list[Any] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("odc_openeo.run"))
     settings: Mapping[str, Any] = field(default_factory=dict)
     demand: Demand = ALL
