@@ -123,6 +123,9 @@ class Config(BaseSettings):
         ge=0,
         description="Largest estimated volume, in bytes before reduction, of a synchronous request.",
     )
+    sync_max_tasks: int = Field(
+        300_000, ge=0, description="Most steps (dask tasks) that a synchronous request may take."
+    )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
     # --- Files of users ---
