@@ -102,7 +102,15 @@ def nulls(value: Any, path: str = "") -> Iterator[str]:
 
 
 def test_what_is_not_known_is_left_out(owned: Owned, job: str) -> None:
-    for path in ("/", "/jobs", f"/jobs/{job}", "/file_formats", "/service_types", "/process_graphs", "/files"):
+    for path in (
+        "/",
+        "/jobs",
+        f"/jobs/{job}",
+        "/file_formats",
+        "/service_types",
+        "/process_graphs",
+        "/files",
+    ):
         assert list(nulls(owned.request("GET", path).json())) == [], path
     # The API wants null here: there is no limit.
     assert set(nulls(owned.request("GET", "/me").json())) <= {"/budget", "/storage"}
