@@ -20,6 +20,7 @@ from odc_openeo.api import (
     rate_limit,
     request_log,
     results,
+    workspaces,
 )
 from odc_openeo.api.backend import API_PATH
 
@@ -44,6 +45,7 @@ def register(app: Flask) -> None:
         files,
         account,
         process_graphs,
+        workspaces,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
     for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):

@@ -15,8 +15,8 @@ from odc_openeo.api.backend import backend, link, root_url
 from odc_openeo.api.body import json_object
 from odc_openeo.api.job_documents import limit_argument, page_links
 from odc_openeo.api.process_documents import check_process
-from odc_openeo.errors import PredefinedProcessExists, RequestInvalid
-from odc_openeo.graph import Limits, is_predefined, parse
+from odc_openeo.errors import ProcessGraphInvalid, RequestInvalid
+from odc_openeo.graph import Graph, Limits, called, parse
 from odc_openeo.stored import Stored
 
 blueprint = Blueprint("process_graphs", __name__)
@@ -82,8 +82,6 @@ def shared_process(share: UUID) -> dict[str, Any]:
 def _check(id_: str, body: Mapping[str, Any], user: UUID) -> None:
     if not re.fullmatch(r"\w+", id_, re.ASCII) or len(id_) > LONGEST_ID:
         raise RequestInvalid(reason="ids of processes have letters, digits and underscores, at most 200.")
-    if is_predefined(id_):
-        raise PredefinedProcessExists(identifier=id_)
     check_process(body)
     _check_graph(id_, body, user)
 
@@ -100,9 +98,22 @@ def _check_graph(id_: str, body: Mapping[str, Any], user: UUID) -> None:
 
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     call = {"process_graph": {"it": {"process_id": id_, "arguments": {}, "result": True}}}
-    for error in parse(call, limits, lookup)[1]:
+    graph, errors = parse(call, limits, lookup)
+    for error in errors:
         error.node = (error.node or "").removeprefix("it").lstrip(".") or None
         raise error
+    if graph is not None and body.get("public") is True:
+        _check_public(id_, graph)
+
+
+def _check_public(id_: str, graph: Graph) -> None:
+    """Refuse calls that only the owner could make."""
+    for node in called(graph):
+        if node.definition and node.namespace in (None, "user") and node.process_id != id_:
+            raise ProcessGraphInvalid(
+                reason=f"others can't call your process '{node.process_id}', so a public one can't. Make it "
+                "public, too, and write its address as 'namespace'."
+            )
 
 
 def _short(process: Stored) -> dict[str, Any]:
