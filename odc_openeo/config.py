@@ -8,6 +8,7 @@ import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
@@ -225,6 +226,16 @@ class Config(BaseSettings):
         host = f"[{self.host}]" if ":" in self.host.strip("[]") else self.host
         return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
 
+    def own_path(self, url: str) -> str | None:
+        """The path below the root URL if this is an address of this very service, else None."""
+        try:
+            asked, own = urlsplit(url), urlsplit(self.root_url)
+            same = _place(asked) == _place(own)
+        except ValueError:
+            return None
+        below = asked.path.startswith(f"{own.path}/")
+        return asked.path.removeprefix(own.path) if same and below else None
+
     @property
     def storage(self) -> str:
         """Folder or fsspec URL for results and user files."""
@@ -244,6 +255,12 @@ class Config(BaseSettings):
         """The settings that are not at their defaults as variables, secrets included: for child processes."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         return {PREFIX + name.upper(): _plain(value) for name, value in values.items() if value is not None}
+
+
+def _place(url: SplitResult) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port; the names of this machine are the same."""
+    host = "localhost" if url.hostname in ("127.0.0.1", "::1") else url.hostname
+    return url.scheme, host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 def _make_key(path: Path) -> bytes:

@@ -171,10 +171,6 @@ class ProcessGraphNotFound(OpenEOError):
     template = "You have stored no process '{identifier}'. See GET /process_graphs."
 
 
-class PredefinedProcessExists(OpenEOError):
-    template = "There is a predefined process '{identifier}'. Choose another name."
-
-
 class ProcessParameterUnsupported(OpenEOError):
     template = "Process '{process}' has no parameter '{parameter}'. It has: {available}."
 

@@ -155,6 +155,7 @@ def load_collection(
         groupby=product.groupby,
         limits=extents.limits(env.settings),
         only=extents.only(env.demand, boxes=spatial_extent is None or is_box),
+        onto=extents.onto(env) if spatial_extent is None or is_box else None,
     )
     env.log.info("load_collection: %d datasets of %s on %s", len(scenes), id, loaded.attrs["source"])
     if spatial_extent is None or is_box:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import xarray as xr
@@ -146,12 +145,10 @@ def _find(url: str, query: Query, env: Environment) -> Found:
 
 def _of_this_service(url: str, config: Config, env: Environment) -> results.Results | None:
     """The results that an address of this very service leads to, None for other addresses."""
-    parts, own = urlsplit(url), urlsplit(config.root_url)
-    if (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
-        return None
-    if found := re.search(r"/jobs/([^/]+)/results/?$", parts.path):
+    path = config.own_path(url) or ""
+    if found := re.search(r"/jobs/([^/]+)/results/?$", path):
         return _own(env, found[1])
-    if found := re.search(r"/results/([0-9a-f-]{36})/(\d+)/([0-9a-f]+)/", parts.path):
+    if found := re.search(r"/results/([0-9a-f-]{36})/(\d+)/([0-9a-f]+)/", path):
         return results.open_link(config, UUID(found[1]), int(found[2]), found[3])
     return None
 

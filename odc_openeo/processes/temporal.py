@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.demand import Demand
+from odc_openeo.demand import Demand, hull, over
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
     DimensionMismatch,
@@ -60,7 +61,10 @@ Days = Annotated[float | None, Schema({"type": ["number", "null"]})]
 
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    return {"data": demand.at_all_times()}
+    intervals = arguments.get("intervals")
+    if not isinstance(intervals, list) or arguments.get("dimension") not in (None, cube.T):
+        return {"data": demand.at_all_times()}
+    return {"data": replace(demand, interval=hull(intervals))}
 
 
 @process(categories=["cubes", "aggregate"], needs=_needs)
@@ -139,7 +143,7 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
     return starts
 
 
-@process(categories=["aggregate", "climatology", "cubes"], needs=_needs)
+@process(categories=["aggregate", "climatology", "cubes"], needs=over(cube.T))
 def aggregate_temporal_period(
     data: TemporalCube,
     period: PeriodName,
@@ -262,7 +266,13 @@ def _parts(
             yield from (found[i] for i in members)
 
 
-@process(categories=["cubes", "reproject"])
+def _needs_of_resampling(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Of the target the times count only.
+    needed = demand.at_all_times()
+    return {"data": needed, "target": replace(needed.of_all_bands(), grid=None)}
+
+
+@process(categories=["cubes", "reproject"], needs=_needs_of_resampling)
 def resample_cube_temporal(
     data: TemporalCube, target: TemporalCube, dimension: OptionalName = None, valid_within: Days = None
 ) -> TemporalCube:
