@@ -236,7 +236,7 @@ def issue_token(config: Config, user: Account, issuer: str | None = None) -> str
 
 def user_of_token(config: Config, token: str) -> Account:
     """The user whom ``token`` was given to; TokenInvalid when it is unknown, expired or revoked."""
-    with db.session(config) as session:
+    with db.reading(config) as session:
         found = session.get(db.Token, _hash(token))
     if found is None or found.expires <= db.now() or _locked_out(config, found.user):
         raise TokenInvalid
