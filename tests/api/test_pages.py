@@ -59,7 +59,7 @@ def test_the_page_is_well_formed_and_its_own_links_work(client: FlaskClient) -> 
     assert checker.open == []
     own = {a.removeprefix("http://localhost") for a in checker.addresses if "localhost" in a or a[0] == "/"}
     own = {a for a in own if not a.startswith("https://")}
-    assert {"/static/start.css", f"{API}/processes"} <= own
+    assert {"/static/pages.css", f"{API}/processes"} <= own
     for address in own:
         assert client.get(address).status_code == 200, address
     assert not re.search(r'(src|url\()["\']?https?:', page.text)
