@@ -75,6 +75,7 @@ def depart(config: Config, id_: str, callback: str, to: str) -> Departure:
         "redirect_uri": callback,
         "scope": " ".join(provider.settings.scopes),
         "state": state,
+        "nonce": secrets.token_urlsafe(24),
         "code_challenge": challenge,
         "code_challenge_method": "S256",
     }

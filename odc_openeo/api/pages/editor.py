@@ -50,16 +50,16 @@ def there_is_one(config: Config) -> bool:
     return True
 
 
-@blueprint.get("")
+@blueprint.get("", strict_slashes=True)
 def without_slash() -> AnyResponse:
     """The address that people type; browsers keep the fragment themselves."""
     sent = request.query_string.decode("latin-1")
     return redirect(address("editor.file") + (f"?{sent}" if sent else ""), 308)
 
 
-@blueprint.get("/", defaults={"path": INDEX})
+@blueprint.get("/", strict_slashes=True)
 @blueprint.get("/<path:path>")
-def file(path: str) -> Response:
+def file(path: str = INDEX) -> Response:
     """A file of the editor, with ETag; HEAD, Range and If-None-Match are honoured."""
     found = _inside(path)
     type_ = TYPES.get(found.suffix.lower()) or guess_type(found.name)[0] or "application/octet-stream"
@@ -74,7 +74,7 @@ def _inside(path: str) -> Path:
     folder = backend().config.web_editor_dir
     assert folder is not None
     joined = safe_join(str(folder), path)
-    if joined is None or any(part.startswith(".") for part in path.split("/")):
+    if joined is None or "\0" in path or any(part.startswith(".") for part in path.split("/")):
         raise NotFound
     found = Path(joined).resolve()
     if not found.is_file() or not found.is_relative_to(folder.resolve()):
