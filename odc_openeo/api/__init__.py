@@ -18,6 +18,7 @@ from odc_openeo.api import (
     processes,
     request_log,
     results,
+    workspaces,
 )
 from odc_openeo.api.backend import API_PATH
 
@@ -39,6 +40,7 @@ def register(app: Flask) -> None:
         files,
         account,
         process_graphs,
+        workspaces,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
     config = app.extensions["odc_openeo"].config

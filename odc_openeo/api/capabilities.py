@@ -28,6 +28,7 @@ CONFORMS_TO: Final = (
     f"https://api.openeo.org/{API_VERSION}",
     f"https://api.openeo.org/{API_VERSION}/authentication/jwt",
     "https://api.openeo.org/extensions/remote-process-definition/0.1.0",
+    "https://api.openeo.org/extensions/workspaces/0.1.0",
     "https://api.stacspec.org/v1.0.0/core",
     "https://api.stacspec.org/v1.0.0/collections",
 )

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify
 
+from odc_openeo import own_collections
+from odc_openeo.api.auth import current_user, signed_in, user_if_signed_in
 from odc_openeo.api.backend import api_url, backend, link
 
 blueprint = Blueprint("collections", __name__)
@@ -15,8 +17,12 @@ LARGE: Final = frozenset({"cube:dimensions", "summaries"})
 
 @blueprint.get("/collections")
 def list_collections() -> dict[str, Any]:
-    """``GET /collections``: all, without dimensions and summaries."""
-    collections = backend().catalog.collections(api_url())
+    """``GET /collections``: all, and the user's own, without dimensions and summaries."""
+    own, user = [], user_if_signed_in()
+    if user is not None:
+        own = [c.describe(api_url()) for c in own_collections.list_collections(backend().config, user.id)]
+    names = {collection["id"] for collection in own}
+    collections = own + [c for c in backend().catalog.collections(api_url()) if c["id"] not in names]
     links = [
         link("self", api_url("/collections"), "Collections"),
         link("root", api_url("/"), "Capabilities"),
@@ -27,15 +33,32 @@ def list_collections() -> dict[str, Any]:
 @blueprint.get("/collections/<collection_id>")
 def describe_collection(collection_id: str) -> dict[str, Any]:
     """``GET /collections/{collection_id}``: all metadata of one."""
-    return backend().catalog.collection(collection_id, api_url())
+    own = _own(collection_id)
+    return own.describe(api_url()) if own else backend().catalog.collection(collection_id, api_url())
+
+
+@blueprint.delete("/collections/<collection_id>")
+@signed_in
+def delete_collection(collection_id: str) -> Response:
+    """``DELETE /collections/{collection_id}``: remove a collection of the user, with its files."""
+    own_collections.delete(backend().config, current_user().id, collection_id)
+    return Response(status=204)
 
 
 @blueprint.get("/collections/<collection_id>/queryables")
 def list_queryables(collection_id: str) -> Response:
     """``GET /collections/{collection_id}/queryables``: properties to filter by."""
-    response = jsonify(backend().catalog.queryables(collection_id, api_url()))
+    own = _own(collection_id)
+    found = own.queryables(api_url()) if own else backend().catalog.queryables(collection_id, api_url())
+    response = jsonify(found)
     response.mimetype = "application/schema+json"
     return response
+
+
+def _own(id_: str) -> own_collections.OwnCollection | None:
+    """The collection of the user who is signed in, None if there is none."""
+    user = user_if_signed_in()
+    return None if user is None else own_collections.find(backend().config, user.id, id_)
 
 
 def _brief(collection: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from flask import request
 
 from odc_openeo.api.backend import api_url, link
-from odc_openeo.api.body import check_numbers
+from odc_openeo.api.body import TEXTS, check_numbers, text_or_null
 from odc_openeo.errors import (
     BillingPlanInvalid,
     BudgetInvalid,
@@ -21,9 +21,6 @@ from odc_openeo.errors import (
 )
 from odc_openeo.jobs import LEVELS, Entry, Job, JobDraft, Page, Summary
 from odc_openeo.results import rfc3339
-
-TEXTS: Final = {"title": 500, "description": 100_000}
-"""Texts that a user may give, with their greatest length."""
 
 FIXED: Final = frozenset(
     {"id", "status", "progress", "created", "updated", "queued", "started", "unpublished", "costs", "usage"}
@@ -54,7 +51,7 @@ def changes(body: Mapping[str, Any]) -> dict[str, Any]:
     for name in sorted(body.keys() & FIXED):
         raise PropertyNotEditable(property=name)
     check_numbers(body)
-    found: dict[str, Any] = {name: _text(body, name) for name in TEXTS if name in body}
+    found: dict[str, Any] = {name: text_or_null(body, name) for name in TEXTS if name in body}
     if "process" in body:
         found["process"] = _process(body["process"])
     if body.get("plan") is not None:
@@ -65,15 +62,6 @@ def changes(body: Mapping[str, Any]) -> dict[str, Any]:
         found["log_level"] = _level(body["log_level"] or "info", "log_level")
     extras = {name: value for name, value in body.items() if name not in KNOWN}
     return {**found, "extras": extras} if extras else found
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    value, most = body[name], TEXTS[name]
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > most or "\0" in value:
-        raise RequestInvalid(reason=f"'{name}' must be a text of at most {most} characters, or null.")
-    return value
 
 
 def _process(value: Any) -> Mapping[str, Any]:
