@@ -195,10 +195,12 @@ def test_the_preview_shows_the_pixels(app: Flask, index: Index, tmp_path: Path) 
 
 
 def test_a_preview_follows_the_collection(app: Flask, index: Index, tmp_path: Path) -> None:
-    assert "There are no datasets yet" in preview(app).text
+    assert "no scene to be shown" in preview(app).text
     index.add(scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z"))
     first = preview(app)
-    index.add(scene(tmp_path / "b", 2, "2022-06-02T10:00:00Z"))
+    index.add(scene(tmp_path / "b", 2, "2022-05-30T10:00:00Z"))
+    assert preview(app).data == first.data
+    index.add(scene(tmp_path / "c", 3, "2022-06-02T10:00:00Z"))
     assert preview(app).data != first.data
 
 

@@ -1,7 +1,7 @@
 """A small picture of a collection, rendered as a user would: load, resample, scale, save as PNG.
 
-Its cost is bounded: one scene, a piece of at most `MOST_PIXELS` squared, one picture at a time in each
-process, kept until the collection changes.
+Its cost is bounded: one scene, or a piece of at most `MOST_PIXELS` squared, read from overviews where the
+files have them; one picture at a time in each process, kept while the same scene shows the collection best.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from odc_openeo.process import Environment
 
 log = logging.getLogger(__name__)
 
-MOST_PIXELS: Final = 2048
-"""Pixels along a side that are read."""
+MOST_PIXELS: Final = 12_288
+"""Pixels of the files along a side that are looked at."""
 
 SIDE: Final = 512
 """Pixels along the longer side of the picture, at most."""
@@ -65,17 +65,21 @@ _one_at_a_time = threading.Lock()
 
 def preview_of(backend: Backend, id_: str) -> Picture:
     """The picture of a collection, made at the first call; CollectionNotFound if there is no such one."""
-    product, summary = backend.catalog.product(id_), backend.catalog.summary(id_)
+    product = backend.catalog.product(id_)
     if not backend.config.collection_previews:
         return _none("Previews are switched off")
-    key = (id(backend.catalog), id_, summary.last_change, product.bands)
+    scene = _scene(backend, id_)
+    if scene is None:
+        return _none("There is no scene to be shown")
+    names = tuple(band.name for band in shown_bands(product.bands))
+    key = (id_, scene.id, *(scene.files.get(name) for name in names))
     known = _look_up(key)
     if known is not None:
         return known
     if not _one_at_a_time.acquire(timeout=WAIT_SECONDS):
         return _none("Busy: try again in a minute", seconds=10)
     try:
-        return _look_up(key) or _keep(key, _make(backend, product))
+        return _look_up(key) or _keep(key, _make(backend, product, scene))
     finally:
         _one_at_a_time.release()
 
@@ -96,11 +100,16 @@ def _none(reason: str, seconds: int = BAD_LIFETIME_S) -> Picture:
     return Picture(drawing.encode(), "image/svg+xml", seconds)
 
 
-def _make(backend: Backend, product: Product) -> Picture:
+def _scene(backend: Backend, id_: str) -> Scene | None:
     try:
-        scene = backend.catalog.specimen(product.name)
-        if scene is None:
-            return _none("There are no datasets yet")
+        return backend.catalog.specimen(id_)
+    except OpenEOError as error:
+        log.info("No preview of %s: %s", id_, error)
+        return None
+
+
+def _make(backend: Backend, product: Product, scene: Scene) -> Picture:
+    try:
         values = _values(backend, product, scene)
         return Picture(_png(values), "image/png", 3600)
     except OpenEOError as error:
@@ -135,16 +144,16 @@ def process_graph(product: Product, scene: Scene) -> dict[str, Any]:
     }
     first = {"process_id": "first", "arguments": {"data": {"from_parameter": "data"}}, "result": True}
     reduce = {
-        "data": {"from_node": "load"},
+        "data": {"from_node": "resample"},
         "dimension": "t",
         "reducer": {"process_graph": {"first": first}},
     }
     resolution = [abs(piece.resolution.x) * step, abs(piece.resolution.y) * step]
-    resample = {"data": {"from_node": "reduce"}, "resolution": resolution, "method": "average"}
+    resample = {"data": {"from_node": "load"}, "resolution": resolution}
     return {
         "load": {"process_id": "load_collection", "arguments": load},
-        "reduce": {"process_id": "reduce_dimension", "arguments": reduce},
-        "resample": {"process_id": "resample_spatial", "arguments": resample, "result": True},
+        "resample": {"process_id": "resample_spatial", "arguments": resample},
+        "reduce": {"process_id": "reduce_dimension", "arguments": reduce, "result": True},
     }
 
 
