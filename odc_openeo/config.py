@@ -211,6 +211,14 @@ class Config(BaseSettings):
     web_editor_url: str | None = Field(
         "https://editor.openeo.org", description="openEO Web Editor that the start page links to."
     )
+    web_editor_dir: AbsolutePath | None = Field(
+        None,
+        description="Folder with a built openEO Web Editor, to be served at /editor; the start page links to "
+        "that then.",
+    )
+    collection_previews: bool = Field(
+        True, description="Whether the pages of collections show a small picture of a scene to everybody."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe messages that are logged."
     )
