@@ -16,6 +16,7 @@ OURS = {
     *("UrlForbidden", "UrlUnreachable", "UrlTooLarge", "ProcessNamespaceInvalid"),
     *("ServiceDisabled", "TileOutOfRange"),
     *("WorkspaceNotFound", "WorkspaceUnavailable"),
+    *("FormInvalid", "SignInFailed"),
 }
 
 ALL = {

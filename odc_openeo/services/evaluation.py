@@ -11,6 +11,7 @@ from typing import Any, Final
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from odc_openeo import own_collections
 from odc_openeo.catalog import Catalog
 from odc_openeo.config import Config
 from odc_openeo.cube import dimensions_of_type, has_raster_dimensions, labels
@@ -76,13 +77,14 @@ def definitions(config: Config, service: Service) -> str | None:
     of others.
     """
     library = Library(config, service.user)
+    exported = own_collections.ids(config, service.user)
     found: dict[str, Any] = {}
     waiting = [service.draft.process]
     while waiting:
         for node in nodes(waiting.pop()):
             id_, namespace = node["process_id"], node.get("namespace")
             own = library(id_, namespace) if namespace in (None, "user") else None
-            if own is None and (namespace not in (None, "backend") or not _repeatable(id_)):
+            if own is None and (namespace not in (None, "backend") or not _repeatable(node, exported)):
                 return None
             if own is not None and id_ not in found:
                 found[id_] = own
@@ -90,7 +92,12 @@ def definitions(config: Config, service: Service) -> str | None:
     return repr(sorted(found.items())) if found else ""
 
 
-def _repeatable(id_: str) -> bool:
+def _repeatable(node: Mapping[str, Any], exported: frozenset[str]) -> bool:
+    """Whether a predefined process gives the same as long as the index is the same."""
+    id_ = node["process_id"]
+    if id_ == "load_collection":
+        name = node["arguments"].get("id")
+        return isinstance(name, str) and name not in exported
     # `inspect` only tells.
     return id_ == "inspect" or (id_ in PROCESSES and PROCESSES[id_].pure)
 
