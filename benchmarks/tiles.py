@@ -144,7 +144,9 @@ def main() -> None:
                 ("median NDVI of 12 dates", clear_ndvi, [0, 1]),
             ):
                 settings = {"range": limits, "public": True}
-                service = connection.create_service(make(connection).flat_graph(), "XYZ", configuration=settings)
+                service = connection.create_service(
+                    make(connection).flat_graph(), "XYZ", configuration=settings
+                )
                 url = service.describe_service()["url"].partition("/{z}")[0]
                 measure(table, title, url, config.gunicorn_workers)
     Console(width=100).print(table)

@@ -1,8 +1,8 @@
 """Secondary web services: results of process graphs as map tiles, made when a map client asks for them.
 
-`store` keeps the services, `configuration` says what can be set, `tiles` makes pictures by running the process
-(`evaluation`) for the pixels of one tile (`grids`) and giving its values colours (`colors`); `xyz` and `wmts`
-are the protocols.
+`store` keeps the services, `configuration` says what can be set, `tiles` makes pictures by running the
+process (`evaluation`) for the pixels of one tile (`grids`) and giving the values colours (`colors`); `xyz`
+and `wmts` are the protocols.
 """
 
 from odc_openeo.services.configuration import KINDS, check_configuration, kind

@@ -73,12 +73,14 @@ def native(grid: NativeGrid, tile_size: int) -> TileMatrixSet:
                 matrixHeight=max(1, math.ceil(height / (size * tile_size) - 1e-9)),
             )
         )
-    return TileMatrixSet(
-        id=f"EPSG:{grid.epsg}",
+    made = TileMatrixSet(
+        id=f"EPSG_{grid.epsg}",
         title="The pixels of the collection",
         crs=f"http://www.opengis.net/def/crs/EPSG/0/{grid.epsg}",
         tileMatrices=matrices,
     )
+    # Map clients know the sets by the codes of their reference systems, which morecantile does not take.
+    return made.model_copy(update={"id": f"EPSG:{grid.epsg}"})
 
 
 def epsg(matrix_set: TileMatrixSet) -> int:

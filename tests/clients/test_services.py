@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import subprocess
 import time
@@ -24,6 +23,7 @@ from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
+from tests.browser import Page, browser, found
 from tests.clients.test_oidc_node import FOLDER, INSTALL
 from tests.clients.truth import Scene, scenes
 
@@ -90,9 +90,9 @@ def fetch(url: str) -> Image.Image:
     return Image.open(io.BytesIO(answer.content))
 
 
-def equal(found: np.ndarray, wanted: np.ndarray) -> float:
+def equal(one: np.ndarray, wanted: np.ndarray) -> float:
     """The part of the pixels that are the same."""
-    return float(np.isclose(found, wanted, atol=1, equal_nan=True).mean())
+    return float(np.isclose(one, wanted, atol=1, equal_nan=True).mean())
 
 
 def test_tiles_of_the_python_client(
@@ -100,9 +100,9 @@ def test_tiles_of_the_python_client(
 ) -> None:
     assert service["id"] in {each["id"] for each in connection.list_services()}
     assert service["attributes"]["times"][0].startswith("2022-06")
-    found = grey(fetch(service["url"].format(z=ZOOM, x=tile[0], y=tile[1])))
-    assert equal(found, shades(scene, geobox(ZOOM, *tile))) > 0.98
-    assert np.isfinite(found).mean() > 0.5
+    seen = grey(fetch(service["url"].format(z=ZOOM, x=tile[0], y=tile[1])))
+    assert equal(seen, shades(scene, geobox(ZOOM, *tile))) > 0.98
+    assert np.isfinite(seen).mean() > 0.5
     time.sleep(1.5)
     again = connection.get(f"/services/{service['id']}").json()
     assert again["usage"]["tiles"]["value"] >= 1
@@ -130,12 +130,12 @@ def test_far_away_tiles_are_read_from_overviews(
 ) -> None:
     zoom = 11
     x, y = (place >> (ZOOM - zoom) for place in tile)
-    found = grey(fetch(service["url"].format(z=zoom, x=x, y=y)))
+    seen = grey(fetch(service["url"].format(z=zoom, x=x, y=y)))
     # An average of many pixels differs less from its neighbours than the pixels do.
     averages = shades(scene, geobox(zoom, x, y))
-    both = np.isfinite(found) & np.isfinite(averages)
+    both = np.isfinite(seen) & np.isfinite(averages)
     assert both.sum() > 2000
-    assert np.abs(found[both] - averages[both]).mean() < 12
+    assert np.abs(seen[both] - averages[both]).mean() < 12
 
 
 def test_logs_and_errors(connection: openeo.Connection, tile: tuple[int, int]) -> None:
@@ -159,13 +159,13 @@ def test_gdal_reads_wmts(service: dict[str, Any], scene: Scene, tmp_path: Path) 
             assert file.crs.to_epsg() == 32632
             assert abs(file.res[0]) == pytest.approx(10)
             window = file.window(BOX["west"], BOX["south"], BOX["east"], BOX["north"])
-            found = file.read(1, window=window.round_offsets().round_lengths())
+            read = file.read(1, window=window.round_offsets().round_lengths())
     with rasterio.open(scene.bands["B08"]) as file:
         window = file.window(BOX["west"], BOX["south"], BOX["east"], BOX["north"])
         values = file.read(1, window=window.round_offsets().round_lengths())
     wanted = np.rint(np.clip(values / RANGE[1], 0, 1) * 255)
-    assert found.shape == wanted.shape == (84, 96)
-    assert (np.abs(found - wanted)[values > 0] <= 1).all()
+    assert read.shape == wanted.shape == (84, 96)
+    assert (np.abs(read - wanted)[values > 0] <= 1).all()
 
 
 # --- Maps in a browser ---------------------------------------------------------------------------
@@ -178,17 +178,18 @@ LEAFLET = """<link rel="stylesheet" href="{modules}/leaflet/dist/leaflet.css">
 const map = L.map("map", {{zoomControl: false, attributionControl: false, fadeAnimation: false,
   zoomAnimation: false}});
 map.setView(L.CRS.EPSG3857.unproject(L.point({x}, {y})), {zoom});
-L.tileLayer({url!r}).addTo(map);
+window.ready = new Promise(done => L.tileLayer({url!r}).on("load", () => done(1)).addTo(map));
 </script>"""
 
 OPENLAYERS = """<script src="{modules}/ol/dist/ol.js"></script><script>
-fetch({url!r}).then(answer => answer.text()).then(text => {{
+window.ready = fetch({url!r}).then(answer => answer.text()).then(text => {{
   const told = new ol.format.WMTSCapabilities().read(text);
   const options = ol.source.WMTS.optionsFromCapabilities(told, {{layer: "result", matrixSet: "EPSG:3857"}});
   const source = new ol.source.WMTS({{...options, transition: 0, interpolate: false}});
-  new ol.Map({{target: "map", controls: [], interactions: [], pixelRatio: 1,
+  const map = new ol.Map({{target: "map", controls: [], interactions: [], pixelRatio: 1,
     layers: [new ol.layer.Tile({{source}})],
     view: new ol.View({{center: [{x}, {y}], zoom: {zoom}}})}});
+  return new Promise(done => map.once("rendercomplete", () => done(1)));
 }});
 </script>"""
 
@@ -196,8 +197,8 @@ fetch({url!r}).then(answer => answer.text()).then(text => {{
 @pytest.fixture(scope="module")
 def map_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with Leaflet and OpenLayers, installed at the first run."""
-    if shutil.which("npm") is None or shutil.which("chromium") is None:
-        pytest.skip("npm and chromium are not installed")
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
     with FileLock(tmp_path_factory.getbasetemp().parent / "node.lock"):
         if not all((FOLDER / "node_modules" / name).is_dir() for name in ("leaflet", "ol")):
             done = subprocess.run(
@@ -208,15 +209,14 @@ def map_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return FOLDER / "node_modules"
 
 
-def screenshot(page: Path, folder: Path) -> Image.Image:
-    """What Chromium shows of a page when all is loaded."""
-    target = folder / "shown.png"
-    options = ["--headless=new", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1"]
-    options += ["--window-size=512,700", "--virtual-time-budget=20000", f"--user-data-dir={folder / 'profile'}"]
-    options += ["--allow-file-access-from-files", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-    command = ["chromium", *options, f"--screenshot={target}", page.as_uri()]
-    subprocess.run(command, capture_output=True, timeout=120, check=True)
-    return Image.open(target).crop((0, 0, 512, 512))
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    """A tab of a browser without windows."""
+    program = found()
+    if program is None:
+        pytest.skip("Chromium is not installed")
+    with browser(program) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,7 @@ def test_maps_show_the_pixels_of_the_file(
     service: dict[str, Any],
     scripts: str,
     map_libraries: Path,
+    page: Page,
     scene: Scene,
     tile: tuple[int, int],
     tmp_path: Path,
@@ -236,9 +237,13 @@ def test_maps_show_the_pixels_of_the_file(
     grid = geobox(ZOOM, *tile, tiles=2)
     x, y = middle(grid)
     values = {"modules": map_libraries.as_uri(), "x": x, "y": y, "zoom": ZOOM, "url": service["url"]}
-    page = tmp_path / "map.html"
-    page.write_text(PAGE.format(scripts=scripts.format(**values)), encoding="utf-8")
-    shown = np.asarray(screenshot(page, tmp_path).convert("L")).astype(float)
+    path = tmp_path / "map.html"
+    path.write_text(PAGE.format(scripts=scripts.format(**values)), encoding="utf-8")
+    page.open(path.as_uri())
+    page.evaluate("window.ready")
+    assert page.problems == []
+    picture = Image.open(page.picture(tmp_path / "map.png")).crop((0, 0, 512, 512))
+    shown = np.asarray(picture.convert("L")).astype(float)
     wanted = shades(scene, grid)
     assert np.isfinite(wanted).mean() > 0.3
     assert equal(shown, np.where(np.isfinite(wanted), wanted, 255)) > 0.98

@@ -135,9 +135,7 @@ def test_a_kernel_sees_pixels_of_the_data(two: Any, create: Create, client: Flas
 
 
 @pytest.mark.parametrize("extent", [None, {"from_parameter": "spatial_extent"}])
-def test_tiles_meet_without_a_seam(
-    extent: Any, two: Any, create: Create, client: FlaskClient
-) -> None:
+def test_tiles_meet_without_a_seam(extent: Any, two: Any, create: Create, client: FlaskClient) -> None:
     path = create(graph(load=load(bands=["B04"], spatial_extent=extent), s=node("save_result", format="PNG")))
     left, top = tile_at(600100, 5199900, 17)
     for column, row in ((left, top), (left + 1, top), (left + 1, top + 1)):
@@ -201,7 +199,9 @@ def test_classes_and_three_bands(two: Any, create: Create, client: FlaskClient) 
         assert ((found == color).all(axis=-1) == (wanted == value)).mean() > 0.998
     assert client.get(f"{path}/legend.json").get_json()["classes"][0] == {"value": 7.0, "color": "#ff0000"}
     path = create(graph(load=load()), bands=["B08", "B04", "B11"], range=[[0, 255], [0, 255], [0, 255]])
-    found = np.asarray(picture(client, f"{path}/{ZOOM}/{HERE[0]}/{HERE[1]}.png").convert("RGBA")).astype(float)
+    found = np.asarray(picture(client, f"{path}/{ZOOM}/{HERE[0]}/{HERE[1]}.png").convert("RGBA")).astype(
+        float
+    )
     shown = found[..., 3] > 0
     for place, band in enumerate(("B08", "B04", "B11")):
         grid, values = bands_of(2)[band]
@@ -228,7 +228,7 @@ def test_two_zones_on_one_map(index: Index, tmp_path: Path, create: Create, clie
     here = Grid(700000, 5200000, 10, (60, 80), 32632)
     for grid in (here, far):
         values = np.full(grid.shape, 100 if grid is here else 200, np.uint8)
-        bands = {name: (grid, values) for name in ("B04", "B08", "B11", "SCL")}
+        bands = dict.fromkeys(("B04", "B08", "B11", "SCL"), (grid, values))
         index.add(write(tmp_path / str(grid.epsg), bands, nodata=None))
     path = create(RED)
     for grid, value in ((here, 100), (far, 200)):
@@ -254,7 +254,9 @@ def test_new_scenes_and_changes_show_at_once(
     values = bands_of(3)["B04"][1]
     wanted = expected(np.where(values == 0, np.nan, values), FINE, ZOOM, *HERE)
     assert same(grey(Image.open(io.BytesIO(newer.data))), wanted)
-    change = {"process": {"process_graph": graph(load=load(bands=["B08"]), s=node("save_result", format="PNG"))}}
+    change = {
+        "process": {"process_graph": graph(load=load(bands=["B08"]), s=node("save_result", format="PNG"))}
+    }
     id_ = path.split("/")[2]
     assert client.patch(f"/openeo/1.3/services/{id_}", json=change, headers=bearer).status_code == 204
     changed = client.get(address, headers={"If-None-Match": newer.headers["ETag"]})

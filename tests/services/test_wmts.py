@@ -28,7 +28,11 @@ def document(client: FlaskClient, path: str) -> ET.Element:
 def test_capabilities(two: Any, create: Create, client: FlaskClient) -> None:
     path = create(RED, "WMTS")
     root = document(client, path)
-    for same in ("?request=GetCapabilities&service=WMTS", "?REQUEST=getcapabilities", "/WMTSCapabilities.xml"):
+    for same in (
+        "?request=GetCapabilities&service=WMTS",
+        "?REQUEST=getcapabilities",
+        "/WMTSCapabilities.xml",
+    ):
         assert ET.tostring(document(client, f"{path}{same}")) == ET.tostring(root)
     sets = [each.text for each in root.findall(".//w:TileMatrixSetLink/w:TileMatrixSet", NS)]
     assert sets == ["EPSG:3857", "EPSG:32632"]
