@@ -48,8 +48,10 @@ def register(app: Flask) -> None:
         workspaces,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
-    for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):
+    config = app.extensions["odc_openeo"].config
+    for blueprint in account.sign_in_methods(config):
         app.register_blueprint(blueprint, url_prefix=API_PATH)
     app.register_blueprint(job_results.downloads)
     app.register_blueprint(process_graphs.public)
-    app.register_blueprint(pages.blueprint)
+    for blueprint in pages.blueprints(config):
+        app.register_blueprint(blueprint)
