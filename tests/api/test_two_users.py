@@ -202,12 +202,16 @@ def ada(guarded: Flask, service_config: Config) -> Ada:
     assert ada.ask("PUT", "/process_graphs/hers", json={**addition(), "summary": WORD}).status_code == 200
     assert ada.ask("PUT", "/files/hers.txt", data=WORD).status_code == 200
     ada.ask("POST", f"/jobs/{ada.ids['job_id']}/results")
-    with subprocess.Popen([*COMMAND, "worker"], env=child_environment(service_config)) as worker:
-        deadline = time.monotonic() + 120
-        while ada.ask("GET", f"/jobs/{ada.ids['job_id']}").get_json()["status"] != "finished":
-            assert time.monotonic() < deadline
+    worker = subprocess.Popen([*COMMAND, "worker"], env=child_environment(service_config))
+    try:
+        deadline = time.monotonic() + 200
+        while (state := ada.ask("GET", f"/jobs/{ada.ids['job_id']}").get_json())["status"] != "finished":
+            assert time.monotonic() < deadline, state
+            assert worker.poll() is None
             time.sleep(0.1)
+    finally:
         worker.send_signal(signal.SIGTERM)
+        worker.wait(20)
     (asset,) = ada.ask("GET", f"/jobs/{ada.ids['job_id']}/results").get_json()["assets"].values()
     ada.link = urlsplit(asset["href"]).path
     return ada
