@@ -43,7 +43,7 @@ OWN_NAME: Final = "the same, with a name of the user's own choice: that of someb
 SIGNED: Final = "opens with the signature in the address, of just this address, until it expires"
 SHARED: Final = "opens with an id that nobody can guess, if the owner wants so"
 PAGE: Final = "of the user whose session the browser has: others are led to where they sign in"
-PAGE_BY_ID: Final = "the same, with an id: that of somebody else is answered as one that does not exist"
+PAGE_BY_ID: Final = "such a page with an id: that of somebody else is answered as one that does not exist"
 
 TABLE: Final[dict[str, str]] = {
     "/": PUBLIC,
