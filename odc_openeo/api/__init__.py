@@ -11,11 +11,13 @@ from odc_openeo.api import (
     cors,
     failures,
     files,
+    headers,
     job_results,
     jobs,
     pages,
     process_graphs,
     processes,
+    rate_limit,
     request_log,
     results,
     workspaces,
@@ -27,9 +29,12 @@ __all__ = ["register"]
 
 def register(app: Flask) -> None:
     """Add everything that answers HTTP to the application."""
+    # Answers pass these from the last to the first.
     request_log.register(app)
+    headers.register(app)
     cors.register(app)
     failures.register(app)
+    rate_limit.register(app)
     for module in (
         capabilities,
         collections,

@@ -11,7 +11,7 @@ import openeo
 import pytest
 from filelock import FileLock
 
-FOLDER = Path(__file__).parent / "node"
+NODE = Path(__file__).parent / "node"
 INSTALL = [
     "npm",
     "install",
@@ -29,14 +29,12 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("Node and npm are not installed")
     with FileLock(tmp_path_factory.getbasetemp().parent / "node.lock"):
-        wanted = json.loads((FOLDER / "package.json").read_text())["dependencies"]
-        if not all((FOLDER / "node_modules" / name).is_dir() for name in wanted):
-            done = subprocess.run(
-                INSTALL, cwd=FOLDER, capture_output=True, text=True, timeout=240, check=False
-            )
+        wanted = json.loads((NODE / "package.json").read_text())["dependencies"]
+        if not all((NODE / "node_modules" / name).is_dir() for name in wanted):
+            done = subprocess.run(INSTALL, cwd=NODE, capture_output=True, text=True, timeout=240, check=False)
             if done.returncode:
                 pytest.skip(f"npm cannot install packages here: {done.stderr.strip()[-200:]}")
-    return FOLDER / "node_modules"
+    return NODE / "node_modules"
 
 
 @pytest.fixture(scope="session")

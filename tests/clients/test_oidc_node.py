@@ -17,10 +17,9 @@ from openeo.rest.auth.config import RefreshTokenStore
 
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
+from tests.clients.conftest import NODE
 from tests.clients.test_oidc import providers_file
 from tests.identity_provider import AUDIENCE, DEVICE, MACHINE, PUBLIC, SECRET, serving
-
-FOLDER = Path(__file__).parent / "node"
 
 
 @pytest.fixture(params=["jwt", "introspection", "userinfo"])
@@ -33,7 +32,7 @@ def tokens(request: pytest.FixtureRequest) -> str:
 def issuer(node_modules: Path, tokens: str) -> Iterator[str]:
     command = ["node", "provider.mjs", "jwt" if tokens == "jwt" else "opaque", AUDIENCE]
     with subprocess.Popen(
-        command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, cwd=NODE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout is not None
         url = next((line for line in process.stdout if line.startswith("http")), "")
