@@ -100,6 +100,17 @@ class Config(BaseSettings):
     gunicorn_workers: int = Field(2, ge=1, le=256, description="Processes that answer HTTP requests.")
     gunicorn_threads: int = Field(8, ge=1, le=256, description="Threads of each of those processes.")
     cors_origins: str = Field("*", description="Origins whose web pages may use the API; * for all.")
+    requests_per_minute_user: int = Field(
+        6000,
+        ge=0,
+        description="Requests that a user may make within a minute, counted by each HTTP process; 0: any.",
+    )
+    requests_per_minute_address: int = Field(
+        6000,
+        ge=0,
+        description="Requests without a signed-in user from one address within a minute (IPv6: from one "
+        "network of 64 bits; this machine: any), counted by each HTTP process; 0: any.",
+    )
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest JSON request body; a larger one is refused unread."
     )
@@ -111,6 +122,9 @@ class Config(BaseSettings):
         4 * 2**30,
         ge=0,
         description="Largest estimated volume, in bytes before reduction, of a synchronous request.",
+    )
+    sync_max_tasks: int = Field(
+        300_000, ge=0, description="Most steps (dask tasks) that a synchronous request may take."
     )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
@@ -196,6 +210,14 @@ class Config(BaseSettings):
     )
     web_editor_url: str | None = Field(
         "https://editor.openeo.org", description="openEO Web Editor that the start page links to."
+    )
+    web_editor_dir: AbsolutePath | None = Field(
+        None,
+        description="Folder with a built openEO Web Editor, to be served at /editor; the start page links to "
+        "that then.",
+    )
+    collection_previews: bool = Field(
+        True, description="Whether the pages of collections show a small picture of a scene to everybody."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe messages that are logged."

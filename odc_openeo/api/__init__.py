@@ -11,11 +11,13 @@ from odc_openeo.api import (
     cors,
     failures,
     files,
+    headers,
     job_results,
     jobs,
     pages,
     process_graphs,
     processes,
+    rate_limit,
     request_log,
     results,
     workspaces,
@@ -27,9 +29,12 @@ __all__ = ["register"]
 
 def register(app: Flask) -> None:
     """Add everything that answers HTTP to the application."""
+    # Answers pass these from the last to the first.
     request_log.register(app)
+    headers.register(app)
     cors.register(app)
     failures.register(app)
+    rate_limit.register(app)
     for module in (
         capabilities,
         collections,
@@ -43,8 +48,10 @@ def register(app: Flask) -> None:
         workspaces,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
-    for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):
+    config = app.extensions["odc_openeo"].config
+    for blueprint in account.sign_in_methods(config):
         app.register_blueprint(blueprint, url_prefix=API_PATH)
     app.register_blueprint(job_results.downloads)
     app.register_blueprint(process_graphs.public)
-    app.register_blueprint(pages.blueprint)
+    for blueprint in pages.blueprints(config):
+        app.register_blueprint(blueprint)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from flask import Blueprint, current_app
 
 from odc_openeo import __version__
-from odc_openeo.api.backend import API_PATH, API_VERSION, STAC_VERSION, api_url, backend, link, root_url
+from odc_openeo.api.backend import (
+    API_PATH,
+    API_VERSION,
+    STAC_VERSION,
+    api_url,
+    backend,
+    link,
+    root_url,
+    web_editor_url,
+)
 from odc_openeo.formats import file_formats
 
 blueprint = Blueprint("capabilities", __name__)
@@ -18,11 +28,16 @@ PRODUCTION: Final = True
 CONFORMS_TO: Final = (
     f"https://api.openeo.org/{API_VERSION}",
     f"https://api.openeo.org/{API_VERSION}/authentication/jwt",
+    "https://api.openeo.org/extensions/processing-parameters/0.1.0",
     "https://api.openeo.org/extensions/remote-process-definition/0.1.0",
     "https://api.openeo.org/extensions/workspaces/0.1.0",
     "https://api.stacspec.org/v1.0.0/core",
     "https://api.stacspec.org/v1.0.0/collections",
 )
+
+KINDS: Final = ("job", "service", "synchronous")
+PROCESSING_PARAMETERS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = dict.fromkeys(KINDS, ())
+"""Parameters by what is created, as processes describe theirs."""
 
 
 @blueprint.get("/")
@@ -40,7 +55,7 @@ def capabilities() -> dict[str, Any]:
         "conformsTo": list(CONFORMS_TO),
         "production": PRODUCTION,
         "endpoints": endpoints(),
-        "links": _links(config.web_editor_url),
+        "links": _links(web_editor_url()),
     }
 
 
@@ -68,6 +83,12 @@ def service_types() -> dict[str, Any]:
     return {}
 
 
+@blueprint.get("/processing_parameters")
+def processing_parameters() -> dict[str, Any]:
+    """``GET /processing_parameters``: what may be set for processing beside what the API has for all."""
+    return {f"create_{kind}_parameters": list(PROCESSING_PARAMETERS[kind]) for kind in KINDS}
+
+
 def endpoints() -> list[dict[str, Any]]:
     """Every address of the API with its methods, read from the rules that are served."""
     methods: defaultdict[str, set[str]] = defaultdict(set)
@@ -83,7 +104,7 @@ def well_known() -> dict[str, Any]:
     return {"versions": [{"url": api_url(), "api_version": API_VERSION, "production": PRODUCTION}]}
 
 
-def _links(web_editor_url: str | None) -> list[dict[str, Any]]:
+def _links(editor: str | None) -> list[dict[str, Any]]:
     links = [
         link("self", api_url("/"), "This document"),
         link("root", api_url("/"), "This document"),
@@ -93,6 +114,6 @@ def _links(web_editor_url: str | None) -> list[dict[str, Any]]:
         link("data", api_url("/collections"), "Collections"),
         link("service-doc", "https://api.openeo.org/", "The openEO API", "text/html"),
     ]
-    if web_editor_url:
-        links.append(link("web-editor", web_editor_url, "openEO Web Editor", "text/html"))
+    if editor:
+        links.append(link("web-editor", editor, "openEO Web Editor", "text/html"))
     return links

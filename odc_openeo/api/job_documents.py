@@ -11,10 +11,10 @@ from flask import request
 
 from odc_openeo.api.backend import api_url, link
 from odc_openeo.api.body import TEXTS, check_numbers, text_or_null
+from odc_openeo.api.process_documents import check_process
 from odc_openeo.errors import (
     BillingPlanInvalid,
     BudgetInvalid,
-    ProcessGraphMissing,
     ProcessInvalid,
     PropertyNotEditable,
     RequestInvalid,
@@ -67,8 +67,7 @@ def changes(body: Mapping[str, Any]) -> dict[str, Any]:
 def _process(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ProcessInvalid(reason="'process' must be an object that holds 'process_graph'.")
-    if not isinstance(value.get("process_graph"), dict):
-        raise ProcessGraphMissing
+    check_process(value)
     return value
 
 
@@ -95,6 +94,14 @@ def limit_argument() -> int | None:
     if not (given.isascii() and given.isdecimal() and int(given[:9]) > 0 and len(given) < 10):
         raise RequestInvalid(reason="'limit' must be a whole number, 1 or more.")
     return int(given)
+
+
+def flag_argument(name: str) -> bool:
+    """A parameter that is ``true`` or ``false``, which is what it is when it is not there."""
+    given = request.args.get(name, "false").lower()
+    if given not in ("true", "false"):
+        raise RequestInvalid(reason=f"'{name}' must be true or false.")
+    return given == "true"
 
 
 def level_argument() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from typing import IO, Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 from flask import Blueprint, Response, jsonify, request
@@ -14,7 +14,7 @@ from werkzeug.wsgi import wrap_file
 from odc_openeo import jobs, results
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, root_url
-from odc_openeo.api.job_documents import log_entry
+from odc_openeo.api.job_documents import flag_argument, log_entry
 from odc_openeo.errors import JobNotFinished, JobNotStarted, NotFound
 from odc_openeo.results import COLLECTION, ITEMS, Href, Results
 from odc_openeo.storage import storage
@@ -32,7 +32,7 @@ def list_results(job_id: str) -> Response:
     """``GET /jobs/{job_id}/results``: links to the files, with STAC metadata."""
     config = backend().config
     job = jobs.get(config, current_user().id, job_id)
-    partial = request.args.get("partial", "false").lower() in ("true", "1", "")
+    partial = flag_argument("partial")
     if job.status == "error" and not partial:
         response = jsonify(log_entry(jobs.last_error(config, job)))
         response.status_code = 424
@@ -62,6 +62,12 @@ def _document(found: Results) -> Response:
     if as_item:
         response.mimetype = GEOJSON
     return response
+
+
+def link_of(found: Results) -> Href:
+    """Signed links to the files of results, as paths on this server."""
+    href = _href(found, results.expiry(backend().config))
+    return lambda name: urlsplit(href(name)).path
 
 
 def _href(found: Results, expires: int) -> Href:

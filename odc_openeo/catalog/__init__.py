@@ -7,14 +7,19 @@ line adds, changes, archives or restores shows at once; only extents are kept in
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+from cachetools import LRUCache
 
 from odc_openeo.catalog.bands import Band, read_bands, resolve
+from odc_openeo.catalog.density import months
 from odc_openeo.catalog.index import IndexConnection
 from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
 from odc_openeo.catalog.scenes import File, Scene, nominal_time
 from odc_openeo.catalog.search import Condition, Query, matching, search
+from odc_openeo.catalog.specimen import specimen
 from odc_openeo.catalog.stac import Product, collection, property_schemas, queryables
 from odc_openeo.catalog.summaries import Summaries, Summary
 from odc_openeo.config import Config
@@ -37,6 +42,7 @@ __all__ = [
 ]
 
 MOST_SCENES = 10_000
+MOST_SPECIMENS: Final = 1000
 
 
 class Catalog:
@@ -50,6 +56,8 @@ class Catalog:
         self.config = config
         self._index = IndexConnection(config)
         self._summaries = Summaries(config, self._index)
+        self._specimens: LRUCache[tuple[str, str | None], Scene | None] = LRUCache(MOST_SPECIMENS)
+        self._lock = threading.Lock()
 
     def collections(self, base_url: str = "") -> list[dict[str, Any]]:
         """All products as STAC Collections, by name; links start with ``base_url``."""
@@ -91,6 +99,26 @@ class Catalog:
         product, summary = self._described(id_)
         known = frozenset(property_schemas(product, summary))
         return search(self._index.datacube.index, product, known, query, limit)
+
+    def summary(self, id_: str) -> Summary:
+        """What all datasets of a collection span together; CollectionNotFound if there is no such one."""
+        return self._described(id_)[1]
+
+    def months(self, id_: str) -> Mapping[str, int]:
+        """Datasets of a collection by month (``2022-06``), counted anew only when the collection changes."""
+        return months(self.config, self._index.datacube.index, self.summary(id_))
+
+    def specimen(self, id_: str) -> Scene | None:
+        """A recent, clear scene that shows what the collection looks like; None if it has none."""
+        summary = self.summary(id_)
+        key = (id_, summary.last_change)
+        with self._lock:
+            if key in self._specimens:
+                return self._specimens[key]
+        found = specimen(lambda query, limit: self.search(id_, query, limit), summary.time[1])
+        with self._lock:
+            self._specimens[key] = found
+        return found
 
     def close(self) -> None:
         """Close the connections of this process."""
