@@ -6,18 +6,22 @@ from flask import Flask
 
 from odc_openeo.api import (
     account,
+    assets,
     capabilities,
     collections,
+    compression,
     cors,
     failures,
     files,
     job_results,
     jobs,
+    openapi,
     pages,
     process_graphs,
     processes,
     request_log,
     results,
+    stac,
 )
 from odc_openeo.api.backend import API_PATH
 
@@ -27,11 +31,13 @@ __all__ = ["register"]
 def register(app: Flask) -> None:
     """Add everything that answers HTTP to the application."""
     request_log.register(app)
+    compression.register(app)
     cors.register(app)
     failures.register(app)
     for module in (
         capabilities,
         collections,
+        stac,
         processes,
         results,
         jobs,
@@ -44,5 +50,7 @@ def register(app: Flask) -> None:
     for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):
         app.register_blueprint(blueprint, url_prefix=API_PATH)
     app.register_blueprint(job_results.downloads)
+    app.register_blueprint(assets.blueprint)
     app.register_blueprint(process_graphs.public)
+    app.register_blueprint(openapi.blueprint)
     app.register_blueprint(pages.blueprint)

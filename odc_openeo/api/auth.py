@@ -26,6 +26,7 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R]:
         g.user = accounts.user_of_bearer(backend().config, sent, request.remote_addr or "")
         return view(*args, **kwargs)
 
+    guarded.signed_in = True  # type: ignore[attr-defined]
     return guarded
 
 

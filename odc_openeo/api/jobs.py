@@ -21,6 +21,7 @@ from odc_openeo.api.job_documents import (
     page_links,
     short_job,
 )
+from odc_openeo.api.parameters import takes
 from odc_openeo.jobs.queue import folder
 from odc_openeo.storage import storage
 
@@ -28,6 +29,7 @@ blueprint = Blueprint("jobs", __name__)
 
 
 @blueprint.get("/jobs")
+@takes("limit", "after")
 @signed_in
 def list_jobs() -> dict[str, Any]:
     """``GET /jobs``: the user's jobs, the newest first."""
@@ -80,6 +82,7 @@ def estimate_job(job_id: str) -> dict[str, Any]:
 
 
 @blueprint.get("/jobs/<job_id>/logs")
+@takes("offset", "level", "limit")
 @signed_in
 def debug_job(job_id: str) -> dict[str, Any]:
     """``GET /jobs/{job_id}/logs``: what was logged, in order of time."""

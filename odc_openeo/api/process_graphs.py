@@ -14,6 +14,7 @@ from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, link, root_url
 from odc_openeo.api.body import check_numbers, json_object
 from odc_openeo.api.job_documents import limit_argument, page_links
+from odc_openeo.api.parameters import takes
 from odc_openeo.errors import PredefinedProcessExists, ProcessGraphMissing, RequestInvalid
 from odc_openeo.graph import Limits, is_predefined, parse
 from odc_openeo.stored import Stored
@@ -34,6 +35,7 @@ LONGEST_ID: Final = 200
 
 
 @blueprint.get("/process_graphs")
+@takes("limit", "after")
 @signed_in
 def list_processes() -> dict[str, Any]:
     """``GET /process_graphs``: the user's processes by id, without their graphs."""

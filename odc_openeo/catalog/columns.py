@@ -153,7 +153,7 @@ class SourceColumns:
         if field is None:
             return false()
         wanted = func.tstzrange(cast(start, TIME), cast(end, TIME), "[]", type_=TSTZRANGE)
-        return _plain(field).op("&&")(wanted)  # type: ignore[no-any-return]
+        return _plain(field).op("&&")(wanted)
 
     def rows(self, *more: ColumnElement[Any]) -> Select[Any]:
         """The active datasets: id, document, location, first and last moment, datetime, and more."""
@@ -191,4 +191,4 @@ def _plain(field: Any) -> Any:
 def _overlaps(field: Any, low: float, high: float) -> ColumnElement[bool]:
     # Boxes of the index are rounded: a pixel's edge must not fall between them and the area.
     low, high = low - 1e-9, high + 1e-9
-    return _plain(field).op("&&")(func.agdc.float8range(low, high, "[]"))  # type: ignore[no-any-return]
+    return _plain(field).op("&&")(func.agdc.float8range(low, high, "[]"))

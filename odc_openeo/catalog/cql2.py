@@ -266,7 +266,7 @@ def _comparison(op: str, args: Sequence[Any], columns: Columns) -> ColumnElement
     if _property(args[0]) is None and _property(args[1]) is not None:
         return _comparison(MIRRORED.get(op, op), [args[1], args[0]], columns)
     column, value = _pair(_named(args[0], op), args[1], columns)
-    return COMPARISONS[op](column, value)  # type: ignore[no-any-return]
+    return COMPARISONS[op](column, value)
 
 
 def _pair(name: str, value: Any, columns: Columns) -> tuple[ColumnElement[Any], Any]:

@@ -207,12 +207,8 @@ def _data(found: Found, key: str, file: AssetFile, bands: Mapping[str, Band]) ->
     grid = (document.get("grids") or {}).get(name)
     size = max(abs(grid["transform"][0]), abs(grid["transform"][4])) if grid else None
     metres = size if document.get("crs") and not CRS(document["crs"]).geographic else None
-    told = [
-        stac_band(bands[n], metres)
-        if (n := file.measurements.get(i)) in bands
-        else {"name": n or f"{key}_{i}"}
-        for i in range(1, max(file.measurements) + 1)
-    ]
+    names = [file.measurements.get(i, f"{key}_{i}") for i in range(1, max(file.measurements) + 1)]
+    told = [stac_band(bands[n], metres) if n in bands else {"name": n} for n in names]
     return {"roles": ["data"], **(_grid(grid) if grid and name != DEFAULT_GRID else {}), "bands": told}
 
 

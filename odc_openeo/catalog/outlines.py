@@ -45,7 +45,7 @@ def bounds(shape: BaseGeometry) -> list[float]:
     """West, south, east, north; west > east if it crosses the antimeridian."""
     west, south, east, north = shape.bounds
     if (west, east) == (-180, 180) and shape.geom_type == "MultiPolygon":
-        parts = [part.bounds for part in shape.geoms]
+        parts = [part.bounds for part in shapely.get_parts(shape)]
         beyond = [p for p in parts if p[0] == -180 and p[2] < 180]
         before = [p for p in parts if p[2] == 180 and p[0] > -180]
         if len(beyond) + len(before) == len(parts):
@@ -82,5 +82,5 @@ def _transformed(transformer: Transformer, points: NDArray[np.float64]) -> NDArr
 
 def _jumps(shape: BaseGeometry) -> bool:
     """Whether neighbouring points are on both sides of the antimeridian."""
-    rings = [ring for part in getattr(shape, "geoms", (shape,)) for ring in (part.exterior, *part.interiors)]
+    rings = shapely.get_rings(shapely.get_parts(shape))
     return any(np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max() > 180 for ring in rings)
