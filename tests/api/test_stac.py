@@ -93,7 +93,7 @@ def test_fields(
 
 
 def test_intersects_and_filters_in_query_strings(client: FlaskClient, scenes: list[dict[str, Any]]) -> None:
-    point = json.dumps({"type": "Point", "coordinates": [10.315, 46.94]})
+    point = json.dumps({"type": "Point", "coordinates": [10.319, 46.943]})
     clouds = {"op": "<=", "args": [{"property": "eo:cloud_cover"}, 20]}
     query = {"intersects": point, "filter": json.dumps(clouds), "filter-lang": "cql2-json"}
     found = client.get(f"{API}/search", query_string=query).get_json()
