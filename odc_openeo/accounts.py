@@ -163,7 +163,7 @@ def log_in(config: Config, name: str, password: str, address: str) -> Account:
     Raises CredentialsInvalid when there is none or they are locked out, TooManyRequests after too many wrong
     passwords, be it that the password is right now.
     """
-    place = _network(address)
+    place = network(address)
     one, user, many = f"login {name[:64]} {place}", f"login {name[:64]}", f"login from {place}"
     limits = {one: config.login_attempts, user: 10 * config.login_attempts, many: 10 * config.login_attempts}
     # Only failures count: clients may well sign in many times at once with the right password.
@@ -177,8 +177,11 @@ def log_in(config: Config, name: str, password: str, address: str) -> Account:
     return account
 
 
-def _network(address: str) -> str:
-    """An IPv6 address stands for its network of 64 bits, in which one client can have all."""
+def network(address: str) -> str:
+    """What the limits of an address are for.
+
+    An IPv6 address stands for its network of 64 bits, in which one client can have all.
+    """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -299,7 +302,7 @@ def _identify(config: Config, provider: Provider, token: str, address: str) -> I
     if not oidc.asks(provider, token):
         return oidc.identify(provider, token)
     # Made-up tokens are passed on to the provider: it shall not take us for an attacker.
-    limits = {f"token from {_network(address)}": MOST_UNKNOWN_TOKENS}
+    limits = {f"token from {network(address)}": MOST_UNKNOWN_TOKENS}
     attempts.check(config, limits, config.login_wait_s)
     try:
         return oidc.identify(provider, token)

@@ -8,6 +8,7 @@ import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -110,6 +111,17 @@ class Config(BaseSettings):
     gunicorn_workers: int = Field(2, ge=1, le=256, description="Processes that answer HTTP requests.")
     gunicorn_threads: int = Field(8, ge=1, le=256, description="Threads of each of those processes.")
     cors_origins: str = Field("*", description="Origins whose web pages may use the API; * for all.")
+    requests_per_minute_user: int = Field(
+        6000,
+        ge=0,
+        description="Requests that a user may make within a minute, counted by each HTTP process; 0: any.",
+    )
+    requests_per_minute_address: int = Field(
+        6000,
+        ge=0,
+        description="Requests without a signed-in user from one address within a minute (IPv6: from one "
+        "network of 64 bits; this machine: any), counted by each HTTP process; 0: any.",
+    )
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest JSON request body; a larger one is refused unread."
     )
@@ -129,7 +141,14 @@ class Config(BaseSettings):
     # --- Files of users ---
     max_file_bytes: int = Field(10 * 2**30, ge=1, description="Largest file that a user may upload.")
     user_storage_bytes: int | None = Field(
-        50 * 2**30, ge=0, description="Bytes that the files of one user may take together."
+        50 * 2**30,
+        ge=0,
+        description="Bytes that the files of one user may take together; exports to workspaces of this "
+        "service's storage and to collections may each take as much again.",
+    )
+    workspace_providers: AbsolutePath | None = Field(
+        None,
+        description="YAML file of places for workspaces beside this service's storage; docs/exports.md.",
     )
 
     # --- Addresses that users name ---
@@ -254,6 +273,16 @@ class Config(BaseSettings):
         host = f"[{self.host}]" if ":" in self.host.strip("[]") else self.host
         return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
 
+    def own_path(self, url: str) -> str | None:
+        """The path below the root URL if this is an address of this very service, else None."""
+        try:
+            asked, own = urlsplit(url), urlsplit(self.root_url)
+            same = _place(asked) == _place(own)
+        except ValueError:
+            return None
+        below = asked.path.startswith(f"{own.path}/")
+        return asked.path.removeprefix(own.path) if same and below else None
+
     @property
     def storage(self) -> str:
         """Folder or fsspec URL for results and user files."""
@@ -273,6 +302,12 @@ class Config(BaseSettings):
         """The settings that are not at their defaults as variables, secrets included: for child processes."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         return {PREFIX + name.upper(): _plain(value) for name, value in values.items() if value is not None}
+
+
+def _place(url: SplitResult) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port; the names of this machine are the same."""
+    host = "localhost" if url.hostname in ("127.0.0.1", "::1") else url.hostname
+    return url.scheme, host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 def _make_key(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     DateTime,
     Engine,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     MetaData,
@@ -221,6 +222,56 @@ class StoredProcess(Base):
     share: Mapped[UUID] = mapped_column(unique=True, default=uuid4)
     created: Mapped[datetime] = mapped_column(server_default=func.now())
     updated: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Workspace(Base):
+    """A workspace of a user. Its files are in a folder named by ``key`` at the provider."""
+
+    __tablename__ = "workspaces"
+    __table_args__ = (UniqueConstraint("user_id", "id"),)
+
+    key: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    id: Mapped[str]
+    provider: Mapped[str]
+    title: Mapped[str | None]
+    description: Mapped[str | None]
+    quota: Mapped[int | None] = mapped_column(BigInteger)
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class UserCollection(Base):
+    """A collection that a user has exported to. ``stac`` and ``details`` are JSON as text.
+
+    ``stac`` is what the first export said of it, ``details`` what follows from all Items.
+    """
+
+    __tablename__ = "user_collections"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    stac: Mapped[str]
+    details: Mapped[str]
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class UserItem(Base):
+    """A STAC Item of a user's collection, as JSON text; ``run`` is the export that it came with."""
+
+    __tablename__ = "user_items"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "collection"], [UserCollection.user_id, UserCollection.id], ondelete="CASCADE"
+        ),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    collection: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run: Mapped[str]
+    item: Mapped[str]
 
 
 def normalise_url(url: str) -> URL:

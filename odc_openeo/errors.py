@@ -171,10 +171,6 @@ class ProcessGraphNotFound(OpenEOError):
     template = "You have stored no process '{identifier}'. See GET /process_graphs."
 
 
-class PredefinedProcessExists(OpenEOError):
-    template = "There is a predefined process '{identifier}'. Choose another name."
-
-
 class ProcessParameterUnsupported(OpenEOError):
     template = "Process '{process}' has no parameter '{parameter}'. It has: {available}."
 
@@ -222,6 +218,16 @@ class FileSizeExceeded(OpenEOError):
 
 
 # --- Foreign addresses ---------------------------------------------------------------------------
+
+
+class WorkspaceNotFound(OpenEOError):
+    status = 404
+    template = "There is no workspace '{identifier}'. See GET /workspaces for yours."
+
+
+class WorkspaceUnavailable(OpenEOError):
+    status = 503
+    template = "Workspace '{identifier}' can't be reached: its provider '{provider}' is not offered any more."
 
 
 class UrlForbidden(OpenEOError):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -119,11 +120,18 @@ class Library:
             UrlForbidden, UrlUnreachable, UrlTooLarge: it is an address that can't be read.
         """
         if namespace in (None, "user"):
-            found = find(self.config, self.user, id_) if self.user else None
+            found = find(self.config, self.user, id_) if self.user and id_ in self._own else None
             return None if found is None else found.process
         if not re.match(r"https?://", str(namespace)):
             return None
         return self._remote(id_, str(namespace))
+
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        """The ids of the user's processes: one question for a graph, not one for each of its nodes."""
+        query = select(db.StoredProcess.id).where(db.StoredProcess.user_id == self.user)
+        with db.session(self.config) as session:
+            return frozenset(session.scalars(query))
 
     def _remote(self, id_: str, address: str) -> Mapping[str, Any]:
         if address not in self.known:
@@ -141,7 +149,7 @@ class Library:
         return dict(found[0])
 
     def _document(self, id_: str, address: str) -> Any:
-        own = re.fullmatch(re.escape(self.config.root_url + SHARED) + r"/([0-9a-f-]{36})", address)
+        own = re.fullmatch(SHARED + r"/([0-9a-f-]{36})", self.config.own_path(address) or "")
         if own is None:
             return outgoing.fetch_json(outgoing.Policy.of(self.config), address)
         try:

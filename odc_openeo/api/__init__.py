@@ -9,19 +9,21 @@ from odc_openeo.api import (
     assets,
     capabilities,
     collections,
-    compression,
     cors,
     failures,
     files,
+    headers,
     job_results,
     jobs,
     openapi,
     pages,
     process_graphs,
     processes,
+    rate_limit,
     request_log,
     results,
     stac,
+    workspaces,
 )
 from odc_openeo.api.backend import API_PATH
 
@@ -30,10 +32,12 @@ __all__ = ["register"]
 
 def register(app: Flask) -> None:
     """Add everything that answers HTTP to the application."""
+    # Answers pass these from the last to the first.
     request_log.register(app)
-    compression.register(app)
+    headers.register(app)
     cors.register(app)
     failures.register(app)
+    rate_limit.register(app)
     for module in (
         capabilities,
         collections,
@@ -45,6 +49,7 @@ def register(app: Flask) -> None:
         files,
         account,
         process_graphs,
+        workspaces,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
     for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from flask import Blueprint, current_app
@@ -19,9 +20,15 @@ PRODUCTION: Final = True
 CONFORMS_TO: Final = (
     f"https://api.openeo.org/{API_VERSION}",
     f"https://api.openeo.org/{API_VERSION}/authentication/jwt",
+    "https://api.openeo.org/extensions/processing-parameters/0.1.0",
     "https://api.openeo.org/extensions/remote-process-definition/0.1.0",
     *stac.CONFORMS_TO,
+    "https://api.openeo.org/extensions/workspaces/0.1.0",
 )
+
+KINDS: Final = ("job", "service", "synchronous")
+PROCESSING_PARAMETERS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = dict.fromkeys(KINDS, ())
+"""Parameters by what is created, as processes describe theirs."""
 
 
 @blueprint.get("/")
@@ -65,6 +72,12 @@ def udf_runtimes() -> dict[str, Any]:
 def service_types() -> dict[str, Any]:
     """``GET /service_types``: none yet."""
     return {}
+
+
+@blueprint.get("/processing_parameters")
+def processing_parameters() -> dict[str, Any]:
+    """``GET /processing_parameters``: what may be set for processing beside what the API has for all."""
+    return {f"create_{kind}_parameters": list(PROCESSING_PARAMETERS[kind]) for kind in KINDS}
 
 
 def endpoints() -> list[dict[str, Any]]:

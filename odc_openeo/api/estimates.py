@@ -20,7 +20,8 @@ def estimate(backend: Backend, job: Job) -> dict[str, Any]:
     Raises what evaluating the graph raises: a job that can't run has no estimate.
     """
     config = backend.config
-    env = Environment(catalog=backend.catalog, user=str(job.user), lookup=Library(config, job.user))
+    library = Library(config, job.user)
+    env = Environment(catalog=backend.catalog, user=str(job.user), lookup=library, exports=[])
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     value = evaluate(job.draft.process, env, limits=limits)
     made = [output.data for output in env.outputs] or [value]

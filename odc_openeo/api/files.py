@@ -42,15 +42,15 @@ def download_file(path: str) -> Response:
     """``GET /files/{path}``: the content; HEAD, Range and If-None-Match are honoured."""
     found, content = files.open_file(backend().config, str(current_user().id), path)
     body = wrap_file(request.environ, content, files.BLOCK)
-    response = Response(body, content_type=guess_type(found.path)[0] or DEFAULT_TYPE, direct_passthrough=True)
+    response = Response(body, content_type=_media_type(found.path), direct_passthrough=True)
     response.content_length = found.size
     response.set_etag(found.etag)
     response.last_modified = found.modified
     response.cache_control.private = True
     response.cache_control.no_cache = True
+    response.vary.add("Accept")
     name = quote(found.path.rpartition("/")[2], safe="")
     response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     response.call_on_close(content.close)
     response.make_conditional(request.environ, accept_ranges=True, complete_length=found.size)
     return response
@@ -75,6 +75,12 @@ def delete_file(path: str) -> tuple[str, int]:
     """``DELETE /files/{path}``."""
     files.delete(backend().config, str(current_user().id), path)
     return "", 204
+
+
+def _media_type(path: str) -> str:
+    """What the name of a file tells, for those who ask for just that; the API has one type for all files."""
+    guessed = guess_type(path)[0]
+    return guessed if guessed and guessed in request.accept_mimetypes.values() else DEFAULT_TYPE
 
 
 def _document(file: UserFile) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from odc_openeo import jobs, results
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, root_url
 from odc_openeo.api.content import COPY_BYTES, conditional
-from odc_openeo.api.job_documents import log_entry
+from odc_openeo.api.job_documents import flag_argument, log_entry
 from odc_openeo.api.parameters import takes
 from odc_openeo.errors import JobNotFinished, JobNotStarted, NotFound
 from odc_openeo.results import COLLECTION, ITEMS, Href, Results
@@ -33,7 +33,7 @@ def list_results(job_id: str) -> Response:
     """``GET /jobs/{job_id}/results``: links to the files, with STAC metadata."""
     config = backend().config
     job = jobs.get(config, current_user().id, job_id)
-    partial = request.args.get("partial", "false").lower() in ("true", "1", "")
+    partial = flag_argument("partial")
     if job.status == "error" and not partial:
         response = jsonify(log_entry(jobs.last_error(config, job)))
         response.status_code = 424

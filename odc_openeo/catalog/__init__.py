@@ -90,7 +90,7 @@ class Catalog:
             known = self._described
         if known is not None and known[0] is sources and known[1] == base_url:
             return known[2]
-        made = [collection(s.product, s.summary, base_url) for s in sources.values()]
+        made = [collection(s.product, s.summary, base_url, has_items=True) for s in sources.values()]
         with self._lock:
             self._described = sources, base_url, made
         return made
@@ -98,12 +98,12 @@ class Catalog:
     def collection(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """One product as STAC Collection; CollectionNotFound if there is none of that name."""
         source = self._source(id_)
-        return collection(source.product, source.summary, base_url)
+        return collection(source.product, source.summary, base_url, has_items=True)
 
     def queryables(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """The JSON Schema of the properties that the collection can be filtered by."""
         source = self._source(id_)
-        return queryables(source.product, source.summary, base_url)
+        return queryables(source.product, source.summary, base_url, has_items=True)
 
     def item_queryables(self, base_url: str = "") -> dict[str, Any]:
         """The JSON Schema of the properties that items of any collection can be filtered by."""

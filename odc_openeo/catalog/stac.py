@@ -57,9 +57,11 @@ class Product:
         return getattr(self.operator, name) or self.definition.get(name)
 
 
-def collection(product: Product, summary: Summary, base_url: str) -> dict[str, Any]:
+def collection(
+    product: Product, summary: Summary, base_url: str, *, has_items: bool = False
+) -> dict[str, Any]:
     """The STAC Collection; links start with ``base_url`` (the root of the API version, without a slash at
-    the end)."""
+    the end). ``has_items`` tells whether items can be searched there."""
     described: dict[str, Any] = {
         "type": "Collection",
         "stac_version": STAC_VERSION,
@@ -74,18 +76,19 @@ def collection(product: Product, summary: Summary, base_url: str) -> dict[str, A
         "cube:dimensions": _dimensions(product, summary),
         "summaries": _summaries(product, summary),
         "item_assets": _item_assets(product, summary),
-        "links": _links(product, base_url),
+        "links": _links(product, base_url, has_items),
     }
     return {key: value for key, value in described.items() if value not in (None, {})}
 
 
-def _links(product: Product, base_url: str) -> list[dict[str, Any]]:
+def _links(product: Product, base_url: str, has_items: bool) -> list[dict[str, Any]]:
     own = f"{base_url}/collections/{quote(product.name)}"
+    items = {"rel": "items", "href": f"{own}/items", "type": "application/geo+json", "title": "Items"}
     return [
         {"rel": "self", "href": own, "type": "application/json"},
         {"rel": "root", "href": f"{base_url}/", "type": "application/json"},
         {"rel": "parent", "href": f"{base_url}/", "type": "application/json"},
-        {"rel": "items", "href": f"{own}/items", "type": "application/geo+json", "title": "Items"},
+        *([items] if has_items else []),
         {
             "rel": "http://www.opengis.net/def/rel/ogc/1.0/queryables",
             "href": f"{own}/queryables",
@@ -231,11 +234,16 @@ ALWAYS: Mapping[str, dict[str, Any]] = {
 """What all items have. Only searches for items can use it: `load_collection` has extents for the same."""
 
 
-def queryables(product: Product, summary: Summary, base_url: str) -> dict[str, Any]:
+def queryables(
+    product: Product, summary: Summary, base_url: str, *, has_items: bool = False
+) -> dict[str, Any]:
     """The JSON Schema of the properties that items, and scenes in `load_collection`, can be filtered by."""
     return {
         **_schema(f"{base_url}/collections/{quote(product.name)}/queryables", product.title),
-        "properties": {**ALWAYS, **dict(sorted(property_schemas(product, summary).items()))},
+        "properties": {
+            **(ALWAYS if has_items else {}),
+            **dict(sorted(property_schemas(product, summary).items())),
+        },
         "additionalProperties": False,
     }
 

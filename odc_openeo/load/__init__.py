@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -74,6 +74,7 @@ def load(
     groupby: str = "time",
     limits: Limits | None = None,
     only: Only | None = None,
+    onto: Callable[[GeoBox], GeoBox | None] | None = None,
 ) -> xr.DataArray:
     """A lazy cube (t, bands, y, x) of raw pixel values on the native grid of the scenes, limited to ``area``.
 
@@ -82,7 +83,8 @@ def load(
     type that holds all bands, no-data is declared as `cube` says; with floats among them all bands are floats
     with NaN. Integers without a no-data value become floats when a scene does not cover the whole grid. Scale
     and offset are not applied. ``attrs["source"]`` tells the grid. For ``centres`` see `native_grid`. With
-    ``only`` the result is a part of what it would be without.
+    ``only`` the result is a part of what it would be without. ``onto`` makes a coarser grid of the native
+    one: each pixel of it is the nearest one in the files, or in their overviews where they have such.
 
     Raises:
         NoDataAvailable: no scene has the bands, or no pixel is in the area.
@@ -93,11 +95,15 @@ def load(
     if not useful:
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
     grid = native_grid(useful, names, area, centres=centres)
+    coarser = onto(grid.geobox) if onto is not None else None
+    if coarser is not None:
+        grid = replace(grid, geobox=coarser)
     layout = _layout(bands, _covered(useful, names, grid.geobox))
     if only is not None:
         bands = only.bands(bands)
         useful = list(only.scenes(useful)) if groupby == "time" else useful
-        grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
+        if coarser is None:
+            grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
     steps = len({s.time if groupby == "time" else s.time.date() for s in useful})
     _refuse(grid.geobox, steps, len(bands), layout.dtype.itemsize, limits or Limits())
     _configure_gdal()

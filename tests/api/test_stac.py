@@ -172,7 +172,7 @@ def test_collections_in_pages(client: FlaskClient, scenes: list[dict[str, Any]])
 def test_collections_are_compressed_and_not_sent_again(
     client: FlaskClient, scenes: list[dict[str, Any]]
 ) -> None:
-    for path in ("/collections", "/collections/tiny_s2", "/collections/tiny_s2/queryables"):
+    for path in ("/collections", "/collections/tiny_s2", "/search"):
         plain = client.get(f"{API}{path}")
         assert "Content-Encoding" not in plain.headers
         packed = client.get(f"{API}{path}", headers={"Accept-Encoding": "br, gzip"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.catalog import Catalog
 from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.graph.evaluate import evaluate
-from odc_openeo.graph.plan import Plan
 from odc_openeo.process import Environment
 from tests.load.test_load_collection import BOX, two  # noqa: F401  (a fixture)
 
@@ -89,29 +87,24 @@ GRAPHS: dict[str, Graph] = {
 }
 
 
-def run(catalog: Catalog, graph: Graph) -> xr.DataArray:
+def run(catalog: Catalog, graph: Graph, *, plan: bool = True) -> xr.DataArray:
     nodes = {"load": LOAD, **graph}
     nodes["end"] = {**nodes["end"], "result": True}
-    return evaluate({"process_graph": nodes}, Environment(catalog)).compute(scheduler="threads")
+    found = evaluate({"process_graph": nodes}, Environment(catalog), plan=plan)
+    return found.compute(scheduler="threads")
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_values_are_the_same_without_a_plan(
     catalog: Catalog,
     two: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
     planned = run(catalog, GRAPHS[name])
-    monkeypatch.setattr(sys.modules[evaluate.__module__], "make_plan", no_plan)
-    unplanned = run(catalog, GRAPHS[name])
+    unplanned = run(catalog, GRAPHS[name], plan=False)
     xr.testing.assert_equal(planned.drop_attrs(), unplanned.drop_attrs())
     assert planned.dtype == unplanned.dtype
     assert planned.attrs.get("nodata") == unplanned.attrs.get("nodata")
-
-
-def no_plan(*_: Any) -> Plan:
-    return Plan()
 
 
 def test_a_load_that_is_filtered_afterwards_is_not_refused(catalog: Catalog, two: Path) -> None:  # noqa: F811
