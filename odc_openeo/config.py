@@ -134,6 +134,9 @@ class Config(BaseSettings):
         ge=0,
         description="Largest estimated volume, in bytes before reduction, of a synchronous request.",
     )
+    sync_max_tasks: int = Field(
+        300_000, ge=0, description="Most steps (dask tasks) that a synchronous request may take."
+    )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
     search_timeout_s: float = Field(20, gt=0, description="Seconds that a search for STAC Items may take.")
@@ -220,6 +223,14 @@ class Config(BaseSettings):
     )
     web_editor_url: str | None = Field(
         "https://editor.openeo.org", description="openEO Web Editor that the start page links to."
+    )
+    web_editor_dir: AbsolutePath | None = Field(
+        None,
+        description="Folder with a built openEO Web Editor, to be served at /editor; the start page links to "
+        "that then.",
+    )
+    collection_previews: bool = Field(
+        True, description="Whether the pages of collections show a small picture of a scene to everybody."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe messages that are logged."

@@ -336,6 +336,17 @@ def session(config: Config) -> Iterator[Session]:
 
 
 @contextmanager
+def reading(config: Config) -> Iterator[Session]:
+    """A session for one question: without a transaction, which would cost two more trips to the database.
+
+    Objects stay readable after the end. Raises InfrastructureBusy when the database cannot be reached.
+    """
+    plain = engine(config).execution_options(isolation_level="AUTOCOMMIT")
+    with reachable(), Session(plain, expire_on_commit=False) as opened:
+        yield opened
+
+
+@contextmanager
 def reachable() -> Iterator[None]:
     """Turn a lost database into the openEO error that makes clients try again."""
     try:

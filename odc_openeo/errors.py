@@ -122,6 +122,20 @@ class TooManyRequests(OpenEOError):
         self.seconds = seconds
 
 
+class FormInvalid(OpenEOError):
+    """A form was not sent from a page of this service (not in the official list)."""
+
+    status = 403
+    template = "The form was not sent from this page, or the page is too old. Load it again and repeat that."
+
+
+class SignInFailed(OpenEOError):
+    """A provider did not sign somebody in (not in the official list)."""
+
+    status = 403
+    template = "The provider did not sign you in: {reason}. Please try again."
+
+
 class PermissionsInsufficient(OpenEOError):
     status = 403
     template = "Your account is not allowed to do this."

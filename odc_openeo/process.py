@@ -80,7 +80,7 @@ class Environment:
     """What a process may need from outside: handed to functions with a keyword-only parameter ``env``.
 
     ``catalog`` answers questions on collections, ``outputs`` takes what `save_result` is asked to write,
-    ``exports`` where that is to be exported (None where nothing can be),
+    ``exports`` where that is to be exported (None where nothing can be), ``loads`` how much each load reads.
     ``user`` is the id of who runs the graph, ``log`` is where messages for that user go, ``demand`` is the
     part of the process's value that the rest of the graph needs (a process may deliver more), ``grid`` the
     pixel grid on which that is looked at, if it is that of another cube, ``lookup`` finds user-defined
@@ -91,6 +91,7 @@ class Environment:
     user: str | None = None
     outputs: list[Any] = field(default_factory=list)
     exports: list[Any] | None = None
+    loads: list[Any] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("odc_openeo.run"))
     settings: Mapping[str, Any] = field(default_factory=dict)
     demand: Demand = ALL

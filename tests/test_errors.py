@@ -15,6 +15,7 @@ OURS = {
     *("MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing", "TooManyRequests"),
     *("UrlForbidden", "UrlUnreachable", "UrlTooLarge", "ProcessNamespaceInvalid"),
     *("WorkspaceNotFound", "WorkspaceUnavailable"),
+    *("FormInvalid", "SignInFailed"),
 }
 
 ALL = {

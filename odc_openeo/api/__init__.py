@@ -9,6 +9,7 @@ from odc_openeo.api import (
     assets,
     capabilities,
     collections,
+    compression,
     cors,
     failures,
     files,
@@ -34,6 +35,7 @@ def register(app: Flask) -> None:
     """Add everything that answers HTTP to the application."""
     # Answers pass these from the last to the first.
     request_log.register(app)
+    compression.register(app)
     headers.register(app)
     cors.register(app)
     failures.register(app)
@@ -52,10 +54,12 @@ def register(app: Flask) -> None:
         workspaces,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
-    for blueprint in account.sign_in_methods(app.extensions["odc_openeo"].config):
+    config = app.extensions["odc_openeo"].config
+    for blueprint in account.sign_in_methods(config):
         app.register_blueprint(blueprint, url_prefix=API_PATH)
     app.register_blueprint(job_results.downloads)
     app.register_blueprint(assets.blueprint)
     app.register_blueprint(process_graphs.public)
     app.register_blueprint(openapi.blueprint)
-    app.register_blueprint(pages.blueprint)
+    for blueprint in pages.blueprints(config):
+        app.register_blueprint(blueprint)

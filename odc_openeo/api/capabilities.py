@@ -11,7 +11,16 @@ from flask import Blueprint, current_app
 
 from odc_openeo import __version__
 from odc_openeo.api import openapi, stac
-from odc_openeo.api.backend import API_PATH, API_VERSION, STAC_VERSION, api_url, backend, link, root_url
+from odc_openeo.api.backend import (
+    API_PATH,
+    API_VERSION,
+    STAC_VERSION,
+    api_url,
+    backend,
+    link,
+    root_url,
+    web_editor_url,
+)
 from odc_openeo.formats import file_formats
 
 blueprint = Blueprint("capabilities", __name__)
@@ -46,7 +55,7 @@ def capabilities() -> dict[str, Any]:
         "conformsTo": list(CONFORMS_TO),
         "production": PRODUCTION,
         "endpoints": endpoints(),
-        "links": _links(config.web_editor_url),
+        "links": _links(web_editor_url()),
     }
 
 
@@ -96,7 +105,7 @@ def well_known() -> dict[str, Any]:
     return {"versions": [{"url": api_url(), "api_version": API_VERSION, "production": PRODUCTION}]}
 
 
-def _links(web_editor_url: str | None) -> list[dict[str, Any]]:
+def _links(editor: str | None) -> list[dict[str, Any]]:
     links = [
         link("self", api_url("/"), "This document"),
         link("root", api_url("/"), "This document"),
@@ -108,6 +117,6 @@ def _links(web_editor_url: str | None) -> list[dict[str, Any]]:
         link("service-desc", f"{root_url()}/api", "Every address of this server", openapi.MEDIA_TYPE),
         link("service-doc", f"{root_url()}/api.html", "Every address of this server", "text/html"),
     ]
-    if web_editor_url:
-        links.append(link("web-editor", web_editor_url, "openEO Web Editor", "text/html"))
+    if editor:
+        links.append(link("web-editor", editor, "openEO Web Editor", "text/html"))
     return links

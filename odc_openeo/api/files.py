@@ -40,7 +40,12 @@ def list_files() -> dict[str, Any]:
 @signed_in
 def download_file(path: str) -> Response:
     """``GET /files/{path}``: the content; HEAD, Range and If-None-Match are honoured."""
-    found, content = files.open_file(backend().config, str(current_user().id), path)
+    return content_of(str(current_user().id), path)
+
+
+def content_of(user: str, path: str) -> Response:
+    """The content of a user's file, to be saved and not shown by browsers."""
+    found, content = files.open_file(backend().config, user, path)
     body = wrap_file(request.environ, content, files.BLOCK)
     response = Response(body, content_type=_media_type(found.path), direct_passthrough=True)
     response.content_length = found.size

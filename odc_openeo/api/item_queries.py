@@ -30,7 +30,6 @@ SEARCH: Final = (
     "sortby",
     "token",
 )
-ITEMS: Final = tuple(name for name in SEARCH if name not in ("collections", "ids", "intersects"))
 CRS84: Final = (
     "http://www.opengis.net/def/crs/OGC/1.3/CRS84",
     "https://www.opengis.net/def/crs/OGC/1.3/CRS84",
@@ -105,9 +104,12 @@ def item_query(body: Mapping[str, Any], collection: str | None = None) -> tuple[
     token = body.get("token")
     if token is not None and not isinstance(token, str):
         raise invalid("'token' must be a string.")
+    asked = _names(body, "collections")
+    if collection is not None and asked not in (None, (collection,)):
+        raise invalid(f"'collections' can only be {collection} here.")
     query = ItemQuery(
         limit=_limit(body.get("limit")),
-        collections=(collection,) if collection is not None else _names(body, "collections"),
+        collections=(collection,) if collection is not None else asked,
         ids=_names(body, "ids"),
         area=_area(body),
         start=start,

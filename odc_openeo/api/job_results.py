@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from typing import IO, Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 from flask import Blueprint, Response, jsonify, request
@@ -63,6 +63,12 @@ def _document(found: Results) -> Response:
     if as_item:
         response.mimetype = GEOJSON
     return response
+
+
+def link_of(found: Results) -> Href:
+    """Signed links to the files of results, as paths on this server."""
+    href = _href(found, results.expiry(backend().config))
+    return lambda name: urlsplit(href(name)).path
 
 
 def _href(found: Results, expires: int) -> Href:

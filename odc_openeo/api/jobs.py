@@ -7,6 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from odc_openeo import jobs
+from odc_openeo.api import job_actions
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import api_url, backend
 from odc_openeo.api.body import json_object
@@ -22,8 +23,6 @@ from odc_openeo.api.job_documents import (
     short_job,
 )
 from odc_openeo.api.parameters import takes
-from odc_openeo.jobs.queue import folder
-from odc_openeo.storage import storage
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -69,8 +68,7 @@ def update_job(job_id: str) -> Response:
 @signed_in
 def delete_job(job_id: str) -> Response:
     """``DELETE /jobs/{job_id}``: remove a job with logs and results, stopping it first."""
-    id_ = jobs.delete(backend().config, current_user().id, job_id)
-    storage(backend().config).delete(folder(id_))
+    job_actions.delete(backend().config, current_user().id, job_id)
     return Response(status=204)
 
 
@@ -95,10 +93,7 @@ def debug_job(job_id: str) -> dict[str, Any]:
 @signed_in
 def start_job(job_id: str) -> Response:
     """``POST /jobs/{job_id}/results``: queue a job; results of an earlier run are discarded."""
-    config = backend().config
-    old = jobs.start(config, current_user().id, job_id)
-    if old is not None:
-        storage(config).delete(f"results/{job_id}/{old}")
+    job_actions.start(backend().config, current_user().id, job_id)
     return Response(status=202)
 
 

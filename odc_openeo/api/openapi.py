@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from flask import Blueprint, Response, current_app, jsonify, render_template, request
+from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.routing import Rule
 
 from odc_openeo import __version__
 from odc_openeo.api.backend import backend, root_url
+from odc_openeo.api.pages import html
 from odc_openeo.api.parameters import PARAMETERS
 
 blueprint = Blueprint("openapi", __name__)
@@ -20,7 +21,10 @@ VERSION: Final = "3.0.3"
 MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.0"
 JSON: Final = "application/json"
 GEOJSON: Final = "application/geo+json"
+HTML: Final = "text/html"
+FORM: Final = "application/x-www-form-urlencoded"
 ANY: Final = "*/*"
+PAGES: Final = html.__name__.rpartition(".")[0]
 METHODS: Final = ("GET", "PUT", "POST", "PATCH", "DELETE")
 WITH_BODY: Final = frozenset({"PUT", "POST", "PATCH"})
 
@@ -38,8 +42,9 @@ ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "jobs.stop_job": (204, None),
     "jobs.update_job": (204, None),
     "openapi.document": (200, MEDIA_TYPE),
-    "openapi.page": (200, "text/html"),
-    "pages.start": (200, "text/html"),
+    "openapi.page": (200, HTML),
+    "pages.health": (200, JSON),
+    "pages.well_known": (200, JSON),
     "process_graphs.delete_process": (204, None),
     "process_graphs.store_process": (200, None),
     "results.compute_result": (200, ANY),
@@ -50,7 +55,7 @@ ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "stac.search_by_body": (200, GEOJSON),
     "static": (200, ANY),
 }
-"""Status and media type of what views answer; others answer JSON with status 200."""
+"""Status and media type of what views answer; others answer JSON, or pages, with status 200."""
 
 BODILESS: Final = frozenset({"jobs.start_job"})
 BODIES: Final = {"files.upload_file": "application/octet-stream"}
@@ -82,11 +87,7 @@ def document() -> Response:
 @blueprint.get("/api.html")
 def page() -> Response:
     """The description of all addresses as a page for people."""
-    response = Response(render_template("api.html", api=describe(), title=backend().config.title))
-    response.headers["Content-Security-Policy"] = (
-        "default-src 'none'; img-src 'self'; style-src 'self'; base-uri 'none'"
-    )
-    return response
+    return html.page("api.html", described=describe())
 
 
 def describe() -> dict[str, Any]:
@@ -177,14 +178,14 @@ def _query_parameters(view: Callable[..., Any]) -> Iterator[dict[str, Any]]:
 
 
 def _body(rule: Rule) -> dict[str, Any]:
-    type_ = BODIES.get(rule.endpoint, JSON)
-    schema = {"type": "object"} if type_ == JSON else {"type": "string", "format": "binary"}
+    type_ = BODIES.get(rule.endpoint, FORM if _is_page(rule) else JSON)
+    schema = {"type": "object"} if type_ in (JSON, FORM) else {"type": "string", "format": "binary"}
     return {"required": True, **_content(type_, schema)}
 
 
 def _responses(rule: Rule) -> dict[str, Any]:
-    status, type_ = ANSWERS.get(rule.endpoint, (200, JSON))
-    schemas = {ANY: {"type": "string", "format": "binary"}, "text/html": {"type": "string"}}
+    status, type_ = ANSWERS.get(rule.endpoint, (200, HTML if _is_page(rule) else JSON))
+    schemas = {ANY: {"type": "string", "format": "binary"}, HTML: {"type": "string"}}
     content = {} if type_ is None else _content(type_, schemas.get(type_, {"type": "object"}))
     answer = {"description": "Done." if type_ is None else "What was asked for.", **content}
     return {str(status): answer, "default": {"$ref": "#/components/responses/Error"}}
@@ -194,6 +195,11 @@ def _security(rule: Rule, view: Callable[..., Any]) -> list[dict[str, list[str]]
     if rule.endpoint.endswith("authenticate_basic"):
         return [{"Basic": []}]
     return [{"Bearer": []}] if getattr(view, "signed_in", False) else [{}]
+
+
+def _is_page(rule: Rule) -> bool:
+    found = current_app.blueprints.get(_tag(rule))
+    return found is not None and found.import_name.startswith(PAGES)
 
 
 def _content(type_: str, schema: Mapping[str, Any]) -> dict[str, Any]:

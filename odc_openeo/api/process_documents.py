@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from odc_openeo.api.body import check_numbers
 from odc_openeo.errors import ProcessGraphInvalid, ProcessGraphMissing, RequestInvalid
@@ -118,6 +126,15 @@ class Process(Model):
     exceptions: dict[str, Fault] | None = None
     examples: list[dict[str, Any]] | None = None
     links: list[Link] | None = None
+    public: bool | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _distinct(cls, parameters: list[Parameter] | None) -> list[Parameter] | None:
+        names = [each.name for each in parameters or ()]
+        if len(set(names)) < len(names):
+            raise ValueError("two parameters have the same name")
+        return parameters
 
 
 class Graph(Model):

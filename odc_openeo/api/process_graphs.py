@@ -85,11 +85,6 @@ def _check(id_: str, body: Mapping[str, Any], user: UUID) -> None:
     if not re.fullmatch(r"\w+", id_, re.ASCII) or len(id_) > LONGEST_ID:
         raise RequestInvalid(reason="ids of processes have letters, digits and underscores, at most 200.")
     check_process(body)
-    if not isinstance(body.get("public", False), bool):
-        raise RequestInvalid(reason="'public' must be true or false.")
-    names = [each["name"] for each in body.get("parameters") or []]
-    if len(set(names)) < len(names):
-        raise RequestInvalid(reason="two parameters have the same name.")
     _check_graph(id_, body, user)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, request
@@ -10,7 +10,7 @@ from flask import Blueprint, Response, current_app, request
 from odc_openeo.api.auth import user_if_signed_in
 from odc_openeo.api.backend import api_url, backend, link
 from odc_openeo.api.body import json_object
-from odc_openeo.api.job_documents import limit_argument, page_links
+from odc_openeo.api.job_documents import limit_argument
 from odc_openeo.errors import ProcessParameterMissing
 from odc_openeo.graph import Limits, validate
 from odc_openeo.process import PROCESSES
@@ -23,9 +23,10 @@ PROCESSES_VERSION: Final = "2.0.0-rc.2"
 
 @blueprint.get("/processes")
 def list_processes() -> Response:
-    """``GET /processes``: the description of every registered process, in pages if ``limit`` is given."""
-    limit, after = limit_argument(), request.args.get("after", "")
-    response = Response(_listing(api_url(), limit, after), mimetype="application/json")
+    """``GET /processes``: the description of every registered process, always in one page."""
+    # The JavaScript client asks for 50 and takes the first page for all there is.
+    limit_argument()
+    response = Response(_listing(api_url("/processes"), api_url("/")), mimetype="application/json")
     response.add_etag()
     response.make_conditional(request)
     return response
@@ -43,17 +44,10 @@ def validate_process() -> dict[str, Any]:
     return {"errors": [e.to_dict() for e in errors if not isinstance(e, ProcessParameterMissing)]}
 
 
-@lru_cache(maxsize=32)
-def _listing(api: str, limit: int | None, after: str) -> str:
+@lru_cache(maxsize=4)
+def _listing(self_url: str, root_url: str) -> str:
     # Cached for each address, as describing all processes takes far longer than a request should.
-    ids = [id_ for id_ in sorted(PROCESSES) if id_ > after]
-    shown = ids[:limit]
-    links = [link("self", f"{api}/processes", "Processes"), link("root", f"{api}/", "Capabilities")]
-    links += page_links("/processes", shown[-1] if len(shown) < len(ids) else None, limit=limit)
-    listing = {"version": PROCESSES_VERSION, "processes": [_described(id_) for id_ in shown], "links": links}
+    processes = [PROCESSES[id_].to_dict() for id_ in sorted(PROCESSES)]
+    links = [link("self", self_url, "Processes"), link("root", root_url, "Capabilities")]
+    listing = {"version": PROCESSES_VERSION, "processes": processes, "links": links}
     return current_app.json.dumps(listing)
-
-
-@cache
-def _described(id_: str) -> dict[str, Any]:
-    return PROCESSES[id_].to_dict()

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, jsonify, request
 from odc_openeo.api.assets import place
 from odc_openeo.api.backend import api_url, backend, link
 from odc_openeo.api.body import json_object
-from odc_openeo.api.item_queries import ITEMS, SEARCH, body_of_query, item_query
+from odc_openeo.api.item_queries import SEARCH, body_of_query, item_query
 from odc_openeo.api.parameters import takes
 
 blueprint = Blueprint("stac", __name__)
@@ -46,7 +46,7 @@ def search_by_body() -> Response:
 
 
 @blueprint.get("/collections/<collection_id>/items")
-@takes(*ITEMS, only=True)
+@takes(*SEARCH, only=True)
 def list_items(collection_id: str) -> Response:
     """``GET /collections/{collection_id}/items``: items of one collection."""
     return _answer(body_of_query(), f"/collections/{quote(collection_id, safe='')}/items", collection_id)

@@ -10,18 +10,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from cachetools import LRUCache
 
 from odc_openeo.catalog import item_search
 from odc_openeo.catalog.bands import Band, read_bands, resolve
 from odc_openeo.catalog.columns import Source
 from odc_openeo.catalog.cql2 import box, geometry, parse
+from odc_openeo.catalog.density import months
 from odc_openeo.catalog.index import IndexConnection
 from odc_openeo.catalog.item_search import ItemQuery, SortKey
 from odc_openeo.catalog.items import AssetFile, Place, Places, files, item, media_type
 from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
 from odc_openeo.catalog.scenes import File, Scene, nominal_time
 from odc_openeo.catalog.search import Condition, Query, matching, search
+from odc_openeo.catalog.specimen import specimen
 from odc_openeo.catalog.stac import Product, collection, item_queryables, property_schemas, queryables
 from odc_openeo.catalog.summaries import Summaries, Summary
 from odc_openeo.catalog.times import parse_interval
@@ -54,6 +58,7 @@ __all__ = [
 ]
 
 MOST_SCENES = 10_000
+MOST_SPECIMENS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,10 @@ class Catalog:
         self.config = config
         self._index = IndexConnection(config)
         self._summaries = Summaries(config, self._index)
+        self._specimens: LRUCache[tuple[str, str | None], Scene | None] = LRUCache(MOST_SPECIMENS)
         self._lock = threading.Lock()
         self._read: tuple[object, object, dict[str, Source]] | None = None
-        self._described: tuple[object, str, list[dict[str, Any]]] | None = None
+        self._documents: tuple[object, str, list[dict[str, Any]]] | None = None
 
     def collections(self, base_url: str = "") -> list[dict[str, Any]]:
         """All products as STAC Collections, by name; links start with ``base_url``.
@@ -87,12 +93,12 @@ class Catalog:
         """
         sources = self._sources()
         with self._lock:
-            known = self._described
+            known = self._documents
         if known is not None and known[0] is sources and known[1] == base_url:
             return known[2]
         made = [collection(s.product, s.summary, base_url, has_items=True) for s in sources.values()]
         with self._lock:
-            self._described = sources, base_url, made
+            self._documents = sources, base_url, made
         return made
 
     def collection(self, id_: str, base_url: str = "") -> dict[str, Any]:
@@ -143,6 +149,26 @@ class Catalog:
     def files(self, collection_id: str, item_id: str) -> dict[str, AssetFile]:
         """The files of an item by the key of their asset; NotFound or CollectionNotFound if there is none."""
         return files(self._found(collection_id, item_id))
+
+    def summary(self, id_: str) -> Summary:
+        """What all datasets of a collection span together; CollectionNotFound if there is no such one."""
+        return self._source(id_).summary
+
+    def months(self, id_: str) -> Mapping[str, int]:
+        """Datasets of a collection by month (``2022-06``), counted anew only when the collection changes."""
+        return months(self.config, self._index.datacube.index, self.summary(id_))
+
+    def specimen(self, id_: str) -> Scene | None:
+        """A recent, clear scene that shows what the collection looks like; None if it has none."""
+        summary = self.summary(id_)
+        key = (id_, summary.last_change)
+        with self._lock:
+            if key in self._specimens:
+                return self._specimens[key]
+        found = specimen(lambda query, limit: self.search(id_, query, limit), summary.time[1])
+        with self._lock:
+            self._specimens[key] = found
+        return found
 
     def close(self) -> None:
         """Close the connections of this process."""

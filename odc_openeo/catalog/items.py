@@ -14,13 +14,19 @@ import shapely
 from datacube.utils.uris import uri_resolve
 from odc.geo import CRS
 
-from odc_openeo.catalog.bands import Band, stac_band
+from odc_openeo.catalog.bands import Band, eo_band, stac_band
 from odc_openeo.catalog.item_search import Found
 from odc_openeo.catalog.outlines import bounds
 from odc_openeo.catalog.scenes import DEFAULT_GRID
-from odc_openeo.catalog.stac import EXTENSIONS, STAC_NAMES, STAC_VERSION
+from odc_openeo.catalog.stac import STAC_NAMES, STAC_VERSION
 from odc_openeo.catalog.times import rfc3339
 
+# Of `eo` the version before STAC 1.1: odc-stac finds common names in its `eo:bands` only.
+ITEM_EXTENSIONS: Final = (
+    "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+)
 ALTERNATE: Final = "https://stac-extensions.github.io/alternate-assets/v1.2.0/schema.json"
 GEOJSON: Final = "application/geo+json"
 COG: Final = "image/tiff; application=geotiff"
@@ -65,7 +71,7 @@ def item(found: Found, base_url: str, places: Places) -> dict[str, Any]:
     """The STAC Item of a dataset; links start with ``base_url``."""
     id_, product = str(found.row.id), found.source.product
     assets = _assets(found, places)
-    extensions = [url for url in EXTENSIONS if "datacube" not in url]
+    extensions = list(ITEM_EXTENSIONS)
     if any("alternate" in asset for asset in assets.values()):
         extensions.append(ALTERNATE)
     described: dict[str, Any] = {
@@ -209,7 +215,13 @@ def _data(found: Found, key: str, file: AssetFile, bands: Mapping[str, Band]) ->
     metres = size if document.get("crs") and not CRS(document["crs"]).geographic else None
     names = [file.measurements.get(i, f"{key}_{i}") for i in range(1, max(file.measurements) + 1)]
     told = [stac_band(bands[n], metres) if n in bands else {"name": n} for n in names]
-    return {"roles": ["data"], **(_grid(grid) if grid and name != DEFAULT_GRID else {}), "bands": told}
+    older = [eo_band(bands[n], metres) if n in bands else {"name": n} for n in names]
+    return {
+        "roles": ["data"],
+        **(_grid(grid) if grid and name != DEFAULT_GRID else {}),
+        "bands": told,
+        "eo:bands": older,
+    }
 
 
 def _role(key: str) -> str:

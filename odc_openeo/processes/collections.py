@@ -154,6 +154,7 @@ def load_collection(
         centres=is_box,
         groupby=product.groupby,
         limits=extents.limits(env.settings),
+        loaded=env.loads,
         only=extents.only(env.demand, boxes=spatial_extent is None or is_box),
         onto=extents.onto(env) if spatial_extent is None or is_box else None,
     )

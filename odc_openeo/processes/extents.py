@@ -32,7 +32,9 @@ def limits(settings: Mapping[str, Any]) -> load.Limits:
     """How large a loaded cube may be, by the settings of a run."""
     standard = load.Limits()
     return load.Limits(
-        settings.get("load_max_bytes", standard.bytes), settings.get("load_max_chunks", standard.chunks)
+        settings.get("load_max_bytes", standard.bytes),
+        settings.get("load_max_chunks", standard.chunks),
+        settings.get("sketch_above"),
     )
 
 

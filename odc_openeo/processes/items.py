@@ -52,6 +52,7 @@ def load_items(
         query.area,
         centres=boxes,
         limits=extents.limits(env.settings),
+        loaded=env.loads,
         only=extents.only(env.demand, boxes=boxes),
     )
     env.log.info("%s: %d STAC Items on %s", process_id, len(scenes), loaded.attrs["source"])

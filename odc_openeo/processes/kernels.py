@@ -34,11 +34,11 @@ Border = Annotated[str | float, Schema([{"type": "string", "enum": list(BORDERS)
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     kernel, border = arguments.get("kernel"), arguments.get("border", 0)
-    known = isinstance(kernel, list) and bool(kernel) and isinstance(kernel[0], list)
+    rows = kernel if isinstance(kernel, list) and all(isinstance(row, list) for row in kernel) else []
     # Beyond a border that wraps are the pixels of the other side.
-    if not known or not isinstance(border, int | float | str) or border == "wrap":
+    if not rows or not isinstance(border, int | float | str) or border == "wrap":
         return {"data": demand.everywhere()}
-    return {"data": demand.grown(max(len(kernel), len(kernel[0])) // 2)}
+    return {"data": demand.grown(max(len(rows), *(len(row) for row in rows)) // 2)}
 
 
 @process(categories=["cubes", "math > image filter"], needs=_needs)

@@ -32,7 +32,8 @@ Stack = xr.DataArray
 
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    needed = demand.everywhere()
+    # With fewer bands their no-data values may agree, and the type of the result be another one.
+    needed = demand.everywhere().of_all_bands()
     if arguments.get("target_dimension") is not None:
         needed = needed.along(arguments["target_dimension"])
     around = box_around(arguments.get("geometries"))

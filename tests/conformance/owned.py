@@ -75,12 +75,12 @@ class Owned:
     def put_into(self, case: Case, generator: random.Random) -> None:
         """Let a request be about something that the user has, and mostly hold a process that runs."""
         for name in list(case.path_parameters or {}):
-            if name in MAKERS and _is_good(case, ParameterLocation.PATH):
+            if name in MAKERS and is_good(case, ParameterLocation.PATH):
                 case.path_parameters[name] = self._id(name, case, generator)
-        if _is_good(case, ParameterLocation.QUERY) and "offset" in (case.query or {}):
+        if is_good(case, ParameterLocation.QUERY) and "offset" in (case.query or {}):
             case.query["offset"] = str(generator.randrange(100))
         members = BODIES.get((case.method.upper(), case.path))
-        if members and _is_good(case, ParameterLocation.BODY) and isinstance(case.body, dict):
+        if members and is_good(case, ParameterLocation.BODY) and isinstance(case.body, dict):
             case.body = {**case.body, **members}
 
     def _id(self, name: str, case: Case, generator: random.Random) -> str:
@@ -92,7 +92,7 @@ class Owned:
         return generator.choice(ids)
 
 
-def _is_good(case: Case, location: ParameterLocation) -> bool:
+def is_good(case: Case, location: ParameterLocation) -> bool:
     """Whether a part of a request is as it should be, not one that is wrong on purpose."""
     part = case.meta.components.get(location) if case.meta else None
     return part is None or part.mode == GenerationMode.POSITIVE

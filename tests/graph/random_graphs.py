@@ -83,8 +83,8 @@ class Builder:
         return [self.one(TIMES[start], None), TIMES[end]]
 
     def polygons(self) -> dict[str, Any]:
-        west = 10.3 + self.draw(st.integers(0, 60)) / 1e4
-        south = 46.944 + self.draw(st.integers(0, 40)) / 1e4
+        west = 10.311 + self.draw(st.integers(0, 120)) / 1e4
+        south = 46.938 + self.draw(st.integers(0, 60)) / 1e4
         size = self.draw(st.integers(5, 60)) / 1e4
         ring = [[west, south], [west + size, south], [west, south + size], [west, south]]
         return {"type": "Polygon", "coordinates": [ring]}
@@ -123,7 +123,7 @@ def filter_box(b: Builder, c: Cube) -> Cube:
 
 
 def filter_degrees(b: Builder, c: Cube) -> Cube:
-    west, south = 10.3 + b.draw(st.integers(0, 50)) / 1e4, 46.944 + b.draw(st.integers(0, 30)) / 1e4
+    west, south = 10.311 + b.draw(st.integers(0, 120)) / 1e4, 46.938 + b.draw(st.integers(0, 50)) / 1e4
     extent = {"west": west, "east": west + 0.004, "south": south, "north": south + 0.003}
     return c.after(b.on(c, "filter_bbox", extent=extent))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ class Remembering:
 
 
 @pytest.fixture
-def tiny(catalog: Catalog, index: Index, tmp_path: Path) -> Iterator[Remembering]:
+def tiny(catalog: Catalog, index: Index, tmp_path: Path) -> Remembering:
     """Four dates of optical scenes, on one of them two beside each other, and a model of heights."""
     times = ["2022-06-01T10:00:00Z", "2022-06-05T10:00:00Z", "2022-06-12T10:00:00Z", "2022-06-28T10:00:00Z"]
     for seed, time in enumerate(times):
@@ -66,7 +65,7 @@ def tiny(catalog: Catalog, index: Index, tmp_path: Path) -> Iterator[Remembering
     heights = (100 + 40 * np.sin(x / 7) + 0.7 * y).astype("float32")
     found = write(tmp_path / "h", {"height": (HEIGHTS, heights)}, name="heights", nodata=None)
     index.add(found)
-    yield Remembering(catalog)
+    return Remembering(catalog)
 
 
 def run(catalog: Any, process: dict[str, Any], stored: dict[str, Any], *, plan: bool) -> Any:
