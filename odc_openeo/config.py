@@ -137,6 +137,12 @@ class Config(BaseSettings):
     sync_max_tasks: int = Field(
         300_000, ge=0, description="Most steps (dask tasks) that a synchronous request may take."
     )
+    cache_max_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="Bytes that results of synchronous requests may take on this machine's disk, to answer "
+        "the same request of the same user again; 0 keeps none.",
+    )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
     search_timeout_s: float = Field(20, gt=0, description="Seconds that a search for STAC Items may take.")
