@@ -15,6 +15,9 @@ OURS = {
     *("MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing", "TooManyRequests"),
     *("UrlForbidden", "UrlUnreachable", "UrlTooLarge", "ProcessNamespaceInvalid"),
     "WorkerTooSmall",
+    *("ServiceDisabled", "TileOutOfRange"),
+    *("WorkspaceNotFound", "WorkspaceUnavailable"),
+    *("FormInvalid", "SignInFailed"),
 }
 
 ALL = {

@@ -12,9 +12,11 @@ from flask import Blueprint, Response, request
 from odc_openeo import stored
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, link, root_url
-from odc_openeo.api.body import check_numbers, json_object
+from odc_openeo.api.body import json_object
 from odc_openeo.api.job_documents import limit_argument, page_links
-from odc_openeo.errors import ProcessGraphInvalid, ProcessGraphMissing, RequestInvalid
+from odc_openeo.api.parameters import takes
+from odc_openeo.api.process_documents import check_process
+from odc_openeo.errors import ProcessGraphInvalid, RequestInvalid
 from odc_openeo.graph import Graph, Limits, called, parse
 from odc_openeo.stored import Stored
 
@@ -31,16 +33,10 @@ LISTED: Final = (
     "experimental",
 )
 LONGEST_ID: Final = 200
-KINDS: Final[dict[str, type]] = {
-    **dict.fromkeys(("summary", "description"), str),
-    **dict.fromkeys(("parameters", "categories", "examples", "links"), list),
-    **dict.fromkeys(("returns", "exceptions"), dict),
-    **dict.fromkeys(("deprecated", "experimental", "public"), bool),
-}
-KIND_NAMES: Final = {list: "an array", dict: "an object", str: "a text", bool: "true, false"}
 
 
 @blueprint.get("/process_graphs")
+@takes("limit", "after")
 @signed_in
 def list_processes() -> dict[str, Any]:
     """``GET /process_graphs``: the user's processes by id, without their graphs."""
@@ -88,24 +84,8 @@ def shared_process(share: UUID) -> dict[str, Any]:
 def _check(id_: str, body: Mapping[str, Any], user: UUID) -> None:
     if not re.fullmatch(r"\w+", id_, re.ASCII) or len(id_) > LONGEST_ID:
         raise RequestInvalid(reason="ids of processes have letters, digits and underscores, at most 200.")
-    check_numbers(body)
-    if not isinstance(body.get("process_graph"), dict):
-        raise ProcessGraphMissing
-    for name, kind in KINDS.items():
-        if body.get(name) is not None and not isinstance(body[name], kind):
-            raise RequestInvalid(reason=f"'{name}' must be {KIND_NAMES[kind]} or null.")
-    _check_parameters(body.get("parameters") or [])
+    check_process(body)
     _check_graph(id_, body, user)
-
-
-def _check_parameters(parameters: list[Any]) -> None:
-    names = [p.get("name") if isinstance(p, dict) else None for p in parameters]
-    if not all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names):
-        raise RequestInvalid(
-            reason="each parameter must be an object whose 'name' has letters, digits and underscores."
-        )
-    if len(set(names)) < len(names):
-        raise RequestInvalid(reason="two parameters have the same name.")
 
 
 def _check_graph(id_: str, body: Mapping[str, Any], user: UUID) -> None:

@@ -287,16 +287,21 @@ def called(graph: Graph) -> Iterator[Node]:
 
 def free_parameters(graph: Graph) -> set[str]:
     """The names of the parameters that a graph, and the graphs in it, take from around it."""
-    names: set[str] = set()
-    for node in graph.nodes.values():
-        called = node.definition or PROCESSES.get(node.process_id)
-        for name, value in node.arguments.items():
-            names.update(parameter_references(value))
-            child = called.parameters[name].child if called and name in called.parameters else None
-            given = {p["name"] for p in (child or {}).get("parameters", ())}
-            for inner in child_graphs(value):
-                names |= free_parameters(inner) - given
-    return names
+    nodes = graph.nodes.values()
+    direct = {name for node in nodes for name in parameter_references(node.arguments)}
+    return direct.union(*(free_in_children(node) for node in nodes))
+
+
+def free_in_children(node: Node) -> set[str]:
+    """The parameters that the child graphs of a node take from around the node."""
+    process = node.definition or PROCESSES.get(node.process_id)
+    found: set[str] = set()
+    for name, value in node.arguments.items():
+        declared = process.parameters.get(name) if process else None
+        given = {p["name"] for p in (declared and declared.child or {}).get("parameters", ())}
+        for inner in child_graphs(value):
+            found |= free_parameters(inner) - given
+    return found
 
 
 def _declared(process: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

@@ -12,7 +12,7 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -32,10 +32,12 @@ from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
 from odc_openeo.jobs.options import resources
-from odc_openeo.process import NODES, Environment
+from odc_openeo.jobs.records import entry_of
+from odc_openeo.process import Environment
 from odc_openeo.storage import storage
 from odc_openeo.stored import Library
 from odc_openeo.worker.describe import RecordingCatalog, describe, details
+from odc_openeo.worker.exporting import carry_out
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +47,13 @@ MOST_PROGRESS: Final = 99.0
 TELLING: Final = ("odc_openeo.cluster", "odc_openeo.load", "odc_openeo.processes", "rasterio")
 """Loggers whose warnings are for the owner of a job."""
 
-NOT_FOR_USERS: Final = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning) + (
-    RuntimeWarning,
+NOT_FOR_USERS: Final = (
+    DeprecationWarning,
+    PendingDeprecationWarning,
+    FutureWarning,
     ImportWarning,
+    ResourceWarning,
+    RuntimeWarning,
     PerformanceWarning,
 )
 """Warnings for developers, and those of numpy on NaN, which is no-data here."""
@@ -111,22 +117,7 @@ class Handler(logging.Handler):
             if text in self.said:
                 return
             self.said.add(text)
-        more = {
-            name: value for name in ("code", "data") if (value := getattr(record, name, None)) is not None
-        }
-        path = [{"node_id": node, "process_id": process} for node, process in NODES.get()]
-        entry = Entry(
-            level_name(record.levelno),
-            record.getMessage(),
-            db.now(),
-            {**more, **({"path": path} if path else {})},
-        )
-        self.channel.send(News(entry=entry))
-
-
-def level_name(number: int) -> str:
-    """The openEO level of a level of `logging`."""
-    return next((name for name, value in reversed(LEVELS.items()) if number >= value), "debug")
+        self.channel.send(News(entry=entry_of(record)))
 
 
 def run(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
@@ -149,15 +140,14 @@ def _log_to(channel: Channel, job: Job) -> logging.Logger:
     handler = Handler(channel, job.draft.log_level)
     own = logging.getLogger(f"odc_openeo.run.{job.id}")
     own.setLevel(LEVELS[job.draft.log_level])
-    for logger in (own, *map(logging.getLogger, TELLING)):
+    libraries = logging.getLogger("odc_openeo.warnings")
+    for logger in (own, libraries, *map(logging.getLogger, TELLING)):
         logger.addHandler(handler)
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if not issubclass(category, NOT_FOR_USERS):
-            own_warnings.warning("%s: %s", category.__name__, message)
+            libraries.warning("%s: %s", category.__name__, message)
 
-    own_warnings = logging.getLogger("odc_openeo.warnings")
-    own_warnings.addHandler(handler)
     warnings.simplefilter("always", UserWarning)
     warnings.showwarning = show
     return own
@@ -190,7 +180,7 @@ class Run:
         """Evaluate the graph, write its outputs, describe them."""
         catalog = RecordingCatalog(self.config)
         library = Library(self.config, self.job.user)
-        env = Environment(catalog=catalog, user=str(self.job.user), log=self.log, lookup=library)
+        env = Environment(catalog=catalog, user=str(self.job.user), log=self.log, lookup=library, exports=[])
         limits = Limits(nodes=self.config.max_graph_nodes, depth=self.config.max_graph_depth)
         value = evaluate(self.job.draft.process, env, limits=limits)
         saved = [value, *(output.data for output in env.outputs)]
@@ -199,12 +189,21 @@ class Run:
         self.log.info("The process graph is evaluated; about %.1f MB are to be read", self.read / 1e6)
         with storing():
             self.folder.mkdir(parents=True, exist_ok=True)
-        assets = self._write(value, env.outputs)
-        picture = thumbnail(assets, self.folder)
-        if picture is not None:
-            self._store([picture])
-            assets = [*assets, picture]
-        return Done([describe(asset) for asset in assets], details(catalog, self.config))
+        written = self._write(value, env.outputs)
+        assets, told = [describe(asset) for asset in written], details(catalog, self.config)
+        outputs = [
+            [described for asset, described in zip(written, assets, strict=True) if asset.output == i]
+            for i in range(len(env.outputs))
+        ]
+        carry_out(self.config, self.job, self.key, env.exports or (), outputs, told, self.log)
+        return Done([*assets, *self._thumbnail(written)], told)
+
+    def _thumbnail(self, written: Sequence[Asset]) -> list[dict[str, Any]]:
+        picture = thumbnail(written, self.folder)
+        if picture is None:
+            return []
+        self._store([picture])
+        return [describe(picture)]
 
     def _write(self, value: Any, outputs: Sequence[Output]) -> list[Asset]:
         if len(outputs) < 2 or self.total <= BATCH_BYTES:
@@ -214,7 +213,8 @@ class Run:
         # One after the other: what is written shows as partial results.
         assets = []
         for i, output in enumerate(outputs, 1):
-            written = write_outputs(None, [output], self.folder, self.compute, f"result_{i}")
+            found = write_outputs(None, [output], self.folder, self.compute, f"result_{i}")
+            written = [replace(asset, output=i - 1) for asset in found]
             self._store(written)
             assets += written
             self.channel.send(News(part=[describe(asset) for asset in assets]))

@@ -83,9 +83,7 @@ def test_thumbnail(finished: openeo.BatchJob) -> None:
     picture = Image.open(io.BytesIO(requests.get(link["href"], timeout=10).content))
     assert (picture.format, max(picture.size) <= 256) == ("PNG", True)
     assert len(set(picture.convert("L").tobytes())) > 10
-    assert not any(
-        "thumbnail" in (asset.metadata.get("roles") or ()) for asset in finished.get_results().get_assets()
-    )
+    assert all(asset["roles"] == ["data"] for asset in metadata["assets"].values())
 
 
 def test_cubes_open_remotely(connection: openeo.Connection, june: list, tmp_path: Path) -> None:
