@@ -46,6 +46,13 @@ SHARED: Final = "opens with an id that nobody can guess, if the owner wants so"
 PAGE: Final = "of the user whose session the browser has: others are led to where they sign in"
 PAGE_BY_ID: Final = "such a page with an id: that of somebody else is answered as one that does not exist"
 
+TILES: Final = (
+    *("", "/<int:z>/<int:x>/<y>", "/legend.json", "/legend.png", "/WMTSCapabilities.xml"),
+    "/wmts/<matrix_set>/<level>/<int:column>/<row>",
+    "/wmts/<time>/<matrix_set>/<level>/<int:column>/<row>",
+)
+"""What map clients ask of a service."""
+
 TABLE: Final[dict[str, str]] = {
     "/": PUBLIC,
     "/health": PUBLIC,
@@ -82,6 +89,12 @@ TABLE: Final[dict[str, str]] = {
     f"{API}/files/<path:path>": OWN_NAME,
     "/results/<uuid:job>/<int:expires>/<signature>/<path:name>": SIGNED,
     "/shared/processes/<uuid:share>": SHARED,
+    f"{API}/services": OWN,
+    f"{API}/services/<service_id>": BY_ID,
+    f"{API}/services/<service_id>/logs": BY_ID,
+    # How these open is tested in tests/services/test_access.py.
+    **{f"/services/<uuid:service_id>{place}": SHARED for place in TILES},
+    **{f"/services/<uuid:service_id>/signed/<key>{place}": SIGNED for place in TILES},
     "/collections": PUBLIC,
     "/collections/<path:collection_id>": PUBLIC,
     "/previews/<path:collection_id>": PUBLIC,
@@ -106,6 +119,7 @@ UNKNOWN: Final = {
     "process_graph_id": "nothing",
     "path": "nothing.txt",
     "workspace_id": str(uuid4()),
+    "service_id": str(uuid4()),
 }
 """Ids that nobody has."""
 
@@ -118,6 +132,8 @@ BODIES: Final[dict[str, Any]] = {
     f"{API}/validation": addition(),
     f"{API}/workspaces": {"intent": "create", "title": "of bob"},
     f"{API}/workspaces/<workspace_id>": {"title": "changed by bob"},
+    f"{API}/services": {"type": "XYZ", "process": addition(), "title": "of bob"},
+    f"{API}/services/<service_id>": {"title": "changed by bob"},
 }
 
 
@@ -141,6 +157,7 @@ class Ada:
             f"/jobs/{self.ids['job_id']}",
             f"/jobs/{self.ids['job_id']}/logs",
             "/process_graphs",
+            f"/services/{self.ids['service_id']}",
         ]
         paths += [f"/process_graphs/{self.ids['process_graph_id']}", "/files"]
         documents = [self.ask("GET", path.format(**self.ids)).get_json() for path in paths]
@@ -202,6 +219,8 @@ def ada(guarded: Flask, service_config: Config) -> Ada:
         "POST", "/workspaces", json={"intent": "create", "title": "shelf", "description": WORD}
     )
     ada.ids["workspace_id"] = workspace.headers["OpenEO-Identifier"]
+    service = ada.ask("POST", "/services", json={"type": "XYZ", "process": addition(), "title": WORD})
+    ada.ids["service_id"] = service.headers["OpenEO-Identifier"]
     assert ada.ask("PUT", "/process_graphs/hers", json={**addition(), "summary": WORD}).status_code == 200
     assert ada.ask("PUT", "/files/hers.txt", data=WORD).status_code == 200
     ada.ask("POST", f"/jobs/{ada.ids['job_id']}/results")
