@@ -45,7 +45,7 @@ SpatialExtent = Annotated[
 JobId = Annotated[str, Schema({"type": "string", "subtype": "job-id"})]
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
 def load_stac(
     url: Url,
     spatial_extent: SpatialExtent = None,
@@ -88,7 +88,7 @@ def load_stac(
     return load_items(_find(url, query, env), query, spatial_extent, bands, "load_stac", env)
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
 def load_result(
     id: JobId,
     spatial_extent: SpatialExtent = None,
