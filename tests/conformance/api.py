@@ -84,7 +84,7 @@ class Tally:
 def load(path: Path) -> Any:
     """The description as schemathesis reads it."""
     schema = schemathesis.openapi.from_path(path)
-    for mend in (_any_kind_of_schema, _costs_are_numbers):
+    for mend in (_any_kind_of_schema, _any_argument, _costs_are_numbers):
         mend(schema.raw_schema)
     return schema
 
@@ -93,6 +93,11 @@ def _any_kind_of_schema(description: Any) -> None:
     # A schema without subtype fits all alternatives, and exactly one is allowed.
     schema = description["components"]["schemas"]["process_json_schema"]
     schema["anyOf"] = schema.pop("oneOf")
+
+
+def _any_argument(description: Any) -> None:
+    # The tool cannot make values of schemas that forbid members one by one.
+    description["components"]["schemas"]["process_argument_value"] = {}
 
 
 def _costs_are_numbers(description: Any) -> None:
