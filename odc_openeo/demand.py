@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, TypeGuard
+
+from odc.geo.geobox import GeoBox
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -31,16 +33,36 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """The coarser grid on which single pixels of a cube are looked at, as the arguments of
+    `resample_spatial` tell it.
+
+    ``node`` is the one that asks. The grid is counted from that of a cube that ``leads``; those that do not
+    are masks, which are put on the grid of the leading cube.
+    """
+
+    node: str
+    resolution: tuple[float, float]
+    projection: int | str | None
+    align: str
+    leads: bool = True
+
+
+@dataclass(frozen=True)
 class Demand:
     """The part of a cube that is needed; None means all.
 
-    ``boxes``: pixels inside any of them and ``margin`` pixels around; ``interval``: time; ``bands``: by name.
+    ``boxes``: pixels inside any of them and ``margin`` pixels around; ``interval``: time; ``bands``: by name;
+    ``grid``: the nearest pixels to those of a coarser grid. ``view``: the nearest to those of a map tile, and
+    nothing else; where the pixels of the tile are larger than those of the data, overviews will do.
     """
 
     boxes: tuple[Box, ...] | None = None
     margin: int = 0
     interval: Interval | None = None
     bands: tuple[str, ...] | None = None
+    grid: Grid | None = None
+    view: GeoBox | None = None
 
     def union(self, other: Demand) -> Demand:
         """What both need together."""
@@ -49,6 +71,8 @@ class Demand:
             margin=max(self.margin, other.margin),
             interval=_both(self.interval, other.interval, _hull),
             bands=_both(self.bands, other.bands, lambda a, b: tuple(dict.fromkeys((*a, *b)))),
+            grid=_both(self.grid, other.grid, _same_grid),
+            view=self.view if self.view == other.view else None,
         )
 
     def inside(
@@ -67,11 +91,15 @@ class Demand:
 
     def grown(self, pixels: int) -> Demand:
         """The same with a margin of more pixels, for processes that look at neighbours."""
-        return replace(self, margin=self.margin + pixels)
+        return replace(self, margin=self.margin + pixels, grid=None)
 
     def everywhere(self) -> Demand:
         """The same without limits in space."""
-        return replace(self, boxes=None, margin=0)
+        return replace(self, boxes=None, margin=0, grid=None)
+
+    def following(self) -> Demand:
+        """The same of a cube that is put on the grid of another one."""
+        return replace(self, grid=None if self.grid is None else replace(self.grid, leads=False))
 
     def at_all_times(self) -> Demand:
         """The same without limits in time."""
@@ -81,14 +109,40 @@ class Demand:
         """The same without limits in bands."""
         return replace(self, bands=None)
 
+    def along(self, *dimensions: Any) -> Demand:
+        """The same without limits along the dimensions of these names; without any if a name is not known."""
+        found = self
+        for name in dimensions:
+            if not isinstance(name, str):
+                return ALL
+            found = found._along(name)
+        return found
 
-ALL = Demand()
+    def _along(self, name: str) -> Demand:
+        if name in ("x", "y"):
+            return self.everywhere()
+        if name == "t":
+            return self.at_all_times()
+        return self.of_all_bands() if name == "bands" else self
+
+
+ALL: Final = Demand()
+
+
+class _Unknown:
+    """Stands for an argument that is not known before evaluation."""
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN: Final = _Unknown()
 
 Needs = Callable[[Demand, Mapping[str, Any]], Mapping[str, Demand]]
-"""From the demand on a process's output and its constant arguments to those on its cubes, by parameter.
+"""From the demand on a process's output and its arguments to those on its cubes, by parameter.
 
-Arguments that are not known before evaluation are missing from the mapping. What is not named is needed
-in full.
+Arguments are JSON values and child graphs, or `UNKNOWN`; those that a node does not give are missing. What is
+not named is needed in full.
 """
 
 
@@ -101,16 +155,61 @@ def same(*cubes: str) -> Needs:
     return rule
 
 
-def along(parameter: str = "dimension") -> Needs:
-    """The rule of processes that see all values along the dimension that an argument names."""
+def along(*parameters: str) -> Needs:
+    """The rule of processes that see all values along the dimensions that these arguments name."""
 
     def rule(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-        needed = {"t": demand.at_all_times, "bands": demand.of_all_bands, "x": demand.everywhere}
-        needed["y"] = demand.everywhere
-        name = arguments.get(parameter)
-        return {"data": needed[name]()} if isinstance(name, str) and name in needed else {}
+        names = [arguments[p] for p in parameters if arguments.get(p) is not None]
+        return {"data": demand.along(*names)}
 
     return rule
+
+
+def over(*dimensions: str) -> Needs:
+    """The rule of processes that see all values along these dimensions."""
+
+    def rule(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+        return {"data": demand.along(*dimensions)}
+
+    return rule
+
+
+def around(pixels: int) -> Needs:
+    """The rule of processes that look at so many pixels to all sides."""
+
+    def rule(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+        return {"data": demand.grown(pixels)}
+
+    return rule
+
+
+def is_plain(interval: Any) -> TypeGuard[Interval]:
+    """Whether an interval is written such that its texts can be compared."""
+    if not isinstance(interval, list | tuple) or len(interval) != 2:
+        return False
+    texts = [text for text in interval if text is not None]
+    return all(isinstance(text, str) for text in texts) and _comparable(texts)
+
+
+def hull(intervals: Iterable[Any]) -> Interval | None:
+    """The interval around others, None if it is not known or without end."""
+    found: Interval | None = None
+    for one in intervals:
+        if not is_plain(one):
+            return None
+        found = (one[0], one[1]) if found is None else _hull(found, (one[0], one[1]))
+        if found is None:
+            return None
+    return found
+
+
+def _comparable(texts: Iterable[str]) -> bool:
+    texts = list(texts)
+    return all(map(_DATE.fullmatch, texts)) or all(map(_UTC.fullmatch, texts))
+
+
+def _same_grid(a: Grid, b: Grid) -> Grid | None:
+    return replace(a, leads=a.leads or b.leads) if replace(a, leads=b.leads) == b else None
 
 
 def _both(a: Any, b: Any, join: Callable[[Any, Any], Any]) -> Any:
@@ -122,7 +221,7 @@ def _hull(a: Interval, b: Interval) -> Interval | None:
     if a == b:
         return a
     texts = [text for text in (*a, *b) if text is not None]
-    if not (all(map(_DATE.fullmatch, texts)) or all(map(_UTC.fullmatch, texts))):
+    if not _comparable(texts):
         return None
     start = None if a[0] is None or b[0] is None else min(a[0], b[0])
     end = None if a[1] is None or b[1] is None else max(a[1], b[1])

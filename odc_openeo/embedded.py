@@ -41,6 +41,7 @@ DATABASE = "datacube"
 SCHEDULER = "dask scheduler"
 STOP_SECONDS = 4.0
 START_SECONDS = 120.0
+LONGEST_HEADER = 2**16 + 2**10
 
 Say = Callable[[str], None]
 
@@ -254,7 +255,10 @@ def gunicorn_command(config: Config) -> list[str]:
         "--keep-alive",
         "5",
     ]
-    options = ["--worker-class", "gthread", "--no-control-socket", "--log-level", config.log_level]
+    # Tokens of providers can be larger than what gunicorn takes for the largest header.
+    heads = ["--limit-request-line", "8190", "--limit-request-field_size", str(LONGEST_HEADER)]
+    worker = ["--worker-class", "odc_openeo.http_worker.Worker"]
+    options = [*worker, *heads, "--no-control-socket", "--log-level", config.log_level]
     command = [sys.executable, "-m", "gunicorn", "odc_openeo.app:create_app()"]
     return [*command, "--bind", f"{host}:{config.port}", *size, *limits, *options]
 

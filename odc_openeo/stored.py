@@ -138,6 +138,13 @@ class Library:
             return None
         return self._remote(id_, str(namespace))
 
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        """The ids of the user's processes: one question for a graph, not one for each of its nodes."""
+        query = select(db.StoredProcess.id).where(db.StoredProcess.user_id == self.user)
+        with db.session(self.config) as session:
+            return frozenset(session.scalars(query))
+
     def _remote(self, id_: str, address: str) -> Mapping[str, Any]:
         if address not in self.known:
             self.known[address] = self._document(id_, address)
@@ -154,7 +161,7 @@ class Library:
         return dict(found[0])
 
     def _document(self, id_: str, address: str) -> Any:
-        own = re.fullmatch(re.escape(self.config.root_url + SHARED) + r"/([0-9a-f-]{36})", address)
+        own = re.fullmatch(SHARED + r"/([0-9a-f-]{36})", self.config.own_path(address) or "")
         if own is None:
             return outgoing.fetch_json(outgoing.Policy.of(self.config), address)
         try:

@@ -78,6 +78,11 @@ def warp(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str = "near
     return _warp(_prepared(data, source, target, method), source, target, method, cube.nodata(data))
 
 
+def scale(source: GeoBox, target: GeoBox) -> tuple[float, float]:
+    """Source pixels per target pixel along columns and rows, in the middle of the target."""
+    return _Step(source, target, "near", None).scale
+
+
 def same_grid(one: GeoBox, other: GeoBox) -> bool:
     """Whether two grids have the same pixels, to a thousandth of a pixel."""
     if one.shape != other.shape or one.crs != other.crs:

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import dask
+from typing import Any, Final
 
 from odc_openeo.api.backend import Backend
 from odc_openeo.graph import Limits, evaluate
-from odc_openeo.graph.estimate import read_bytes
+from odc_openeo.graph.estimate import Estimate
+from odc_openeo.graph.estimate import estimate as estimate_values
 from odc_openeo.jobs import Job
 from odc_openeo.process import Environment
 from odc_openeo.stored import Library
 
+SKETCH_ABOVE: Final = 20_000
+"""Chunks of a load from which on only its form is known here: building larger graphs takes too long."""
+
 
 def estimate(backend: Backend, job: Job) -> dict[str, Any]:
-    """``size``: bytes of the results before compression; ``input_size``: bytes of pixels to be read.
+    """The estimate as the API has it, with the numbers that it is made of.
 
     Raises what evaluating the graph raises: a job that can't run has no estimate.
     """
     config = backend.config
-    env = Environment(catalog=backend.catalog, user=str(job.user), lookup=Library(config, job.user))
+    env = Environment(
+        catalog=backend.catalog,
+        user=str(job.user),
+        lookup=Library(config, job.user),
+        exports=[],
+        settings={"sketch_above": SKETCH_ABOVE},
+    )
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     value = evaluate(job.draft.process, env, limits=limits)
     made = [output.data for output in env.outputs] or [value]
-    return {"size": sum(_nbytes(each) for each in made), "input_size": read_bytes([value, *made])}
+    found = estimate_values([value, *made], made, env.loads, config.threads_per_worker)
+    return _document(found, any(load.chunks > SKETCH_ABOVE for load in env.loads))
 
 
-def _nbytes(value: Any) -> int:
-    if not dask.is_dask_collection(value):
-        return int(getattr(value, "nbytes", 0)) or len(str(value))
-    # Numbers of geometries or pixels that only computing tells are NaN.
-    return int(value.nbytes) if value.nbytes == value.nbytes else 0
+def _document(found: Estimate, is_sketch: bool) -> dict[str, Any]:
+    """``size`` is that of the results before compression; jobs cost nothing.
+
+    Steps and memory depend on the chunks, which a sketch does not have.
+    """
+    known = {"tasks": found.tasks, "worker_memory": found.worker_bytes}
+    return {
+        "costs": 0,
+        "size": found.output_bytes,
+        "input_size": found.input_bytes,
+        "datasets": found.datasets,
+        "pixels": found.pixels,
+        **({} if is_sketch else known),
+    }

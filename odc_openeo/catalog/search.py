@@ -24,6 +24,9 @@ from odc_openeo.errors import ProcessGraphComplexity, PropertiesUnsupported
 WGS84 = CRS("EPSG:4326")
 EVER = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
 
+FEW = 500
+"""Datasets that are asked for without counting them before."""
+
 EO3_NAMES = {stac: eo3 for eo3, stac in STAC_NAMES.items()}
 
 
@@ -88,11 +91,15 @@ def matching(scenes: Iterable[Scene], query: Query) -> list[Scene]:
 
 
 def _datasets(index: Any, terms: Mapping[str, Any], limit: int) -> list[Any]:
+    first = min(limit, FEW)
     with reachable():
-        datasets = list(index.datasets.search(limit=limit + 1, **terms))
-        if len(datasets) <= limit:
+        datasets = list(index.datasets.search(limit=first + 1, **terms))
+        if len(datasets) <= first:
             return datasets
+        # Counting is cheap; making thousands of datasets only to refuse them is not.
         count = index.datasets.count(**terms)
+        if count <= limit:
+            return list(index.datasets.search(limit=limit + 1, **terms))
     raise ProcessGraphComplexity(
         reason=f"{count} datasets of collection '{terms['product']}' lie in the given extents; at most "
         f"{limit} can be loaded at once. Choose a smaller spatial_extent or temporal_extent, or filter by "

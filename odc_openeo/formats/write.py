@@ -87,8 +87,10 @@ def write_outputs(
     wanted = list(outputs) or [Output.of(value, default_format(value))]
     partial = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
-        assets = [asset for output in _written(wanted, partial, compute, name) for asset in output]
-        return [_moved(asset, folder) for asset in assets]
+        written = list(_written(wanted, partial, compute, name))
+        return [
+            replace(_moved(asset, folder), output=i) for i, found in enumerate(written) for asset in found
+        ]
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
             raise StorageFailure() from error

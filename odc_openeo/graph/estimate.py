@@ -1,13 +1,78 @@
-"""How much a lazy result reads, told from its dask graph without computing anything."""
+"""How much a lazy result takes, told from its dask graph and its loads without computing anything."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 import dask
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
+
+from odc_openeo.errors import ProcessGraphComplexity
+
+THREADS: Final = 2
+"""Threads of a worker, where it is not told."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What computing some values takes.
+
+    ``datasets`` and ``pixels`` are those of the loads; ``input_bytes`` and ``output_bytes`` in memory, before
+    compression; ``tasks`` those of the dask graph before it is simplified; ``worker_bytes`` what the largest
+    tasks of a worker hold at a time: the chunks that each takes and the one it makes, once for each thread.
+    """
+
+    datasets: int
+    pixels: int
+    input_bytes: int
+    output_bytes: int
+    tasks: int
+    worker_bytes: int
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The most that may be computed; None is no limit."""
+
+    input_bytes: int | None = None
+    tasks: int | None = None
+
+    def check(self, estimate: Estimate, what: str) -> None:
+        """Refuse what is more; ``what`` names the kind of request.
+
+        Raises:
+            ProcessGraphComplexity: it says which number is over which limit, and what to change.
+        """
+        if self.input_bytes is not None and estimate.input_bytes > self.input_bytes:
+            raise ProcessGraphComplexity(
+                reason=f"it reads about {estimate.input_bytes / 2**30:.1f} GiB, and {what} may read "
+                f"{self.input_bytes / 2**30:.1f} GiB. Choose a smaller extent, a shorter time or fewer "
+                "bands, or run it as a batch job."
+            )
+        if self.tasks is not None and estimate.tasks > self.tasks:
+            raise ProcessGraphComplexity(
+                reason=f"it takes {estimate.tasks:,} steps, and {what} may take {self.tasks:,}. Choose a "
+                "smaller extent, a shorter time or fewer bands, or run it as a batch job."
+            )
+
+
+def estimate(
+    values: Iterable[Any], made: Iterable[Any], loads: Sequence[Any], threads: int = THREADS
+) -> Estimate:
+    """What computing ``values`` takes; ``made`` are those of them that are written."""
+    layers = list(_layers(values))
+    return Estimate(
+        datasets=sum(load.datasets for load in loads),
+        pixels=sum(load.pixels for load in loads),
+        input_bytes=sum(layer.nbytes or 0 for layer in layers if layer.is_source),
+        output_bytes=sum(map(_nbytes, made)),
+        tasks=sum(layer.tasks for layer in layers),
+        worker_bytes=threads * max((layer.held for layer in layers), default=0),
+    )
 
 
 def read_bytes(values: Iterable[Any]) -> int:
@@ -16,31 +81,88 @@ def read_bytes(values: Iterable[Any]) -> int:
     Counted are the dask arrays at the beginning of the graphs, each once: what loads deliver, and arrays
     made from nothing. Values without a dask graph count nothing.
     """
-    sources: dict[str, int] = {}
-    for value in values:
-        if dask.is_dask_collection(value):
-            sources |= _sources(value)
-    return sum(sources.values())
+    return sum(layer.nbytes or 0 for layer in _layers(values) if layer.is_source)
 
 
-def _sources(value: Any) -> dict[str, int]:
-    graph = value.__dask_graph__()
+def needed_bytes(value: Any) -> int:
+    """The same for one value that is a part of larger arrays: only chunks that it needs count."""
+    graph = value.__dask_graph__() if dask.is_dask_collection(value) else None
     if not isinstance(graph, HighLevelGraph):
-        return {str(id(value)): int(value.nbytes)}
-    sizes = {name: _nbytes(layer.collection_annotations) for name, layer in graph.layers.items()}
-    beginning: dict[str, int] = {}
+        return read_bytes([value])
+    needed = graph.cull(set(flatten(value.__dask_keys__()))).layers
+    sizes = {name: layer.nbytes or 0 for name, layer in _of_graph(graph).items() if layer.is_source}
+    parts = {name: len(needed[name]) / len(graph.layers[name]) for name in sizes if name in needed}
+    return round(sum(sizes[name] * part for name, part in parts.items()))
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of a dask graph: bytes of the array it makes and of its largest chunk, None if not known."""
+
+    tasks: int
+    nbytes: int | None
+    chunk: int
+    is_source: bool
+    held: int
+
+
+def _layers(values: Iterable[Any]) -> Iterator[_Layer]:
+    """The layers of all graphs, each once."""
+    seen: set[str] = set()
+    for value in values:
+        if not dask.is_dask_collection(value):
+            continue
+        graph = value.__dask_graph__()
+        if isinstance(graph, HighLevelGraph):
+            yield from (layer for name, layer in _of_graph(graph).items() if name not in seen)
+            seen |= set(graph.layers)
+        else:
+            size = int(value.nbytes)
+            yield _Layer(len(graph), size, size, True, size)
+
+
+def _of_graph(graph: HighLevelGraph) -> dict[str, _Layer]:
+    found: dict[str, _Layer] = {}
     reads_array: dict[str, bool] = {}
     for name in graph._toposort_layers():
-        reads_array[name] = any(reads_array[d] or sizes[d] is not None for d in graph.dependencies[name])
-        size = sizes[name]
-        if size is not None and not reads_array[name]:
-            beginning[name] = size
-    return beginning
+        layer = graph.layers[name]
+        before = [found[d] for d in graph.dependencies[name]]
+        size = _size(layer.collection_annotations)
+        reads = any(reads_array[d] or found[d].nbytes is not None for d in graph.dependencies[name])
+        reads_array[name] = reads
+        tasks = _tasks(layer)
+        chunk = _chunk(layer.collection_annotations)
+        taken = sum(b.chunk * max(1, round(b.tasks / max(tasks, 1))) for b in before)
+        found[name] = _Layer(tasks, size, chunk, size is not None and not reads, chunk + taken)
+    return found
 
 
-def _nbytes(array: Mapping[str, Any] | None) -> int | None:
+def _tasks(layer: Any) -> int:
+    """The number of tasks; asking a layer of blocks for it does not make them."""
+    annotations = layer.collection_annotations or {}
+    if not layer.is_materialized() and "chunks" in annotations:
+        return math.prod(len(c) for c in annotations["chunks"])
+    return len(layer)
+
+
+def _size(array: Mapping[str, Any] | None) -> int | None:
     """The size of the array that a layer makes, None if it makes none or its shape is not known."""
     if not array or "shape" not in array or "dtype" not in array:
         return None
     size = math.prod(array["shape"]) * array["dtype"].itemsize
     return None if math.isnan(size) else int(size)
+
+
+def _chunk(array: Mapping[str, Any] | None) -> int:
+    if not array or "chunksize" not in array or "dtype" not in array:
+        return 0
+    size = math.prod(array["chunksize"]) * array["dtype"].itemsize
+    return 0 if math.isnan(size) else int(size)
+
+
+def _nbytes(value: Any) -> int:
+    if not dask.is_dask_collection(value):
+        return int(getattr(value, "nbytes", 0)) or len(str(value))
+    # Numbers of geometries or pixels that only computing tells are NaN.
+    size = value.nbytes
+    return int(size) if isinstance(size, int | float) and size == size else 0

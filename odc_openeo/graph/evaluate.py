@@ -7,22 +7,24 @@ A node is evaluated when its value is first needed, and once. Parameters marked 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from odc_openeo.cube import LabeledArray
+from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import (
     OpenEOError,
     ProcessGraphComplexity,
     ProcessGraphMissing,
     ProcessParameterMissing,
 )
+from odc_openeo.graph.cut import cut
 from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import Graph, Limits, Node, parameter_references, parse
-from odc_openeo.graph.plan import Plan, make_plan
+from odc_openeo.graph.parse import Graph, Limits, Node, child_graphs, free_parameters, parse
+from odc_openeo.graph.plan import Plan, make_plan, seen
 from odc_openeo.graph.validate import check_value, problems, process_of
-from odc_openeo.process import DEFERRED, NODES, OMITTED, Environment, Process
+from odc_openeo.process import DEFERRED, NODES, OMITTED, PROCESSES, Environment, Process
 
 __all__ = ["DEFERRED", "evaluate"]
 
@@ -34,11 +36,16 @@ def evaluate(
     env: Environment | None = None,
     parameters: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
+    *,
+    demand: Demand = ALL,
+    plan: bool = True,
 ) -> Any:
     """Evaluate a process: JSON values for JSON, lazy xarray objects for cubes.
 
     ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of
     the result node is returned; end nodes apart from it run as well (a graph may save several results).
+    ``demand`` is what of the result is needed; it may be more, and not on the pixels of the demanded view.
+    Without ``plan`` each node delivers all it can, as slow as that is: for tests, and to find faults.
 
     Raises:
         OpenEOError: the first error of validation, or what a process raised; ``node`` names where.
@@ -51,7 +58,8 @@ def evaluate(
     if graph is None:
         raise ProcessGraphMissing()
     try:
-        return _Scope(graph, given, env, make_plan(graph, given)).run()
+        planned = make_plan(graph, given, seen(graph, given, demand)) if plan else Plan()
+        return _Scope(graph, given, env, planned, planning=plan).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
@@ -68,6 +76,7 @@ class _Scope:
     plan: Plan
     parent: _Scope | None = None
     path: str = ""
+    planning: bool = True
     values: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> Any:
@@ -96,7 +105,8 @@ class _Scope:
     def _needed(self, node: Node) -> set[str]:
         declared = process_of(node).parameters
         eager = [used for name, used in node.uses.items() if not declared[name].deferred]
-        return {self.plan.original(used) for used in set().union(*eager)}
+        leader = {self.plan.leaders[node.id]} if node.id in self.plan.leaders else set()
+        return {self.plan.original(used) for used in leader.union(*eager)}
 
     def _call(self, node: Node) -> Any:
         where = f"{self.path}{node.id}"
@@ -107,10 +117,12 @@ class _Scope:
                 name: self._argument(found, node, name, value, where)
                 for name, value in node.arguments.items()
             }
+            demand = self.plan.demand(node.id)
             if isinstance(found, Definition):
-                plan = make_plan(found.graph, arguments)
-                return _Scope(found.graph, arguments, self.env, plan, None, f"{where}.").run()
-            return found.call(arguments, replace(self.env, demand=self.plan.demand(node.id)))
+                self._tell_of(node)
+                return self._run(found, arguments, demand, f"{where}.")
+            grid = self._grid_of(self.plan.leaders.get(node.id))
+            return found.call(arguments, replace(self.env, demand=demand, grid=grid))
         except OpenEOError as error:
             if error.node is None:
                 error.node = where
@@ -118,13 +130,25 @@ class _Scope:
         finally:
             NODES.reset(before)
 
+    def _tell_of(self, node: Node) -> None:
+        if node.namespace is None and node.process_id in PROCESSES:
+            self.env.log.info("'%s' is your own process here, not the predefined one", node.process_id)
+
+    def _run(self, found: Definition, arguments: Mapping[str, Any], demand: Demand, path: str) -> Any:
+        part = replace(demand, grid=None)
+        plan = make_plan(found.graph, arguments, part) if self.planning else Plan()
+        return _Scope(found.graph, arguments, self.env, plan, None, path, self.planning).run()
+
+    def _grid_of(self, id_: str | None) -> Any:
+        return None if id_ is None else self.values[id_].odc.geobox
+
     def _argument(self, found: Process | Definition, node: Node, name: str, value: Any, where: str) -> Any:
         if found.parameters[name].deferred:
             return lambda: self._resolve(value, where)
         resolved = self._resolve(value, where)
         if resolved is not value:
             check_value(found, name, resolved)
-        return resolved
+        return cut(resolved, self.plan.edge(node.id, name))
 
     def _resolve(self, value: Any, where: str) -> Any:
         """The argument with references, child graphs and all they hold replaced by values."""
@@ -173,7 +197,8 @@ class Child:
     path: str
 
     def __call__(self, **parameters: Any) -> Any:
-        return _Scope(self.graph, parameters, self.scope.env, Plan(), self.scope, self.path).run()
+        scope = self.scope
+        return _Scope(self.graph, parameters, scope.env, Plan(), scope, self.path, scope.planning).run()
 
     def portable(self, *given: str) -> PortableChild:
         """The same without what it leans on here, so that a dask task can call it on values in memory.
@@ -185,7 +210,7 @@ class Child:
         """
         _check_portable(self.graph)
         outer: dict[str, Any] = {}
-        for name in _parameters_of(self.graph) - set(given):
+        for name in free_parameters(self.graph) - set(given):
             with contextlib.suppress(ProcessParameterMissing):
                 outer[name] = self.scope.parameter(name)
         for name, value in outer.items():
@@ -214,31 +239,6 @@ class PortableChild:
         return _Scope(self.graph, values, Environment(), Plan(), None, self.path).value(self.graph.result)
 
 
-def _nested(value: Any) -> Iterator[Graph]:
-    """The child graphs in an argument."""
-    if isinstance(value, Graph):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _nested(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _nested(item)
-
-
-def _parameters_of(graph: Graph) -> set[str]:
-    """The names of the parameters that a graph, and the graphs in it, take from around it."""
-    names: set[str] = set()
-    for node in graph.nodes.values():
-        declared = process_of(node).parameters
-        for name, value in node.arguments.items():
-            names.update(parameter_references(value))
-            given = {p["name"] for p in (declared[name].child or {}).get("parameters", ())}
-            for inner in _nested(value):
-                names |= _parameters_of(inner) - given
-    return names
-
-
 def _check_portable(graph: Graph) -> None:
     for node in graph.nodes.values():
         found = process_of(node)
@@ -247,7 +247,7 @@ def _check_portable(graph: Graph) -> None:
         elif found.needs_environment or not found.pure:
             raise NotPortable(f"the process '{node.process_id}' can't be used in it.")
         for value in node.arguments.values():
-            for inner in _nested(value):
+            for inner in child_graphs(value):
                 _check_portable(inner)
 
 

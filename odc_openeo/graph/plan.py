@@ -7,39 +7,79 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
-from odc_openeo.demand import ALL, Demand
-from odc_openeo.graph.parse import Graph, Node, parameter_references, references
+from odc.geo.geobox import GeoBox
+
+from odc_openeo.demand import ALL, UNKNOWN, Demand, Grid
+from odc_openeo.graph.definitions import Definition
+from odc_openeo.graph.parse import (
+    Graph,
+    Node,
+    child_graphs,
+    free_in_children,
+    parameter_references,
+    references,
+)
 from odc_openeo.process import PROCESSES, Process
+
+LOAD: Final = "load_collection"
+
+Edge = tuple[str, str]
+"""A node and the argument by which it takes the value of another one."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What is known of a graph before it runs.
 
-    ``demands``: the part of each node's value that the rest of the graph needs. ``twins``: for nodes that
-    compute the same as an earlier one, the id of that one.
+    ``demands``: the part of each node's value that the rest of the graph needs; ``edges``: the part that each
+    argument needs; ``inputs``: the part of each parameter of the graph. ``twins``: for nodes that compute the
+    same as an earlier one, the id of that one. ``leaders``: for nodes whose cube is put on the grid of
+    another one from the start, the id of that one.
     """
 
     demands: Mapping[str, Demand] = field(default_factory=dict)
+    edges: Mapping[Edge, Demand] = field(default_factory=dict)
+    inputs: Mapping[str, Demand] = field(default_factory=dict)
     twins: Mapping[str, str] = field(default_factory=dict)
+    leaders: Mapping[str, str] = field(default_factory=dict)
 
     def demand(self, id_: str) -> Demand:
         """What is needed of the value of a node."""
         return self.demands.get(id_, ALL)
+
+    def edge(self, id_: str, argument: str) -> Demand:
+        """What an argument of a node needs of the value that it refers to."""
+        return self.edges.get((id_, argument), ALL)
 
     def original(self, id_: str) -> str:
         """The node that computes what this one computes."""
         return self.twins.get(id_, id_)
 
 
-def make_plan(graph: Graph, parameters: Mapping[str, Any]) -> Plan:
-    """The plan of a valid graph whose parameters have the given values."""
+def make_plan(graph: Graph, parameters: Mapping[str, Any], demand: Demand = ALL) -> Plan:
+    """The plan of a valid graph whose parameters have the given values, if ``demand`` is needed of it."""
+    known = {**_defaults(graph), **parameters}
     order = list(topological(graph))
     twins = _twins(graph, order)
-    return Plan(_demands(graph, order, parameters, twins), twins)
+    return _Demands(graph, known, twins).plan(order, demand)
+
+
+def seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> Demand:
+    """The demand on a graph, without its view unless all cubes in it can be made on the pixels of that.
+
+    Cubes that meet are on one grid then, in any case.
+    """
+    return demand if _is_seen(graph, parameters, demand) else replace(demand, view=None)
+
+
+def _is_seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> bool:
+    plan = make_plan(graph, parameters, demand)
+    walk = _Demands(graph, {**_defaults(graph), **parameters}, plan.twins)
+    nodes = (node for id_, node in graph.nodes.items() if id_ not in plan.twins)
+    return all(walk.sees(node, plan.demand(node.id)) for node in nodes)
 
 
 def topological(graph: Graph) -> Iterator[str]:
@@ -59,50 +99,152 @@ def topological(graph: Graph) -> Iterator[str]:
                 yield id_
 
 
+def _defaults(graph: Graph) -> dict[str, Any]:
+    return {p["name"]: p["default"] for p in graph.parameters if "name" in p and "default" in p}
+
+
 # --- Demands -------------------------------------------------------------------------------------
 
 
-def _demands(
-    graph: Graph, order: list[str], parameters: Mapping[str, Any], twins: Mapping[str, str]
-) -> dict[str, Demand]:
-    demands = {twins.get(id_, id_): ALL for id_ in (graph.result, *graph.end_nodes)}
-    for id_ in reversed(order):
-        if id_ in twins:
-            continue
-        for other, demand in _passed_on(graph.nodes[id_], demands.get(id_, ALL), parameters):
-            used = twins.get(other, other)
-            demands[used] = demands[used].union(demand) if used in demands else demand
-    return demands
+@dataclass
+class _Demands:
+    """The walk from the end of a graph to its loads, collecting what is needed."""
 
+    graph: Graph
+    parameters: Mapping[str, Any]
+    twins: Mapping[str, str]
+    nodes: dict[str, Demand] = field(default_factory=dict)
+    edges: dict[Edge, Demand] = field(default_factory=dict)
+    inputs: dict[str, Demand] = field(default_factory=dict)
 
-def _passed_on(node: Node, demand: Demand, parameters: Mapping[str, Any]) -> Iterator[tuple[str, Demand]]:
-    """The demands of a node on the nodes it refers to."""
-    process = _predefined(node)
-    rule = process.needs if process else None
-    named = rule(demand, _constants(node, parameters)) if rule else {}
-    for name, used in node.uses.items():
-        for other in used:
-            direct = node.arguments[name] == {"from_node": other}
-            yield other, named.get(name, ALL) if direct else ALL
+    def plan(self, order: list[str], demand: Demand) -> Plan:
+        """The plan of the graph whose nodes are in this order."""
+        for id_ in self.graph.end_nodes:
+            if id_ != self.graph.result:
+                self._add(self.nodes, self.twins.get(id_, id_), ALL)
+        self._add(self.nodes, self.twins.get(self.graph.result, self.graph.result), demand)
+        for id_ in reversed(order):
+            if id_ not in self.twins:
+                self._pass_on(self.graph.nodes[id_], self.nodes.get(id_, ALL))
+        leaders = _leaders(self.graph, self.nodes)
+        return Plan(self.nodes, self.edges, self.inputs, self.twins, leaders)
+
+    def _pass_on(self, node: Node, demand: Demand) -> None:
+        """Add the demands of a node on what it refers to."""
+        named = self._needs(node, demand)
+        for name, value in node.arguments.items():
+            needed = named.get(name, ALL)
+            for used in node.uses[name]:
+                part = needed if value == {"from_node": used} else ALL
+                self.edges[node.id, name] = part
+                self._add(self.nodes, self.twins.get(used, used), part)
+            for used in parameter_references(value):
+                self._add(self.inputs, used, needed if value == {"from_parameter": used} else ALL)
+        for used in free_in_children(node):
+            self._add(self.inputs, used, ALL)
+
+    def _needs(self, node: Node, demand: Demand) -> Mapping[str, Demand]:
+        arguments = {name: self._constant(value) for name, value in node.arguments.items()}
+        if node.definition is not None:
+            return self._of_definition(node.definition, demand, arguments)
+        process = _predefined(node)
+        if process is None or process.needs is None:
+            return {}
+        found = _signed(process.needs(demand, arguments), node.id)
+        found = _viewed(found, demand.view if process.pointwise else None)
+        return {} if self._is_open(node, arguments, found) else found
+
+    def sees(self, node: Node, demand: Demand) -> bool:
+        """Whether a node makes its cube on the pixels of a view, or makes no cube of pixels."""
+        if node.definition is not None:
+            arguments = {name: self._constant(value) for name, value in node.arguments.items()}
+            known = {name: value for name, value in arguments.items() if value is not UNKNOWN}
+            return demand.view is not None and _is_seen(node.definition.graph, known, demand)
+        process = PROCESSES[node.process_id]
+        if not process.makes_raster:
+            return True
+        return demand.view is not None and (process.in_view or process.pointwise)
+
+    def _of_definition(
+        self, definition: Definition, demand: Demand, arguments: Mapping[str, Any]
+    ) -> Mapping[str, Demand]:
+        known = {name: value for name, value in arguments.items() if value is not UNKNOWN}
+        # A grid is counted from that of a load, and the plan of a definition does not know others.
+        inner = make_plan(definition.graph, known, replace(demand, grid=None))
+        return {name: replace(part, grid=None) for name, part in inner.inputs.items()}
+
+    def _constant(self, value: Any) -> Any:
+        """An argument that is known now: a constant, a parameter with a value, a child graph."""
+        if isinstance(value, Mapping) and len(value) == 1 and value.get("from_parameter") in self.parameters:
+            found = self.parameters[value["from_parameter"]]
+            return found if _is_json(found) else UNKNOWN
+        if isinstance(value, Graph) or not _has_references(value):
+            return value
+        return UNKNOWN
+
+    def _is_open(self, node: Node, arguments: Mapping[str, Any], named: Mapping[str, Demand]) -> bool:
+        """Whether a child process may meet cubes that the rule of its process does not speak of."""
+        if not any(True for value in node.arguments.values() for _ in child_graphs(value)):
+            return False
+        if any(value is UNKNOWN and name not in named for name, value in arguments.items()):
+            return True
+        return any(not _is_json(self.parameters.get(p, UNKNOWN)) for p in free_in_children(node))
+
+    @staticmethod
+    def _add(demands: dict[str, Demand], key: str, demand: Demand) -> None:
+        demands[key] = demands[key].union(demand) if key in demands else demand
 
 
 def _predefined(node: Node) -> Process | None:
     return None if node.definition else PROCESSES.get(node.process_id)
 
 
-def _constants(node: Node, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that are known now: constants, parameters with a value, child graphs."""
-    known: dict[str, Any] = {}
-    for name, value in node.arguments.items():
-        if isinstance(value, Mapping) and len(value) == 1 and value.get("from_parameter") in parameters:
-            known[name] = parameters[value["from_parameter"]]
-        elif isinstance(value, Graph) or not _has_references(value):
-            known[name] = value
-    return known
+def _signed(demands: Mapping[str, Demand], id_: str) -> Mapping[str, Demand]:
+    """The demands of a node, with its id in a grid that it asks for."""
+
+    def signed(demand: Demand) -> Demand:
+        grid = demand.grid
+        return demand if grid is None or grid.node else replace(demand, grid=replace(grid, node=id_))
+
+    return {name: signed(demand) for name, demand in demands.items()}
+
+
+def _viewed(demands: Mapping[str, Demand], view: GeoBox | None) -> Mapping[str, Demand]:
+    """Demands with a view, but for those on all of a cube."""
+    return {name: replace(d, view=None if d.boxes is None else view) for name, d in demands.items()}
 
 
 def _has_references(value: Any) -> bool:
     return any(True for _ in references(value)) or any(True for _ in parameter_references(value))
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+# --- Grids ---------------------------------------------------------------------------------------
+
+
+def _leaders(graph: Graph, demands: dict[str, Demand]) -> dict[str, str]:
+    """The loads that follow others onto their grid; a grid that not exactly one load leads is given up."""
+    asked: dict[Grid, list[str]] = {}
+    for id_, demand in demands.items():
+        if demand.grid is not None and graph.nodes[id_].process_id == LOAD:
+            asked.setdefault(replace(demand.grid, leads=True), []).append(id_)
+    leaders: dict[str, str] = {}
+    for ids in asked.values():
+        leading = [id_ for id_ in ids if demands[id_].grid.leads]  # type: ignore[union-attr]
+        independent = not any(graph.nodes[id_].dependencies for id_ in ids)
+        if len(leading) == 1 and independent:
+            leaders |= {id_: leading[0] for id_ in ids if id_ != leading[0]}
+        else:
+            for id_ in ids:
+                demands[id_] = replace(demands[id_], grid=None)
+    return leaders
 
 
 # --- Nodes that are the same ---------------------------------------------------------------------

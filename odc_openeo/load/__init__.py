@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from odc.geo.xr import xr_coords
@@ -22,28 +24,19 @@ from rasterio.errors import RasterioError
 from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.cube import BANDS, T, X, Y
-from odc_openeo.errors import NoDataAvailable, OpenEOError, ProcessGraphComplexity, StorageFailure
-from odc_openeo.load.grid import NativeGrid, crop, native_grid
+from odc_openeo.errors import NoDataAvailable, OpenEOError, StorageFailure
+from odc_openeo.load.grid import NativeGrid, covered, crop, native_grid
 from odc_openeo.load.reader import Driver, item
+from odc_openeo.load.volume import Limits, Volume, chunks, start
 
-__all__ = ["Limits", "NativeGrid", "Only", "explain", "load", "native_grid"]
-
-CHUNK = 2048
-"""Longest side of a chunk in pixels: opening a file costs as much as decoding half a million pixels."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How large a cube may be when it is loaded: bytes in memory if computed as it is, chunks to read."""
-
-    bytes: int = 2**40
-    chunks: int = 500_000
+__all__ = ["Limits", "NativeGrid", "Only", "Volume", "explain", "load", "native_grid"]
 
 
 @dataclass(frozen=True)
 class Only:
     """The part of a cube that is needed: ``area`` with ``margin`` pixels around, ``start`` ≤ time <
     ``end``, bands by any of their names. What is needed of the cube and is not in it does not narrow it.
+    With ``view`` the pixels of that grid are made instead, each the nearest one in the files.
     """
 
     area: Geometry | None = None
@@ -51,6 +44,7 @@ class Only:
     names: frozenset[str] | None = None
     start: datetime | None = None
     end: datetime | None = None
+    view: GeoBox | None = None
 
     def scenes(self, scenes: Sequence[Scene]) -> Sequence[Scene]:
         """Those of the scenes that are needed."""
@@ -73,7 +67,9 @@ def load(
     centres: bool = True,
     groupby: str = "time",
     limits: Limits | None = None,
+    loaded: list[Volume] | None = None,
     only: Only | None = None,
+    onto: Callable[[GeoBox], GeoBox | None] | None = None,
 ) -> xr.DataArray:
     """A lazy cube (t, bands, y, x) of raw pixel values on the native grid of the scenes, limited to ``area``.
 
@@ -82,35 +78,93 @@ def load(
     type that holds all bands, no-data is declared as `cube` says; with floats among them all bands are floats
     with NaN. Integers without a no-data value become floats when a scene does not cover the whole grid. Scale
     and offset are not applied. ``attrs["source"]`` tells the grid. For ``centres`` see `native_grid`. With
-    ``only`` the result is a part of what it would be without.
+    ``only`` the result is a part of what it would be without. ``onto`` makes a coarser grid of the native
+    one: each pixel of it is the nearest one in the files, or in their overviews where they have such.
 
     Raises:
         NoDataAvailable: no scene has the bands, or no pixel is in the area.
-        ProcessGraphComplexity: the cube is over the limits.
+        ProcessGraphComplexity: with what was ``loaded`` before, to which this cube is added, it is over the
+            limits.
     """
     names = [band.name for band in bands]
     useful = [s for s in scenes if any(s.grid(name) is not None for name in names)]
     if not useful:
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
     grid = native_grid(useful, names, area, centres=centres)
-    layout = _layout(bands, _covered(useful, names, grid.geobox))
+    native, view = grid.geobox, only.view if only is not None else None
+    other = view or (onto(native) if onto is not None else None)
+    if other is not None:
+        grid = replace(grid, geobox=other)
+    layout = _layout(bands, view is None and _covered(useful, names, grid.geobox))
     if only is not None:
         bands = only.bands(bands)
         useful = list(only.scenes(useful)) if groupby == "time" else useful
-        grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
-    steps = len({s.time if groupby == "time" else s.time.date() for s in useful})
-    _refuse(grid.geobox, steps, len(bands), layout.dtype.itemsize, limits or Limits())
+        if other is None:
+            grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
+    volume = _volume(useful, grid.geobox, _times(useful, groupby), bands, layout)
+    limits = limits or Limits()
+    limits.check(volume, loaded or ())
+    if loaded is not None:
+        loaded.append(volume)
+    if limits.sketch_above is not None and volume.chunks > limits.sketch_above:
+        return _sketch(volume, _times(useful, groupby), bands, grid, layout)
+    before = start(grid.geobox, useful) if other is None else (0, 0)
+    made = _read(useful, bands, grid, layout, groupby, before)
+    return made if view is None or area is None else _inside(made, view, native)
+
+
+def _inside(made: xr.DataArray, view: GeoBox, native: GeoBox) -> xr.DataArray:
+    """The cube without the values of pixels that the cube on its own grid does not have."""
+    inside = covered(view, native)
+    if inside is None:
+        return made
+    fill = np.nan if made.dtype.kind == "f" else cube.nodata(made)
+    return made.where(xr.DataArray(inside, dims=(Y, X)), fill).astype(made.dtype).assign_attrs(made.attrs)
+
+
+def _read(
+    scenes: Sequence[Scene],
+    bands: Sequence[Band],
+    grid: NativeGrid,
+    layout: Layout,
+    groupby: str,
+    before: tuple[int, int],
+) -> xr.DataArray:
+    """The cube. Pixels ``before`` it, above and left, let chunks begin where blocks of the files do."""
     _configure_gdal()
-    loaded = stac_load(
-        [item(s, bands) for s in useful],
+    rows, columns = before
+    height, width = grid.geobox.shape.yx
+    geobox = GeoBox(
+        (height + rows, width + columns),
+        grid.geobox.transform * Affine.translation(-columns, -rows),
+        grid.geobox.crs,
+    )
+    found = stac_load(
+        [item(s, bands) for s in scenes],
         bands=[band.name for band in bands],
-        geobox=grid.geobox,
-        chunks=_chunks(grid.geobox),
+        geobox=geobox,
+        chunks=chunks(geobox),
         groupby=groupby,
         resampling="nearest",
         driver=Driver(bands, layout.types),
     )
-    return _cube(loaded, bands, grid, layout)
+    y, x = geobox.dimensions
+    inner = found.isel({y: slice(rows, None), x: slice(columns, None)}) if rows or columns else found
+    arrays = [_plain(inner[band.name], band) for band in bands]
+    if layout.dtype.kind == "f":
+        arrays = [cube.decode(a) for a in arrays]
+    stacked = da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
+    return _cube(stacked, found["time"].values.astype("datetime64[ns]"), bands, grid, layout)
+
+
+def _sketch(
+    volume: Volume, times: Sequence[datetime], bands: Sequence[Band], grid: NativeGrid, layout: Layout
+) -> xr.DataArray:
+    """A cube of the same form without the way to its pixels."""
+    naive = [t.astimezone(UTC).replace(tzinfo=None) for t in times]
+    shape = (len(times), len(bands), *grid.geobox.shape.yx)
+    values = da.zeros(shape, dtype=layout.dtype, chunks=(1, 1, *shape[2:]))
+    return _cube(values, np.array(naive, "datetime64[ns]"), bands, grid, layout)
 
 
 @cache
@@ -119,31 +173,23 @@ def _configure_gdal() -> None:
     configure_rio(cloud_defaults=True)
 
 
-# --- Size ----------------------------------------------------------------------------------------
+def _times(scenes: Sequence[Scene], groupby: str) -> list[datetime]:
+    """The labels of the time steps."""
+    if groupby == "time":
+        return sorted({s.time for s in scenes})
+    first: dict[date, datetime] = {}
+    for s in sorted(scenes, key=lambda s: s.time):
+        first.setdefault(s.time.date(), s.time)
+    return list(first.values())
 
 
-def _chunks(geobox: GeoBox) -> dict[str, int]:
-    """Chunks of about equal sides, whole if small."""
+def _volume(
+    scenes: Sequence[Scene], geobox: GeoBox, times: Sequence[datetime], bands: Sequence[Band], layout: Layout
+) -> Volume:
     height, width = geobox.shape.yx
-    y, x = geobox.dimensions
-    return {y: _side(height), x: _side(width)}
-
-
-def _side(pixels: int) -> int:
-    return math.ceil(pixels / math.ceil(pixels / CHUNK))
-
-
-def _refuse(geobox: GeoBox, steps: int, bands: int, itemsize: int, limits: Limits) -> None:
-    height, width = geobox.shape.yx
-    size = height * width * steps * bands * itemsize
-    chunks = math.ceil(height / CHUNK) * math.ceil(width / CHUNK) * steps * bands
-    if size <= limits.bytes and chunks <= limits.chunks:
-        return
-    raise ProcessGraphComplexity(
-        reason=f"load_collection would load {width} x {height} pixels, {bands} bands and {steps} dates: "
-        f"{size / 1e9:,.1f} GB in {chunks:,} pieces; {limits.bytes / 1e9:,.1f} GB and {limits.chunks:,} are "
-        "possible. Choose a smaller spatial_extent, a shorter temporal_extent or fewer bands."
-    )
+    product, itemsize = scenes[0].product, layout.dtype.itemsize
+    version = hashlib.sha256(repr(([s.version for s in scenes], bands)).encode()).hexdigest()
+    return Volume(product, len(scenes), width, height, len(times), len(bands), itemsize, version)
 
 
 # --- Pixel types ---------------------------------------------------------------------------------
@@ -215,12 +261,9 @@ def _holds(outer: GeoBox, inner: GeoBox) -> bool:
 # --- Cube ----------------------------------------------------------------------------------------
 
 
-def _cube(loaded: xr.Dataset, bands: Sequence[Band], grid: NativeGrid, layout: Layout) -> xr.DataArray:
-    arrays = [_plain(loaded[band.name], band) for band in bands]
-    if layout.dtype.kind == "f":
-        arrays = [cube.decode(a) for a in arrays]
-    stacked = da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
-    times = loaded["time"].values.astype("datetime64[ns]")
+def _cube(
+    stacked: da.Array, times: np.ndarray, bands: Sequence[Band], grid: NativeGrid, layout: Layout
+) -> xr.DataArray:
     data = xr.DataArray(
         stacked,
         dims=(T, BANDS, Y, X),

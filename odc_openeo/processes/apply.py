@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import dask.array as da
@@ -11,10 +12,10 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY, X, Y
-from odc_openeo.demand import along, same
+from odc_openeo.demand import Demand, along, over, same
 from odc_openeo.errors import DimensionMissing, TargetDimensionExists
 from odc_openeo.process import process
-from odc_openeo.processes.children import array, field, restored, without_dimension
+from odc_openeo.processes.children import array, elements_taken, field, restored, without_dimension
 from odc_openeo.processes.filters import OptionalName
 from odc_openeo.processes.labels import coordinate
 from odc_openeo.processes.schemas import (
@@ -37,7 +38,7 @@ ArrayProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"], needs=same("data"))
+@process(categories=["cubes"], needs=same("data"), pointwise=True)
 def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     """Apply a process to each value.
 
@@ -54,7 +55,7 @@ def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     return field(process(x=data, context=context), data, "apply", "process")
 
 
-@process(categories=["cubes"], needs=along())
+@process(categories=["cubes"], needs=along("dimension", "target_dimension"), pointwise=True)
 def apply_dimension(
     data: Cube,
     process: ArrayProcess,
@@ -125,7 +126,13 @@ def _along(values: xr.DataArray, target: str, type_: str, kept: xr.DataArray | N
     return named.assign_coords({target: coordinate(target, list(range(named.sizes[target])), type_)})
 
 
-@process(categories=["cubes", "reducer"], needs=along())
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    needed = along("dimension")(demand, arguments)["data"]
+    taken = elements_taken(arguments.get("reducer")) if arguments.get("dimension") == cube.BANDS else None
+    return {"data": needed if taken is None else replace(needed, bands=taken)}
+
+
+@process(categories=["cubes", "reducer"], needs=_needs, pointwise=True)
 def reduce_dimension(
     data: Cube, reducer: LabeledReducer, dimension: String, context: AnyValue = None
 ) -> Cube:
@@ -152,7 +159,7 @@ def reduce_dimension(
     return field(result, without_dimension(data, dimension), "reduce_dimension", "reducer")
 
 
-@process(categories=["aggregate", "cubes", "reducer"], experimental=True)
+@process(categories=["aggregate", "cubes", "reducer"], experimental=True, needs=over(X, Y))
 def reduce_spatial(data: SpatialCube, reducer: Reducer, context: AnyValue = None) -> Cube:
     """Reduce all pixels of the area to one value.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -104,3 +105,27 @@ def array(result: Any, like: xr.DataArray, process: str, parameter: str) -> xr.D
     if len(result.dims) <= len(like.dims):
         result = xr.broadcast(result, like, exclude=[ARRAY])[0]
     return restored(result.transpose(*like.dims, ARRAY), like)
+
+
+def elements_taken(reducer: Any) -> tuple[str, ...] | None:
+    """The labels of all elements that a child graph takes of its array ``data``; None if it does more."""
+    labels: list[str] = []
+    for node in getattr(reducer, "nodes", {}).values():
+        for name, value in node.arguments.items():
+            if not _mentions_data(value):
+                continue
+            taken = node.arguments.get("label")
+            known = isinstance(taken, str) and node.arguments.get("index") is None
+            if node.process_id != "array_element" or node.definition or name != "data" or not known:
+                return None
+            labels.append(taken)
+    return tuple(dict.fromkeys(labels)) or None
+
+
+def _mentions_data(value: Any) -> bool:
+    """Whether an argument has to do with the array; child graphs may."""
+    if isinstance(value, Mapping):
+        return value.get("from_parameter") == "data" or any(map(_mentions_data, value.values()))
+    if isinstance(value, list):
+        return any(map(_mentions_data, value))
+    return hasattr(value, "nodes")

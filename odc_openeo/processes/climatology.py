@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.demand import Demand, over
 from odc_openeo.errors import IncompatibleDataCubes, LabelNotAvailable, ProcessParameterInvalid
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.alignment import on_grid_of
@@ -35,7 +36,7 @@ Years = Annotated[
 ]
 
 
-@process(categories=["cubes", "climatology"])
+@process(categories=["cubes", "climatology"], needs=over(cube.T), pointwise=True)
 def climatological_normal(
     data: TemporalCube, period: NormalPeriod, climatology_period: Years = (1981, 2010)
 ) -> TemporalCube:
@@ -126,7 +127,13 @@ def _normal_labels(period: str, keys: np.ndarray) -> list[str]:
     return [f"{d:03d}" for d in range(1, 367 if "366" in keys else 366)]
 
 
-@process(categories=["climatology", "cubes", "math"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Both must have the same pixels and bands in the end.
+    needed = demand.everywhere().of_all_bands()
+    return {"data": needed, "normals": needed.at_all_times()}
+
+
+@process(categories=["climatology", "cubes", "math"], needs=_needs, pointwise=True)
 def anomaly(data: TemporalCube, normals: TemporalCube, period: AnomalyPeriod) -> TemporalCube:
     """Subtract the normal of the period of the year from each value.
 

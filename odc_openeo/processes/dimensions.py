@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube, geometry
+from odc_openeo.demand import Demand, along
 from odc_openeo.errors import (
     DimensionExists,
     DimensionLabelCountMismatch,
@@ -52,7 +53,16 @@ def create_data_cube() -> Cube:
     return xr.DataArray(np.float32(np.nan))
 
 
-@process(categories=["cubes"])
+_OF_TYPE = {"bands": cube.BANDS, "spatial": cube.X, "temporal": cube.T}
+
+
+def _needs_less(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # What is needed of the new dimension tells nothing of the data; filters may mean it by its type.
+    type_ = arguments.get("type", "other")
+    return {"data": demand.along(arguments.get("name"), _OF_TYPE.get(type_, type_))}
+
+
+@process(categories=["cubes"], needs=_needs_less, pointwise=True)
 def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = "other") -> Cube:
     """Add a new dimension with a single label.
 
@@ -83,7 +93,7 @@ def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = 
     return expanded.assign_coords({name: dimension_coordinates.coordinate(name, [label], type)})
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], needs=along("name"), pointwise=True)
 def drop_dimension(data: Cube, name: String) -> Cube:
     """Remove a dimension that has a single label.
 
@@ -115,7 +125,7 @@ def _only(data: cube.Cube, name: str) -> cube.Cube:
     return dropped
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], needs=along("source", "target"), pointwise=True)
 def rename_dimension(data: Cube, source: String, target: String) -> Cube:
     """Give a dimension another name.
 
@@ -156,7 +166,7 @@ def _typed(data: cube.Cube, name: str, type_: str) -> cube.Cube:
     return data.assign_coords({name: found})
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], needs=along("dimension"), pointwise=True)
 def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels = ()) -> Cube:
     """Rename labels of a dimension.
 
@@ -262,7 +272,12 @@ def _kept(data: cube.Cube, dimension: str, mask: np.ndarray) -> Any:
     return slice(positions[0], positions[-1] + 1) if positions.size else slice(0, 0)
 
 
-@process(categories=["cubes"], experimental=True)
+def _needs_of_flattening(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    names, target = arguments.get("dimensions"), arguments.get("target_dimension")
+    return {"data": demand.along(*names, target)} if isinstance(names, list) else {}
+
+
+@process(categories=["cubes"], experimental=True, needs=_needs_of_flattening)
 def flatten_dimensions(
     data: Cube,
     dimensions: Annotated[Sequence[str], Schema(_NAMES)],
@@ -307,7 +322,12 @@ def flatten_dimensions(
     )
 
 
-@process(categories=["cubes"], experimental=True)
+def _needs_of_unflattening(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    names = arguments.get("target_dimensions")
+    return {"data": demand.along(*names, arguments.get("dimension"))} if isinstance(names, list) else {}
+
+
+@process(categories=["cubes"], experimental=True, needs=_needs_of_unflattening)
 def unflatten_dimension(
     data: Cube,
     dimension: String,

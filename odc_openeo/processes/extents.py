@@ -6,26 +6,35 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import shapely
 from odc.geo import CRS
+from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry, box
 
 from odc_openeo import geometry, load
 from odc_openeo.catalog import Condition
 from odc_openeo.demand import Demand
 from odc_openeo.errors import OpenEOError, ProcessParameterInvalid
+from odc_openeo.process import Environment
 from odc_openeo.processes.filters import check_box
 from odc_openeo.processes.instants import interval
+from odc_openeo.processes.resampling import new_grid
+from odc_openeo.warp import scale
+
+SHRINK: Final = 2
+"""How many times coarser a grid must be to be read on: the first overview of a file usually is."""
 
 
 def limits(settings: Mapping[str, Any]) -> load.Limits:
     """How large a loaded cube may be, by the settings of a run."""
     standard = load.Limits()
     return load.Limits(
-        settings.get("load_max_bytes", standard.bytes), settings.get("load_max_chunks", standard.chunks)
+        settings.get("load_max_bytes", standard.bytes),
+        settings.get("load_max_chunks", standard.chunks),
+        settings.get("sketch_above"),
     )
 
 
@@ -45,7 +54,7 @@ def only(demand: Demand, boxes: bool) -> load.Only:
     """What the rest of the graph needs of the cube."""
     start, end = needed_times(demand)
     names = None if demand.bands is None else frozenset(demand.bands)
-    found = load.Only(names=names, start=start, end=end)
+    found = load.Only(names=names, start=start, end=end, view=demand.view)
     if demand.boxes is None or not boxes:
         return found
     try:
@@ -54,6 +63,23 @@ def only(demand: Demand, boxes: bool) -> load.Only:
         return found
     union = shapely.union_all([a.geom for a in areas])
     return replace(found, area=Geometry(union, "EPSG:4326"), margin=demand.margin)
+
+
+def onto(env: Environment) -> Callable[[GeoBox], GeoBox | None] | None:
+    """The grid to read on instead of that of the files, if that is all that is needed: see ADR 6."""
+    wanted = env.demand.grid
+    if wanted is None:
+        return None
+
+    def coarser(native: GeoBox) -> GeoBox | None:
+        try:
+            target = env.grid or new_grid(native, wanted.resolution, wanted.projection, wanted.align)
+        except OpenEOError:
+            # The process that asks for it will say what is wrong.
+            return None
+        return target if min(scale(native, target)) >= SHRINK else None
+
+    return coarser
 
 
 def times(extent: Sequence[str | None] | None, process_id: str) -> tuple[datetime | None, datetime | None]:
@@ -149,7 +175,7 @@ def _bounds(child: Callable[..., Any]) -> dict[str, Any]:
         return {}
     (node,) = graph.nodes.values()
     arguments = node.arguments
-    if arguments.get("x") != {"from_parameter": "value"}:
+    if node.definition is not None or arguments.get("x") != {"from_parameter": "value"}:
         return {}
     match node.process_id, arguments:
         case (("lt" | "lte"), {"y": int() | float() as y}):

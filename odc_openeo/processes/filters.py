@@ -14,7 +14,7 @@ from odc.geo.geom import BoundingBox as OdcBoundingBox
 
 from odc_openeo import cube, geometry
 from odc_openeo.cube import T, X, Y
-from odc_openeo.demand import Box, Demand
+from odc_openeo.demand import Box, Demand, is_plain
 from odc_openeo.errors import (
     BandFilterParameterMissing,
     DimensionMissing,
@@ -91,7 +91,7 @@ def _needs_bands(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, D
     return {"data": replace(demand, bands=tuple(map(str, names)))}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_bands)
+@process(categories=["cubes", "filter"], needs=_needs_bands, pointwise=True)
 def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = ()) -> BandsCube:
     """Keep some of the bands.
 
@@ -143,13 +143,13 @@ def _in_range(data: cube.Cube, dimension: str, low: float, high: float) -> list[
 def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     extent = arguments.get("extent")
     if not isinstance(extent, Mapping) or not extent.keys() >= EDGES:
-        return {"data": demand}
+        return {"data": replace(demand, grid=None)}
     west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
     box = Box(west, south, east, north, extent.get("crs") or 4326)
     return {"data": demand.inside(boxes=[box]).grown(2)}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_box)
+@process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True)
 def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVectorCube:
     """Keep what lies in a bounding box.
 
@@ -243,12 +243,12 @@ def _geometries_within(data: cube.Cube, dimension: str, box: OdcBoundingBox) -> 
 
 def _needs_times(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     extent = arguments.get("extent")
-    if not isinstance(extent, list) or len(extent) != 2 or arguments.get("dimension") not in (None, T):
+    if not is_plain(extent) or arguments.get("dimension") not in (None, T):
         return {"data": demand.at_all_times()}
     return {"data": demand.inside(interval=(extent[0], extent[1]))}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_times)
+@process(categories=["cubes", "filter"], needs=_needs_times, pointwise=True)
 def filter_temporal(
     data: TemporalCube, extent: TemporalInterval, dimension: OptionalName = None
 ) -> TemporalCube:
@@ -305,7 +305,13 @@ def times(data: cube.Cube, dimension: str, process: str) -> np.ndarray:
     return np.array(found, dtype="datetime64[us]")
 
 
-@process(categories=["cubes", "filter"])
+def _needs_labels(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Each time or band is judged alone; labels of pixels may differ in the last bit if fewer are loaded.
+    is_of_pixels = arguments.get("dimension") not in (T, cube.BANDS)
+    return {"data": demand.everywhere() if is_of_pixels else demand}
+
+
+@process(categories=["cubes", "filter"], needs=_needs_labels, pointwise=True)
 def filter_labels(data: Cube, condition: Condition, dimension: String, context: AnyValue = None) -> Cube:
     """Keep the labels that meet a condition.
 

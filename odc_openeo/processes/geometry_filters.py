@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Final
@@ -14,6 +14,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import cube, geometry, rasterize
+from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
@@ -21,6 +22,7 @@ from odc_openeo.errors import (
     ProcessParameterInvalid,
 )
 from odc_openeo.process import Environment, Schema, process
+from odc_openeo.processes.geometry_needs import box_around
 from odc_openeo.processes.geometry_schemas import (
     SUBCUBE,
     Geometries,
@@ -43,7 +45,12 @@ RELATIONS: Final = [
 ]
 
 
-@process(categories=["cubes", "filter"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    around = box_around(arguments.get("geometries"))
+    return {"data": replace(demand.everywhere(), boxes=around, margin=2 if around else 0), "geometries": ALL}
+
+
+@process(categories=["cubes", "filter"], needs=_needs, pointwise=True)
 def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     """Limit a raster cube to geometries.
 
@@ -71,7 +78,15 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     return _keep(cropped, _inside(cropped, shapes, grid[rows, columns]))
 
 
-@process(categories=["cubes", "masks"])
+def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Whether polygons meet the cube at all must not depend on what is needed of it.
+    around = box_around(arguments.get("mask"))
+    if around is None or demand.boxes is None:
+        return {"data": demand.everywhere(), "mask": ALL}
+    return {"data": replace(demand.grown(2), boxes=(*demand.boxes, *around)), "mask": ALL}
+
+
+@process(categories=["cubes", "masks"], needs=_needs_of_masking)
 def mask_polygon(
     data: SpatialCube,
     mask: Polygons,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import xarray as xr
@@ -30,10 +31,18 @@ NewBand = Annotated[str | None, Schema([{"type": "string", "pattern": "^\\w+$"},
 
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    return {"data": demand.of_all_bands()}
+    pair = arguments.get("nir", "nir"), arguments.get("red", "red")
+    target = arguments.get("target_band")
+    if not all(isinstance(name, str) for name in pair):
+        return {"data": demand.of_all_bands()}
+    if target is None:
+        return {"data": replace(demand, bands=pair)}
+    if demand.bands is None or not isinstance(target, str):
+        return {"data": demand.of_all_bands()}
+    return {"data": replace(demand, bands=tuple(b for b in (*demand.bands, *pair) if b != target))}
 
 
-@process(categories=["cubes", "math > indices", "vegetation indices"], needs=_needs)
+@process(categories=["cubes", "math > indices", "vegetation indices"], needs=_needs, pointwise=True)
 def ndvi(
     data: SpatialBandsCube, nir: BandName = "nir", red: BandName = "red", target_band: NewBand = None
 ) -> SpatialCube:

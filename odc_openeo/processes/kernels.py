@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from odc_openeo import cube, rasterize
+from odc_openeo.demand import Demand, over
 from odc_openeo.errors import KernelDimensionsUneven, ProcessParameterInvalid
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.children import field, restored
@@ -31,7 +32,16 @@ BORDERS: Final = {"replicate": "edge", "reflect": "symmetric", "reflect_pixel": 
 Border = Annotated[str | float, Schema([{"type": "string", "enum": list(BORDERS)}, {"type": "number"}])]
 
 
-@process(categories=["cubes", "math > image filter"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    kernel, border = arguments.get("kernel"), arguments.get("border", 0)
+    rows = kernel if isinstance(kernel, list) and all(isinstance(row, list) for row in kernel) else []
+    # Beyond a border that wraps are the pixels of the other side.
+    if not rows or not isinstance(border, int | float | str) or border == "wrap":
+        return {"data": demand.everywhere()}
+    return {"data": demand.grown(max(len(rows), *(len(row) for row in rows)) // 2)}
+
+
+@process(categories=["cubes", "math > image filter"], needs=_needs)
 def apply_kernel(
     data: SpatialCube, kernel: Kernel, factor: Number = 1, border: Border = 0, replace_invalid: Number = 0
 ) -> SpatialCube:
@@ -123,7 +133,7 @@ WindowSize = Annotated[
 Boundary = Annotated[str, Schema({"type": "string", "enum": ["pad", "trim"]})]
 
 
-@process(categories=["cubes", "aggregate"], experimental=True)
+@process(categories=["cubes", "aggregate"], experimental=True, needs=over(cube.X, cube.Y))
 def aggregate_spatial_window(
     data: SpatialCube,
     reducer: PixelReducer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,11 +22,15 @@ Replacement = Annotated[float | bool | str | None, Schema({"type": ["number", "b
 
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    # The mask may have fewer bands; one on another grid is looked up at the nearest pixel.
-    return {"data": demand, "mask": demand.of_all_bands().grown(2)}
+    # Bands are compared with those of the mask, which may be narrowed in other ways. A mask on another grid
+    # is looked up at the nearest pixel.
+    needed = demand.of_all_bands()
+    if needed.boxes is None:
+        return {"data": needed, "mask": needed.following()}
+    return {"data": replace(needed, grid=None), "mask": needed.grown(2)}
 
 
-@process(categories=["cubes", "masks"], needs=_needs)
+@process(categories=["cubes", "masks"], needs=_needs, pointwise=True)
 def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
     """Replace the pixels that a mask marks.
 

@@ -14,6 +14,7 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from odc_openeo import cube, rasterize
+from odc_openeo.demand import Demand
 from odc_openeo.errors import DataCubePropertiesImmutable, ProcessGraphComplexity, ProcessParameterInvalid
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.children import array, restored
@@ -62,7 +63,17 @@ BlockProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Larger blocks are counted from the first label on, which a part of the cube would not have.
+    sizes, overlaps = arguments.get("size"), arguments.get("overlap") or []
+    if not isinstance(sizes, list) or not isinstance(overlaps, list):
+        return {}
+    single = {e.get("dimension") for e in sizes if e.get("value") == 1 and e.get("unit") == "px"}
+    single -= {e.get("dimension") for e in overlaps}
+    return {"data": demand.along(*({cube.X, cube.Y, cube.T, cube.BANDS} - single))}
+
+
+@process(categories=["cubes"], needs=_needs)
 def apply_neighborhood(
     data: SpatialCube,
     process: BlockProcess,

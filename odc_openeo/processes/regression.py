@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -12,6 +12,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY
+from odc_openeo.demand import Demand
 from odc_openeo.errors import DimensionAmbiguous, DimensionNotAvailable, ProcessParameterInvalid
 from odc_openeo.process import Example, Schema, process
 from odc_openeo.processes.instants import parse_instant
@@ -275,7 +276,11 @@ def _step(
 # --- Prediction ----------------------------------------------------------------------------------
 
 
-@process(categories=["cubes", "math"], experimental=True)
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    return {"parameters": demand.along(arguments.get("dimension"))}
+
+
+@process(categories=["cubes", "math"], experimental=True, needs=_needs, pointwise=True)
 def predict_curve(parameters: Cube, function: Model, dimension: String, labels: NewLabels = None) -> Cube:
     """Predict values with a model whose parameters were fitted for each pixel.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from odc.geo.crs import CRS, CRSError
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import rasterize
+from odc_openeo.demand import Demand, Grid
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.geometry_schemas import Corner
@@ -39,7 +41,21 @@ Projection = Annotated[
 ]
 
 
-@process(categories=["cubes", "reproject"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # The new grid is counted from a corner of the data, so that no part of it can be left out.
+    needed = demand.everywhere()
+    wanted = [arguments.get(n, d) for n, d in (("resolution", 0), ("projection", None), ("method", "near"))]
+    resolution, projection, method = wanted
+    if isinstance(resolution, int | float):
+        resolution = [resolution] * 2
+    align = arguments.get("align", "upper-left")
+    known = isinstance(resolution, list) and isinstance(projection, int | str | None)
+    if not known or method != "near" or not isinstance(align, str):
+        return {"data": needed}
+    return {"data": replace(needed, grid=Grid("", tuple(resolution), projection, align))}
+
+
+@process(categories=["cubes", "reproject"], needs=_needs)
 def resample_spatial(
     data: SpatialCube,
     resolution: Resolution = 0,
@@ -71,11 +87,15 @@ def resample_spatial(
     if projection is None and not any(wanted):
         reason = "give a resolution or a projection."
         raise ProcessParameterInvalid(process="resample_spatial", parameter="resolution", reason=reason)
-    target = new_grid(grid, wanted, grid.crs if projection is None else _crs(projection), align)
+    target = new_grid(grid, wanted, projection, align)
     return warp(data, grid, target, method)
 
 
-@process(categories=["cubes", "reproject"])
+def _needs_of_target(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    return {"data": demand.everywhere()}
+
+
+@process(categories=["cubes", "reproject"], needs=_needs_of_target)
 def resample_cube_spatial(data: SpatialCube, target: SpatialCube, method: Method = "near") -> SpatialCube:
     """Put a raster cube on the pixel grid of another one.
 
@@ -96,12 +116,15 @@ def resample_cube_spatial(data: SpatialCube, target: SpatialCube, method: Method
     return warp(data, grid, wanted, method)
 
 
-def new_grid(grid: GeoBox, resolution: Sequence[float], crs: CRS, align: str = "upper-left") -> GeoBox:
+def new_grid(
+    grid: GeoBox, resolution: Sequence[float], projection: Any = None, align: str = "upper-left"
+) -> GeoBox:
     """The grid over the extent of another one: of a resolution (0 keeps it), in a CRS, met in a corner.
 
     Raises:
         ProcessParameterInvalid: the extent can't be expressed in the CRS.
     """
+    crs = grid.crs if projection is None else _crs(projection)
     left, bottom, right, top = _extent(grid, crs)
     kept = _kept_resolution(grid, crs)
     size = [float(given or own) for given, own in zip(resolution, kept, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.demand import Demand
+from odc_openeo.demand import Demand, hull, over
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
     DimensionMismatch,
@@ -60,10 +61,13 @@ Days = Annotated[float | None, Schema({"type": ["number", "null"]})]
 
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    return {"data": demand.at_all_times()}
+    intervals = arguments.get("intervals")
+    if not isinstance(intervals, list) or arguments.get("dimension") not in (None, cube.T):
+        return {"data": demand.at_all_times()}
+    return {"data": replace(demand, interval=hull(intervals))}
 
 
-@process(categories=["cubes", "aggregate"], needs=_needs)
+@process(categories=["cubes", "aggregate"], needs=_needs, pointwise=True)
 def aggregate_temporal(
     data: TemporalCube,
     intervals: Intervals,
@@ -92,7 +96,8 @@ def aggregate_temporal(
     Raises:
         TooManyDimensions: The cube has several temporal dimensions and none is named.
         DimensionNotAvailable: The cube has no temporal dimension, or none of that name.
-        DistinctDimensionLabelsRequired: Intervals have the same start and there are no labels.
+        DistinctDimensionLabelsRequired: Two labels are equal, or intervals have the same start and there are
+            no labels.
         TemporalExtentEmpty: The end of an interval is not later than its start.
     """
     name = cube.temporal_dimension(data, dimension)
@@ -129,6 +134,8 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
         if len(labels) != len(intervals):
             reason = f"there are {len(labels)} labels for {len(intervals)} intervals."
             raise ProcessParameterInvalid(process="aggregate_temporal", parameter="labels", reason=reason)
+        if len(set(labels)) != len(labels):
+            raise DistinctDimensionLabelsRequired()
         return list(labels)
     starts = [pair[0] for pair in intervals]
     if len(set(starts)) != len(starts) or None in starts:
@@ -136,7 +143,7 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
     return starts
 
 
-@process(categories=["aggregate", "climatology", "cubes"], needs=_needs)
+@process(categories=["aggregate", "climatology", "cubes"], needs=over(cube.T), pointwise=True)
 def aggregate_temporal_period(
     data: TemporalCube,
     period: PeriodName,
@@ -259,7 +266,13 @@ def _parts(
             yield from (found[i] for i in members)
 
 
-@process(categories=["cubes", "reproject"])
+def _needs_of_resampling(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Of the target the times count only.
+    needed = demand.at_all_times()
+    return {"data": needed, "target": replace(needed.of_all_bands(), grid=None)}
+
+
+@process(categories=["cubes", "reproject"], needs=_needs_of_resampling, pointwise=True)
 def resample_cube_temporal(
     data: TemporalCube, target: TemporalCube, dimension: OptionalName = None, valid_within: Days = None
 ) -> TemporalCube:

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube, rasterize
+from odc_openeo.demand import around
 from odc_openeo.process import process
 from odc_openeo.processes.children import restored
 from odc_openeo.processes.kernels import padded
@@ -16,7 +17,7 @@ from odc_openeo.processes.schemas import SpatialCube
 _METRES_PER_DEGREE: Final = np.pi / 180 * 6_371_000.0
 
 
-@process(categories=["cubes", "terrain"], experimental=True)
+@process(categories=["cubes", "terrain"], experimental=True, needs=around(1))
 def slope(data: SpatialCube) -> SpatialCube:
     """Steepness of an elevation model.
 
@@ -36,7 +37,7 @@ def slope(data: SpatialCube) -> SpatialCube:
     return _like(steepness, data)
 
 
-@process(categories=["cubes", "terrain"], experimental=True)
+@process(categories=["cubes", "terrain"], experimental=True, needs=around(1))
 def aspect(data: SpatialCube) -> SpatialCube:
     """The direction in which an elevation model descends most steeply.
 

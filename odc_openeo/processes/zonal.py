@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -14,10 +14,12 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import cube, geometry, rasterize
+from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import TargetDimensionExists
 from odc_openeo.gather import gather, gather_block
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.children import field
+from odc_openeo.processes.geometry_needs import box_around
 from odc_openeo.processes.geometry_schemas import Geometries, PixelReducer
 from odc_openeo.processes.schemas import GEOMETRY, AnyValue, SpatialCube, StringOrNull, datacube_schema
 
@@ -29,7 +31,16 @@ Stack = xr.DataArray
 """The pixels of a geometry as an openEO array: all dimensions but the horizontal ones, and `cube.ARRAY`."""
 
 
-@process(categories=["cubes", "aggregate"])
+def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # With fewer bands their no-data values may agree, and the type of the result be another one.
+    needed = demand.everywhere().of_all_bands()
+    if arguments.get("target_dimension") is not None:
+        needed = needed.along(arguments["target_dimension"])
+    around = box_around(arguments.get("geometries"))
+    return {"data": replace(needed, boxes=around, margin=2 if around else 0), "geometries": ALL}
+
+
+@process(categories=["cubes", "aggregate"], needs=_needs)
 def aggregate_spatial(
     data: SpatialCube,
     geometries: Geometries,

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -27,10 +27,12 @@ from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
-from odc_openeo.process import NODES, Environment
+from odc_openeo.jobs.records import entry_of
+from odc_openeo.process import Environment
 from odc_openeo.storage import storage
 from odc_openeo.stored import Library
 from odc_openeo.worker.describe import RecordingCatalog, describe, details
+from odc_openeo.worker.exporting import carry_out
 
 log = logging.getLogger(__name__)
 
@@ -86,22 +88,7 @@ class Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
-        more = {
-            name: value for name in ("code", "data") if (value := getattr(record, name, None)) is not None
-        }
-        path = [{"node_id": node, "process_id": process} for node, process in NODES.get()]
-        entry = Entry(
-            level_name(record.levelno),
-            record.getMessage(),
-            db.now(),
-            {**more, **({"path": path} if path else {})},
-        )
-        self.channel.send(News(entry=entry))
-
-
-def level_name(number: int) -> str:
-    """The openEO level of a level of `logging`."""
-    return next((name for name, value in reversed(LEVELS.items()) if number >= value), "debug")
+        self.channel.send(News(entry=entry_of(record)))
 
 
 def run(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
@@ -147,7 +134,7 @@ class Run:
         """Evaluate the graph, write its outputs, describe them."""
         catalog = RecordingCatalog(self.config)
         library = Library(self.config, self.job.user)
-        env = Environment(catalog=catalog, user=str(self.job.user), log=self.log, lookup=library)
+        env = Environment(catalog=catalog, user=str(self.job.user), log=self.log, lookup=library, exports=[])
         limits = Limits(nodes=self.config.max_graph_nodes, depth=self.config.max_graph_depth)
         value = evaluate(self.job.draft.process, env, limits=limits)
         saved = [value, *(output.data for output in env.outputs)]
@@ -155,8 +142,14 @@ class Run:
         self.total = sum(nbytes(each) for each in ([o.data for o in env.outputs] or [value]))
         self.log.info("The process graph is evaluated; about %.1f MB are to be read", self.read / 1e6)
         self.folder.mkdir(parents=True, exist_ok=True)
-        assets = [describe(asset) for asset in self._write(value, env.outputs)]
-        return Done(assets, details(catalog, self.config))
+        written = self._write(value, env.outputs)
+        assets, told = [describe(asset) for asset in written], details(catalog, self.config)
+        outputs = [
+            [described for asset, described in zip(written, assets, strict=True) if asset.output == i]
+            for i in range(len(env.outputs))
+        ]
+        carry_out(self.config, self.job, self.key, env.exports or (), outputs, told, self.log)
+        return Done(assets, told)
 
     def _write(self, value: Any, outputs: Sequence[Output]) -> list[Asset]:
         if len(outputs) < 2 or self.total <= BATCH_BYTES:
@@ -166,7 +159,8 @@ class Run:
         # One after the other: what is written shows as partial results.
         assets = []
         for i, output in enumerate(outputs, 1):
-            written = write_outputs(None, [output], self.folder, self.compute, f"result_{i}")
+            found = write_outputs(None, [output], self.folder, self.compute, f"result_{i}")
+            written = [replace(asset, output=i - 1) for asset in found]
             self._store(written)
             assets += written
             self.channel.send(News(part=[describe(asset) for asset in assets]))

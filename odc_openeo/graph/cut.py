@@ -1,0 +1,40 @@
+"""Cut cubes to the times that are needed, so that cubes which meet have the same ones left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo.cube import T
+from odc_openeo.demand import Demand, Interval, is_plain
+
+
+def cut(value: Any, demand: Demand) -> Any:
+    """The value itself, or the part of a cube that lies in the interval needed; all if nothing does.
+
+    Loads narrow to it where they can, other processes do not. A process that compares the times of two cubes
+    must not see more of one than of the other.
+    """
+    interval = demand.interval
+    if interval is None or not is_plain(interval) or not isinstance(value, xr.DataArray):
+        return value
+    if T not in value.dims or T not in value.coords or value.coords[T].dtype.kind != "M":
+        return value
+    positions = np.flatnonzero(_inside(value.coords[T].values, interval))
+    if positions.size in (0, value.sizes[T]):
+        return value
+    first, last = int(positions[0]), int(positions[-1])
+    contiguous = last - first + 1 == positions.size
+    return value.isel({T: slice(first, last + 1) if contiguous else positions})
+
+
+def _inside(times: np.ndarray, interval: Interval) -> np.ndarray:
+    inside = np.ones(times.shape, dtype=bool)
+    start, end = (None if text is None else np.datetime64(text.rstrip("Z"), "ns") for text in interval)
+    if start is not None:
+        inside &= times >= start
+    if end is not None:
+        inside &= times < end
+    return inside

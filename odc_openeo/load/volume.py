@@ -1,0 +1,103 @@
+"""How much a load reads: what is refused before anything is built, and in which pieces it is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from odc.geo.geobox import GeoBox
+
+from odc_openeo.catalog import Scene
+from odc_openeo.errors import ProcessGraphComplexity
+
+CHUNK: Final = 2048
+"""Longest side of a chunk in pixels: opening a file costs as much as decoding half a million pixels."""
+
+BLOCK: Final = 1024
+"""Blocks of Cloud Optimized GeoTIFFs have this side, or a half or a quarter of it."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What a load reads: pixels of so many dates and bands, of ``datasets`` datasets.
+
+    ``version`` changes with anything that is known of these datasets and bands.
+    """
+
+    collection: str
+    datasets: int
+    width: int
+    height: int
+    dates: int
+    bands: int
+    itemsize: int
+    version: str = field(default="", compare=False)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all dates and bands."""
+        return self.width * self.height * self.dates * self.bands
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in memory."""
+        return self.pixels * self.itemsize
+
+    @property
+    def chunks(self) -> int:
+        """Pieces that are read one by one."""
+        across, down = (math.ceil(n / CHUNK) for n in (self.width, self.height))
+        return across * down * self.dates * self.bands
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the loads of a graph may read together: bytes in memory if computed as they are, chunks.
+
+    Of cubes with more chunks than ``sketch_above`` there is only the form, nothing to compute.
+    """
+
+    bytes: int = 2**40
+    chunks: int = 500_000
+    sketch_above: int | None = None
+
+    def check(self, volume: Volume, before: Iterable[Volume] = ()) -> None:
+        """Refuse a load that is too much, with what was loaded before."""
+        others = list(before)
+        size = volume.bytes + sum(v.bytes for v in others)
+        chunks = volume.chunks + sum(v.chunks for v in others)
+        if size > self.bytes:
+            over = f"{size / 1e9:,.1f} GB, and {self.bytes / 1e9:,.1f} GB may be read"
+        elif chunks > self.chunks:
+            over = f"{chunks:,} pieces of files, and {self.chunks:,} may be read"
+        else:
+            return
+        what = f"{volume.width} x {volume.height} pixels, {volume.bands} bands and {volume.dates} dates"
+        together = f", with {len(others)} loads before it together" if others else ""
+        raise ProcessGraphComplexity(
+            reason=f"load_collection would load {what}{together}: {over}. Choose a smaller spatial_extent, a "
+            "shorter temporal_extent, fewer bands, or a coarser resolution with resample_spatial (near)."
+        )
+
+
+def chunks(geobox: GeoBox) -> dict[str, int]:
+    """The sides of chunks: whole if small, else a whole number of blocks."""
+    y, x = geobox.dimensions
+    return {y: min(CHUNK, geobox.shape.y), x: min(CHUNK, geobox.shape.x)}
+
+
+def start(geobox: GeoBox, scenes: Sequence[Scene]) -> tuple[int, int]:
+    """Rows and columns to begin before a grid, such that chunks of it begin where blocks of the files do.
+
+    If it is one chunk, it reads each block once wherever it begins. Files that begin elsewhere (other tiles)
+    may have their blocks read by several chunks.
+    """
+    grids = (s.grids["default"] for s in scenes)
+    like = next((g for g in grids if g.crs == geobox.crs and g.resolution == geobox.resolution), None)
+    if like is None:
+        return 0, 0
+    column, row = ~like.transform * (geobox.transform.c, geobox.transform.f)
+    height, width = geobox.shape.yx
+    return (round(row) % BLOCK if height > CHUNK else 0), (round(column) % BLOCK if width > CHUNK else 0)

@@ -1,0 +1,108 @@
+"""What a lazy result takes, against what is known of small dask graphs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import pytest
+import xarray as xr
+
+from odc_openeo.catalog import Catalog
+from odc_openeo.errors import ProcessGraphComplexity
+from odc_openeo.graph import evaluate
+from odc_openeo.graph.estimate import Bounds, estimate, read_bytes
+from odc_openeo.load import Volume
+from odc_openeo.process import Environment
+from tests.catalog.scenes import Index, scene
+
+LOAD = Volume("s2", datasets=3, width=100, height=100, dates=3, bands=1, itemsize=8)
+
+
+def cube() -> xr.DataArray:
+    return xr.DataArray(da.zeros((3, 100, 100), chunks=(1, 50, 50)), dims=("t", "y", "x"))
+
+
+def test_numbers_of_a_mean_over_time() -> None:
+    data = cube()
+    mean = data.mean("t")
+    found = estimate([mean], [mean], [LOAD, LOAD], threads=2)
+    assert found.datasets == 6
+    assert found.pixels == 2 * 30_000
+    assert found.input_bytes == data.nbytes == 240_000
+    assert found.output_bytes == 80_000
+    assert found.tasks >= 12 + 4
+    chunk = 50 * 50 * 8
+    assert 2 * 2 * chunk <= found.worker_bytes <= 2 * 6 * chunk
+
+
+def test_what_is_used_twice_counts_once() -> None:
+    data = cube()
+    assert read_bytes([data + 1, data + 2]) == data.nbytes
+    assert estimate([data + 1, data + 1], [], []).tasks < 2 * estimate([data + 1], [], []).tasks
+
+
+def test_values_that_are_known_take_nothing() -> None:
+    found = estimate([3, "text"], [3], [])
+    assert (found.input_bytes, found.tasks, found.worker_bytes) == (0, 0, 0)
+    assert found.output_bytes > 0
+
+
+def test_what_is_over_a_limit_is_named() -> None:
+    found = estimate([cube()], [cube()], [])
+    Bounds(found.input_bytes, found.tasks).check(found, "a test")
+    with pytest.raises(
+        ProcessGraphComplexity, match=r"reads about .* GiB, and a test may read .* smaller extent"
+    ):
+        Bounds(input_bytes=found.input_bytes - 1).check(found, "a test")
+    with pytest.raises(ProcessGraphComplexity, match=f"takes {found.tasks} steps, and a test may take 11"):
+        Bounds(tasks=11).check(found, "a test")
+
+
+# --- Loads ---------------------------------------------------------------------------------------
+
+
+def load(id_: str = "load", **arguments: Any) -> dict[str, Any]:
+    given = {"id": "tiny_s2", "spatial_extent": None, "temporal_extent": None, **arguments}
+    return {id_: {"process_id": "load_collection", "arguments": given}}
+
+
+def end(source: str, **more: Any) -> dict[str, Any]:
+    arguments = {"data": {"from_node": source}, "name": "new", "label": 1, **more}
+    return {"end": {"process_id": "add_dimension", "arguments": arguments, "result": True}}
+
+
+@pytest.fixture
+def two(catalog: Catalog, index: Index, tmp_path: Any) -> Catalog:
+    index.add(
+        scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z"), scene(tmp_path / "b", 2, "2022-06-05T10:00:00Z")
+    )
+    return catalog
+
+
+def test_loads_tell_how_much_they_read(two: Catalog) -> None:
+    env = Environment(two)
+    value = evaluate({"process_graph": load() | end("load")}, env)
+    assert env.loads == [Volume("tiny_s2", 2, 80, 60, 2, 4, 2)]
+    found = estimate([value], [value], env.loads)
+    assert (found.datasets, found.pixels) == (2, 80 * 60 * 2 * 4)
+    assert found.output_bytes == value.nbytes
+
+
+def test_loads_of_one_graph_count_together(two: Catalog) -> None:
+    half = {"loaded": {"process_id": "merge_cubes", "arguments": {}}}
+    first, second = load("one", bands=["B04"]), load("two", bands=["B08"])
+    half["loaded"]["arguments"] = {"cube1": {"from_node": "one"}, "cube2": {"from_node": "two"}}
+    graph = {"process_graph": first | second | half | end("loaded")}
+    evaluate(graph, Environment(two, settings={"load_max_bytes": 2 * 80 * 60 * 2 * 2}))
+    with pytest.raises(ProcessGraphComplexity, match="with 1 loads before it together"):
+        evaluate(graph, Environment(two, settings={"load_max_bytes": 2 * 80 * 60 * 2 * 2 - 1}))
+
+
+def test_a_sketch_has_the_form_of_the_cube(two: Catalog) -> None:
+    graph = {"process_graph": load() | end("load")}
+    whole, sketch = (evaluate(graph, Environment(two, settings={"sketch_above": most})) for most in (None, 0))
+    xr.testing.assert_equal(whole.isel(x=slice(0, 0)), sketch.isel(x=slice(0, 0)))
+    assert sketch.shape == whole.shape
+    assert sketch.dtype == whole.dtype
+    assert read_bytes([sketch]) == read_bytes([whole.copy()])
