@@ -60,6 +60,7 @@ def test_answers_fit_the_api_definition(client: FlaskClient, path: str, url: str
     assert response.mimetype == "application/json"
     assert [e.message for e in validator(path).iter_errors(response.json)] == []
 
+
 WORKSPACE = "/workspaces/{workspace_id}"
 BEYOND = {
     ("/collections/{collection_id}", "DELETE"),
