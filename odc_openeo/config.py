@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -62,6 +62,17 @@ class Config(BaseSettings):
     collection_overrides: AbsolutePath | None = Field(
         None,
         description="YAML file with titles, descriptions, licences … to replace those of ODC products.",
+    )
+
+    asset_hrefs: str = Field(
+        "",
+        description="Addresses of files in the index as STAC clients see them: PREFIX=URL, separated by "
+        "commas, such as file:///data/=https://data.example.org/; the longest prefix that fits counts.",
+    )
+    serve_assets: bool | None = Field(
+        None,
+        description="Whether anyone may download the files of indexed datasets that lie on this machine. "
+        "Default: only on a loopback address without public_url.",
     )
 
     # --- Computing ---
@@ -126,7 +137,15 @@ class Config(BaseSettings):
     sync_max_tasks: int = Field(
         300_000, ge=0, description="Most steps (dask tasks) that a synchronous request may take."
     )
+    cache_max_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="Bytes that results of synchronous requests may take on this machine's disk, to answer "
+        "the same request of the same user again; 0 keeps none.",
+    )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
+
+    search_timeout_s: float = Field(20, gt=0, description="Seconds that a search for STAC Items may take.")
 
     # --- Files of users ---
     max_file_bytes: int = Field(10 * 2**30, ge=1, description="Largest file that a user may upload.")
@@ -239,6 +258,29 @@ class Config(BaseSettings):
                 f"{self.host}: unset {PREFIX}DEMO_USER and make users with `odc-openeo user add`"
             )
         return self
+
+    @field_validator("asset_hrefs")
+    @classmethod
+    def _asset_hrefs_are_pairs(cls, value: str) -> str:
+        for pair in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r"[a-z][\w+.-]*://[^=]*=[a-z][\w+.-]*://\S+", pair):
+                raise ValueError(
+                    f"'{pair}' is not PREFIX=URL, such as file:///data/=https://data.example.org/"
+                )
+        return value
+
+    @property
+    def asset_prefixes(self) -> list[tuple[str, str]]:
+        """Prefixes of addresses in the index and what clients see instead, the longest first."""
+        pairs = [pair.strip().partition("=") for pair in self.asset_hrefs.split(",") if pair.strip()]
+        return sorted(((old, new) for old, _, new in pairs), key=lambda p: -len(p[0]))
+
+    @property
+    def serves_assets(self) -> bool:
+        """Whether files of datasets on this machine can be downloaded."""
+        if self.serve_assets is not None:
+            return self.serve_assets
+        return self.on_loopback and self.public_url is None
 
     @property
     def on_loopback(self) -> bool:

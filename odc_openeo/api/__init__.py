@@ -6,14 +6,17 @@ from flask import Flask
 
 from odc_openeo.api import (
     account,
+    assets,
     capabilities,
     collections,
+    compression,
     cors,
     failures,
     files,
     headers,
     job_results,
     jobs,
+    openapi,
     pages,
     process_graphs,
     processes,
@@ -22,6 +25,7 @@ from odc_openeo.api import (
     results,
     service_tiles,
     services,
+    stac,
     workspaces,
 )
 from odc_openeo.api.backend import API_PATH
@@ -33,6 +37,7 @@ def register(app: Flask) -> None:
     """Add everything that answers HTTP to the application."""
     # Answers pass these from the last to the first.
     request_log.register(app)
+    compression.register(app)
     headers.register(app)
     cors.register(app)
     failures.register(app)
@@ -40,6 +45,7 @@ def register(app: Flask) -> None:
     for module in (
         capabilities,
         collections,
+        stac,
         processes,
         results,
         jobs,
@@ -55,7 +61,9 @@ def register(app: Flask) -> None:
     for blueprint in account.sign_in_methods(config):
         app.register_blueprint(blueprint, url_prefix=API_PATH)
     app.register_blueprint(job_results.downloads)
+    app.register_blueprint(assets.blueprint)
     app.register_blueprint(process_graphs.public)
     service_tiles.register(app)
+    app.register_blueprint(openapi.blueprint)
     for blueprint in pages.blueprints(config):
         app.register_blueprint(blueprint)

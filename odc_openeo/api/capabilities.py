@@ -10,6 +10,7 @@ from typing import Any, Final
 from flask import Blueprint, current_app
 
 from odc_openeo import __version__
+from odc_openeo.api import openapi, stac
 from odc_openeo.api.backend import (
     API_PATH,
     API_VERSION,
@@ -30,9 +31,8 @@ CONFORMS_TO: Final = (
     f"https://api.openeo.org/{API_VERSION}/authentication/jwt",
     "https://api.openeo.org/extensions/processing-parameters/0.1.0",
     "https://api.openeo.org/extensions/remote-process-definition/0.1.0",
+    *stac.CONFORMS_TO,
     "https://api.openeo.org/extensions/workspaces/0.1.0",
-    "https://api.stacspec.org/v1.0.0/core",
-    "https://api.stacspec.org/v1.0.0/collections",
 )
 
 KINDS: Final = ("job", "service", "synchronous")
@@ -84,11 +84,12 @@ def processing_parameters() -> dict[str, Any]:
 
 
 def endpoints() -> list[dict[str, Any]]:
-    """Every address of the API with its methods, read from the rules that are served."""
+    """Every address of the openEO API with its methods, read from the rules that are served."""
     methods: defaultdict[str, set[str]] = defaultdict(set)
     for rule in current_app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(API_PATH))
-        if rule.rule.startswith(API_PATH) and path != "/":
+        of_openeo = rule.rule.startswith(API_PATH) and not rule.endpoint.startswith(f"{stac.blueprint.name}.")
+        if of_openeo and path != "/":
             methods[path] |= (rule.methods or set()) - {"HEAD", "OPTIONS"}
     return [{"path": path, "methods": sorted(methods[path])} for path in sorted(methods)]
 
@@ -106,7 +107,9 @@ def _links(editor: str | None) -> list[dict[str, Any]]:
         link("version-history", f"{root_url()}/.well-known/openeo", "Versions of the API served here"),
         link("conformance", api_url("/conformance"), "Standards that are kept to"),
         link("data", api_url("/collections"), "Collections"),
-        link("service-doc", "https://api.openeo.org/", "The openEO API", "text/html"),
+        *stac.links(),
+        link("service-desc", f"{root_url()}/api", "Every address of this server", openapi.MEDIA_TYPE),
+        link("service-doc", f"{root_url()}/api.html", "Every address of this server", "text/html"),
     ]
     if editor:
         links.append(link("web-editor", editor, "openEO Web Editor", "text/html"))

@@ -15,6 +15,7 @@ from odc_openeo import files
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend
 from odc_openeo.api.job_documents import limit_argument, page_links
+from odc_openeo.api.parameters import takes
 from odc_openeo.errors import RequestInvalid
 from odc_openeo.files import UserFile
 
@@ -24,6 +25,7 @@ DEFAULT_TYPE: Final = "application/octet-stream"
 
 
 @blueprint.get("/files")
+@takes("limit", "after")
 @signed_in
 def list_files() -> dict[str, Any]:
     """``GET /files``: all files, in pages if ``limit`` is given."""

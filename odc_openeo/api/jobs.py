@@ -22,11 +22,13 @@ from odc_openeo.api.job_documents import (
     page_links,
     short_job,
 )
+from odc_openeo.api.parameters import takes
 
 blueprint = Blueprint("jobs", __name__)
 
 
 @blueprint.get("/jobs")
+@takes("limit", "after")
 @signed_in
 def list_jobs() -> dict[str, Any]:
     """``GET /jobs``: the user's jobs, the newest first."""
@@ -78,6 +80,7 @@ def estimate_job(job_id: str) -> dict[str, Any]:
 
 
 @blueprint.get("/jobs/<job_id>/logs")
+@takes("offset", "level", "limit")
 @signed_in
 def debug_job(job_id: str) -> dict[str, Any]:
     """``GET /jobs/{job_id}/logs``: what was logged, in order of time."""

@@ -14,6 +14,7 @@ from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, link, root_url
 from odc_openeo.api.body import json_object
 from odc_openeo.api.job_documents import limit_argument, page_links
+from odc_openeo.api.parameters import takes
 from odc_openeo.api.process_documents import check_process
 from odc_openeo.errors import ProcessGraphInvalid, RequestInvalid
 from odc_openeo.graph import Graph, Limits, called, parse
@@ -35,6 +36,7 @@ LONGEST_ID: Final = 200
 
 
 @blueprint.get("/process_graphs")
+@takes("limit", "after")
 @signed_in
 def list_processes() -> dict[str, Any]:
     """``GET /process_graphs``: the user's processes by id, without their graphs."""

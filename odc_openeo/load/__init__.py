@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def load(
         useful = list(only.scenes(useful)) if groupby == "time" else useful
         if other is None:
             grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
-    volume = _volume(useful, grid.geobox, _times(useful, groupby), len(bands), layout)
+    volume = _volume(useful, grid.geobox, _times(useful, groupby), bands, layout)
     limits = limits or Limits()
     limits.check(volume, loaded or ())
     if loaded is not None:
@@ -183,11 +184,12 @@ def _times(scenes: Sequence[Scene], groupby: str) -> list[datetime]:
 
 
 def _volume(
-    scenes: Sequence[Scene], geobox: GeoBox, times: Sequence[datetime], bands: int, layout: Layout
+    scenes: Sequence[Scene], geobox: GeoBox, times: Sequence[datetime], bands: Sequence[Band], layout: Layout
 ) -> Volume:
     height, width = geobox.shape.yx
     product, itemsize = scenes[0].product, layout.dtype.itemsize
-    return Volume(product, len(scenes), width, height, len(times), bands, itemsize)
+    version = hashlib.sha256(repr(([s.version for s in scenes], bands)).encode()).hexdigest()
+    return Volume(product, len(scenes), width, height, len(times), len(bands), itemsize, version)
 
 
 # --- Pixel types ---------------------------------------------------------------------------------

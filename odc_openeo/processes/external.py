@@ -135,7 +135,7 @@ def _find(url: str, query: Query, env: Environment) -> Found:
     own = _of_this_service(url, config, env)
     if own is not None:
         return _own_items(own, config)
-    if env.user and (found := re.match(re.escape(config.root_url) + r".*/workspaces/([^/]+)/files/", url)):
+    if env.user and (found := re.match(re.escape(config.root_url) + r".*?/workspaces/([^/]+)/files/", url)):
         workspace = workspaces.get(config, UUID(env.user), found[1])
         return workspaces.find_items(config, workspace, found[0], url, query, limit), None
     policy = outgoing.Policy.of(config)

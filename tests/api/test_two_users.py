@@ -21,9 +21,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from joserfc import jws, jwt
 from joserfc.jwk import OctKey
+from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
-from odc_openeo import accounts, db
+from odc_openeo import accounts, db, sessions
+from odc_openeo.api.pages.forms import form_key
 from odc_openeo.app import create_app
 from odc_openeo.config import Config, child_environment, odc_database_environment
 from odc_openeo.postgres import Postgres
@@ -41,6 +43,8 @@ BY_ID: Final = "the same, with an id: that of somebody else is answered as one t
 OWN_NAME: Final = "the same, with a name of the user's own choice: that of somebody else is another thing"
 SIGNED: Final = "opens with the signature in the address, of just this address, until it expires"
 SHARED: Final = "opens with an id that nobody can guess, if the owner wants so"
+PAGE: Final = "of the user whose session the browser has: others are led to where they sign in"
+PAGE_BY_ID: Final = "such a page with an id: that of somebody else is answered as one that does not exist"
 
 TILES: Final = (
     *("", "/<int:z>/<int:x>/<y>", "/legend.json", "/legend.png", "/WMTSCapabilities.xml"),
@@ -63,6 +67,13 @@ TABLE: Final[dict[str, str]] = {
     f"{API}/collections": PUBLIC,
     f"{API}/collections/<collection_id>": PUBLIC,
     f"{API}/collections/<collection_id>/queryables": PUBLIC,
+    f"{API}/collections/<collection_id>/items": PUBLIC,
+    f"{API}/collections/<collection_id>/items/<item_id>": PUBLIC,
+    f"{API}/queryables": PUBLIC,
+    f"{API}/search": PUBLIC,
+    "/assets/<collection_id>/<uuid:item_id>/<key>/<name>": PUBLIC,
+    "/api": PUBLIC,
+    "/api.html": PUBLIC,
     f"{API}/processes": PUBLIC,
     f"{API}/validation": OWN_NAME,
     f"{API}/credentials/oidc": PUBLIC,
@@ -91,6 +102,20 @@ TABLE: Final[dict[str, str]] = {
     # How these open is tested in tests/services/test_access.py.
     **{f"/services/<uuid:service_id>{place}": SHARED for place in TILES},
     **{f"/services/<uuid:service_id>/signed/<key>{place}": SIGNED for place in TILES},
+    "/collections": PUBLIC,
+    "/collections/<path:collection_id>": PUBLIC,
+    "/previews/<path:collection_id>": PUBLIC,
+    "/processes": PUBLIC,
+    "/processes/<process_id>": PUBLIC,
+    "/sign-in": LOGIN,
+    "/sign-in/callback": LOGIN,
+    "/sign-in/with/<provider>": LOGIN,
+    "/sign-out": PAGE,
+    "/my/jobs": PAGE,
+    "/my/jobs/<job_id>": PAGE_BY_ID,
+    "/my/jobs/<job_id>/<action>": PAGE_BY_ID,
+    "/my/files": PAGE,
+    "/my/files/<path:path>": PAGE_BY_ID,
 }
 
 OPEN: Final = {f"{API}/validation"}
@@ -106,6 +131,7 @@ UNKNOWN: Final = {
 """Ids that nobody has."""
 
 BODIES: Final[dict[str, Any]] = {
+    f"{API}/search": {"limit": 1},
     f"{API}/jobs": {"process": addition(), "title": "of bob"},
     f"{API}/result": {"process": addition()},
     f"{API}/jobs/<job_id>": {"title": "changed by bob"},
@@ -197,19 +223,25 @@ def ada(guarded: Flask, service_config: Config) -> Ada:
     job = {"process": addition(), "title": WORD}
     ada.ids["job_id"] = ada.ask("POST", "/jobs", json=job).headers["OpenEO-Identifier"]
     ada.ids |= {"process_graph_id": "hers", "path": "hers.txt"}
-    workspace = ada.ask("POST", "/workspaces", json={"intent": "create", "title": WORD})
+    workspace = ada.ask(
+        "POST", "/workspaces", json={"intent": "create", "title": "shelf", "description": WORD}
+    )
     ada.ids["workspace_id"] = workspace.headers["OpenEO-Identifier"]
     service = ada.ask("POST", "/services", json={"type": "XYZ", "process": addition(), "title": WORD})
     ada.ids["service_id"] = service.headers["OpenEO-Identifier"]
     assert ada.ask("PUT", "/process_graphs/hers", json={**addition(), "summary": WORD}).status_code == 200
     assert ada.ask("PUT", "/files/hers.txt", data=WORD).status_code == 200
     ada.ask("POST", f"/jobs/{ada.ids['job_id']}/results")
-    with subprocess.Popen([*COMMAND, "worker"], env=child_environment(service_config)) as worker:
-        deadline = time.monotonic() + 120
-        while ada.ask("GET", f"/jobs/{ada.ids['job_id']}").get_json()["status"] != "finished":
-            assert time.monotonic() < deadline
+    worker = subprocess.Popen([*COMMAND, "worker"], env=child_environment(service_config))
+    try:
+        deadline = time.monotonic() + 200
+        while (state := ada.ask("GET", f"/jobs/{ada.ids['job_id']}").get_json())["status"] != "finished":
+            assert time.monotonic() < deadline, state
+            assert worker.poll() is None
             time.sleep(0.1)
+    finally:
         worker.send_signal(signal.SIGTERM)
+        worker.wait(20)
     (asset,) = ada.ask("GET", f"/jobs/{ada.ids['job_id']}/results").get_json()["assets"].values()
     ada.link = urlsplit(asset["href"]).path
     return ada
@@ -319,7 +351,8 @@ def test_before_the_other_user_has_anything(guarded: Flask, ada: Ada, bob: dict[
 
 def test_public_addresses_say_the_same_to_everybody(guarded: Flask, ada: Ada, bob: dict[str, str]) -> None:
     client = guarded.test_client()
-    ids = {"collection_id": "none", "filename": "icon.svg"}
+    ids = {"collection_id": "none", "filename": "icon.svg", "process_id": "add", "key": "B01"}
+    ids |= {"item_id": str(uuid4()), "name": "none.tif"}
     signed_in = {"Authorization": f"Bearer {ada.token}"}
     for method, rule in addresses({PUBLIC}, guarded):
         answers = [send(client, method, rule, ids, headers) for headers in ({}, bob, signed_in)]
@@ -330,7 +363,9 @@ def test_public_addresses_say_the_same_to_everybody(guarded: Flask, ada: Ada, bo
 
 def without_id(answer: TestResponse) -> Any:
     document = answer.get_json(silent=True)
-    return {**document, "id": None} if isinstance(document, dict) and "code" in document else answer.data
+    if isinstance(document, dict) and "code" in document:
+        return {**document, "id": None}
+    return answer.data.replace(answer.headers["X-Request-Id"].encode(), b"")
 
 
 def changed(part: int) -> Callable[[str], str]:
@@ -365,7 +400,9 @@ def test_signed_links_open_only_what_they_are_for(
     )
     assert client.get("/".join([*parts[:5], "..", "..", "files", "x"])).status_code in (404, 410)
     assert client.get(ada.link).data == b"2"
-    with_another_key = create_app(service_config.model_copy(update={"secret_key": "another"})).test_client()
+    with_another_key = create_app(
+        service_config.model_copy(update={"secret_key": SecretStr("another")})
+    ).test_client()
     assert with_another_key.get(ada.link).status_code == 410
     monkeypatch.setattr(time, "time", lambda: int(parts[3]) + 1.0)
     assert client.get(ada.link).status_code == 410
@@ -394,3 +431,87 @@ def test_a_disabled_user_is_out(guarded: Flask, service_config: Config, ada: Ada
         if rule not in OPEN:
             answer = send(guarded.test_client(), method, rule, ada.ids, headers)
             assert code(answer) == "TokenInvalid", (method, rule)
+
+
+# --- Pages ---------------------------------------------------------------------------------------
+
+
+def browser(app: Flask, session: str) -> FlaskClient:
+    """A browser that has this cookie."""
+    client = app.test_client()
+    client.set_cookie("openeo-session", session)
+    return client
+
+
+def visit(app: Flask, session: str, method: str, rule: str, ids: dict[str, str]) -> TestResponse:
+    """A page asked for, or a form of it sent with the key that belongs to the session."""
+    with app.test_request_context():
+        key = form_key(session)
+    data = {"form_key": key} if method == "POST" else None
+    return browser(app, session).open(filled(rule, {**ids, "action": "delete"}), method=method, data=data)
+
+
+def test_pages_without_a_good_session(guarded: Flask, service_config: Config, ada: Ada) -> None:
+    before = ada.state()
+    user = accounts.verify_password(service_config, "ada", PASSWORD)
+    ended = sessions.begin(service_config, user)
+    sessions.end(service_config, ended)
+    for session in ("", "made-up", ended, ada.token, str(user.id)):
+        for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
+            answer = visit(guarded, session, method, rule, ada.ids)
+            assert answer.status_code == 303, (method, rule, session)
+            assert urlsplit(answer.location).path == "/sign-in"
+            assert WORD not in answer.text
+    assert ada.state() == before
+
+
+def test_sessions_are_no_tokens(guarded: Flask, service_config: Config, ada: Ada) -> None:
+    session = sessions.begin(service_config, accounts.verify_password(service_config, "ada", PASSWORD))
+    assert WORD in browser(guarded, session).get("/my/jobs").text
+    for method, rule in addresses({OWN, BY_ID}, guarded):
+        answer = send(browser(guarded, session), method, rule, ada.ids, {})
+        assert (answer.status_code, code(answer)) == (401, "AuthenticationRequired"), (method, rule)
+        answer = send(guarded.test_client(), method, rule, ada.ids, {"Authorization": f"Bearer {session}"})
+        assert (answer.status_code, code(answer)) == (403, "TokenInvalid"), (method, rule)
+
+
+def test_pages_of_the_other_user(guarded: Flask, service_config: Config, ada: Ada) -> None:
+    before = ada.state()
+    bob = accounts.create_user(service_config, f"bob-{uuid4().hex[:8]}", PASSWORD)
+    for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
+        session = sessions.begin(service_config, bob)
+        answer = visit(guarded, session, method, rule, ada.ids)
+        assert WORD not in answer.text, (method, rule)
+        assert ada.ids["job_id"] not in answer.text or TABLE[rule] == PAGE_BY_ID
+        if TABLE[rule] == PAGE_BY_ID:
+            other = visit(guarded, session, method, rule, UNKNOWN)
+            assert answer.status_code == other.status_code == 404, (method, rule)
+            assert as_template(answer, ada.ids) == as_template(other, UNKNOWN), (method, rule)
+    assert ada.state() == before
+
+
+def as_template(answer: TestResponse, ids: dict[str, str]) -> str:
+    """The text of a page without the ids that it was asked with, and its own."""
+    text = answer.text.replace(answer.headers["X-Request-Id"], "request")
+    for name, value in ids.items():
+        text = text.replace(value, name)
+    return text
+
+
+def test_forms_of_other_pages_do_nothing(guarded: Flask, service_config: Config, ada: Ada) -> None:
+    before = ada.state()
+    user = accounts.verify_password(service_config, "ada", PASSWORD)
+    session, other = sessions.begin(service_config, user), sessions.begin(service_config, user)
+    with guarded.test_request_context():
+        keys = {"none": "", "of another session": form_key(other), "of nobody": form_key(None)}
+    for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
+        if method == "POST":
+            path = filled(rule, {**ada.ids, "action": "delete"})
+            for kind, key in keys.items():
+                answer = browser(guarded, session).post(path, data={"form_key": key})
+                assert 400 <= answer.status_code < 500, (rule, kind)
+            foreign = {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
+            with guarded.test_request_context():
+                good = {"form_key": form_key(session)}
+            assert 400 <= browser(guarded, session).post(path, data=good, headers=foreign).status_code < 500
+    assert ada.state() == before
