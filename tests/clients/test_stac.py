@@ -42,7 +42,8 @@ def test_collections(catalogue: Client) -> None:
     collections = {c.id: c for c in catalogue.get_collections()}
     assert set(collections) == set(PRODUCTS)
     assert next(collections[S2_PRODUCT].get_items()).collection_id == S2_PRODUCT
-    assert collections[S2_PRODUCT].item_assets["B04"].properties["bands"][0]["eo:common_name"] == "red"
+    item_assets = catalogue.get_collection(S2_PRODUCT).item_assets
+    assert item_assets["B04"].properties["bands"][0]["eo:common_name"] == "red"
 
 
 def test_every_item_once(
