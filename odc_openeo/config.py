@@ -137,6 +137,12 @@ class Config(BaseSettings):
     sync_max_tasks: int = Field(
         300_000, ge=0, description="Most steps (dask tasks) that a synchronous request may take."
     )
+    cache_max_bytes: int = Field(
+        2 * 2**30,
+        ge=0,
+        description="Bytes that results of synchronous requests may take on this machine's disk, to answer "
+        "the same request of the same user again; 0 keeps none.",
+    )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
     search_timeout_s: float = Field(20, gt=0, description="Seconds that a search for STAC Items may take.")
@@ -165,6 +171,14 @@ class Config(BaseSettings):
     )
     outgoing_max_bytes: int = Field(2 * 2**30, ge=1, description="Largest file that is fetched for a user.")
     outgoing_timeout_s: float = Field(300, gt=0, description="Seconds that fetching it may take.")
+
+    # --- Secondary web services ---
+    tile_max_bytes: int = Field(
+        512 * 2**20, ge=1, description="Largest volume of pixels, in bytes, that one map tile may read."
+    )
+    tile_cache_bytes: int = Field(
+        128 * 2**20, ge=0, description="Memory of each HTTP process for map tiles that were made; 0 for none."
+    )
 
     # --- Batch jobs ---
     job_workers: int = Field(

@@ -274,6 +274,52 @@ class UserItem(Base):
     item: Mapped[str]
 
 
+class Service(Base):
+    """A secondary web service: a process whose results map clients see tile by tile.
+
+    ``version`` counts changes of what the tiles show. ``look`` is the range of values that was measured for
+    that version, null until it is needed. ``process``, ``configuration``, ``extras`` and ``look`` are JSON as
+    text. ``tiles``, ``nbytes`` and ``cpu_s`` count what was served.
+    """
+
+    __tablename__ = "services"
+    __table_args__ = (Index("ix_services_listing", "user_id", "created", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    type: Mapped[str]
+    title: Mapped[str | None]
+    description: Mapped[str | None]
+    process: Mapped[str]
+    configuration: Mapped[str] = mapped_column(default="{}")
+    enabled: Mapped[bool] = mapped_column(default=True)
+    plan: Mapped[str | None]
+    budget: Mapped[float | None]
+    log_level: Mapped[str] = mapped_column(default="info")
+    extras: Mapped[str] = mapped_column(default="{}")
+    version: Mapped[int] = mapped_column(default=1)
+    look: Mapped[str | None]
+    tiles: Mapped[int] = mapped_column(BigInteger, default=0)
+    nbytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    cpu_s: Mapped[float] = mapped_column(default=0.0)
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ServiceLog(Base):
+    """A message to the owner of a service. ``entry`` is as with jobs."""
+
+    __tablename__ = "service_logs"
+    __table_args__ = (Index("ix_service_logs_service_id_id", "service_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    service_id: Mapped[UUID] = mapped_column(ForeignKey(Service.id, ondelete="CASCADE"))
+    level: Mapped[int] = mapped_column(SmallInteger)
+    time: Mapped[datetime]
+    message: Mapped[str]
+    entry: Mapped[str]
+
+
 def normalise_url(url: str) -> URL:
     """``postgres://``, ``postgresql://`` … as a SQLAlchemy URL of the psycopg2 driver.
 

@@ -293,6 +293,40 @@ class BillingPlanInvalid(OpenEOError):
     template = "There are no billing plans here. Leave out 'plan', or set it to null."
 
 
+# --- Secondary web services ----------------------------------------------------------------------
+
+
+class ServiceNotFound(OpenEOError):
+    status = 404
+    template = "There is no service '{identifier}', or it is not yours. See GET /services for yours."
+
+
+class ServiceUnsupported(OpenEOError):
+    template = "There are no services of type '{type}'. Choose one of: {types}."
+
+
+class ServiceConfigUnsupported(OpenEOError):
+    template = "Services of this type have no setting '{parameter}'. They have: {available}."
+
+
+class ServiceConfigInvalid(OpenEOError):
+    template = "The value of the setting '{parameter}' is invalid: {reason}"
+
+
+class ServiceDisabled(OpenEOError):
+    """The owner has switched it off (not in the official list)."""
+
+    status = 403
+    template = "The service is switched off. Its owner can set 'enabled' to true."
+
+
+class TileOutOfRange(OpenEOError):
+    """No tile has that place in the matrix (not in the official list)."""
+
+    status = 404
+    template = "There is no such tile: {reason}"
+
+
 # --- Exceptions of processes ---------------------------------------------------------------------
 
 

@@ -97,6 +97,13 @@ def list_collections(config: Config, user: UUID) -> list[OwnCollection]:
         return [_collection(row) for row in session.scalars(query)]
 
 
+def ids(config: Config, user: UUID) -> frozenset[str]:
+    """The ids of the collections of a user."""
+    with db.session(config) as session:
+        found = session.scalars(select(db.UserCollection.id).where(db.UserCollection.user_id == user))
+        return frozenset(found)
+
+
 def items(config: Config, user: UUID, id_: str) -> list[dict[str, Any]] | None:
     """The STAC Items of a collection with paths to their files on this machine; None if there is none."""
     with db.session(config) as session:

@@ -153,6 +153,8 @@ class Process:
     experimental: bool
     needs: Needs | None = None
     pure: bool = True
+    pointwise: bool = False
+    in_view: bool = False
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -183,6 +185,13 @@ class Process:
     def returns(self) -> Any:
         """The JSON Schema of what the process returns."""
         return _schema(self._hints.get("return", Any)).json
+
+    @cached_property
+    def makes_raster(self) -> bool:
+        """Whether what it returns is, or may be, a cube with pixels."""
+        schemas = self.returns if isinstance(self.returns, list) else [self.returns]
+        cubes = [s for s in schemas if str(s.get("subtype", "")).endswith("cube")]
+        return any({"type": "geometry"} not in s.get("dimensions", ()) for s in cubes)
 
     def call(self, arguments: Mapping[str, Any], env: Environment) -> Any:
         """Run the process with arguments by their openEO names."""
@@ -227,18 +236,34 @@ def process(
     experimental: bool = False,
     needs: Needs | None = None,
     pure: bool = True,
+    pointwise: bool = False,
+    in_view: bool = False,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
     ``needs`` is the rule by which it passes demands on to its inputs (see `odc_openeo.demand`); ``pure`` says
-    that equal arguments give equal values and nothing else happens: equal nodes then run only once.
+    that equal arguments give equal values and nothing else happens: equal nodes then run only once;
+    ``pointwise`` says that what it makes of a pixel depends on that pixel only (but for x and y, if its rule
+    says that it sees all along them); ``in_view`` says that it makes its cube on the pixels of a map tile if
+    these are demanded.
     """
 
     def register(function: F) -> F:
         id_ = function.__name__.rstrip("_")
         if id_ in PROCESSES:
             raise ValueError(f"process {id_!r} is registered twice")
-        PROCESSES[id_] = Process(id_, function, categories, examples, links, experimental, needs, pure)
+        PROCESSES[id_] = Process(
+            id_,
+            function,
+            categories,
+            examples,
+            links,
+            experimental,
+            needs,
+            pure,
+            pointwise,
+            in_view,
+        )
         return function
 
     return register

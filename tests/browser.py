@@ -24,7 +24,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
     *("--hide-scrollbars", "--remote-debugging-port=0", "--force-color-profile=srgb"),
 )
-SECONDS = 30
+SECONDS = 60
 SETTLED = """new Promise(done => {
   const images = Array.from(document.images);
   images.forEach(image => { image.loading = "eager"; });

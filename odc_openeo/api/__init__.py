@@ -23,6 +23,8 @@ from odc_openeo.api import (
     rate_limit,
     request_log,
     results,
+    service_tiles,
+    services,
     stac,
     workspaces,
 )
@@ -51,6 +53,7 @@ def register(app: Flask) -> None:
         files,
         account,
         process_graphs,
+        services,
         workspaces,
     ):
         app.register_blueprint(module.blueprint, url_prefix=API_PATH)
@@ -60,6 +63,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(job_results.downloads)
     app.register_blueprint(assets.blueprint)
     app.register_blueprint(process_graphs.public)
+    service_tiles.register(app)
     app.register_blueprint(openapi.blueprint)
     for blueprint in pages.blueprints(config):
         app.register_blueprint(blueprint)

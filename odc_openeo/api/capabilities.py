@@ -77,12 +77,6 @@ def udf_runtimes() -> dict[str, Any]:
     return {}
 
 
-@blueprint.get("/service_types")
-def service_types() -> dict[str, Any]:
-    """``GET /service_types``: none yet."""
-    return {}
-
-
 @blueprint.get("/processing_parameters")
 def processing_parameters() -> dict[str, Any]:
     """``GET /processing_parameters``: what may be set for processing beside what the API has for all."""

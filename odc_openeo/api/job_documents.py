@@ -165,10 +165,10 @@ def _links(job: Job) -> list[dict[str, Any]]:
 # --- Logs ----------------------------------------------------------------------------------------
 
 
-def log_page(job: Job, page: Page[Entry], level: str, limit: int | None) -> dict[str, Any]:
-    """The answer of ``GET /jobs/{job_id}/logs``."""
-    lowest = max(level, job.draft.log_level, key=LEVELS.__getitem__)
-    links = page_links(f"/jobs/{job.id}/logs", page.next, "offset", limit=limit, level=level)
+def log_page(path: str, kept: str, page: Page[Entry], level: str, limit: int | None) -> dict[str, Any]:
+    """The answer with logs at a path; those below the level ``kept`` were never written."""
+    lowest = max(level, kept, key=LEVELS.__getitem__)
+    links = page_links(path, page.next, "offset", limit=limit, level=level)
     return {"level": lowest, "logs": [log_entry(entry) for entry in page.items], "links": links}
 
 

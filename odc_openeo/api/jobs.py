@@ -86,7 +86,8 @@ def debug_job(job_id: str) -> dict[str, Any]:
     """``GET /jobs/{job_id}/logs``: what was logged, in order of time."""
     config, limit, level = backend().config, limit_argument(), level_argument()
     job = jobs.get(config, current_user().id, job_id)
-    return log_page(job, jobs.list_logs(config, job, level, limit, request.args.get("offset")), level, limit)
+    page = jobs.list_logs(config, job, level, limit, request.args.get("offset"))
+    return log_page(f"/jobs/{job.id}/logs", job.draft.log_level, page, level, limit)
 
 
 @blueprint.post("/jobs/<job_id>/results")

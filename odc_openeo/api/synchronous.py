@@ -11,9 +11,10 @@ from uuid import UUID
 
 from odc_openeo import cluster, load
 from odc_openeo.api.backend import Backend
+from odc_openeo.cache import Cache, digest
 from odc_openeo.errors import ProcessInvalid, RequestTimeout
 from odc_openeo.formats import single_file, write_outputs
-from odc_openeo.graph import Limits, evaluate
+from odc_openeo.graph import Limits, evaluate, identity
 from odc_openeo.graph.estimate import Bounds, estimate
 from odc_openeo.process import Environment
 from odc_openeo.stored import Library
@@ -51,10 +52,21 @@ def run(backend: Backend, process: Mapping[str, Any], user: str, folder: Path) -
     made = [output.data for output in env.outputs] or [value]
     found = estimate([value, *made], made, env.loads)
     Bounds(config.sync_max_bytes, config.sync_max_tasks).check(found, "a synchronous request")
-    nbytes = found.input_bytes
-    compute = partial(_compute, backend, nbytes, deadline)
-    assets = write_outputs(value, env.outputs, folder, compute)
-    return single_file(assets, folder)
+    key = _key(process, env, limits)
+    kept = None if key is None else Cache.of(config).get(key, folder)
+    if kept is not None:
+        return kept
+    compute = partial(_compute, backend, found.input_bytes, deadline)
+    path, media_type = single_file(write_outputs(value, env.outputs, folder, compute), folder)
+    if key is not None:
+        Cache.of(config).put(key, path, media_type)
+    return path, media_type
+
+
+def _key(process: Mapping[str, Any], env: Environment, limits: Limits) -> str | None:
+    """What a result is kept by: all that it depends on; None if that is not certain or nothing was loaded."""
+    same = identity(process, env, limits) if env.loads else None
+    return None if same is None else digest(same, [repr(load) for load in env.loads], env.user)
 
 
 def _compute(backend: Backend, nbytes: int, deadline: float, *collections: Any) -> tuple[Any, ...]:

@@ -150,6 +150,10 @@ class Catalog:
         """The files of an item by the key of their asset; NotFound or CollectionNotFound if there is none."""
         return files(self._found(collection_id, item_id))
 
+    def state(self) -> str:
+        """A text that changes whenever the index does."""
+        return str(self._index.marker()[0])
+
     def summary(self, id_: str) -> Summary:
         """What all datasets of a collection span together; CollectionNotFound if there is no such one."""
         return self._source(id_).summary

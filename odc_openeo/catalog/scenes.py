@@ -3,6 +3,7 @@ afterwards."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,7 +39,10 @@ class File:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A dataset: ``time`` is its nominal time in UTC, ``footprint`` in its own reference system."""
+    """A dataset: ``time`` is its nominal time in UTC, ``footprint`` in its own reference system.
+
+    ``version`` changes with anything that the index tells of it.
+    """
 
     id: str
     product: str
@@ -48,6 +52,7 @@ class Scene:
     files: Mapping[str, File]
     footprint: Geometry
     properties: Mapping[str, Any] = field(repr=False)
+    version: str = ""
 
     def grid(self, band: str) -> GeoBox | None:
         """The pixel grid of a band, None if the scene lacks the band."""
@@ -85,6 +90,7 @@ def scene(dataset: Any) -> Scene:
         files={name: _file(m, location) for name, m in (document.get("measurements") or {}).items()},
         footprint=Geometry(outline, crs) if outline else grids[DEFAULT_GRID].extent,
         properties=properties,
+        version=hashlib.sha256(repr((location, document)).encode()).hexdigest(),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from odc_openeo.cube import LabeledArray
-from odc_openeo.demand import Demand
+from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import (
     OpenEOError,
     ProcessGraphComplexity,
@@ -22,7 +22,7 @@ from odc_openeo.errors import (
 from odc_openeo.graph.cut import cut
 from odc_openeo.graph.definitions import Definition
 from odc_openeo.graph.parse import Graph, Limits, Node, child_graphs, free_parameters, parse
-from odc_openeo.graph.plan import Plan, make_plan
+from odc_openeo.graph.plan import Plan, make_plan, seen
 from odc_openeo.graph.validate import check_value, problems, process_of
 from odc_openeo.process import DEFERRED, NODES, OMITTED, PROCESSES, Environment, Process
 
@@ -37,12 +37,14 @@ def evaluate(
     parameters: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
     *,
+    demand: Demand = ALL,
     plan: bool = True,
 ) -> Any:
     """Evaluate a process: JSON values for JSON, lazy xarray objects for cubes.
 
     ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of
     the result node is returned; end nodes apart from it run as well (a graph may save several results).
+    ``demand`` is what of the result is needed; it may be more, and not on the pixels of the demanded view.
     Without ``plan`` each node delivers all it can, as slow as that is: for tests, and to find faults.
 
     Raises:
@@ -56,7 +58,7 @@ def evaluate(
     if graph is None:
         raise ProcessGraphMissing()
     try:
-        planned = make_plan(graph, given) if plan else Plan()
+        planned = make_plan(graph, given, seen(graph, given, demand)) if plan else Plan()
         return _Scope(graph, given, env, planned, planning=plan).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from odc.geo.geobox import GeoBox
+
 from odc_openeo.demand import ALL, UNKNOWN, Demand, Grid
 from odc_openeo.graph.definitions import Definition
 from odc_openeo.graph.parse import (
@@ -63,6 +65,21 @@ def make_plan(graph: Graph, parameters: Mapping[str, Any], demand: Demand = ALL)
     order = list(topological(graph))
     twins = _twins(graph, order)
     return _Demands(graph, known, twins).plan(order, demand)
+
+
+def seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> Demand:
+    """The demand on a graph, without its view unless all cubes in it can be made on the pixels of that.
+
+    Cubes that meet are on one grid then, in any case.
+    """
+    return demand if _is_seen(graph, parameters, demand) else replace(demand, view=None)
+
+
+def _is_seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> bool:
+    plan = make_plan(graph, parameters, demand)
+    walk = _Demands(graph, {**_defaults(graph), **parameters}, plan.twins)
+    nodes = (node for id_, node in graph.nodes.items() if id_ not in plan.twins)
+    return all(walk.sees(node, plan.demand(node.id)) for node in nodes)
 
 
 def topological(graph: Graph) -> Iterator[str]:
@@ -134,7 +151,19 @@ class _Demands:
         if process is None or process.needs is None:
             return {}
         found = _signed(process.needs(demand, arguments), node.id)
+        found = _viewed(found, demand.view if process.pointwise else None)
         return {} if self._is_open(node, arguments, found) else found
+
+    def sees(self, node: Node, demand: Demand) -> bool:
+        """Whether a node makes its cube on the pixels of a view, or makes no cube of pixels."""
+        if node.definition is not None:
+            arguments = {name: self._constant(value) for name, value in node.arguments.items()}
+            known = {name: value for name, value in arguments.items() if value is not UNKNOWN}
+            return demand.view is not None and _is_seen(node.definition.graph, known, demand)
+        process = PROCESSES[node.process_id]
+        if not process.makes_raster:
+            return True
+        return demand.view is not None and (process.in_view or process.pointwise)
 
     def _of_definition(
         self, definition: Definition, demand: Demand, arguments: Mapping[str, Any]
@@ -178,6 +207,11 @@ def _signed(demands: Mapping[str, Demand], id_: str) -> Mapping[str, Demand]:
         return demand if grid is None or grid.node else replace(demand, grid=replace(grid, node=id_))
 
     return {name: signed(demand) for name, demand in demands.items()}
+
+
+def _viewed(demands: Mapping[str, Demand], view: GeoBox | None) -> Mapping[str, Demand]:
+    """Demands with a view, but for those on all of a cube."""
+    return {name: replace(d, view=None if d.boxes is None else view) for name, d in demands.items()}
 
 
 def _has_references(value: Any) -> bool:

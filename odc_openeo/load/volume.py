@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from odc.geo.geobox import GeoBox
@@ -21,7 +21,10 @@ BLOCK: Final = 1024
 
 @dataclass(frozen=True)
 class Volume:
-    """What a load reads: pixels of so many dates and bands, of ``datasets`` datasets."""
+    """What a load reads: pixels of so many dates and bands, of ``datasets`` datasets.
+
+    ``version`` changes with anything that is known of these datasets and bands.
+    """
 
     collection: str
     datasets: int
@@ -30,6 +33,7 @@ class Volume:
     dates: int
     bands: int
     itemsize: int
+    version: str = field(default="", compare=False)
 
     @property
     def pixels(self) -> int:

@@ -98,7 +98,7 @@ PropertyConditions = Annotated[
 LoadedCube = Annotated[xr.DataArray, Schema(datacube_schema())]
 
 
-@process(categories=["cubes", "import"])
+@process(categories=["cubes", "import"], in_view=True)
 def load_collection(
     id: CollectionId,
     spatial_extent: SpatialExtent,

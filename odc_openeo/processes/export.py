@@ -46,7 +46,7 @@ MERGE_PATCH = {
 }
 
 
-@process(categories=["cubes", "export", "stac"], needs=same("data"))
+@process(categories=["cubes", "export", "stac"], needs=same("data"), pointwise=True)
 def save_result(
     data: Cube,
     format: OutputFormat,

@@ -45,7 +45,7 @@ SpatialExtent = Annotated[
 JobId = Annotated[str, Schema({"type": "string", "subtype": "job-id"})]
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
 def load_stac(
     url: Url,
     spatial_extent: SpatialExtent = None,
@@ -88,7 +88,7 @@ def load_stac(
     return load_items(_find(url, query, env), query, spatial_extent, bands, "load_stac", env)
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
 def load_result(
     id: JobId,
     spatial_extent: SpatialExtent = None,
@@ -135,7 +135,7 @@ def _find(url: str, query: Query, env: Environment) -> Found:
     own = _of_this_service(url, config, env)
     if own is not None:
         return _own_items(own, config)
-    if env.user and (found := re.match(re.escape(config.root_url) + r".*/workspaces/([^/]+)/files/", url)):
+    if env.user and (found := re.match(re.escape(config.root_url) + r".*?/workspaces/([^/]+)/files/", url)):
         workspace = workspaces.get(config, UUID(env.user), found[1])
         return workspaces.find_items(config, workspace, found[0], url, query, limit), None
     policy = outgoing.Policy.of(config)

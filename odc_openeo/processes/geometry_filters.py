@@ -50,7 +50,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"data": replace(demand.everywhere(), boxes=around, margin=2 if around else 0), "geometries": ALL}
 
 
-@process(categories=["cubes", "filter"], needs=_needs)
+@process(categories=["cubes", "filter"], needs=_needs, pointwise=True)
 def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     """Limit a raster cube to geometries.
 

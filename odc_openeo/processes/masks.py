@@ -30,7 +30,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"data": replace(needed, grid=None), "mask": needed.grown(2)}
 
 
-@process(categories=["cubes", "masks"], needs=_needs)
+@process(categories=["cubes", "masks"], needs=_needs, pointwise=True)
 def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
     """Replace the pixels that a mask marks.
 

@@ -39,7 +39,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"cube1": both, "cube2": both}
 
 
-@process(categories=["cubes"], needs=_needs)
+@process(categories=["cubes"], needs=_needs, pointwise=True)
 def merge_cubes(
     cube1: Cube, cube2: Cube, overlap_resolver: OverlapResolver = None, context: AnyValue = None
 ) -> Cube:

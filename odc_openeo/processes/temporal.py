@@ -67,7 +67,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"data": replace(demand, interval=hull(intervals))}
 
 
-@process(categories=["cubes", "aggregate"], needs=_needs)
+@process(categories=["cubes", "aggregate"], needs=_needs, pointwise=True)
 def aggregate_temporal(
     data: TemporalCube,
     intervals: Intervals,
@@ -143,7 +143,7 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
     return starts
 
 
-@process(categories=["aggregate", "climatology", "cubes"], needs=over(cube.T))
+@process(categories=["aggregate", "climatology", "cubes"], needs=over(cube.T), pointwise=True)
 def aggregate_temporal_period(
     data: TemporalCube,
     period: PeriodName,
@@ -272,7 +272,7 @@ def _needs_of_resampling(demand: Demand, arguments: Mapping[str, Any]) -> Mappin
     return {"data": needed, "target": replace(needed.of_all_bands(), grid=None)}
 
 
-@process(categories=["cubes", "reproject"], needs=_needs_of_resampling)
+@process(categories=["cubes", "reproject"], needs=_needs_of_resampling, pointwise=True)
 def resample_cube_temporal(
     data: TemporalCube, target: TemporalCube, dimension: OptionalName = None, valid_within: Days = None
 ) -> TemporalCube:

@@ -27,7 +27,8 @@ from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
-from odc_openeo.process import NODES, Environment
+from odc_openeo.jobs.records import entry_of
+from odc_openeo.process import Environment
 from odc_openeo.storage import storage
 from odc_openeo.stored import Library
 from odc_openeo.worker.describe import RecordingCatalog, describe, details
@@ -87,22 +88,7 @@ class Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
-        more = {
-            name: value for name in ("code", "data") if (value := getattr(record, name, None)) is not None
-        }
-        path = [{"node_id": node, "process_id": process} for node, process in NODES.get()]
-        entry = Entry(
-            level_name(record.levelno),
-            record.getMessage(),
-            db.now(),
-            {**more, **({"path": path} if path else {})},
-        )
-        self.channel.send(News(entry=entry))
-
-
-def level_name(number: int) -> str:
-    """The openEO level of a level of `logging`."""
-    return next((name for name, value in reversed(LEVELS.items()) if number >= value), "debug")
+        self.channel.send(News(entry=entry_of(record)))
 
 
 def run(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:

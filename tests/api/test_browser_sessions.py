@@ -90,12 +90,10 @@ def test_those_who_are_not_signed_in_are_led_to_the_form_and_back(client: FlaskC
     assert sign_in(client, to=to).headers["Location"] == "/my/jobs/7?level=info"
 
 
-@pytest.mark.parametrize(
-    "to",
-    ["https://evil.example", "//evil.example", "/\\evil.example", "/my/\\..", "/openeo/1.3/me", "/my/\n"],
-)
-def test_the_way_back_leads_nowhere_else(client: FlaskClient, ada: Account, to: str) -> None:
-    assert sign_in(client, to=to).headers["Location"] == "/my/jobs"
+def test_the_way_back_leads_nowhere_else(app: Flask, ada: Account) -> None:
+    odd = ["/\\evil.example", "/my/\\..", "/openeo/1.3/me", "/my/\n"]
+    for to in ["https://evil.example", "//evil.example", *odd]:
+        assert sign_in(app.test_client(), to=to).headers["Location"] == "/my/jobs", to
 
 
 def test_wrong_passwords_are_refused_and_counted(odc_config: Config, ada: Account) -> None:

@@ -98,9 +98,8 @@ def test_well_known_leads_to_the_capabilities(client: FlaskClient) -> None:
     assert capabilities["production"] == version["production"]
 
 
-def test_no_user_code_and_no_services_are_claimed(client: FlaskClient) -> None:
+def test_no_user_code_is_claimed(client: FlaskClient) -> None:
     assert client.get(f"{API}/udf_runtimes").get_json() == {}
-    assert client.get(f"{API}/service_types").get_json() == {}
 
 
 def test_processes_are_not_sent_again_when_unchanged(client: FlaskClient) -> None:

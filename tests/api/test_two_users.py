@@ -23,7 +23,8 @@ from joserfc import jws, jwt
 from joserfc.jwk import OctKey
 from werkzeug.test import TestResponse
 
-from odc_openeo import accounts, db
+from odc_openeo import accounts, db, sessions
+from odc_openeo.api.pages.forms import form_key
 from odc_openeo.app import create_app
 from odc_openeo.config import Config, child_environment, odc_database_environment
 from odc_openeo.postgres import Postgres
@@ -41,6 +42,15 @@ BY_ID: Final = "the same, with an id: that of somebody else is answered as one t
 OWN_NAME: Final = "the same, with a name of the user's own choice: that of somebody else is another thing"
 SIGNED: Final = "opens with the signature in the address, of just this address, until it expires"
 SHARED: Final = "opens with an id that nobody can guess, if the owner wants so"
+PAGE: Final = "of the user whose session the browser has: others are led to where they sign in"
+PAGE_BY_ID: Final = "such a page with an id: that of somebody else is answered as one that does not exist"
+
+TILES: Final = (
+    *("", "/<int:z>/<int:x>/<y>", "/legend.json", "/legend.png", "/WMTSCapabilities.xml"),
+    "/wmts/<matrix_set>/<level>/<int:column>/<row>",
+    "/wmts/<time>/<matrix_set>/<level>/<int:column>/<row>",
+)
+"""What map clients ask of a service."""
 
 TABLE: Final[dict[str, str]] = {
     "/": PUBLIC,
@@ -85,6 +95,26 @@ TABLE: Final[dict[str, str]] = {
     f"{API}/files/<path:path>": OWN_NAME,
     "/results/<uuid:job>/<int:expires>/<signature>/<path:name>": SIGNED,
     "/shared/processes/<uuid:share>": SHARED,
+    f"{API}/services": OWN,
+    f"{API}/services/<service_id>": BY_ID,
+    f"{API}/services/<service_id>/logs": BY_ID,
+    # How these open is tested in tests/services/test_access.py.
+    **{f"/services/<uuid:service_id>{place}": SHARED for place in TILES},
+    **{f"/services/<uuid:service_id>/signed/<key>{place}": SIGNED for place in TILES},
+    "/collections": PUBLIC,
+    "/collections/<path:collection_id>": PUBLIC,
+    "/previews/<path:collection_id>": PUBLIC,
+    "/processes": PUBLIC,
+    "/processes/<process_id>": PUBLIC,
+    "/sign-in": LOGIN,
+    "/sign-in/callback": LOGIN,
+    "/sign-in/with/<provider>": LOGIN,
+    "/sign-out": PAGE,
+    "/my/jobs": PAGE,
+    "/my/jobs/<job_id>": PAGE_BY_ID,
+    "/my/jobs/<job_id>/<action>": PAGE_BY_ID,
+    "/my/files": PAGE,
+    "/my/files/<path:path>": PAGE_BY_ID,
 }
 
 OPEN: Final = {f"{API}/validation"}
@@ -95,6 +125,7 @@ UNKNOWN: Final = {
     "process_graph_id": "nothing",
     "path": "nothing.txt",
     "workspace_id": str(uuid4()),
+    "service_id": str(uuid4()),
 }
 """Ids that nobody has."""
 
@@ -107,6 +138,8 @@ BODIES: Final[dict[str, Any]] = {
     f"{API}/validation": addition(),
     f"{API}/workspaces": {"intent": "create", "title": "of bob"},
     f"{API}/workspaces/<workspace_id>": {"title": "changed by bob"},
+    f"{API}/services": {"type": "XYZ", "process": addition(), "title": "of bob"},
+    f"{API}/services/<service_id>": {"title": "changed by bob"},
 }
 
 
@@ -130,6 +163,7 @@ class Ada:
             f"/jobs/{self.ids['job_id']}",
             f"/jobs/{self.ids['job_id']}/logs",
             "/process_graphs",
+            f"/services/{self.ids['service_id']}",
         ]
         paths += [f"/process_graphs/{self.ids['process_graph_id']}", "/files"]
         documents = [self.ask("GET", path.format(**self.ids)).get_json() for path in paths]
@@ -189,15 +223,21 @@ def ada(guarded: Flask, service_config: Config) -> Ada:
     ada.ids |= {"process_graph_id": "hers", "path": "hers.txt"}
     workspace = ada.ask("POST", "/workspaces", json={"intent": "create", "title": WORD})
     ada.ids["workspace_id"] = workspace.headers["OpenEO-Identifier"]
+    service = ada.ask("POST", "/services", json={"type": "XYZ", "process": addition(), "title": WORD})
+    ada.ids["service_id"] = service.headers["OpenEO-Identifier"]
     assert ada.ask("PUT", "/process_graphs/hers", json={**addition(), "summary": WORD}).status_code == 200
     assert ada.ask("PUT", "/files/hers.txt", data=WORD).status_code == 200
     ada.ask("POST", f"/jobs/{ada.ids['job_id']}/results")
-    with subprocess.Popen([*COMMAND, "worker"], env=child_environment(service_config)) as worker:
-        deadline = time.monotonic() + 120
-        while ada.ask("GET", f"/jobs/{ada.ids['job_id']}").get_json()["status"] != "finished":
-            assert time.monotonic() < deadline
+    worker = subprocess.Popen([*COMMAND, "worker"], env=child_environment(service_config))
+    try:
+        deadline = time.monotonic() + 200
+        while (state := ada.ask("GET", f"/jobs/{ada.ids['job_id']}").get_json())["status"] != "finished":
+            assert time.monotonic() < deadline, state
+            assert worker.poll() is None
             time.sleep(0.1)
+    finally:
         worker.send_signal(signal.SIGTERM)
+        worker.wait(20)
     (asset,) = ada.ask("GET", f"/jobs/{ada.ids['job_id']}/results").get_json()["assets"].values()
     ada.link = urlsplit(asset["href"]).path
     return ada
@@ -307,7 +347,7 @@ def test_before_the_other_user_has_anything(guarded: Flask, ada: Ada, bob: dict[
 
 def test_public_addresses_say_the_same_to_everybody(guarded: Flask, ada: Ada, bob: dict[str, str]) -> None:
     client = guarded.test_client()
-    ids = {"collection_id": "none", "filename": "icon.svg"}
+    ids = {"collection_id": "none", "filename": "icon.svg", "process_id": "add"}
     signed_in = {"Authorization": f"Bearer {ada.token}"}
     for method, rule in addresses({PUBLIC}, guarded):
         answers = [send(client, method, rule, ids, headers) for headers in ({}, bob, signed_in)]
@@ -382,3 +422,87 @@ def test_a_disabled_user_is_out(guarded: Flask, service_config: Config, ada: Ada
         if rule not in OPEN:
             answer = send(guarded.test_client(), method, rule, ada.ids, headers)
             assert code(answer) == "TokenInvalid", (method, rule)
+
+
+# --- Pages ---------------------------------------------------------------------------------------
+
+
+def browser(app: Flask, session: str) -> FlaskClient:
+    """A browser that has this cookie."""
+    client = app.test_client()
+    client.set_cookie("openeo-session", session)
+    return client
+
+
+def visit(app: Flask, session: str, method: str, rule: str, ids: dict[str, str]) -> TestResponse:
+    """A page asked for, or a form of it sent with the key that belongs to the session."""
+    with app.test_request_context():
+        key = form_key(session)
+    data = {"form_key": key} if method == "POST" else None
+    return browser(app, session).open(filled(rule, {**ids, "action": "delete"}), method=method, data=data)
+
+
+def test_pages_without_a_good_session(guarded: Flask, service_config: Config, ada: Ada) -> None:
+    before = ada.state()
+    user = accounts.verify_password(service_config, "ada", PASSWORD)
+    ended = sessions.begin(service_config, user)
+    sessions.end(service_config, ended)
+    for session in ("", "made-up", ended, ada.token, str(user.id)):
+        for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
+            answer = visit(guarded, session, method, rule, ada.ids)
+            assert answer.status_code == 303, (method, rule, session)
+            assert urlsplit(answer.location).path == "/sign-in"
+            assert WORD not in answer.text
+    assert ada.state() == before
+
+
+def test_sessions_are_no_tokens(guarded: Flask, service_config: Config, ada: Ada) -> None:
+    session = sessions.begin(service_config, accounts.verify_password(service_config, "ada", PASSWORD))
+    assert WORD in browser(guarded, session).get("/my/jobs").text
+    for method, rule in addresses({OWN, BY_ID}, guarded):
+        answer = send(browser(guarded, session), method, rule, ada.ids, {})
+        assert (answer.status_code, code(answer)) == (401, "AuthenticationRequired"), (method, rule)
+        answer = send(guarded.test_client(), method, rule, ada.ids, {"Authorization": f"Bearer {session}"})
+        assert (answer.status_code, code(answer)) == (403, "TokenInvalid"), (method, rule)
+
+
+def test_pages_of_the_other_user(guarded: Flask, service_config: Config, ada: Ada) -> None:
+    before = ada.state()
+    bob = accounts.create_user(service_config, f"bob-{uuid4().hex[:8]}", PASSWORD)
+    for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
+        session = sessions.begin(service_config, bob)
+        answer = visit(guarded, session, method, rule, ada.ids)
+        assert WORD not in answer.text, (method, rule)
+        assert ada.ids["job_id"] not in answer.text or TABLE[rule] == PAGE_BY_ID
+        if TABLE[rule] == PAGE_BY_ID:
+            other = visit(guarded, session, method, rule, UNKNOWN)
+            assert answer.status_code == other.status_code == 404, (method, rule)
+            assert as_template(answer, ada.ids) == as_template(other, UNKNOWN), (method, rule)
+    assert ada.state() == before
+
+
+def as_template(answer: TestResponse, ids: dict[str, str]) -> str:
+    """The text of a page without the ids that it was asked with, and its own."""
+    text = answer.text.replace(answer.headers["X-Request-Id"], "request")
+    for name, value in ids.items():
+        text = text.replace(value, name)
+    return text
+
+
+def test_forms_of_other_pages_do_nothing(guarded: Flask, service_config: Config, ada: Ada) -> None:
+    before = ada.state()
+    user = accounts.verify_password(service_config, "ada", PASSWORD)
+    session, other = sessions.begin(service_config, user), sessions.begin(service_config, user)
+    with guarded.test_request_context():
+        keys = {"none": "", "of another session": form_key(other), "of nobody": form_key(None)}
+    for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
+        if method == "POST":
+            path = filled(rule, {**ada.ids, "action": "delete"})
+            for kind, key in keys.items():
+                answer = browser(guarded, session).post(path, data={"form_key": key})
+                assert 400 <= answer.status_code < 500, (rule, kind)
+            foreign = {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
+            with guarded.test_request_context():
+                good = {"form_key": form_key(session)}
+            assert 400 <= browser(guarded, session).post(path, data=good, headers=foreign).status_code < 500
+    assert ada.state() == before

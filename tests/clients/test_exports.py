@@ -13,9 +13,11 @@ import pystac
 import pytest
 import rasterio
 import requests
-from openeo.rest import OpenEoApiError, OpenEoRestError
+from openeo.rest import JobFailedException, OpenEoApiError
 
+from odc_openeo import postgres
 from odc_openeo.config import child_environment
+from odc_openeo.embedded import DATABASE
 from odc_openeo.indexing.samples import S2_PRODUCT
 from tests.clients.test_external import pixels
 from tests.clients.test_values import extent, load
@@ -55,13 +57,20 @@ def run(connection: openeo.Connection, process: Mapping[str, Any]) -> openeo.Bat
 def wrong(connection: openeo.Connection, process: Mapping[str, Any]) -> str:
     """Run a job that must fail; the message of its error."""
     job = connection.create_job(process)
-    with pytest.raises(OpenEoRestError):
+    with pytest.raises(JobFailedException):
         job.start_and_wait(print=lambda _: None, connection_retry_interval=1, max_poll_interval=1)
     return str(job.logs(level="error")[-1]["message"])
 
 
 def get(connection: openeo.Connection, path: str) -> Any:
     return connection.get(path, expected_status=200).json()
+
+
+def valid(found: pystac.STACObject) -> None:
+    """Check a document against STAC's own schemas; those of extensions are on the web."""
+    bare = found.clone()
+    bare.stac_extensions = []
+    bare.validate()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,8 @@ def workspace(connection: openeo.Connection) -> Iterator[str]:
 def eve(running_stack: RunningStack) -> openeo.Connection:
     """Another user of the service."""
     socket = running_stack.data_dir / "postgresql" / "pgdata"
-    environment = child_environment(ODC_OPENEO_DATABASE_URL=f"postgresql://postgres@/openeo?host={socket}")
+    url = f"postgresql://{postgres.DATABASE_USER}@/{DATABASE}?host={socket}"
+    environment = child_environment(ODC_OPENEO_DATABASE_URL=url)
     command = [*COMMAND, "user", "add", "eve", "--password-stdin"]
     subprocess.run(command, input="correct horse\n", text=True, env=environment, check=True)
     return openeo.connect(running_stack.url).authenticate_basic("eve", "correct horse")
@@ -87,15 +97,13 @@ def exported(connection: openeo.Connection, workspace: str) -> Iterator[list[ope
     jobs = []
     for number, time in enumerate((FIRST, SECOND), 1):
         changes = {"id": f"june/{number}", "title": f"Days {number}", "license": "CC-BY-4.0", "odd": [1]}
-        process = graph(
-            time,
-            named=("stac_modify", {"data": node("save"), "changes": changes}),
-            own=("export_workspace", {"data": node("named"), "workspace": workspace}),
-            common=("export_workspace", {"data": node("own"), "workspace": workspace, "merge": "/all"}),
-            mine=("export_collection", {"data": node("named"), "collection": "my_june"}),
+        saved = load(connection, NAMES, time, spatial_extent=extent(BOX)).save_result("GTiff")
+        named = saved.process("stac_modify", data=saved, changes=changes)
+        common = named.export_workspace(workspace).export_workspace(workspace, merge="/all")
+        job = common.process("export_collection", data=common, collection="my_june").create_job()
+        jobs.append(
+            job.start_and_wait(print=lambda _: None, connection_retry_interval=1, max_poll_interval=1)
         )
-        process["process_graph"]["common"].pop("result", None)
-        jobs.append(run(connection, process))
     yield jobs
     connection.delete("/collections/my_june", expected_status=204)
 
@@ -118,13 +126,13 @@ def test_the_workspace_holds_complete_stac(
     )
     items = sorted(one.get_items(), key=lambda item: item.datetime or 0)
     for item, values in zip(items, expected, strict=True):
-        item.validate()
+        valid(item)
         assert item.get_collection() is not None
         (asset,) = item.get_assets().values()
         with rasterio.open(asset.get_absolute_href() or "") as file:
             np.testing.assert_array_equal(file.read(), values)
     common = pystac.Collection.from_file(tmp_path / "tree" / "all" / "collection.json")
-    common.validate()
+    valid(common)
     times = sorted(item.datetime for item in common.get_items() if item.datetime)
     assert len(times) == len(set(times)) > len(items)
     interval = common.extent.temporal.intervals[0]
@@ -165,9 +173,8 @@ def test_the_collection_is_like_others(
     assert y["extent"] == [BOX[1], BOX[3]]
     start, end = found["extent"]["temporal"]["interval"][0]
     assert FIRST[0] < start < end < SECOND[1]
-    pystac.Collection.from_dict(found).validate()
-    queryables = get(connection, "/collections/my_june/queryables")
-    assert queryables["properties"]["openeo:status"] if "openeo:status" in queryables else True
+    valid(pystac.Collection.from_dict(found))
+    assert "datetime" in get(connection, "/collections/my_june/queryables")["properties"]
     both = pixels(load(connection, NAMES, [FIRST[0], SECOND[1]], spatial_extent=extent(BOX)), tmp_path)
     cube = connection.load_collection("my_june")
     np.testing.assert_array_equal(pixels(cube, tmp_path), both)
@@ -193,7 +200,7 @@ def test_nobody_else_has_them(
     assert anonymous.json()["code"] == "CollectionNotFound"
     url = f"{connection.root_url}/workspaces/{workspace}/files/all/collection.json"
     for cube, code in [
-        (eve.load_collection("my_june"), "CollectionNotFound"),
+        (eve.load_collection("my_june", fetch_metadata=False), "CollectionNotFound"),
         (eve.load_stac(url), "WorkspaceNotFound"),
     ]:
         with pytest.raises(OpenEoApiError) as failure:
@@ -219,8 +226,8 @@ def test_what_cannot_be_exported(
     def modified(**changes: Any) -> dict[str, Any]:
         return graph(FIRST, it=("stac_modify", {"data": node("save"), "changes": changes}))
 
-    def to_workspace(data: Any = node("save"), **more: Any) -> dict[str, Any]:
-        arguments = {"data": data, "workspace": workspace, **more}
+    def to_workspace(**more: Any) -> dict[str, Any]:
+        arguments = {"data": node("save"), "workspace": workspace, **more}
         return graph(FIRST, it=("export_workspace", arguments))
 
     def to_collection(id_: str) -> dict[str, Any]:
@@ -268,15 +275,13 @@ def test_the_same_job_again(connection: openeo.Connection, workspace: str, tmp_p
         common=("export_workspace", {"data": node("own"), "workspace": workspace, "merge": "again"}),
         mine=("export_collection", {"data": node("save"), "collection": "again"}),
     )
-    process["process_graph"]["scalar"] = {
-        "process_id": "save_result",
-        "arguments": {"data": {"from_node": "number"}, "format": "JSON"},
+    mean = {"it": {"process_id": "mean", "arguments": {"data": {"from_parameter": "data"}}, "result": True}}
+    further: dict[str, tuple[str, Node]] = {
+        "means": ("reduce_spatial", {"data": node("load"), "reducer": {"process_graph": mean}}),
+        "json": ("save_result", {"data": node("means"), "format": "JSON"}),
+        "table": ("export_workspace", {"data": node("json"), "workspace": workspace, "merge": "again/"}),
     }
-    process["process_graph"]["number"] = {"process_id": "pi", "arguments": {}}
-    process["process_graph"]["json"] = {
-        "process_id": "export_workspace",
-        "arguments": {"data": node("scalar"), "workspace": workspace, "merge": "again/collection.json"},
-    }
+    process["process_graph"] |= {id_: {"process_id": p, "arguments": a} for id_, (p, a) in further.items()}
     job = run(connection, process)
     before = get(connection, f"/workspaces/{workspace}/files")
     job.start_and_wait(print=lambda _: None, connection_retry_interval=1, max_poll_interval=1)
@@ -286,8 +291,8 @@ def test_the_same_job_again(connection: openeo.Connection, workspace: str, tmp_p
     np.testing.assert_array_equal(pixels(connection.load_collection("again"), tmp_path), expected)
     merged = get(connection, f"/workspaces/{workspace}/files/again/collection.json")
     (asset,) = merged["assets"].values()
-    number = get(connection, f"/workspaces/{workspace}/files/again/{asset['href'].removeprefix('./')}")
-    assert number == pytest.approx(np.pi)
+    table = get(connection, f"/workspaces/{workspace}/files/again/{asset['href'].removeprefix('./')}")
+    assert len(table) > 0
     connection.delete("/collections/again", expected_status=204)
     with pytest.raises(OpenEoApiError):
         connection.describe_collection("again")

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import hypothesis
 import schemathesis
+import yaml
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
@@ -35,6 +36,7 @@ from tests.conftest import start_stack
 
 DESCRIPTION: Final = Path(__file__).resolve().parents[3] / "shared" / "openeo" / "openapi-1.3.0.yaml"
 SECONDS: Final = 60.0
+PROVIDER: Final = {"id": "local", "issuer": "http://127.0.0.1:9", "title": "Local", "audiences": ["openeo"]}
 
 IMPOSSIBLE: Final = {
     (
@@ -163,17 +165,16 @@ def _left_out(case: Case) -> list[Any]:
     return [check for check in CHECKS.get_all() if check.__name__ in names]
 
 
-def run(url: str, description: Path, cases: int, wanted: str = "", seed: int = 1) -> list[Tally]:
-    """Check the service at an address with some number of requests in all."""
-    owned = sign_in(url)
+def run(owned: Owned, description: Path, cases: int, wanted: str = "", seed: int = 1) -> list[Tally]:
+    """Check the service of a user with some number of requests in all."""
     offered = owned.offered()
     found = [each for each in operations(load(description), wanted) if _name(each) in offered]
     return [check(each, owned, max(cases // len(found), 1), seed) for each in found]
 
 
-def not_offered(url: str, description: Path) -> list[str]:
+def not_offered(owned: Owned, description: Path) -> list[str]:
     """The operations of the description that the service does not list."""
-    offered = sign_in(url).offered()
+    offered = owned.offered()
     return [_name(each) for each in operations(load(description)) if _name(each) not in offered]
 
 
@@ -196,9 +197,15 @@ def report(tallies: Sequence[Tally]) -> int:
 
 @contextmanager
 def _stack() -> Iterator[str]:
-    """The address of a service with the sample scenes, started for this."""
-    with tempfile.TemporaryDirectory(prefix="odc-openeo-api-") as folder:
-        stack = start_stack(Path(folder) / "stack", ready_within=600)
+    """The address of a service with the sample scenes and a provider that nobody asks, started for this."""
+    with tempfile.TemporaryDirectory(prefix="odc-openeo-api-") as name:
+        folder = Path(name)
+        # PostgreSQL runs as another user if this one is root.
+        folder.chmod(0o711)
+        (folder / "stack").mkdir()
+        (folder / "providers.yaml").write_text(yaml.safe_dump({"providers": [PROVIDER]}))
+        variables = {"ODC_OPENEO_OIDC_PROVIDERS": str(folder / "providers.yaml")}
+        stack = start_stack(folder / "stack", ready_within=600, **variables)
         try:
             yield stack.url
         finally:
@@ -216,8 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with ExitStack() as started:
         url = options.url or started.enter_context(_stack())
-        tallies = run(url, options.description, options.cases, options.operation, options.seed)
-        missing = not_offered(url, options.description)
+        owned = sign_in(url)
+        tallies = run(owned, options.description, options.cases, options.operation, options.seed)
+        missing = not_offered(owned, options.description)
     faults = report(tallies)
     print(f"not offered: {', '.join(missing) or 'nothing'}")
     return 1 if faults or missing else 0

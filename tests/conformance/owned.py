@@ -14,7 +14,7 @@ from requests.auth import HTTPBasicAuth
 from schemathesis import Case, GenerationMode
 from schemathesis.core.parameters import ParameterLocation
 
-LOGIN: Final = ("demo", "demo")
+DEMO: Final = ("demo", "demo")
 ADDITION: Final = {
     "process_graph": {"add": {"process_id": "add", "arguments": {"x": 1, "y": 1}, "result": True}}
 }
@@ -45,6 +45,7 @@ class Owned:
     api: str
     token: str
     session: requests.Session
+    login: tuple[str, str] = DEMO
     ids: dict[str, list[str]] = field(default_factory=dict)
 
     def base(self, path: str) -> str:
@@ -54,7 +55,7 @@ class Owned:
     def headers(self, path: str) -> dict[str, str]:
         """How a request to a path is signed."""
         if path == "/credentials/basic":
-            prepared = HTTPBasicAuth(*LOGIN)(requests.Request("GET", self.root).prepare())
+            prepared = HTTPBasicAuth(*self.login)(requests.Request("GET", self.root).prepare())
             return {"Authorization": prepared.headers["Authorization"]}
         return {"Authorization": f"Bearer {self.token}"}
 
@@ -98,13 +99,13 @@ def is_good(case: Case, location: ParameterLocation) -> bool:
     return part is None or part.mode == GenerationMode.POSITIVE
 
 
-def sign_in(url: str) -> Owned:
-    """The user demo of a running service."""
+def sign_in(url: str, login: tuple[str, str] = DEMO) -> Owned:
+    """A user of a running service."""
     session = requests.Session()
     found = session.get(f"{url}/.well-known/openeo", timeout=60).json()["versions"]
     api = found[0]["url"].rstrip("/")
-    token = session.get(f"{api}/credentials/basic", auth=LOGIN, timeout=60).json()["access_token"]
-    return Owned(url, api, token, session)
+    token = session.get(f"{api}/credentials/basic", auth=login, timeout=60).json()["access_token"]
+    return Owned(url, api, token, session, login)
 
 
 def _collection(owned: Owned) -> str:

@@ -56,7 +56,6 @@ def preview(collection_id: str) -> Response:
     """A small picture of a scene; a drawing that says so if there is none."""
     picture = preview_of(backend(), collection_id)
     response = Response(picture.data, mimetype=picture.media_type)
-    response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
     response.cache_control.public = True
     response.cache_control.max_age = picture.seconds

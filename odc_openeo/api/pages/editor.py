@@ -64,7 +64,7 @@ def file(path: str = INDEX) -> Response:
     found = _inside(path)
     type_ = TYPES.get(found.suffix.lower()) or guess_type(found.name)[0] or "application/octet-stream"
     response = send_file(found, mimetype=type_, conditional=True, max_age=0 if path == INDEX else 3600)
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["X-Frame-Options"] = "SAMEORIGIN"
     response.headers["Content-Security-Policy"] = CSP
     return response
 

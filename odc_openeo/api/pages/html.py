@@ -25,7 +25,7 @@ def page(template: str, status: int = 200, *, private: bool = False, **context: 
     """A template as an answer; ``private`` pages are kept by nobody, the others are not sent twice."""
     response = Response(render_template(template, **_site(), **context), status)
     response.headers["Content-Security-Policy"] = CSP
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    # Without a referrer browsers hide where a form comes from, and we could not tell our own.
     response.headers["Referrer-Policy"] = "same-origin"
     if private:
         response.headers["Cache-Control"] = "no-store"

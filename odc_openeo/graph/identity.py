@@ -1,0 +1,57 @@
+"""What makes two process graphs compute the same: their processes and arguments, not how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from odc_openeo.graph.definitions import Definition
+from odc_openeo.graph.parse import Graph, Limits, Node, parse
+from odc_openeo.graph.validate import process_of
+from odc_openeo.process import Environment
+
+
+def identity(process: Mapping[str, Any], env: Environment, limits: Limits | None = None) -> Any:
+    """A valid process as JSON that is equal for equal ones, with the stored processes that it calls.
+
+    None if the same graph may give different results: it loads what is outside of the catalogue, or does more
+    than to compute.
+    """
+    graph, errors = parse(process, limits, env.lookup)
+    return None if graph is None or errors or not _is_pure(graph) else _of_graph(graph)
+
+
+def _is_pure(graph: Graph) -> bool:
+    return all(_is_pure_node(node) for node in graph.nodes.values())
+
+
+def _is_pure_node(node: Node) -> bool:
+    found = process_of(node)
+    pure = _is_pure(found.graph) if isinstance(found, Definition) else found.pure
+    return pure and all(map(_is_pure_value, node.arguments.values()))
+
+
+def _is_pure_value(value: Any) -> bool:
+    if isinstance(value, Graph):
+        return _is_pure(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_pure_value, value.values()))
+    return all(map(_is_pure_value, value)) if isinstance(value, list) else True
+
+
+def _of_graph(graph: Graph) -> Any:
+    nodes = {id_: _of_node(node) for id_, node in graph.nodes.items()}
+    return {"nodes": nodes, "result": graph.result, "parameters": _of_value(list(graph.parameters))}
+
+
+def _of_node(node: Node) -> Any:
+    definition = None if node.definition is None else _of_graph(node.definition.graph)
+    return [node.process_id, node.namespace, definition, _of_value(node.arguments)]
+
+
+def _of_value(value: Any) -> Any:
+    if isinstance(value, Graph):
+        return {"child": _of_graph(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _of_value(v) for k, v in value.items()}
+    return [_of_value(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,197 @@
+"""The cache of results: keys, bounds, and what is never answered from it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+from flask.testing import FlaskClient
+
+from odc_openeo import accounts
+from odc_openeo.api import synchronous
+from odc_openeo.app import create_app
+from odc_openeo.cache import ABOUT, INCOMING, Cache, digest
+from odc_openeo.config import Config
+from odc_openeo.graph import identity
+from odc_openeo.process import Environment
+from tests.api.conftest import API, PASSWORD
+from tests.catalog.conftest import index
+from tests.catalog.scenes import Index, scene
+
+__all__ = ["index"]
+
+
+def kept(folder: Path, size: int, name: str = "result.bin") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(b"x" * size)
+    return path
+
+
+def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 1000)
+    cache.put("key", kept(tmp_path / "a", 100), "image/tiff")
+    (tmp_path / "b").mkdir()
+    found = cache.get("key", tmp_path / "b")
+    assert found == (tmp_path / "b" / "result.bin", "image/tiff")
+    assert found[0].read_bytes() == b"x" * 100
+    assert cache.get("other", tmp_path / "b") is None
+    cache.put("key", kept(tmp_path / "c", 50), "text/plain")
+    assert {e.name for e in cache.folder.iterdir()} == {"key"}
+
+
+def test_least_recently_used_goes_first(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 8 * 100)
+    for number in range(6):
+        cache.put(f"k{number}", kept(tmp_path / f"f{number}", 80), "a/b")
+        os.utime(cache.folder / f"k{number}", (number, number))
+    (tmp_path / "out").mkdir()
+    assert cache.get("k0", tmp_path / "out") is not None
+    cache.put("k7", kept(tmp_path / "f7", 80), "a/b")
+    left = {e.name for e in cache.folder.iterdir()}
+    assert {"k0", "k7"} <= left
+    assert not {"k1"} & left
+    assert sum(f.stat().st_size for e in cache.folder.iterdir() for f in e.iterdir()) <= cache.limit
+
+
+def test_large_files_and_a_cache_of_nothing(tmp_path: Path) -> None:
+    for limit in (0, 799):
+        cache = Cache(tmp_path / f"cache{limit}", limit)
+        cache.put("key", kept(tmp_path / "a", 100), "a/b")
+        assert not cache.folder.exists()
+        assert cache.get("key", tmp_path) is None
+
+
+def test_damage_and_crashes_do_no_harm(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 10_000)
+    left = cache.folder / f"{INCOMING}x"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    cache.put("key", kept(tmp_path / "a", 10), "a/b")
+    assert not left.exists()
+    (cache.folder / "key" / ABOUT).write_text("{")
+    assert cache.get("key", tmp_path) is None
+    blocked = Cache(kept(tmp_path / "file", 1) / "cache", 10_000)
+    blocked.put("key", kept(tmp_path / "a", 10), "a/b")
+    assert blocked.get("key", tmp_path) is None
+
+
+def test_keys_differ_where_anything_does() -> None:
+    assert digest({"a": 1, "b": 2}, "u") == digest({"b": 2, "a": 1}, "u")
+    assert (
+        len({digest({"a": 1}, "u"), digest({"a": 1.5}, "u"), digest({"a": "1"}, "u"), digest({"a": 1}, "v")})
+        == 4
+    )
+
+
+# --- Identity of graphs --------------------------------------------------------------------------
+
+
+def call(process_id: str, **arguments: Any) -> dict[str, Any]:
+    return {"process_graph": {"n": {"process_id": process_id, "arguments": arguments, "result": True}}}
+
+
+def test_the_same_graph_is_the_same_however_described() -> None:
+    plain, described = call("add", x=1, y=2), call("add", y=2, x=1)
+    described["process_graph"]["n"]["description"] = "adds"
+    assert identity(plain, Environment()) == identity(described, Environment()) is not None
+    assert identity(plain, Environment()) != identity(call("add", x=1, y=3), Environment())
+
+
+def test_a_stored_process_is_what_it_does() -> None:
+    def of(definition: dict[str, Any]) -> Any:
+        return identity(call("own"), Environment(lookup=lambda id_, _: definition if id_ == "own" else None))
+
+    assert of(call("add", x=1, y=2)) == of(call("add", x=1, y=2)) is not None
+    assert of(call("add", x=1, y=2)) != of(call("add", x=1, y=3))
+    assert of(call("load_url", url="https://example.org/a.tif", format="GTiff")) is None
+
+
+def test_what_comes_from_elsewhere_is_not_certain() -> None:
+    assert identity(call("load_stac", url="https://example.org"), Environment()) is None
+    inner = call("load_uploaded_files", paths=["a.tif"], format="GTiff")
+    assert identity(call("array_apply", data=[1], process=inner), Environment()) is None
+
+
+# --- Requests ------------------------------------------------------------------------------------
+
+LOAD = {"id": "tiny_s2", "spatial_extent": None, "temporal_extent": None, "bands": ["B04"]}
+PROCESS = {
+    "process_graph": {
+        "load": {"process_id": "load_collection", "arguments": LOAD},
+        "save": {
+            "process_id": "save_result",
+            "arguments": {"data": {"from_node": "load"}, "format": "netCDF"},
+            "result": True,
+        },
+    }
+}
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each result that was computed."""
+    found: list[int] = []
+    write = synchronous.write_outputs
+
+    def recording(*arguments: Any) -> Any:
+        found.append(1)
+        return write(*arguments)
+
+    monkeypatch.setattr(synchronous, "write_outputs", recording)
+    return found
+
+
+def ask(client: FlaskClient, token: str, process: dict[str, Any] = PROCESS) -> bytes:
+    headers = {"Authorization": f"Bearer basic//{token}"}
+    response = client.post(f"{API}/result", json={"process": process}, headers=headers)
+    assert response.status_code == 200, response.get_json()
+    assert response.mimetype == "application/x-netcdf"
+    return response.data
+
+
+def test_requests_are_answered_again_until_the_data_change(
+    odc_config: Config,
+    index: Index,  # noqa: F811
+    tmp_path: Path,
+    computed: list[int],
+) -> None:
+    first = scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z")
+    index.add(first)
+    client = create_app(odc_config).test_client()
+    ada, eve = (
+        accounts.issue_token(odc_config, accounts.create_user(odc_config, name, PASSWORD))
+        for name in ("ada", "eve")
+    )
+    answer = ask(client, ada)
+    assert ask(client, ada) == answer
+    assert len(computed) == 1
+    ask(client, eve)
+    assert len(computed) == 2
+    index.add(scene(tmp_path / "b", 2, "2022-06-05T10:00:00Z"))
+    assert ask(client, ada) != answer
+    assert len(computed) == 3
+    with rasterio.open(tmp_path / "a" / "B04.tif", "r+") as file:
+        file.write(file.read(1) + 1, 1)
+    first["properties"]["odc:processing_datetime"] = "2022-07-01T00:00:00Z"
+    index.update(first)
+    ask(client, ada)
+    assert len(computed) == 4
+
+
+def test_without_a_cache_each_request_is_computed(
+    odc_config: Config,
+    index: Index,  # noqa: F811
+    tmp_path: Path,
+    computed: list[int],
+) -> None:
+    index.add(scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z"))
+    config = odc_config.model_copy(update={"cache_max_bytes": 0})
+    client = create_app(config).test_client()
+    token = accounts.issue_token(config, accounts.create_user(config, "ada", PASSWORD))
+    assert len(ask(client, token)) == len(ask(client, token))
+    assert len(computed) == 2
+    assert not (config.data_dir / "cache").exists()
