@@ -125,6 +125,14 @@ def set_password(config: Config, who: str, password: str) -> Account:
         return account_of(user)
 
 
+def end_sessions(config: Config, who: str) -> tuple[Account, int]:
+    """Revoke all tokens of a user that were given out here; who it is, and how many they were."""
+    with db.session(config) as session:
+        user = _find(session, who)
+        gone = session.scalars(delete(db.Token).where(db.Token.user_id == user.id).returning(db.Token.hash))
+        return account_of(user), len(gone.all())
+
+
 def _find(session: Session, who: str) -> db.User:
     try:
         condition = db.User.id == UUID(who)

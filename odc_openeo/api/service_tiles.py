@@ -185,9 +185,9 @@ def _capabilities(service: Service, key: str | None) -> Response:
 def _matrix_set(service: Service, name: str) -> TileMatrixSet:
     sets = matrix_sets(service, tiles().outline(service))
     wanted = grids.WEB_MERCATOR if name in ALIASES else name
-    found = next((each for each in sets if each.id.lower() == wanted.lower()), None)
+    found = next((each for each in sets if grids.name(each).lower() == wanted.lower()), None)
     if found is None:
-        offered = ", ".join(each.id for each in sets)
+        offered = ", ".join(map(grids.name, sets))
         raise RequestInvalid(reason=f"there is no TileMatrixSet '{name}'. There are: {offered}.")
     return found
 
@@ -210,8 +210,10 @@ def _cached(response: Response, service: Service, tag: str | None) -> Response:
         response.headers["Cache-Control"] = "no-store"
         return response
     response.set_etag(tag)
-    response.cache_control.public = service.public or None
-    response.cache_control.private = None if service.public else True
+    if service.public:
+        response.cache_control.public = True
+    else:
+        response.cache_control.private = True
     response.cache_control.max_age = service.setting("max_age", 0)
     response.cache_control.must_revalidate = True
     return response

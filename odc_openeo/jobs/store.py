@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -259,7 +259,8 @@ def read_logs(
         query = query.where(table.id > int(after))
     query = query.order_by(table.id)
     with db.session(config) as session:
-        found = [_entry(row) for row in session.scalars(query if limit is None else query.limit(limit + 1))]
+        rows: Iterable[Any] = session.scalars(query if limit is None else query.limit(limit + 1))
+        found = [_entry(row) for row in rows]
     if limit is None or len(found) <= limit:
         return Page(found)
     return Page(found[:limit], str(found[limit - 1].id))

@@ -134,12 +134,7 @@ def load_collection(
         TemporalExtentEmpty: The end is not later than the start.
     """
     catalog: Catalog = env.catalog
-    area = extents.area(spatial_extent, NAME)
-    start, end = extents.times(temporal_extent, NAME)
-    conditions = {
-        name: extents.condition(accepts, name, NAME) for name, accepts in (properties or {}).items()
-    }
-    query = Query(area, start, end, conditions)
+    query = _query(spatial_extent, temporal_extent, properties)
     own = own_collections.items(catalog.config, UUID(env.user), id) if env.user else None
     if own is not None:
         return load_items((own, None), query, spatial_extent, bands, NAME, env)
@@ -150,7 +145,7 @@ def load_collection(
     loaded = load.load(
         scenes,
         wanted,
-        area,
+        query.area,
         centres=is_box,
         groupby=product.groupby,
         limits=extents.limits(env.settings),
@@ -162,6 +157,14 @@ def load_collection(
     if spatial_extent is None or is_box:
         return loaded
     return filter_spatial(data=loaded, geometries=spatial_extent)
+
+
+def _query(spatial_extent: Any, temporal_extent: Any, properties: Mapping[str, Any] | None) -> Query:
+    start, end = extents.times(temporal_extent, NAME)
+    conditions = {
+        name: extents.condition(accepts, name, NAME) for name, accepts in (properties or {}).items()
+    }
+    return Query(extents.area(spatial_extent, NAME), start, end, conditions)
 
 
 def _search(catalog: Catalog, id_: str, query: Query, env: Environment) -> list[Scene]:

@@ -141,7 +141,8 @@ class Runner:
 
 
 def _box(grid: GeoBox) -> Box:
-    return Box(*grid.boundingbox.bbox, grid.crs.epsg)
+    west, south, east, north = grid.boundingbox.bbox
+    return Box(west, south, east, north, grid.crs.epsg)
 
 
 def _extent(grid: GeoBox, coarsest_m: float) -> dict[str, Any]:

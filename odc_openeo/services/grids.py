@@ -83,9 +83,14 @@ def native(grid: NativeGrid, tile_size: int) -> TileMatrixSet:
     return made.model_copy(update={"id": f"EPSG:{grid.epsg}"})
 
 
+def name(matrix_set: TileMatrixSet) -> str:
+    """The id of a set."""
+    return str(matrix_set.id)
+
+
 def epsg(matrix_set: TileMatrixSet) -> int:
     """The code of the reference system of a set: its id tells."""
-    return int(matrix_set.id.partition(":")[2])
+    return int(name(matrix_set).partition(":")[2])
 
 
 def tile(matrix_set: TileMatrixSet, level: str, column: int, row: int) -> GeoBox:

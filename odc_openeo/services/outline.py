@@ -139,5 +139,5 @@ def _metres(collection: Mapping[str, Any]) -> float:
 
 def _extent_of(result: Result) -> Bounds | None:
     with contextlib.suppress(OpenEOError):
-        return _degrees(grid_of(result.data, "save_result")).boundingbox.bbox  # type: ignore[no-any-return]
+        return _degrees(grid_of(result.data, "save_result")).boundingbox.bbox
     return None

@@ -46,8 +46,13 @@ def get(config: Config, user: UUID, id_: str) -> Service:
 
 
 def find(config: Config, id_: UUID) -> Service:
-    """A service of anybody, for those who may see its tiles; ServiceNotFound if there is none."""
-    return _one(config, str(id_), db.Service.id == id_)
+    """A service of anybody, for those who may see its tiles.
+
+    Raises:
+        ServiceNotFound: there is none, or its owner may not sign in any more.
+    """
+    active = select(db.User.id).where(db.User.id == db.Service.user_id, db.User.disabled.is_(False)).exists()
+    return _one(config, str(id_), db.Service.id == id_, active)
 
 
 def _one(config: Config, id_: str, *where: ColumnElement[bool]) -> Service:

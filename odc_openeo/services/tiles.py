@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import time as clock
 from collections.abc import Hashable
@@ -14,7 +15,7 @@ from typing import Any, Final
 import dask
 import numpy as np
 import xarray as xr
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import __version__, cluster, cube, db, load
@@ -41,9 +42,9 @@ from odc_openeo.services.outline import Outline, outline, sketch_grid
 from odc_openeo.warp import warp
 
 STATE_S: Final = 2.0
-"""How long the state of the index is taken for what it was; a change shows in tiles after that."""
+"""How long the state of the index and stored processes are taken for what they were."""
 
-MOST_OUTLINES: Final = 256
+MOST_SERVICES: Final = 256
 PERCENTILES: Final = (2, 98)
 
 
@@ -76,18 +77,35 @@ class Tiles:
         self._catalog = catalog
         self._lock = threading.Lock()
         self._made: LRUCache[str, bytes] = LRUCache(max(config.tile_cache_bytes, 1), getsizeof=len)
-        self._outlines: LRUCache[Hashable, Outline] = LRUCache(MOST_OUTLINES)
-        self._state: tuple[float, str] = (-STATE_S, "")
+        self._outlines: LRUCache[Hashable, Outline] = LRUCache(MOST_SERVICES)
+        self._used: TTLCache[Hashable, str | None] = TTLCache(MOST_SERVICES, STATE_S, clock.monotonic)
+        self._state: tuple[float, str] = (-math.inf, "")
+
+    def forget(self) -> None:
+        """Look anew at the index and at stored processes with the next tile."""
+        with self._lock:
+            self._used.clear()
+            self._state = (-math.inf, "")
 
     # --- What tiles depend on ---
 
     def tag(self, service: Service, *what: Any) -> str | None:
         """A text that is equal only if the service, all it uses, the index and ``what`` are the same."""
-        used = definitions(self.config, service)
+        used = self._definitions(service)
         if used is None:
             return None
         parts = (__version__, service.id, service.version, self._index_state(), used, *what)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
+
+    def _definitions(self, service: Service) -> str | None:
+        key = (service.id, service.version)
+        with self._lock:
+            if key in self._used:
+                return self._used[key]
+        found = definitions(self.config, service)
+        with self._lock:
+            self._used[key] = found
+        return found
 
     def _index_state(self) -> str:
         seen, state = self._state
@@ -181,14 +199,14 @@ class Tiles:
                 "process load less."
             )
         computed = self._computed(plain, nbytes)
-        shown = cube.valid(computed).values.all(axis=0)
+        shown = np.asarray(cube.valid(computed).values.all(axis=0))
         return Pixels(computed.values, shown, raster.names, options)
 
     def _computed(self, plain: xr.DataArray, nbytes: int) -> xr.DataArray:
         if not cluster.runs_here(self.config, nbytes):
-            return cluster.compute(self.config, plain, nbytes=nbytes)[0]  # type: ignore[no-any-return]
+            return cluster.compute(self.config, plain, nbytes=nbytes)[0]
         # Maps ask for several tiles at once, each on a thread of its own.
-        return dask.compute(plain, scheduler="synchronous")[0]  # type: ignore[no-any-return]
+        return dask.compute(plain, scheduler="synchronous")[0]
 
     def _logger(self, service: Service) -> logging.Logger:
         own = logging.Logger("odc_openeo.run", LEVELS[service.draft.log_level])

@@ -11,9 +11,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from odc_openeo import accounts, db
+from odc_openeo.catalog import Catalog
 from odc_openeo.config import Config
+from odc_openeo.services import Tiles, store
 from odc_openeo.services.links import signature
-from tests.api.conftest import API
+from tests.api.conftest import API, PASSWORD
 from tests.services.conftest import Create, graph, load
 
 GRAPH = graph(load=load(bands=["B04"]))
@@ -66,7 +68,7 @@ def test_the_owner_s_token_opens_the_plain_address(
 
 
 def test_public_disabled_deleted(
-    two: Any, create: Create, client: FlaskClient, bearer: dict[str, str]
+    two: Any, create: Create, client: FlaskClient, bearer: dict[str, str], odc_config: Config
 ) -> None:
     path = create(GRAPH, public=True, max_age=60, range=[0, 255])
     assert "signed" not in path
@@ -86,6 +88,12 @@ def test_public_disabled_deleted(
     assert client.get(f"{path}/9/1/1.png").status_code == 404
     link = client.get(own, headers=bearer).get_json()["url"].removeprefix("http://localhost")
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 200
+    accounts.disable_user(odc_config, "ada")
+    assert client.get(link.format(z=9, x=1, y=1)).status_code == 404
+    accounts.enable_user(odc_config, "ada")
+    assert client.get(link.format(z=9, x=1, y=1)).status_code == 200
+    token = accounts.issue_token(odc_config, accounts.verify_password(odc_config, "ada", PASSWORD))
+    bearer = {"Authorization": f"Bearer {token}"}
     assert client.delete(own, headers=bearer).status_code == 204
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 404
 
@@ -102,6 +110,7 @@ def test_what_is_not_known_to_stay_is_not_kept(
     assert again.status_code == 304
     stored = {"process_graph": graph(load=load(bands=["B08"]))}
     assert client.put(f"{API}/process_graphs/red", json=stored, headers=bearer).status_code == 200
+    app.extensions["odc_openeo_tiles"].forget()
     changed = client.get(f"{path}/14/8661/5766.png", headers={"If-None-Match": first.headers["ETag"]})
     assert changed.status_code == 200
     assert changed.data != first.data
@@ -112,17 +121,12 @@ def test_what_is_not_known_to_stay_is_not_kept(
     assert refused.status_code == 400
     assert refused.headers["Cache-Control"] == "no-store"
     tiles = app.extensions["odc_openeo_tiles"]
-    from odc_openeo.services import store
-
     uncertain = store.find(tiles.config, id_of(create(foreign)))
     assert tiles.tag(uncertain, 1) is None
 
 
 @pytest.mark.parametrize("limit", [0, 10_000])
 def test_the_cache_is_bounded(limit: int, odc_config: Config) -> None:
-    from odc_openeo.catalog import Catalog
-    from odc_openeo.services import Tiles
-
     tiles = Tiles(odc_config.model_copy(update={"tile_cache_bytes": limit}), Catalog(odc_config))
     for number in range(100):
         tiles._keep(f"tag {number}", b"x" * 500)

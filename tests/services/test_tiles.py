@@ -245,10 +245,10 @@ def test_new_scenes_and_changes_show_at_once(
     path = create(RED)
     address = f"{path}/{ZOOM}/{HERE[0]}/{HERE[1]}.png"
     first = client.get(address)
-    app.extensions["odc_openeo_tiles"]._state = (-10.0, "")
+    app.extensions["odc_openeo_tiles"].forget()
     assert client.get(address, headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
     index.add(scene(tmp_path / "s3", 3, "2022-06-07T10:00:00Z"))
-    app.extensions["odc_openeo_tiles"]._state = (-10.0, "")
+    app.extensions["odc_openeo_tiles"].forget()
     newer = client.get(address, headers={"If-None-Match": first.headers["ETag"]})
     assert newer.status_code == 200
     values = bands_of(3)["B04"][1]
