@@ -1,110 +1,193 @@
-"""Scenes large enough to measure with: a tile of 20 km, 12 dates, five bands, the same every time."""
+"""Invented scenes large enough to measure with: made once into a cache folder, the same every time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import yaml
 from odc.geo.geobox import GeoBox
-from pystac import Asset, Item
+from pyproj import Transformer
 
 from odc_openeo.indexing.cog import write_cog
 from odc_openeo.indexing.documents import Dataset, Measurement
 
-PRODUCT = "bench_s2"
-SIZE = 2048
-EPSG = 32632
-WEST, NORTH = 680000.0, 5160000.0
-GRID = GeoBox.from_bbox(
-    (WEST, NORTH - 10 * SIZE, WEST + 10 * SIZE, NORTH), crs=f"EPSG:{EPSG}", shape=(SIZE, SIZE), tight=True
-)
-FINE = ("B02", "B03", "B04", "B08")
-FIRST = datetime(2022, 5, 4, 10, 20, tzinfo=UTC)
-DOCUMENT = "dataset.odc-metadata.yaml"
+VERSION: Final = "1"
+"""Changed whenever the pixels change, so that older scenes in a cache folder are not used."""
+FIRST: Final = datetime(2022, 5, 4, 10, 20, tzinfo=UTC)
+
+Layer = Callable[[int, str, tuple[int, int]], np.ndarray]
+"""Makes the pixels of a band: from the number of the date, the band's name, and the shape."""
 
 
-def product(folder: Path) -> Path:
-    """Write the product definition; its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    bands = [{"name": name, "dtype": "uint16", "nodata": 0, "units": "1"} for name in FINE]
-    definition = {
-        "name": PRODUCT,
-        "description": "Scenes to measure with",
-        "metadata_type": "eo3",
-        "metadata": {"product": {"name": PRODUCT}},
-        "measurements": [*bands, {"name": "SCL", "dtype": "uint8", "nodata": 0, "units": "1"}],
-    }
-    path = folder / f"{PRODUCT}.odc-product.yaml"
-    path.write_text(yaml.safe_dump(definition), encoding="utf-8")
-    return path
+@dataclass(frozen=True)
+class Scenes:
+    """A product and its scenes: the same grid at ``dates`` dates, ``days`` apart.
+
+    ``bands`` gives the pixel type of each; those in ``coarse`` have pixels twice as wide.
+    """
+
+    product: str
+    grid: GeoBox
+    dates: int
+    bands: Mapping[str, str]
+    layer: Layer
+    days: int = 5
+    coarse: Sequence[str] = ()
+    averaged: Sequence[str] = field(default=())
+    nodata: float = 0
+
+    def times(self) -> list[datetime]:
+        """When the scenes were taken."""
+        return [FIRST + timedelta(days=self.days * n) for n in range(self.dates)]
+
+    def geobox(self, band: str) -> GeoBox:
+        """The pixel grid of a band."""
+        return self.grid.zoom_out(2) if band in self.coarse else self.grid
+
+    def folder(self, cache: Path, number: int) -> Path:
+        """Where the files of a date are."""
+        return cache / self.product / f"{self.times()[number]:%Y-%m-%d}"
+
+    def file(self, cache: Path, number: int, band: str) -> Path:
+        """The file of a band at a date."""
+        return self.folder(cache, number) / f"{band}.tif"
+
+    def definition(self, cache: Path) -> Path:
+        """Write the product definition; its path."""
+        bands = [
+            {"name": name, "dtype": dtype, "nodata": self.nodata, "units": "1"}
+            for name, dtype in self.bands.items()
+        ]
+        content = {
+            "name": self.product,
+            "description": "Scenes to measure with",
+            "metadata_type": "eo3",
+            "metadata": {"product": {"name": self.product}},
+            "measurements": bands,
+        }
+        path = cache / f"{self.product}.odc-product.yaml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
+
+    def make(self, cache: Path) -> list[Path]:
+        """Write the scenes unless they are there; the paths of their EO3 documents."""
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda n: self._scene(cache, n), range(self.dates)))
+
+    def _scene(self, cache: Path, number: int) -> Path:
+        target = self.folder(cache, number)
+        document = target / "dataset.odc-metadata.yaml"
+        if document.exists():
+            return document
+        target.mkdir(parents=True, exist_ok=True)
+        for band in self.bands:
+            grid = self.geobox(band)
+            values = self.layer(number, band, grid.shape.yx).astype(self.bands[band])
+            averaged = band in self.averaged
+            write_cog(
+                self.file(cache, number, band), values, grid, self.nodata, averaged=averaged, title=band
+            )
+        measurements = {band: Measurement(f"{band}.tif", self.geobox(band)) for band in self.bands}
+        time = self.times()[number]
+        properties = {"eo:cloud_cover": 20.0, "eo:platform": "sentinel-2a", "eo:instrument": "MSI"}
+        label = f"{self.product}-{time:%Y%m%d}"
+        return Dataset(self.product, label, time, measurements, properties).write(document)
 
 
-def times(dates: int = 12) -> list[datetime]:
-    """When the scenes were taken: every five days."""
-    return [FIRST + timedelta(days=5 * n) for n in range(dates)]
+# --- Pixels --------------------------------------------------------------------------------------
 
 
-def make(folder: Path, dates: int = 12) -> list[Path]:
-    """Write the scenes, unless they are there; the paths of their EO3 documents."""
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda n: _scene(folder, n), range(dates)))
-
-
-def _scene(folder: Path, number: int) -> Path:
-    time = times(number + 1)[-1]
-    target = folder / f"{time:%Y-%m-%d}"
-    document = target / DOCUMENT
-    if document.exists():
-        return document
-    target.mkdir(parents=True, exist_ok=True)
-    grids = {**dict.fromkeys(FINE, GRID), "SCL": GRID.zoom_out(2)}
-    for name, values in _bands(number):
-        write_cog(target / f"{name}.tif", values, grids[name], 0, averaged=name != "SCL", title=name)
-    measurements = {name: Measurement(f"{name}.tif", grid) for name, grid in grids.items()}
-    properties = {"eo:cloud_cover": 20.0, "eo:platform": "sentinel-2a", "eo:instrument": "MSI"}
-    return Dataset(PRODUCT, f"BENCH_{time:%Y%m%d}", time, measurements, properties).write(document)
-
-
-def _bands(number: int) -> Iterator[tuple[str, np.ndarray]]:
-    random = np.random.default_rng(number)
-    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype("float32")
+def _land(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+    """Land in numbers of Sentinel-2 with noise; class 9 (clouds) or 4 (vegetation) for SCL."""
+    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype("float32")
+    if band == "SCL":
+        return np.where(np.sin(rows / 60 + number) * np.sin(columns / 75 - number) > 0.55, 9, 4)
+    place = sum(map(ord, band)) % 7
     land = np.sin(rows / 97) * np.cos(columns / 131) + np.sin((rows + columns) / 41) / 3
-    for place, name in enumerate(FINE):
-        noise = random.normal(0, 40, (SIZE, SIZE)).astype("float32")
-        yield name, (1800 + 500 * place + 600 * land + 30 * number + noise).clip(1, 12000).astype("uint16")
-    half = SIZE // 2
-    rows, columns = np.mgrid[0:half, 0:half]
-    clouds = np.sin(rows / 60 + number) * np.sin(columns / 75 - number) > 0.55
-    yield "SCL", np.where(clouds, 9, 4).astype("uint8")
+    noise = np.random.default_rng([number, place]).normal(0, 40, shape).astype("float32")
+    return (1800 + 300 * place + 600 * land + 30 * number + noise).clip(1, 12000)
 
 
-def items(documents: list[Path]) -> list[Item]:
-    """The same scenes as STAC Items, as a person would have them from a catalogue."""
-    return [_item(path, time) for path, time in zip(documents, times(len(documents)), strict=True)]
+def _steps(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+    """Squares of 64 pixels with one value each: a whole tile of them is small on the disk."""
+    place = sum(map(ord, band)) % 7
+    rows = (np.arange(shape[0]) // 64)[:, None]
+    columns = (np.arange(shape[1]) // 64)[None, :]
+    return 1500 + 200 * place + 20 * number + (rows * 37 + columns * 101) % 997
 
 
-def _item(document: Path, time: datetime) -> Item:
-    outline = GRID.extent.to_crs("EPSG:4326")
-    bounds = list(outline.boundingbox.bbox)
-    item = Item(
-        f"bench-{time:%Y%m%d}", outline.json, bounds, time, {"proj:epsg": EPSG, "proj:code": f"EPSG:{EPSG}"}
-    )
-    item.stac_extensions = ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"]
-    for name in (*FINE, "SCL"):
-        grid = GRID.zoom_out(2) if name == "SCL" else GRID
-        fields = {"proj:shape": list(grid.shape.yx), "proj:transform": list(grid.affine[:6])}
-        fields["raster:bands"] = [{"nodata": 0, "data_type": "uint8" if name == "SCL" else "uint16"}]
-        item.add_asset(
-            name,
-            Asset(
-                str(document.parent / f"{name}.tif"),
-                media_type="image/tiff",
-                roles=["data"],
-                extra_fields=fields,
-            ),
-        )
-    return item
+def _hills(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+    """Heights in metres."""
+    rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype("float32")
+    return 800 + 400 * np.sin(rows / 180) * np.cos(columns / 220) + 20 * np.sin((rows - columns) / 13)
+
+
+def _seasons(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+    """A yearly wave with noise."""
+    noise = np.random.default_rng(number).normal(0, 50, shape)
+    level = 2000 + 400 * np.sin(np.arange(shape[0]) / 20)[:, None]
+    return level + 900 * np.sin(2 * np.pi * number * 10 / 365.25) + noise
+
+
+# --- Products ------------------------------------------------------------------------------------
+
+FINE: Final = ("B02", "B03", "B04", "B08")
+
+
+def _grid(epsg: int, west: float, north: float, size: int, pixel: float = 10) -> GeoBox:
+    box = (west, north - pixel * size, west + pixel * size, north)
+    return GeoBox.from_bbox(box, crs=f"EPSG:{epsg}", shape=(size, size), tight=True)
+
+
+BOX: Final = Scenes(
+    "bench_box",
+    _grid(32632, 680000, 5160000, 2048),
+    16,
+    {**dict.fromkeys(FINE, "uint16"), "SCL": "uint8"},
+    _land,
+    coarse=("SCL",),
+    averaged=FINE,
+)
+"""20 km x 20 km, 16 dates, four bands and a classification."""
+TILE: Final = Scenes(
+    "bench_tile", _grid(32632, 600000, 5200020, 10980), 4, dict.fromkeys(("B04", "B08"), "uint16"), _steps
+)
+"""A whole tile of Sentinel-2 at four dates."""
+WEST: Final = Scenes(
+    "bench_zones", _grid(32632, 722000, 5160000, 1024), 2, {"B04": "uint16"}, _land, averaged=("B04",)
+)
+EAST: Final = Scenes(
+    "bench_zones_east", _grid(32633, 266000, 5160000, 1024), 2, {"B04": "uint16"}, _land, averaged=("B04",)
+)
+"""Two neighbouring zones, which overlap."""
+HEIGHTS: Final = Scenes(
+    "bench_heights", _grid(32632, 680000, 5160000, 4096), 1, {"height": "float32"}, _hills, nodata=-9999
+)
+YEARS: Final = Scenes("bench_years", _grid(32632, 680000, 5160000, 128), 73, {"B08": "uint16"}, _seasons, 10)
+"""Two years, every ten days."""
+ALL: Final = (BOX, TILE, WEST, EAST, HEIGHTS, YEARS)
+
+
+def make_all(cache: Path) -> Iterator[tuple[Scenes, list[Path]]]:
+    """Make what is not in the cache yet; each product with the documents of its scenes."""
+    note = cache / "version"
+    if cache.exists() and (not note.exists() or note.read_text() != VERSION):
+        for scenes in ALL:
+            shutil.rmtree(cache / scenes.product, ignore_errors=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    note.write_text(VERSION)
+    for scenes in ALL:
+        yield scenes, scenes.make(cache)
+
+
+def in_degrees(ring: Sequence[tuple[float, float]], grid: GeoBox) -> list[list[float]]:
+    """Points of a grid's reference system as longitude and latitude."""
+    to_degrees = Transformer.from_crs(grid.crs.epsg, 4326, always_xy=True)
+    return [list(to_degrees.transform(x, y)) for x, y in ring]

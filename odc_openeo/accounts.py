@@ -80,14 +80,14 @@ def _insert(config: Config, name: str, password: str, roles: Sequence[str]) -> A
         made = session.scalar(row.on_conflict_do_nothing().returning(db.User))
         if made is None:
             raise ValueError(f"there is a user {name!r} already")
-        return _account(made)
+        return account_of(made)
 
 
 def list_users(config: Config) -> list[Account]:
     """All users, by name."""
     order = (db.User.name, db.User.issuer, db.User.subject)
     with db.session(config) as session:
-        return [_account(user) for user in session.scalars(select(db.User).order_by(*order))]
+        return [account_of(user) for user in session.scalars(select(db.User).order_by(*order))]
 
 
 def disable_user(config: Config, who: str, *, disabled: bool = True) -> Account:
@@ -100,7 +100,7 @@ def disable_user(config: Config, who: str, *, disabled: bool = True) -> Account:
         user.disabled = disabled
         if disabled:
             session.execute(delete(db.Token).where(db.Token.user_id == user.id))
-        return _account(user)
+        return account_of(user)
 
 
 def set_roles(config: Config, who: str, roles: Iterable[str]) -> Account:
@@ -110,7 +110,7 @@ def set_roles(config: Config, who: str, roles: Iterable[str]) -> Account:
     with db.session(config) as session:
         user = _find(session, who)
         user.roles = wanted
-        return _account(user)
+        return account_of(user)
 
 
 def set_password(config: Config, who: str, password: str) -> Account:
@@ -122,7 +122,15 @@ def set_password(config: Config, who: str, password: str) -> Account:
             raise ValueError(f"the password of {user.name} is not kept here, or not to be changed")
         user.password_hash = _hasher.hash(password)
         session.execute(delete(db.Token).where(db.Token.user_id == user.id))
-        return _account(user)
+        return account_of(user)
+
+
+def end_sessions(config: Config, who: str) -> tuple[Account, int]:
+    """Revoke all tokens of a user that were given out here; who it is, and how many they were."""
+    with db.session(config) as session:
+        user = _find(session, who)
+        gone = session.scalars(delete(db.Token).where(db.Token.user_id == user.id).returning(db.Token.hash))
+        return account_of(user), len(gone.all())
 
 
 def _find(session: Session, who: str) -> db.User:
@@ -153,7 +161,7 @@ def user_of_identity(config: Config, identity: Identity) -> Account:
             user.name = identity.name
     if user.disabled:
         raise TokenInvalid
-    account = _account(user)
+    account = account_of(user)
     return replace(account, roles=tuple(sorted({*account.roles, *identity.roles})))
 
 
@@ -163,7 +171,7 @@ def log_in(config: Config, name: str, password: str, address: str) -> Account:
     Raises CredentialsInvalid when there is none or they are locked out, TooManyRequests after too many wrong
     passwords, be it that the password is right now.
     """
-    place = _network(address)
+    place = network(address)
     one, user, many = f"login {name[:64]} {place}", f"login {name[:64]}", f"login from {place}"
     limits = {one: config.login_attempts, user: 10 * config.login_attempts, many: 10 * config.login_attempts}
     # Only failures count: clients may well sign in many times at once with the right password.
@@ -177,8 +185,11 @@ def log_in(config: Config, name: str, password: str, address: str) -> Account:
     return account
 
 
-def _network(address: str) -> str:
-    """An IPv6 address stands for its network of 64 bits, in which one client can have all."""
+def network(address: str) -> str:
+    """What the limits of an address are for.
+
+    An IPv6 address stands for its network of 64 bits, in which one client can have all.
+    """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -197,9 +208,9 @@ def verify_password(config: Config, name: str, password: str) -> Account:
     ):
         raise CredentialsInvalid
     assert user is not None
-    if _locked_out(config, user):
+    if locked_out(config, user):
         raise CredentialsInvalid
-    return _account(user)
+    return account_of(user)
 
 
 @cache
@@ -233,11 +244,11 @@ def issue_token(config: Config, user: Account, issuer: str | None = None) -> str
 
 def user_of_token(config: Config, token: str) -> Account:
     """The user whom ``token`` was given to; TokenInvalid when it is unknown, expired or revoked."""
-    with db.session(config) as session:
+    with db.reading(config) as session:
         found = session.get(db.Token, _hash(token))
-    if found is None or found.expires <= db.now() or _locked_out(config, found.user):
+    if found is None or found.expires <= db.now() or locked_out(config, found.user):
         raise TokenInvalid
-    return _account(found.user)
+    return account_of(found.user)
 
 
 def revoke_token(config: Config, token: str) -> None:
@@ -299,7 +310,7 @@ def _identify(config: Config, provider: Provider, token: str, address: str) -> I
     if not oidc.asks(provider, token):
         return oidc.identify(provider, token)
     # Made-up tokens are passed on to the provider: it shall not take us for an attacker.
-    limits = {f"token from {_network(address)}": MOST_UNKNOWN_TOKENS}
+    limits = {f"token from {network(address)}": MOST_UNKNOWN_TOKENS}
     attempts.check(config, limits, config.login_wait_s)
     try:
         return oidc.identify(provider, token)
@@ -316,7 +327,8 @@ def ensure_demo_user(config: Config) -> None:
         _insert(config, DEMO_USER, DEMO_USER, ())
 
 
-def _locked_out(config: Config, user: db.User) -> bool:
+def locked_out(config: Config, user: db.User) -> bool:
+    """Whether a user may not do anything here."""
     # The name of the demo user is nobody else's: its password is known to all.
     demo = user.name == DEMO_USER and user.issuer is None
     return user.disabled or (demo and not config.on_loopback)
@@ -326,5 +338,6 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _account(user: db.User) -> Account:
+def account_of(user: db.User) -> Account:
+    """A row of the table as an account."""
     return Account(user.id, user.name, tuple(user.roles), user.disabled, user.issuer)

@@ -13,9 +13,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 import odc_openeo.processes  # noqa: F401  importing registers the processes
 from odc_openeo import api
+from odc_openeo.api import service_tiles
 from odc_openeo.api.backend import Backend
 from odc_openeo.catalog import Catalog
 from odc_openeo.config import Config
+from odc_openeo.services import Tiles
 
 
 class StrictJSON(JSONProvider):
@@ -44,7 +46,9 @@ def create_app(config: Config | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.extensions["odc_openeo"] = Backend(config, Catalog(config))
+    catalog = Catalog(config)
+    app.extensions["odc_openeo"] = Backend(config, catalog)
+    app.extensions[service_tiles.EXTENSION] = Tiles(config, catalog)
     if config.trusted_proxies:
         # Without this all clients would have the address of the proxy.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]

@@ -225,6 +225,16 @@ def _set_disabled(who: str, disabled: bool) -> None:
     click.echo(f"{'Disabled' if disabled else 'Enabled'} user {account.name}")
 
 
+@user.command("revoke")
+@click.argument("who", metavar="NAME_OR_ID")
+def user_revoke(who: str) -> None:
+    """End all sessions of a user, who may sign in again. Tokens of a provider are for the provider to end."""
+    from odc_openeo import accounts
+
+    account, count = accounts.end_sessions(settings(), who)
+    click.echo(f"Ended {count} sessions of user {account.name}")
+
+
 @user.command("roles")
 @click.argument("who", metavar="NAME_OR_ID")
 @click.option("--role", "roles", multiple=True, type=ROLE, help="A role; may be repeated.")

@@ -8,8 +8,9 @@ import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -63,6 +64,17 @@ class Config(BaseSettings):
         description="YAML file with titles, descriptions, licences … to replace those of ODC products.",
     )
 
+    asset_hrefs: str = Field(
+        "",
+        description="Addresses of files in the index as STAC clients see them: PREFIX=URL, separated by "
+        "commas, such as file:///data/=https://data.example.org/; the longest prefix that fits counts.",
+    )
+    serve_assets: bool | None = Field(
+        None,
+        description="Whether anyone may download the files of indexed datasets that lie on this machine. "
+        "Default: only on a loopback address without public_url.",
+    )
+
     # --- Computing ---
     dask_scheduler: str | None = Field(
         None,
@@ -99,6 +111,17 @@ class Config(BaseSettings):
     gunicorn_workers: int = Field(2, ge=1, le=256, description="Processes that answer HTTP requests.")
     gunicorn_threads: int = Field(8, ge=1, le=256, description="Threads of each of those processes.")
     cors_origins: str = Field("*", description="Origins whose web pages may use the API; * for all.")
+    requests_per_minute_user: int = Field(
+        6000,
+        ge=0,
+        description="Requests that a user may make within a minute, counted by each HTTP process; 0: any.",
+    )
+    requests_per_minute_address: int = Field(
+        6000,
+        ge=0,
+        description="Requests without a signed-in user from one address within a minute (IPv6: from one "
+        "network of 64 bits; this machine: any), counted by each HTTP process; 0: any.",
+    )
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest JSON request body; a larger one is refused unread."
     )
@@ -122,10 +145,19 @@ class Config(BaseSettings):
     )
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
+    search_timeout_s: float = Field(20, gt=0, description="Seconds that a search for STAC Items may take.")
+
     # --- Files of users ---
     max_file_bytes: int = Field(10 * 2**30, ge=1, description="Largest file that a user may upload.")
     user_storage_bytes: int | None = Field(
-        50 * 2**30, ge=0, description="Bytes that the files of one user may take together."
+        50 * 2**30,
+        ge=0,
+        description="Bytes that the files of one user may take together; exports to workspaces of this "
+        "service's storage and to collections may each take as much again.",
+    )
+    workspace_providers: AbsolutePath | None = Field(
+        None,
+        description="YAML file of places for workspaces beside this service's storage; docs/exports.md.",
     )
 
     # --- Addresses that users name ---
@@ -139,6 +171,14 @@ class Config(BaseSettings):
     )
     outgoing_max_bytes: int = Field(2 * 2**30, ge=1, description="Largest file that is fetched for a user.")
     outgoing_timeout_s: float = Field(300, gt=0, description="Seconds that fetching it may take.")
+
+    # --- Secondary web services ---
+    tile_max_bytes: int = Field(
+        512 * 2**20, ge=1, description="Largest volume of pixels, in bytes, that one map tile may read."
+    )
+    tile_cache_bytes: int = Field(
+        128 * 2**20, ge=0, description="Memory of each HTTP process for map tiles that were made; 0 for none."
+    )
 
     # --- Batch jobs ---
     job_workers: int = Field(
@@ -198,6 +238,14 @@ class Config(BaseSettings):
     web_editor_url: str | None = Field(
         "https://editor.openeo.org", description="openEO Web Editor that the start page links to."
     )
+    web_editor_dir: AbsolutePath | None = Field(
+        None,
+        description="Folder with a built openEO Web Editor, to be served at /editor; the start page links to "
+        "that then.",
+    )
+    collection_previews: bool = Field(
+        True, description="Whether the pages of collections show a small picture of a scene to everybody."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe messages that are logged."
     )
@@ -210,6 +258,29 @@ class Config(BaseSettings):
                 f"{self.host}: unset {PREFIX}DEMO_USER and make users with `odc-openeo user add`"
             )
         return self
+
+    @field_validator("asset_hrefs")
+    @classmethod
+    def _asset_hrefs_are_pairs(cls, value: str) -> str:
+        for pair in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r"[a-z][\w+.-]*://[^=]*=[a-z][\w+.-]*://\S+", pair):
+                raise ValueError(
+                    f"'{pair}' is not PREFIX=URL, such as file:///data/=https://data.example.org/"
+                )
+        return value
+
+    @property
+    def asset_prefixes(self) -> list[tuple[str, str]]:
+        """Prefixes of addresses in the index and what clients see instead, the longest first."""
+        pairs = [pair.strip().partition("=") for pair in self.asset_hrefs.split(",") if pair.strip()]
+        return sorted(((old, new) for old, _, new in pairs), key=lambda p: -len(p[0]))
+
+    @property
+    def serves_assets(self) -> bool:
+        """Whether files of datasets on this machine can be downloaded."""
+        if self.serve_assets is not None:
+            return self.serve_assets
+        return self.on_loopback and self.public_url is None
 
     @property
     def on_loopback(self) -> bool:
@@ -226,6 +297,16 @@ class Config(BaseSettings):
         """Root URL as clients see it, without a trailing slash."""
         host = f"[{self.host}]" if ":" in self.host.strip("[]") else self.host
         return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+
+    def own_path(self, url: str) -> str | None:
+        """The path below the root URL if this is an address of this very service, else None."""
+        try:
+            asked, own = urlsplit(url), urlsplit(self.root_url)
+            same = _place(asked) == _place(own)
+        except ValueError:
+            return None
+        below = asked.path.startswith(f"{own.path}/")
+        return asked.path.removeprefix(own.path) if same and below else None
 
     @property
     def storage(self) -> str:
@@ -246,6 +327,12 @@ class Config(BaseSettings):
         """The settings that are not at their defaults as variables, secrets included: for child processes."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         return {PREFIX + name.upper(): _plain(value) for name, value in values.items() if value is not None}
+
+
+def _place(url: SplitResult) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port; the names of this machine are the same."""
+    host = "localhost" if url.hostname in ("127.0.0.1", "::1") else url.hostname
+    return url.scheme, host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 def _make_key(path: Path) -> bytes:

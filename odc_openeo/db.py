@@ -16,6 +16,7 @@ from sqlalchemy import (
     DateTime,
     Engine,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     MetaData,
@@ -223,6 +224,102 @@ class StoredProcess(Base):
     updated: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class Workspace(Base):
+    """A workspace of a user. Its files are in a folder named by ``key`` at the provider."""
+
+    __tablename__ = "workspaces"
+    __table_args__ = (UniqueConstraint("user_id", "id"),)
+
+    key: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    id: Mapped[str]
+    provider: Mapped[str]
+    title: Mapped[str | None]
+    description: Mapped[str | None]
+    quota: Mapped[int | None] = mapped_column(BigInteger)
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class UserCollection(Base):
+    """A collection that a user has exported to. ``stac`` and ``details`` are JSON as text.
+
+    ``stac`` is what the first export said of it, ``details`` what follows from all Items.
+    """
+
+    __tablename__ = "user_collections"
+
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    stac: Mapped[str]
+    details: Mapped[str]
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class UserItem(Base):
+    """A STAC Item of a user's collection, as JSON text; ``run`` is the export that it came with."""
+
+    __tablename__ = "user_items"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["user_id", "collection"], [UserCollection.user_id, UserCollection.id], ondelete="CASCADE"
+        ),
+    )
+
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    collection: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run: Mapped[str]
+    item: Mapped[str]
+
+
+class Service(Base):
+    """A secondary web service: a process whose results map clients see tile by tile.
+
+    ``version`` counts changes of what the tiles show. ``look`` is the range of values that was measured for
+    that version, null until it is needed. ``process``, ``configuration``, ``extras`` and ``look`` are JSON as
+    text. ``tiles``, ``nbytes`` and ``cpu_s`` count what was served.
+    """
+
+    __tablename__ = "services"
+    __table_args__ = (Index("ix_services_listing", "user_id", "created", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
+    type: Mapped[str]
+    title: Mapped[str | None]
+    description: Mapped[str | None]
+    process: Mapped[str]
+    configuration: Mapped[str] = mapped_column(default="{}")
+    enabled: Mapped[bool] = mapped_column(default=True)
+    plan: Mapped[str | None]
+    budget: Mapped[float | None]
+    log_level: Mapped[str] = mapped_column(default="info")
+    extras: Mapped[str] = mapped_column(default="{}")
+    version: Mapped[int] = mapped_column(default=1)
+    look: Mapped[str | None]
+    tiles: Mapped[int] = mapped_column(BigInteger, default=0)
+    nbytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    cpu_s: Mapped[float] = mapped_column(default=0.0)
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ServiceLog(Base):
+    """A message to the owner of a service. ``entry`` is as with jobs."""
+
+    __tablename__ = "service_logs"
+    __table_args__ = (Index("ix_service_logs_service_id_id", "service_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    service_id: Mapped[UUID] = mapped_column(ForeignKey(Service.id, ondelete="CASCADE"))
+    level: Mapped[int] = mapped_column(SmallInteger)
+    time: Mapped[datetime]
+    message: Mapped[str]
+    entry: Mapped[str]
+
+
 def normalise_url(url: str) -> URL:
     """``postgres://``, ``postgresql://`` … as a SQLAlchemy URL of the psycopg2 driver.
 
@@ -281,6 +378,17 @@ def session(config: Config) -> Iterator[Session]:
     Objects stay readable after the end. Raises InfrastructureBusy when the database cannot be reached.
     """
     with reachable(), Session(engine(config), expire_on_commit=False) as opened, opened.begin():
+        yield opened
+
+
+@contextmanager
+def reading(config: Config) -> Iterator[Session]:
+    """A session for one question: without a transaction, which would cost two more trips to the database.
+
+    Objects stay readable after the end. Raises InfrastructureBusy when the database cannot be reached.
+    """
+    plain = engine(config).execution_options(isolation_level="AUTOCOMMIT")
+    with reachable(), Session(plain, expire_on_commit=False) as opened:
         yield opened
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeGuard
 
+from odc.geo.geobox import GeoBox
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -54,7 +56,8 @@ class Demand:
     """The part of a cube that is needed; None means all.
 
     ``boxes``: pixels inside any of them and ``margin`` pixels around; ``interval``: time; ``bands``: by name;
-    ``grid``: the nearest pixels to those of a coarser grid.
+    ``grid``: the nearest pixels to those of a coarser grid. ``view``: the nearest to those of a map tile, and
+    nothing else; where the pixels of the tile are larger than those of the data, overviews will do.
     """
 
     boxes: tuple[Box, ...] | None = None
@@ -62,6 +65,7 @@ class Demand:
     interval: Interval | None = None
     bands: tuple[str, ...] | None = None
     grid: Grid | None = None
+    view: GeoBox | None = None
 
     def union(self, other: Demand) -> Demand:
         """What both need together."""
@@ -71,6 +75,7 @@ class Demand:
             interval=_both(self.interval, other.interval, _hull),
             bands=_both(self.bands, other.bands, lambda a, b: tuple(dict.fromkeys((*a, *b)))),
             grid=_both(self.grid, other.grid, _same_grid),
+            view=self.view if self.view == other.view else None,
         )
 
     def inside(

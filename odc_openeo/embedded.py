@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, NoReturn
 
+import psutil
+from distributed.worker_memory import parse_memory_limit
 from pydantic import SecretStr
 
 from odc_openeo import __version__, accounts, children, db, migrations, postgres
@@ -36,11 +39,15 @@ from odc_openeo.config import (
     odc_settings,
 )
 from odc_openeo.errors import OpenEOError
+from odc_openeo.jobs.options import MEMORY, SLOTS
+
+log = logging.getLogger(__name__)
 
 DATABASE = "datacube"
 SCHEDULER = "dask scheduler"
 STOP_SECONDS = 4.0
 START_SECONDS = 120.0
+LONGEST_HEADER = 2**16 + 2**10
 
 Say = Callable[[str], None]
 
@@ -119,10 +126,15 @@ class Stack:
         no_page = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
         self._run(SCHEDULER, [*dask, "scheduler", *address, *file, *no_page], environment)
         size = ["--nworkers", str(self.config.workers), "--nthreads", str(self.config.threads_per_worker)]
-        memory = ["--memory-limit", self.config.worker_memory]
+        memory = ["--memory-limit", self.config.worker_memory, "--resources", self._resources()]
         folder = ["--local-directory", str(self.config.data_dir / "dask"), *no_page]
         command = [*dask, "worker", "--host", "127.0.0.1", *file, *size, *memory, *folder]
         self._run("dask workers", command, environment)
+
+    def _resources(self) -> str:
+        """What jobs may ask for: the memory of a worker, and a share of it."""
+        limit = parse_memory_limit(self.config.worker_memory, self.config.threads_per_worker, logger=log)
+        return f"{MEMORY}={limit or psutil.virtual_memory().total},{SLOTS}=1"
 
     def _scheduler_file(self) -> Path:
         return self.config.data_dir / "dask-scheduler.json"
@@ -254,7 +266,10 @@ def gunicorn_command(config: Config) -> list[str]:
         "--keep-alive",
         "5",
     ]
-    options = ["--worker-class", "gthread", "--no-control-socket", "--log-level", config.log_level]
+    # Tokens of providers can be larger than what gunicorn takes for the largest header.
+    heads = ["--limit-request-line", "8190", "--limit-request-field_size", str(LONGEST_HEADER)]
+    worker = ["--worker-class", "odc_openeo.http_worker.Worker"]
+    options = [*worker, *heads, "--no-control-socket", "--log-level", config.log_level]
     command = [sys.executable, "-m", "gunicorn", "odc_openeo.app:create_app()"]
     return [*command, "--bind", f"{host}:{config.port}", *size, *limits, *options]
 

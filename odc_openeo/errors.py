@@ -122,6 +122,20 @@ class TooManyRequests(OpenEOError):
         self.seconds = seconds
 
 
+class FormInvalid(OpenEOError):
+    """A form was not sent from a page of this service (not in the official list)."""
+
+    status = 403
+    template = "The form was not sent from this page, or the page is too old. Load it again and repeat that."
+
+
+class SignInFailed(OpenEOError):
+    """A provider did not sign somebody in (not in the official list)."""
+
+    status = 403
+    template = "The provider did not sign you in: {reason}. Please try again."
+
+
 class PermissionsInsufficient(OpenEOError):
     status = 403
     template = "Your account is not allowed to do this."
@@ -171,10 +185,6 @@ class ProcessGraphNotFound(OpenEOError):
     template = "You have stored no process '{identifier}'. See GET /process_graphs."
 
 
-class PredefinedProcessExists(OpenEOError):
-    template = "There is a predefined process '{identifier}'. Choose another name."
-
-
 class ProcessParameterUnsupported(OpenEOError):
     template = "Process '{process}' has no parameter '{parameter}'. It has: {available}."
 
@@ -189,6 +199,13 @@ class ProcessParameterRequired(OpenEOError):
 
 class ProcessParameterMissing(OpenEOError):
     template = "The parameter '{parameter}' has no value here and no default."
+
+
+class WorkerTooSmall(OpenEOError):
+    template = (
+        "The job asks for {wanted} of '{resource}' for a task, and the largest worker offers {most}. "
+        "Change the job options."
+    )
 
 
 class StorageFailure(OpenEOError):
@@ -222,6 +239,16 @@ class FileSizeExceeded(OpenEOError):
 
 
 # --- Foreign addresses ---------------------------------------------------------------------------
+
+
+class WorkspaceNotFound(OpenEOError):
+    status = 404
+    template = "There is no workspace '{identifier}'. See GET /workspaces for yours."
+
+
+class WorkspaceUnavailable(OpenEOError):
+    status = 503
+    template = "Workspace '{identifier}' can't be reached: its provider '{provider}' is not offered any more."
 
 
 class UrlForbidden(OpenEOError):
@@ -271,6 +298,40 @@ class BudgetInvalid(OpenEOError):
 
 class BillingPlanInvalid(OpenEOError):
     template = "There are no billing plans here. Leave out 'plan', or set it to null."
+
+
+# --- Secondary web services ----------------------------------------------------------------------
+
+
+class ServiceNotFound(OpenEOError):
+    status = 404
+    template = "There is no service '{identifier}', or it is not yours. See GET /services for yours."
+
+
+class ServiceUnsupported(OpenEOError):
+    template = "There are no services of type '{type}'. Choose one of: {types}."
+
+
+class ServiceConfigUnsupported(OpenEOError):
+    template = "Services of this type have no setting '{parameter}'. They have: {available}."
+
+
+class ServiceConfigInvalid(OpenEOError):
+    template = "The value of the setting '{parameter}' is invalid: {reason}"
+
+
+class ServiceDisabled(OpenEOError):
+    """The owner has switched it off (not in the official list)."""
+
+    status = 403
+    template = "The service is switched off. Its owner can set 'enabled' to true."
+
+
+class TileOutOfRange(OpenEOError):
+    """No tile has that place in the matrix (not in the official list)."""
+
+    status = 404
+    template = "There is no such tile: {reason}"
 
 
 # --- Exceptions of processes ---------------------------------------------------------------------

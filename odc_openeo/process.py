@@ -80,15 +80,17 @@ class Environment:
     """What a process may need from outside: handed to functions with a keyword-only parameter ``env``.
 
     ``catalog`` answers questions on collections, ``outputs`` takes what `save_result` is asked to write,
-    ``loads`` how much each load reads. ``user`` is the id of who runs the graph, ``log`` is where messages
-    for that user go, ``demand`` is the part of the process's value that the rest of the graph needs (a
-    process may deliver more), ``grid`` the pixel grid on which that is looked at, if it is that of another
-    cube, ``lookup`` finds user-defined processes by id and namespace.
+    ``exports`` where that is to be exported (None where nothing can be), ``loads`` how much each load reads.
+    ``user`` is the id of who runs the graph, ``log`` is where messages for that user go, ``demand`` is the
+    part of the process's value that the rest of the graph needs (a process may deliver more), ``grid`` the
+    pixel grid on which that is looked at, if it is that of another cube, ``lookup`` finds user-defined
+    processes by id and namespace.
     """
 
     catalog: Any = None
     user: str | None = None
     outputs: list[Any] = field(default_factory=list)
+    exports: list[Any] | None = None
     loads: list[Any] = field(default_factory=list)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("odc_openeo.run"))
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -151,6 +153,8 @@ class Process:
     experimental: bool
     needs: Needs | None = None
     pure: bool = True
+    pointwise: bool = False
+    in_view: bool = False
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -181,6 +185,13 @@ class Process:
     def returns(self) -> Any:
         """The JSON Schema of what the process returns."""
         return _schema(self._hints.get("return", Any)).json
+
+    @cached_property
+    def makes_raster(self) -> bool:
+        """Whether what it returns is, or may be, a cube with pixels."""
+        schemas = self.returns if isinstance(self.returns, list) else [self.returns]
+        cubes = [s for s in schemas if str(s.get("subtype", "")).endswith("cube")]
+        return any({"type": "geometry"} not in s.get("dimensions", ()) for s in cubes)
 
     def call(self, arguments: Mapping[str, Any], env: Environment) -> Any:
         """Run the process with arguments by their openEO names."""
@@ -225,18 +236,34 @@ def process(
     experimental: bool = False,
     needs: Needs | None = None,
     pure: bool = True,
+    pointwise: bool = False,
+    in_view: bool = False,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
     ``needs`` is the rule by which it passes demands on to its inputs (see `odc_openeo.demand`); ``pure`` says
-    that equal arguments give equal values and nothing else happens: equal nodes then run only once.
+    that equal arguments give equal values and nothing else happens: equal nodes then run only once;
+    ``pointwise`` says that what it makes of a pixel depends on that pixel only (but for x and y, if its rule
+    says that it sees all along them); ``in_view`` says that it makes its cube on the pixels of a map tile if
+    these are demanded.
     """
 
     def register(function: F) -> F:
         id_ = function.__name__.rstrip("_")
         if id_ in PROCESSES:
             raise ValueError(f"process {id_!r} is registered twice")
-        PROCESSES[id_] = Process(id_, function, categories, examples, links, experimental, needs, pure)
+        PROCESSES[id_] = Process(
+            id_,
+            function,
+            categories,
+            examples,
+            links,
+            experimental,
+            needs,
+            pure,
+            pointwise,
+            in_view,
+        )
         return function
 
     return register

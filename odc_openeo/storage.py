@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
+from uuid import uuid4
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -46,6 +48,17 @@ class Storage:
                 below = file.relative_to(path).as_posix()
                 self.files.put_file(str(file), self.path(key if below == "." else f"{key}/{below}"))
 
+    def write(self, key: str, source: IO[bytes]) -> None:
+        """Keep what a stream holds as a file; readers see the file that was there, or the new one."""
+        path, local = self.path(key), self.local(key)
+        target = f"{path}.{uuid4().hex}.part" if local is not None else path
+        with _failures():
+            self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
+            with self.files.open(target, "wb") as sink:
+                shutil.copyfileobj(source, sink, 2**20)
+            if local is not None:
+                os.replace(target, path)
+
     def open(self, key: str) -> IO[bytes]:
         """A file to read, seekable."""
         with _failures():
@@ -58,11 +71,15 @@ class Storage:
         return int(found["size"]) if found["type"] == "file" else None
 
     def walk(self, key: str) -> list[str]:
-        """The keys of all files below a key."""
+        """The keys of all files below a key; the key itself if it is one."""
+        return list(self.sizes(key))
+
+    def sizes(self, key: str) -> dict[str, int]:
+        """The sizes in bytes of the files that `walk` finds, by key; none where nothing is."""
         top = self.path(key)
         with _failures():
-            found = self.files.find(top)
-        return [f"{key}/{path[len(top) :].lstrip('/')}" for path in sorted(found)]
+            found = self.files.find(top, detail=True)
+        return {f"{key}{path[len(top) :]}": int(found[path]["size"]) for path in sorted(found)}
 
     def folders(self, key: str) -> list[str]:
         """The names of the folders below a key."""
@@ -94,9 +111,14 @@ def _failures() -> Iterator[None]:
 
 
 @cache
-def _open(url: str) -> Storage:
-    files, root = url_to_fs(url)
+def _open(url: str, options: tuple[tuple[str, Any], ...] = ()) -> Storage:
+    files, root = url_to_fs(url, **dict(options))
     return Storage(files, root.rstrip("/"))
+
+
+def storage_at(url: str, options: Mapping[str, Any]) -> Storage:
+    """The storage at a folder or fsspec URL, with options for fsspec."""
+    return _open(url, tuple(sorted(options.items())))
 
 
 def storage(config: Config) -> Storage:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -48,6 +49,13 @@ def find(config: Config, user: UUID, id_: str) -> Stored | None:
     with db.session(config) as session:
         row = session.get(db.StoredProcess, (user, id_))
         return None if row is None else _stored(row)
+
+
+def ids(config: Config, user: UUID) -> frozenset[str]:
+    """The ids of all processes of a user."""
+    query = select(db.StoredProcess.id).where(db.StoredProcess.user_id == user)
+    with db.reading(config) as session:
+        return frozenset(session.scalars(query))
 
 
 def get(config: Config, user: UUID, id_: str) -> Stored:
@@ -111,6 +119,11 @@ class Library:
     user: UUID | None
     known: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        """What the user has: asked once, as a graph may have thousands of nodes."""
+        return ids(self.config, self.user) if self.user else frozenset()
+
     def __call__(self, id_: str, namespace: str | None) -> Mapping[str, Any] | None:
         """The definition of a process, None if the namespace does not have it.
 
@@ -119,7 +132,7 @@ class Library:
             UrlForbidden, UrlUnreachable, UrlTooLarge: it is an address that can't be read.
         """
         if namespace in (None, "user"):
-            found = find(self.config, self.user, id_) if self.user else None
+            found = find(self.config, self.user, id_) if self.user and id_ in self._own else None
             return None if found is None else found.process
         if not re.match(r"https?://", str(namespace)):
             return None
@@ -141,7 +154,7 @@ class Library:
         return dict(found[0])
 
     def _document(self, id_: str, address: str) -> Any:
-        own = re.fullmatch(re.escape(self.config.root_url + SHARED) + r"/([0-9a-f-]{36})", address)
+        own = re.fullmatch(SHARED + r"/([0-9a-f-]{36})", self.config.own_path(address) or "")
         if own is None:
             return outgoing.fetch_json(outgoing.Policy.of(self.config), address)
         try:

@@ -87,7 +87,8 @@ def _templates(postgres_server: postgres.Postgres) -> dict[str, str]:
     return {"ours": "template_ours", "odc": "template_odc"}
 
 
-def _copy(server: postgres.Postgres, template: str) -> Iterator[str]:
+def copy_database(server: postgres.Postgres, template: str) -> Iterator[str]:
+    """The URL of a new database like the template; it is dropped in the end."""
     name = f"test_{uuid4().hex}"
     yield server.create_database(name, template)
     server.drop_database(name)
@@ -96,13 +97,13 @@ def _copy(server: postgres.Postgres, template: str) -> Iterator[str]:
 @pytest.fixture
 def empty_database(postgres_server: postgres.Postgres) -> Iterator[str]:
     """URL of a new database without any table."""
-    yield from _copy(postgres_server, "template0")
+    yield from copy_database(postgres_server, "template0")
 
 
 @pytest.fixture
 def database(postgres_server: postgres.Postgres, _templates: dict[str, str]) -> Iterator[str]:
     """URL of a new database with our tables."""
-    yield from _copy(postgres_server, _templates["ours"])
+    yield from copy_database(postgres_server, _templates["ours"])
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def odc_database(
     postgres_server: postgres.Postgres, _templates: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """URL of a new database with our tables and an empty index, which is Open Data Cube's default one."""
-    for url in _copy(postgres_server, _templates["odc"]):
+    for url in copy_database(postgres_server, _templates["odc"]):
         for name, value in odc_database_environment(url).items():
             monkeypatch.setenv(name, value)
         yield url

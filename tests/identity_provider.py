@@ -117,6 +117,7 @@ class IdentityProvider:
         for path, (method, view) in views.items():
             app.add_url_rule(path, path, view, methods=[method])
         app.before_request(self._count)
+        app.after_request(_for_web_pages)
         return app
 
     def _count(self) -> Response | None:
@@ -214,6 +215,11 @@ class IdentityProvider:
             return {"active": False, "client_id": grant.client, "sub": grant.person}
         person = {"sub": grant.person, **self.people[grant.person]} if grant.person else {}
         return {"active": True, "client_id": grant.client, "exp": int(grant.expires), **person}
+
+
+def _for_web_pages(response: Response) -> Response:
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
 
 
 def _refused(error: str, status: int = 400) -> tuple[Response, int]:

@@ -89,6 +89,18 @@ def test_disabled_user_is_out_at_once(config):
     assert accounts.verify_password(config, "ada", PASSWORD).name == "ada"
 
 
+def test_all_sessions_of_a_user_can_be_ended(config):
+    ada, bob = (accounts.create_user(config, name, PASSWORD) for name in ("ada", "bob"))
+    tokens = [accounts.issue_token(config, ada) for _ in range(2)]
+    kept = accounts.issue_token(config, bob)
+    assert accounts.end_sessions(config, "ada") == (ada, 2)
+    for token in tokens:
+        with pytest.raises(TokenInvalid):
+            accounts.user_of_token(config, token)
+    assert accounts.user_of_token(config, kept) == bob
+    assert accounts.user_of_token(config, accounts.issue_token(config, ada)) == ada
+
+
 def test_bad_users_are_refused(config):
     accounts.create_user(config, "ada", PASSWORD)
     for name, password, what in [

@@ -61,6 +61,7 @@ def test_users(config):
     assert run("user", "enable", id_, **variables).stdout == "Enabled user ada\n"
     assert run("user", "roles", "ada", **variables).stdout == "Roles of user ada: none\n"
     assert listed(**variables) == [[id_, "ada", "", "active", ""]]
+    assert run("user", "revoke", "ada", **variables).stdout == "Ended 0 sessions of user ada\n"
     gone = run("user", "disable", "eve", **variables)
     assert gone.returncode == 1
     assert gone.stderr.startswith("Error: there is no user 'eve'")

@@ -10,8 +10,9 @@ from flask import g, request
 
 from odc_openeo import accounts
 from odc_openeo.accounts import Account
+from odc_openeo.api import rate_limit
 from odc_openeo.api.backend import backend
-from odc_openeo.errors import AuthenticationRequired, AuthenticationSchemeInvalid
+from odc_openeo.errors import AuthenticationRequired, AuthenticationSchemeInvalid, OpenEOError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,11 +23,22 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        sent = accounts.bearer(request.headers.get("Authorization"))
-        g.user = accounts.user_of_bearer(backend().config, sent, request.remote_addr or "")
+        g.user = _user_or_count()
+        rate_limit.count_user(str(g.user.id))
         return view(*args, **kwargs)
 
+    setattr(guarded, rate_limit.SIGNED_IN, True)
     return guarded
+
+
+def _user_or_count() -> Account:
+    """The user of the request; those who are nobody are counted by their address."""
+    try:
+        sent = accounts.bearer(request.headers.get("Authorization"))
+        return accounts.user_of_bearer(backend().config, sent, request.remote_addr or "")
+    except OpenEOError:
+        rate_limit.count_address()
+        raise
 
 
 def user_if_signed_in() -> Account | None:

@@ -40,6 +40,15 @@ def api_url(path: str = "") -> str:
     return f"{root_url()}{API_PATH}{path}"
 
 
+EDITOR_PATH: Final = "/editor"
+
+
+def web_editor_url() -> str | None:
+    """The Web Editor to link to: our own if there is one, else the one configured."""
+    config = backend().config
+    return f"{root_url()}{EDITOR_PATH}" if config.web_editor_dir else config.web_editor_url
+
+
 def url_adapter() -> MapAdapter:
     """Matches the address of the request with the rules of the application."""
     return current_app.url_map.bind_to_environ(request.environ)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -14,6 +14,9 @@ from odc_openeo.errors import ContentTypeInvalid, RequestInvalid
 
 MAX_DEPTH = 600
 """Most levels of arrays and objects: a level of child processes takes four of them."""
+
+TEXTS: Final = {"title": 500, "description": 100_000}
+"""Texts that a user may give, with their greatest length."""
 
 
 def json_object() -> dict[str, Any]:
@@ -82,6 +85,16 @@ def check_numbers(body: Mapping[str, Any]) -> None:
             waiting.extend(value)
         elif isinstance(value, float) and not math.isfinite(value):
             raise RequestInvalid(reason="NaN and Infinity are no JSON. For NaN use the process 'nan'.")
+
+
+def text_or_null(body: Mapping[str, Any], name: str) -> str | None:
+    """A title or description; RequestInvalid if it is no text, or too long."""
+    value, most = body.get(name), TEXTS[name]
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > most or "\0" in value:
+        raise RequestInvalid(reason=f"'{name}' must be a text of at most {most} characters, or null.")
+    return value
 
 
 def _kind(value: Any) -> str:

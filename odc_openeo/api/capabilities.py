@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from flask import Blueprint, current_app
 
 from odc_openeo import __version__
-from odc_openeo.api.backend import API_PATH, API_VERSION, STAC_VERSION, api_url, backend, link, root_url
+from odc_openeo.api import openapi, stac
+from odc_openeo.api.backend import (
+    API_PATH,
+    API_VERSION,
+    STAC_VERSION,
+    api_url,
+    backend,
+    link,
+    root_url,
+    web_editor_url,
+)
 from odc_openeo.formats import file_formats
 
 blueprint = Blueprint("capabilities", __name__)
@@ -18,10 +29,15 @@ PRODUCTION: Final = True
 CONFORMS_TO: Final = (
     f"https://api.openeo.org/{API_VERSION}",
     f"https://api.openeo.org/{API_VERSION}/authentication/jwt",
+    "https://api.openeo.org/extensions/processing-parameters/0.1.0",
     "https://api.openeo.org/extensions/remote-process-definition/0.1.0",
-    "https://api.stacspec.org/v1.0.0/core",
-    "https://api.stacspec.org/v1.0.0/collections",
+    *stac.CONFORMS_TO,
+    "https://api.openeo.org/extensions/workspaces/0.1.0",
 )
+
+KINDS: Final = ("job", "service", "synchronous")
+PROCESSING_PARAMETERS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = dict.fromkeys(KINDS, ())
+"""Parameters by what is created, as processes describe theirs."""
 
 
 @blueprint.get("/")
@@ -39,7 +55,7 @@ def capabilities() -> dict[str, Any]:
         "conformsTo": list(CONFORMS_TO),
         "production": PRODUCTION,
         "endpoints": endpoints(),
-        "links": _links(config.web_editor_url),
+        "links": _links(web_editor_url()),
     }
 
 
@@ -61,18 +77,19 @@ def udf_runtimes() -> dict[str, Any]:
     return {}
 
 
-@blueprint.get("/service_types")
-def service_types() -> dict[str, Any]:
-    """``GET /service_types``: none yet."""
-    return {}
+@blueprint.get("/processing_parameters")
+def processing_parameters() -> dict[str, Any]:
+    """``GET /processing_parameters``: what may be set for processing beside what the API has for all."""
+    return {f"create_{kind}_parameters": list(PROCESSING_PARAMETERS[kind]) for kind in KINDS}
 
 
 def endpoints() -> list[dict[str, Any]]:
-    """Every address of the API with its methods, read from the rules that are served."""
+    """Every address of the openEO API with its methods, read from the rules that are served."""
     methods: defaultdict[str, set[str]] = defaultdict(set)
     for rule in current_app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(API_PATH))
-        if rule.rule.startswith(API_PATH) and path != "/":
+        of_openeo = rule.rule.startswith(API_PATH) and not rule.endpoint.startswith(f"{stac.blueprint.name}.")
+        if of_openeo and path != "/":
             methods[path] |= (rule.methods or set()) - {"HEAD", "OPTIONS"}
     return [{"path": path, "methods": sorted(methods[path])} for path in sorted(methods)]
 
@@ -82,7 +99,7 @@ def well_known() -> dict[str, Any]:
     return {"versions": [{"url": api_url(), "api_version": API_VERSION, "production": PRODUCTION}]}
 
 
-def _links(web_editor_url: str | None) -> list[dict[str, Any]]:
+def _links(editor: str | None) -> list[dict[str, Any]]:
     links = [
         link("self", api_url("/"), "This document"),
         link("root", api_url("/"), "This document"),
@@ -90,8 +107,10 @@ def _links(web_editor_url: str | None) -> list[dict[str, Any]]:
         link("version-history", f"{root_url()}/.well-known/openeo", "Versions of the API served here"),
         link("conformance", api_url("/conformance"), "Standards that are kept to"),
         link("data", api_url("/collections"), "Collections"),
-        link("service-doc", "https://api.openeo.org/", "The openEO API", "text/html"),
+        *stac.links(),
+        link("service-desc", f"{root_url()}/api", "Every address of this server", openapi.MEDIA_TYPE),
+        link("service-doc", f"{root_url()}/api.html", "Every address of this server", "text/html"),
     ]
-    if web_editor_url:
-        links.append(link("web-editor", web_editor_url, "openEO Web Editor", "text/html"))
+    if editor:
+        links.append(link("web-editor", editor, "openEO Web Editor", "text/html"))
     return links

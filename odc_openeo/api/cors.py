@@ -9,7 +9,7 @@ from odc_openeo.api.backend import backend, url_adapter
 
 EXPOSED = (
     "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Range, ETag, Link, Location, "
-    "OpenEO-Costs, OpenEO-Identifier, Retry-After"
+    "OpenEO-Costs, OpenEO-Identifier, Retry-After, X-Request-Id"
 )
 ALLOWED = "Accept, Authorization, Content-Type, If-None-Match, Range"
 PREFLIGHT_LIFETIME_S = 86_400

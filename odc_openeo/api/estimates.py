@@ -26,6 +26,7 @@ def estimate(backend: Backend, job: Job) -> dict[str, Any]:
         catalog=backend.catalog,
         user=str(job.user),
         lookup=Library(config, job.user),
+        exports=[],
         settings={"sketch_above": SKETCH_ABOVE},
     )
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)

@@ -15,6 +15,7 @@ from odc_openeo import files
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend
 from odc_openeo.api.job_documents import limit_argument, page_links
+from odc_openeo.api.parameters import takes
 from odc_openeo.errors import RequestInvalid
 from odc_openeo.files import UserFile
 
@@ -24,6 +25,7 @@ DEFAULT_TYPE: Final = "application/octet-stream"
 
 
 @blueprint.get("/files")
+@takes("limit", "after")
 @signed_in
 def list_files() -> dict[str, Any]:
     """``GET /files``: all files, in pages if ``limit`` is given."""
@@ -38,17 +40,22 @@ def list_files() -> dict[str, Any]:
 @signed_in
 def download_file(path: str) -> Response:
     """``GET /files/{path}``: the content; HEAD, Range and If-None-Match are honoured."""
-    found, content = files.open_file(backend().config, str(current_user().id), path)
+    return content_of(str(current_user().id), path)
+
+
+def content_of(user: str, path: str) -> Response:
+    """The content of a user's file, to be saved and not shown by browsers."""
+    found, content = files.open_file(backend().config, user, path)
     body = wrap_file(request.environ, content, files.BLOCK)
-    response = Response(body, content_type=guess_type(found.path)[0] or DEFAULT_TYPE, direct_passthrough=True)
+    response = Response(body, content_type=_media_type(found.path), direct_passthrough=True)
     response.content_length = found.size
     response.set_etag(found.etag)
     response.last_modified = found.modified
     response.cache_control.private = True
     response.cache_control.no_cache = True
+    response.vary.add("Accept")
     name = quote(found.path.rpartition("/")[2], safe="")
     response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
-    response.headers["X-Content-Type-Options"] = "nosniff"
     response.call_on_close(content.close)
     response.make_conditional(request.environ, accept_ranges=True, complete_length=found.size)
     return response
@@ -73,6 +80,12 @@ def delete_file(path: str) -> tuple[str, int]:
     """``DELETE /files/{path}``."""
     files.delete(backend().config, str(current_user().id), path)
     return "", 204
+
+
+def _media_type(path: str) -> str:
+    """What the name of a file tells, for those who ask for just that; the API has one type for all files."""
+    guessed = guess_type(path)[0]
+    return guessed if guessed and guessed in request.accept_mimetypes.values() else DEFAULT_TYPE
 
 
 def _document(file: UserFile) -> dict[str, Any]:

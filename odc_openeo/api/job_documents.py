@@ -10,20 +10,18 @@ from urllib.parse import urlencode
 from flask import request
 
 from odc_openeo.api.backend import api_url, link
-from odc_openeo.api.body import check_numbers
+from odc_openeo.api.body import TEXTS, check_numbers, text_or_null
+from odc_openeo.api.process_documents import check_process
 from odc_openeo.errors import (
     BillingPlanInvalid,
     BudgetInvalid,
-    ProcessGraphMissing,
     ProcessInvalid,
     PropertyNotEditable,
     RequestInvalid,
 )
 from odc_openeo.jobs import LEVELS, Entry, Job, JobDraft, Page, Summary
+from odc_openeo.jobs.options import resources
 from odc_openeo.results import rfc3339
-
-TEXTS: Final = {"title": 500, "description": 100_000}
-"""Texts that a user may give, with their greatest length."""
 
 FIXED: Final = frozenset(
     {"id", "status", "progress", "created", "updated", "queued", "started", "unpublished", "costs", "usage"}
@@ -54,7 +52,7 @@ def changes(body: Mapping[str, Any]) -> dict[str, Any]:
     for name in sorted(body.keys() & FIXED):
         raise PropertyNotEditable(property=name)
     check_numbers(body)
-    found: dict[str, Any] = {name: _text(body, name) for name in TEXTS if name in body}
+    found: dict[str, Any] = {name: text_or_null(body, name) for name in TEXTS if name in body}
     if "process" in body:
         found["process"] = _process(body["process"])
     if body.get("plan") is not None:
@@ -64,23 +62,14 @@ def changes(body: Mapping[str, Any]) -> dict[str, Any]:
     if "log_level" in body:
         found["log_level"] = _level(body["log_level"] or "info", "log_level")
     extras = {name: value for name, value in body.items() if name not in KNOWN}
+    resources(extras)
     return {**found, "extras": extras} if extras else found
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    value, most = body[name], TEXTS[name]
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > most or "\0" in value:
-        raise RequestInvalid(reason=f"'{name}' must be a text of at most {most} characters, or null.")
-    return value
 
 
 def _process(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ProcessInvalid(reason="'process' must be an object that holds 'process_graph'.")
-    if not isinstance(value.get("process_graph"), dict):
-        raise ProcessGraphMissing
+    check_process(value)
     return value
 
 
@@ -107,6 +96,14 @@ def limit_argument() -> int | None:
     if not (given.isascii() and given.isdecimal() and int(given[:9]) > 0 and len(given) < 10):
         raise RequestInvalid(reason="'limit' must be a whole number, 1 or more.")
     return int(given)
+
+
+def flag_argument(name: str) -> bool:
+    """A parameter that is ``true`` or ``false``, which is what it is when it is not there."""
+    given = request.args.get(name, "false").lower()
+    if given not in ("true", "false"):
+        raise RequestInvalid(reason=f"'{name}' must be true or false.")
+    return given == "true"
 
 
 def level_argument() -> str:
@@ -170,10 +167,10 @@ def _links(job: Job) -> list[dict[str, Any]]:
 # --- Logs ----------------------------------------------------------------------------------------
 
 
-def log_page(job: Job, page: Page[Entry], level: str, limit: int | None) -> dict[str, Any]:
-    """The answer of ``GET /jobs/{job_id}/logs``."""
-    lowest = max(level, job.draft.log_level, key=LEVELS.__getitem__)
-    links = page_links(f"/jobs/{job.id}/logs", page.next, "offset", limit=limit, level=level)
+def log_page(path: str, kept: str, page: Page[Entry], level: str, limit: int | None) -> dict[str, Any]:
+    """The answer with logs at a path; those below the level ``kept`` were never written."""
+    lowest = max(level, kept, key=LEVELS.__getitem__)
+    links = page_links(path, page.next, "offset", limit=limit, level=level)
     return {"level": lowest, "logs": [log_entry(entry) for entry in page.items], "links": links}
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from typing import IO, Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.wsgi import wrap_file
 
 from odc_openeo import jobs, results
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, root_url
-from odc_openeo.api.job_documents import log_entry
+from odc_openeo.api.content import COPY_BYTES, conditional
+from odc_openeo.api.job_documents import flag_argument, log_entry
+from odc_openeo.api.parameters import takes
 from odc_openeo.errors import JobNotFinished, JobNotStarted, NotFound
 from odc_openeo.results import COLLECTION, ITEMS, Href, Results
 from odc_openeo.storage import storage
@@ -23,16 +24,16 @@ blueprint = Blueprint("job_results", __name__)
 downloads = Blueprint("downloads", __name__)
 
 GEOJSON = "application/geo+json"
-COPY_BYTES = 2**20
 
 
 @blueprint.get("/jobs/<job_id>/results")
+@takes("partial")
 @signed_in
 def list_results(job_id: str) -> Response:
     """``GET /jobs/{job_id}/results``: links to the files, with STAC metadata."""
     config = backend().config
     job = jobs.get(config, current_user().id, job_id)
-    partial = request.args.get("partial", "false").lower() in ("true", "1", "")
+    partial = flag_argument("partial")
     if job.status == "error" and not partial:
         response = jsonify(log_entry(jobs.last_error(config, job)))
         response.status_code = 424
@@ -62,6 +63,12 @@ def _document(found: Results) -> Response:
     if as_item:
         response.mimetype = GEOJSON
     return response
+
+
+def link_of(found: Results) -> Href:
+    """Signed links to the files of results, as paths on this server."""
+    href = _href(found, results.expiry(backend().config))
+    return lambda name: urlsplit(href(name)).path
 
 
 def _href(found: Results, expires: int) -> Href:
@@ -112,27 +119,15 @@ def _send(found: Results, name: str, asset: dict[str, Any]) -> Response:
         raise NotFound from error
     type_ = "application/zip" if size is None else _media_type(asset, name)
     etag = f"{found.attempt.hex}-{asset.get('file:checksum', '')[4:20]}-{name}"
-    return _conditional(file, size if size is not None else _length(file), type_, etag)
+    response = conditional(file, size if size is not None else _length(file), type_, etag)
+    response.cache_control.private = True
+    return response
 
 
 def _media_type(asset: dict[str, Any], name: str) -> str:
     if name == asset["name"]:
         return str(asset["type"])
     return "application/json" if name.endswith(".json") else "application/octet-stream"
-
-
-def _conditional(file: IO[bytes], size: int, type_: str, etag: str) -> Response:
-    """A file with ETag; Range and If-None-Match are honoured."""
-    response = Response(
-        wrap_file(request.environ, file, COPY_BYTES), content_type=type_, direct_passthrough=True
-    )
-    response.content_length = size
-    response.set_etag(quote(etag, safe=""))
-    response.cache_control.private = True
-    response.cache_control.max_age = 3600
-    response.call_on_close(file.close)
-    response.make_conditional(request.environ, accept_ranges=True, complete_length=size)
-    return response
 
 
 def _length(file: IO[bytes]) -> int:

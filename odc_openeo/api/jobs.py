@@ -7,6 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from odc_openeo import jobs
+from odc_openeo.api import job_actions
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import api_url, backend
 from odc_openeo.api.body import json_object
@@ -21,13 +22,13 @@ from odc_openeo.api.job_documents import (
     page_links,
     short_job,
 )
-from odc_openeo.jobs.queue import folder
-from odc_openeo.storage import storage
+from odc_openeo.api.parameters import takes
 
 blueprint = Blueprint("jobs", __name__)
 
 
 @blueprint.get("/jobs")
+@takes("limit", "after")
 @signed_in
 def list_jobs() -> dict[str, Any]:
     """``GET /jobs``: the user's jobs, the newest first."""
@@ -67,8 +68,7 @@ def update_job(job_id: str) -> Response:
 @signed_in
 def delete_job(job_id: str) -> Response:
     """``DELETE /jobs/{job_id}``: remove a job with logs and results, stopping it first."""
-    id_ = jobs.delete(backend().config, current_user().id, job_id)
-    storage(backend().config).delete(folder(id_))
+    job_actions.delete(backend().config, current_user().id, job_id)
     return Response(status=204)
 
 
@@ -80,22 +80,21 @@ def estimate_job(job_id: str) -> dict[str, Any]:
 
 
 @blueprint.get("/jobs/<job_id>/logs")
+@takes("offset", "level", "limit")
 @signed_in
 def debug_job(job_id: str) -> dict[str, Any]:
     """``GET /jobs/{job_id}/logs``: what was logged, in order of time."""
     config, limit, level = backend().config, limit_argument(), level_argument()
     job = jobs.get(config, current_user().id, job_id)
-    return log_page(job, jobs.list_logs(config, job, level, limit, request.args.get("offset")), level, limit)
+    page = jobs.list_logs(config, job, level, limit, request.args.get("offset"))
+    return log_page(f"/jobs/{job.id}/logs", job.draft.log_level, page, level, limit)
 
 
 @blueprint.post("/jobs/<job_id>/results")
 @signed_in
 def start_job(job_id: str) -> Response:
     """``POST /jobs/{job_id}/results``: queue a job; results of an earlier run are discarded."""
-    config = backend().config
-    old = jobs.start(config, current_user().id, job_id)
-    if old is not None:
-        storage(config).delete(f"results/{job_id}/{old}")
+    job_actions.start(backend().config, current_user().id, job_id)
     return Response(status=202)
 
 

@@ -12,10 +12,12 @@ from flask import Blueprint, Response, request
 from odc_openeo import stored
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, link, root_url
-from odc_openeo.api.body import check_numbers, json_object
+from odc_openeo.api.body import json_object
 from odc_openeo.api.job_documents import limit_argument, page_links
-from odc_openeo.errors import PredefinedProcessExists, ProcessGraphMissing, RequestInvalid
-from odc_openeo.graph import Limits, is_predefined, parse
+from odc_openeo.api.parameters import takes
+from odc_openeo.api.process_documents import check_process
+from odc_openeo.errors import ProcessGraphInvalid, RequestInvalid
+from odc_openeo.graph import Graph, Limits, called, parse
 from odc_openeo.stored import Stored
 
 blueprint = Blueprint("process_graphs", __name__)
@@ -34,6 +36,7 @@ LONGEST_ID: Final = 200
 
 
 @blueprint.get("/process_graphs")
+@takes("limit", "after")
 @signed_in
 def list_processes() -> dict[str, Any]:
     """``GET /process_graphs``: the user's processes by id, without their graphs."""
@@ -81,18 +84,8 @@ def shared_process(share: UUID) -> dict[str, Any]:
 def _check(id_: str, body: Mapping[str, Any], user: UUID) -> None:
     if not re.fullmatch(r"\w+", id_, re.ASCII) or len(id_) > LONGEST_ID:
         raise RequestInvalid(reason="ids of processes have letters, digits and underscores, at most 200.")
-    if is_predefined(id_):
-        raise PredefinedProcessExists(identifier=id_)
-    check_numbers(body)
-    if not isinstance(body.get("process_graph"), dict):
-        raise ProcessGraphMissing
-    for name, kind in (("parameters", list), ("returns", dict), ("summary", str), ("description", str)):
-        if body.get(name) is not None and not isinstance(body[name], kind):
-            raise RequestInvalid(reason=f"'{name}' must be {_KINDS[kind]} or null.")
+    check_process(body)
     _check_graph(id_, body, user)
-
-
-_KINDS: Final = {list: "an array", dict: "an object", str: "a text"}
 
 
 def _check_graph(id_: str, body: Mapping[str, Any], user: UUID) -> None:
@@ -107,9 +100,22 @@ def _check_graph(id_: str, body: Mapping[str, Any], user: UUID) -> None:
 
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     call = {"process_graph": {"it": {"process_id": id_, "arguments": {}, "result": True}}}
-    for error in parse(call, limits, lookup)[1]:
+    graph, errors = parse(call, limits, lookup)
+    for error in errors:
         error.node = (error.node or "").removeprefix("it").lstrip(".") or None
         raise error
+    if graph is not None and body.get("public") is True:
+        _check_public(id_, graph)
+
+
+def _check_public(id_: str, graph: Graph) -> None:
+    """Refuse calls that only the owner could make."""
+    for node in called(graph):
+        if node.definition and node.namespace in (None, "user") and node.process_id != id_:
+            raise ProcessGraphInvalid(
+                reason=f"others can't call your process '{node.process_id}', so a public one can't. Make it "
+                "public, too, and write its address as 'namespace'."
+            )
 
 
 def _short(process: Stored) -> dict[str, Any]:

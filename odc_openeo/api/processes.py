@@ -10,6 +10,7 @@ from flask import Blueprint, Response, current_app, request
 from odc_openeo.api.auth import user_if_signed_in
 from odc_openeo.api.backend import api_url, backend, link
 from odc_openeo.api.body import json_object
+from odc_openeo.api.job_documents import limit_argument
 from odc_openeo.errors import ProcessParameterMissing
 from odc_openeo.graph import Limits, validate
 from odc_openeo.process import PROCESSES
@@ -22,7 +23,9 @@ PROCESSES_VERSION: Final = "2.0.0-rc.2"
 
 @blueprint.get("/processes")
 def list_processes() -> Response:
-    """``GET /processes``: the description of every registered process."""
+    """``GET /processes``: the description of every registered process, always in one page."""
+    # The JavaScript client asks for 50 and takes the first page for all there is.
+    limit_argument()
     response = Response(_listing(api_url("/processes"), api_url("/")), mimetype="application/json")
     response.add_etag()
     response.make_conditional(request)

@@ -1,14 +1,23 @@
-"""An id for every request: in each log line written while it is handled, and in each error answered."""
+"""An id for every request: in each log line written while it is handled, and in its answer."""
 
 from __future__ import annotations
 
 import logging
+import re
 import time
+from typing import Final
+from urllib.parse import quote
 from uuid import uuid4
 
 from flask import Flask, Response, g, has_request_context, request
 
+from odc_openeo.api.backend import backend
+
 log = logging.getLogger(__name__)
+
+REQUEST_ID: Final = "X-Request-Id"
+SECRET: Final = frozenset({"signature", "share", "token", "key"})
+"""Parts of paths that are not written down: who knows them may come in."""
 
 
 class RequestIdFilter(logging.Filter):
@@ -24,9 +33,10 @@ class RequestIdFilter(logging.Filter):
 
 
 def request_id() -> str:
-    """The id of the request being handled."""
+    """The id of the request being handled: that of a trusted proxy if it gives one."""
     if "request_id" not in g:
-        g.request_id = uuid4().hex
+        given = request.headers.get(REQUEST_ID, "") if backend().config.trusted_proxies else ""
+        g.request_id = given if re.fullmatch(r"[\w.-]{8,64}", given, re.ASCII) else uuid4().hex
     return str(g.request_id)
 
 
@@ -46,5 +56,14 @@ def _start() -> None:
 def _record(response: Response) -> Response:
     seconds = time.monotonic() - g.get("started", time.monotonic())
     level = logging.DEBUG if request.path == "/health" else logging.INFO
-    log.log(level, "%s %s %d %.3f s", request.method, request.path, response.status_code, seconds)
+    log.log(level, "%s %s %d %.3f s", request.method, _shown_path(), response.status_code, seconds)
     return response
+
+
+def _shown_path() -> str:
+    """The path in one line, without what must stay secret; the query is never written down."""
+    secrets = [str(value) for name, value in (request.view_args or {}).items() if name in SECRET]
+    path = quote(request.path, safe="/~:@+,")
+    for secret in filter(None, secrets):
+        path = path.replace(quote(secret), "***")
+    return path

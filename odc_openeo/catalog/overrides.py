@@ -44,6 +44,7 @@ class Override(BaseModel):
 
 _FILE = TypeAdapter(dict[str, Override])
 NOTHING = Override()
+NO_OVERRIDES: dict[str, Override] = {}
 
 
 class OverridesError(ValueError):
@@ -57,7 +58,7 @@ def read_overrides(path: Path | None) -> dict[str, Override]:
         OverridesError: the file is missing, is no YAML or has unknown keys.
     """
     if path is None:
-        return {}
+        return NO_OVERRIDES
     try:
         return _read(path, path.stat().st_mtime_ns)
     except OSError as error:

@@ -6,7 +6,7 @@ What a product does not tell is left out, never made up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -57,9 +57,11 @@ class Product:
         return getattr(self.operator, name) or self.definition.get(name)
 
 
-def collection(product: Product, summary: Summary, base_url: str) -> dict[str, Any]:
+def collection(
+    product: Product, summary: Summary, base_url: str, *, has_items: bool = False
+) -> dict[str, Any]:
     """The STAC Collection; links start with ``base_url`` (the root of the API version, without a slash at
-    the end)."""
+    the end). ``has_items`` tells whether items can be searched there."""
     described: dict[str, Any] = {
         "type": "Collection",
         "stac_version": STAC_VERSION,
@@ -73,17 +75,20 @@ def collection(product: Product, summary: Summary, base_url: str) -> dict[str, A
         "extent": _extent(summary),
         "cube:dimensions": _dimensions(product, summary),
         "summaries": _summaries(product, summary),
-        "links": _links(product, base_url),
+        "item_assets": _item_assets(product, summary),
+        "links": _links(product, base_url, has_items),
     }
     return {key: value for key, value in described.items() if value not in (None, {})}
 
 
-def _links(product: Product, base_url: str) -> list[dict[str, Any]]:
+def _links(product: Product, base_url: str, has_items: bool) -> list[dict[str, Any]]:
     own = f"{base_url}/collections/{quote(product.name)}"
+    items = {"rel": "items", "href": f"{own}/items", "type": "application/geo+json", "title": "Items"}
     return [
         {"rel": "self", "href": own, "type": "application/json"},
         {"rel": "root", "href": f"{base_url}/", "type": "application/json"},
-        {"rel": "parent", "href": f"{base_url}/collections", "type": "application/json"},
+        {"rel": "parent", "href": f"{base_url}/", "type": "application/json"},
+        *([items] if has_items else []),
         {
             "rel": "http://www.opengis.net/def/rel/ogc/1.0/queryables",
             "href": f"{own}/queryables",
@@ -187,6 +192,12 @@ def _summaries(product: Product, summary: Summary) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
+def _item_assets(product: Product, summary: Summary) -> dict[str, Any]:
+    """What the assets of items have in common. Where they lie and of what type they are, datasets tell."""
+    gsd = _ground_distances(product, summary)
+    return {b.name: {"roles": ["data"], "bands": [stac_band(b, gsd.get(b.name))]} for b in product.bands}
+
+
 def _values(product: Product, *names: str) -> list[Any]:
     properties = product.definition.get("metadata", {}).get("properties", {})
     value = next((properties[name] for name in names if name in properties), None)
@@ -214,16 +225,47 @@ TYPES = {
 }
 
 
-def queryables(product: Product, summary: Summary, base_url: str) -> dict[str, Any]:
-    """The JSON Schema of the properties that `load_collection` can filter by."""
+ALWAYS: Mapping[str, dict[str, Any]] = {
+    "id": {"type": "string", "title": "Identifier of an item"},
+    "collection": {"type": "string", "title": "Identifier of a collection"},
+    "datetime": {"type": "string", "format": "date-time", "title": "Nominal time"},
+    "geometry": {"$ref": "https://geojson.org/schema/Geometry.json", "title": "Outline"},
+}
+"""What all items have. Only searches for items can use it: `load_collection` has extents for the same."""
+
+
+def queryables(
+    product: Product, summary: Summary, base_url: str, *, has_items: bool = False
+) -> dict[str, Any]:
+    """The JSON Schema of the properties that items, and scenes in `load_collection`, can be filtered by."""
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"{base_url}/collections/{quote(product.name)}/queryables",
-        "type": "object",
-        "title": product.title,
-        "properties": dict(sorted(property_schemas(product, summary).items())),
+        **_schema(f"{base_url}/collections/{quote(product.name)}/queryables", product.title),
+        "properties": {
+            **(ALWAYS if has_items else {}),
+            **dict(sorted(property_schemas(product, summary).items())),
+        },
         "additionalProperties": False,
     }
+
+
+def item_queryables(products: Iterable[tuple[Product, Summary]], base_url: str) -> dict[str, Any]:
+    """The JSON Schema of the properties that items of any collection can be filtered by: all that one has."""
+    found: dict[str, dict[str, Any]] = {}
+    for product, summary in products:
+        for name, schema in property_schemas(product, summary).items():
+            # What a property can be differs from collection to collection.
+            common = {"type": schema["type"]} if "type" in schema else {}
+            found[name] = common if found.get(name, common) == common else {}
+    return {
+        **_schema(f"{base_url}/queryables", "Items of all collections"),
+        "properties": {**ALWAYS, **dict(sorted(found.items()))},
+        "additionalProperties": False,
+    }
+
+
+def _schema(id_: str, title: str) -> dict[str, Any]:
+    schema = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": schema, "$id": id_, "type": "object", "title": title}
 
 
 def property_schemas(product: Product, summary: Summary) -> dict[str, dict[str, Any]]:
@@ -244,5 +286,10 @@ def property_schemas(product: Product, summary: Summary) -> dict[str, dict[str, 
     return found | {STAC_NAMES[name]: schema for name, schema in found.items() if name in STAC_NAMES}
 
 
-STAC_NAMES = {"eo:platform": "platform", "eo:constellation": "constellation", "eo:gsd": "gsd"}
+STAC_NAMES = {
+    "eo:platform": "platform",
+    "eo:constellation": "constellation",
+    "eo:gsd": "gsd",
+    "odc:processing_datetime": "created",
+}
 """Properties that EO3 and STAC name differently; both names can be asked for."""

@@ -1,20 +1,21 @@
 """GTiff: Cloud Optimized GeoTIFFs, one a date, with band names, no-data, statistics and overviews.
 
-Chunks are streamed into a plain scratch GeoTIFF beside the result, from which GDAL's COG driver makes the
-file
-(overviews and compression on all cores). odc-geo's parallel writer is not used: it pads images to whole
-overview steps, so that they are no longer the pixels asked for, and writes an empty tile where compression
-fails.
+Layers of moderate size are made into files where their pixels are computed, so that what comes here is
+compressed already. Chunks of large layers are streamed into a plain scratch GeoTIFF beside the result, from
+which GDAL's COG driver makes the file (overviews and compression on all cores). odc-geo's parallel writer is
+not used: it pads images to whole overview steps, so that they are no longer the pixels asked for, and writes
+an empty tile where compression fails.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import dask
 import numpy as np
 import rasterio
 import rasterio.shutil
@@ -22,16 +23,24 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
+from odc_openeo.cube import X, Y
 from odc_openeo.errors import StorageFailure
 from odc_openeo.formats.blocks import Region, stream
 from odc_openeo.formats.model import Asset, Format, Options, Target
 from odc_openeo.formats.raster import Raster, check_raster, layer_time, placement
+from odc_openeo.formats.statistics import Statistics
+from odc_openeo.formats.storing import storing
 
 MEDIA_TYPE: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 OPEN_FILES: Final = 64
 SCRATCH_BLOCK: Final = 512
+LAYER_BYTES: Final = 64 * 2**20
+"""Largest layer that is made into a file where it is computed: its worker holds it some four times."""
+TOGETHER_BYTES: Final = 512 * 2**20
+"""Most pixels, in all layers together, of which the finished files are held here."""
 
 
 def check(data: Any) -> None:
@@ -42,9 +51,36 @@ def check(data: Any) -> None:
 def write(data: xr.DataArray, target: Target, options: Options) -> list[Asset]:
     """One COG for each date (and each label of other dimensions); the bands are the bands of the file."""
     raster, missing = Raster.of(_storable(data)).with_one_nodata("GTiff")
-    slugs = {index: slug for index, _, slug in raster.layers()}
-    paths = {index: target.path("tif", *([slug] if slug else [])) for index, slug in slugs.items()}
-    return _write(raster, missing, target, options, paths)
+    tiles = _tiles(raster, options["tile_size"])
+    return [asset for tile, place in tiles for asset in _write(tile, place, missing, target, options)]
+
+
+def _tiles(raster: Raster, side: int) -> Iterator[tuple[Raster, str]]:
+    """The raster itself if it is no larger than a tile, else tiles of it with row and column as text."""
+    height, width = raster.data.shape[-2:]
+    if max(height, width) <= side:
+        yield raster, ""
+        return
+    for row, top in enumerate(range(0, height, side)):
+        for column, left in enumerate(range(0, width, side)):
+            part = {Y: slice(top, top + side), X: slice(left, left + side)}
+            yield replace(raster, data=raster.data.isel(part)), f"r{row}_c{column}"
+
+
+def _write(raster: Raster, place: str, missing: Any, target: Target, options: Options) -> list[Asset]:
+    files = {
+        index: _File(
+            _Layer.of(raster, missing, found, options), target.path("tif", *filter(None, (slug, place)))
+        )
+        for index, found, slug in raster.layers()
+    }
+    layer = math.prod(raster.data.shape[-3:]) * raster.data.dtype.itemsize
+    if layer <= LAYER_BYTES and raster.data.nbytes <= TOGETHER_BYTES:
+        _write_whole(raster, files, target)
+    else:
+        _write_streamed(raster, files, target)
+    where = placement(raster.geobox)
+    return [file.asset(where) for file in files.values()]
 
 
 def _storable(data: xr.DataArray) -> xr.DataArray:
@@ -52,186 +88,89 @@ def _storable(data: xr.DataArray) -> xr.DataArray:
     return data.astype(stored, keep_attrs=True) if stored else data
 
 
-def _write(
-    raster: Raster, missing: Any, target: Target, options: Options, paths: Mapping[tuple[int, ...], Path]
-) -> list[Asset]:
-    """Write all layers side by side, or half of them after the other if there are too many."""
-    if len(paths) > OPEN_FILES:
-        halves = _halves(raster, paths)
-        return [asset for half, of in halves for asset in _write(half, missing, target, options, of)]
-    files: dict[tuple[int, ...], _File] = {}
-    try:
-        for index, found, _ in raster.layers():
-            files[index] = _File.create(raster, missing, paths[index], found)
-        stream(raster.data, target.compute, lambda region, values: _consume(files, region, values))
-        return [file.finish(options) for file in files.values()]
-    finally:
-        for file in files.values():
-            file.discard()
+# --- What is in a file ---------------------------------------------------------------------------
 
 
-def _halves(
-    raster: Raster, paths: Mapping[tuple[int, ...], Path]
-) -> Iterator[tuple[Raster, dict[tuple[int, ...], Path]]]:
-    sizes = raster.data.shape[: len(raster.others)]
-    axis = int(np.argmax(sizes))
-    middle = sizes[axis] // 2
-    for start, stop in ((0, middle), (middle, sizes[axis])):
-        half = replace(raster, data=raster.data.isel({raster.others[axis]: slice(start, stop)}))
-        chosen = {
-            (*index[:axis], index[axis] - start, *index[axis + 1 :]): path
-            for index, path in paths.items()
-            if start <= index[axis] < stop
-        }
-        yield half, chosen
+@dataclass(frozen=True)
+class _Layer:
+    """The pixels of one file without their values: all that a worker needs to know of it.
 
+    ``georeference`` and ``creation`` are options of rasterio and of GDAL's COG driver.
+    """
 
-def _consume(files: Mapping[tuple[int, ...], _File], region: Region, values: np.ndarray) -> None:
-    for inner in np.ndindex(values.shape[:-3]):
-        index = tuple(r.start + i for r, i in zip(region[:-3], inner, strict=True))
-        files[index].add(region[-3:], values[inner])
-
-
-@dataclass
-class _Statistics:
-    """Count, mean and spread of a band, put together from pieces (Chan et al. 1979)."""
-
-    pixels: int = 0
-    count: int = 0
-    minimum: float = math.inf
-    maximum: float = -math.inf
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def add(self, values: np.ndarray, missing: Any) -> None:
-        """Take in more pixels of the band."""
-        self.pixels += values.size
-        good = values[_good(values, missing)]
-        if good.size == 0:
-            return
-        numbers = good.astype(np.float64)
-        mean, count = float(numbers.mean()), self.count + good.size
-        numbers -= mean
-        delta = mean - self.mean
-        self.squares += float(np.dot(numbers, numbers)) + delta**2 * self.count * good.size / count
-        self.mean += delta * good.size / count
-        self.count = count
-        self.minimum = min(self.minimum, good.min().item())
-        self.maximum = max(self.maximum, good.max().item())
-
-    def to_dict(self) -> dict[str, float]:
-        """Names as in STAC; only the share of valid pixels if there are none."""
-        percent = {"valid_percent": 100 * self.count / self.pixels if self.pixels else 0.0}
-        if not self.count:
-            return percent
-        spread = math.sqrt(self.squares / self.count)
-        return {
-            "minimum": self.minimum,
-            "maximum": self.maximum,
-            "mean": self.mean,
-            "stddev": spread,
-            **percent,
-        }
-
-
-def _good(values: np.ndarray, missing: Any) -> np.ndarray:
-    if values.dtype.kind == "f":
-        return np.isfinite(values)
-    return np.ones(values.shape, bool) if missing is None else values != missing
-
-
-@dataclass
-class _File:
-    """A file in the making: the open scratch GeoTIFF and the statistics so far."""
-
-    raster: Raster
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
     missing: Any
-    path: Path
     labels: Mapping[str, Any]
-    scratch: Any
-    statistics: list[_Statistics]
+    time: str | None
+    georeference: Mapping[str, Any]
+    creation: Mapping[str, Any]
 
     @classmethod
-    def create(cls, raster: Raster, missing: Any, path: Path, found: Mapping[str, Any]) -> _File:
-        count, height, width = raster.data.shape[-3:]
-        tiled = min(height, width) >= SCRATCH_BLOCK
-        blocks = {"tiled": True, "blockxsize": SCRATCH_BLOCK, "blockysize": SCRATCH_BLOCK} if tiled else {}
-        scratch = rasterio.open(
-            path.with_name(f".{path.name}.scratch"),
-            "w",
-            driver="GTiff",
-            width=width,
-            height=height,
-            count=count,
-            dtype=raster.data.dtype,
-            nodata=None if raster.data.dtype.kind == "c" else missing,
-            photometric="MINISBLACK",
-            alpha="UNSPECIFIED",
-            interleave="band",
-            BIGTIFF="IF_SAFER",
-            **blocks,
-            **_georeference(raster.geobox),
+    def of(cls, raster: Raster, missing: Any, labels: Mapping[str, Any], options: Options) -> _Layer:
+        data = raster.data
+        return cls(
+            raster.names,
+            data.shape[-3:],
+            str(data.dtype),
+            missing,
+            labels,
+            layer_time(data, labels),
+            _georeference(raster.geobox),
+            _creation_options(data, options),
         )
-        return cls(raster, missing, path, found, scratch, [_Statistics() for _ in range(count)])
-
-    def add(self, region: Region, values: np.ndarray) -> None:
-        """Write pixels (bands, y, x) at their place."""
-        bands, ys, xs = region
-        window = Window(xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start)
-        self.scratch.write(values, indexes=list(range(bands.start + 1, bands.stop + 1)), window=window)
-        if values.dtype.kind != "c":
-            for i, band in enumerate(values, bands.start):
-                self.statistics[i].add(band, self.missing)
-
-    def finish(self, options: Options) -> Asset:
-        """Make the COG and describe it."""
-        self._describe()
-        scratch = Path(self.scratch.name)
-        self.scratch.close()
-        data = self.raster.data
-        pixels = math.prod(data.shape[-3:]) * data.dtype.itemsize
-        # GDAL only logs when the last blocks don't fit on the disk; the size tells.
-        if scratch.stat().st_size < pixels:
-            raise StorageFailure()
-        rasterio.shutil.copy(scratch, self.path, driver="COG", **_creation_options(data, options))
-        return self._asset()
-
-    def discard(self) -> None:
-        """Remove the scratch file."""
-        self.scratch.close()
-        Path(self.scratch.name).unlink(missing_ok=True)
 
     @property
-    def _time(self) -> str | None:
-        return layer_time(self.raster.data, self.labels)
+    def is_complex(self) -> bool:
+        """Complex numbers have neither no-data nor statistics."""
+        return np.dtype(self.dtype).kind == "c"
 
-    def _describe(self) -> None:
-        for i, (name, statistics) in enumerate(zip(self.raster.names, self.statistics, strict=True), 1):
+    def profile(self) -> dict[str, Any]:
+        """How rasterio makes a plain file for it."""
+        count, height, width = self.shape
+        return {
+            "width": width,
+            "height": height,
+            "count": count,
+            "dtype": self.dtype,
+            "nodata": None if self.is_complex else self.missing,
+            "photometric": "MINISBLACK",
+            "alpha": "UNSPECIFIED",
+            "interleave": "band",
+            **self.georeference,
+        }
+
+    def describe(self, file: Any, statistics: list[Statistics]) -> None:
+        """Name the bands and write statistics and times into an open file."""
+        for i, (name, found) in enumerate(zip(self.names, statistics, strict=True), 1):
             if name:
-                self.scratch.set_band_description(i, name)
-            if statistics.pixels:
-                found = statistics.to_dict()
-                self.scratch.update_tags(i, **{f"STATISTICS_{k.upper()}": repr(v) for k, v in found.items()})
+                file.set_band_description(i, name)
+            if found.pixels:
+                tags = {f"STATISTICS_{k.upper()}": repr(v) for k, v in found.to_dict().items()}
+                file.update_tags(i, **tags)
         tags = {str(k).upper(): str(v) for k, v in self.labels.items()}
-        if self._time:
-            tags["TIFFTAG_DATETIME"] = self._time[:19].replace("-", ":").replace("T", " ")
-        self.scratch.update_tags(**tags)
+        if self.time:
+            tags["TIFFTAG_DATETIME"] = self.time[:19].replace("-", ":").replace("T", " ")
+        file.update_tags(**tags)
 
-    def _asset(self) -> Asset:
-        nothing = self.missing is None or self.raster.data.dtype.kind == "c"
-        missing = {} if nothing else {"nodata": "nan" if np.isnan(self.missing) else self.missing}
-        bands = [
-            {
-                **({"name": name} if name else {}),
-                "data_type": str(self.raster.data.dtype),
-                **missing,
-                **({"statistics": s.to_dict()} if s.pixels else {}),
-            }
-            for name, s in zip(self.raster.names, self.statistics, strict=True)
-        ]
-        title = ", ".join(map(str, self.labels.values())) or self.path.stem
-        where = placement(self.raster.geobox)
-        return Asset(self.path, MEDIA_TYPE, title, bands=bands, datetime=self._time, **where)
+    def statistics(self) -> list[Statistics]:
+        """Those of each band, of no pixels yet."""
+        return [Statistics() for _ in self.names]
+
+    def encode(self, values: np.ndarray) -> tuple[bytes, list[Statistics]]:
+        """A whole file of pixels (bands, y, x), and their statistics."""
+        statistics = self.statistics()
+        if not self.is_complex:
+            for found, band in zip(statistics, values, strict=True):
+                found.add(band, self.missing)
+        with MemoryFile() as scratch, MemoryFile() as made:
+            # GDAL's own format for memory forgets the no-data value of large integers.
+            with scratch.open(driver="GTiff", BIGTIFF="IF_SAFER", **self.profile()) as plain:
+                plain.write(values)
+                self.describe(plain, statistics)
+            rasterio.shutil.copy(scratch.name, made.name, driver="COG", **self.creation)
+            return bytes(made.getbuffer()), statistics
 
 
 def _georeference(geobox: GeoBox | None) -> dict[str, Any]:
@@ -264,6 +203,157 @@ def _creation_options(data: xr.DataArray, options: Options) -> dict[str, Any]:
     if options["level"] is not None and compress in ("DEFLATE", "ZSTD"):
         found["LEVEL"] = options["level"]
     return found
+
+
+@dataclass
+class _File:
+    """A file in the making: what is in it, where it will be, its statistics once they are known."""
+
+    layer: _Layer
+    path: Path
+    statistics: list[Statistics] = field(default_factory=list)
+
+    def asset(self, where: Mapping[str, Any]) -> Asset:
+        """The file described; ``where`` is its `placement`."""
+        layer = self.layer
+        nothing = layer.missing is None or layer.is_complex
+        missing = {} if nothing else {"nodata": "nan" if np.isnan(layer.missing) else layer.missing}
+        bands = [
+            {
+                **({"name": name} if name else {}),
+                "data_type": layer.dtype,
+                **missing,
+                **({"statistics": s.to_dict()} if s.pixels else {}),
+            }
+            for name, s in zip(layer.names, self.statistics, strict=True)
+        ]
+        title = ", ".join(map(str, layer.labels.values())) or self.path.stem
+        return Asset(self.path, MEDIA_TYPE, title, bands=bands, datetime=layer.time, **where)
+
+
+Files = Mapping[tuple[int, ...], _File]
+"""By the index of their layer: a number for each dimension but band, y and x."""
+
+# --- Layers of moderate size ---------------------------------------------------------------------
+
+
+def _write_whole(raster: Raster, files: Files, target: Target) -> None:
+    """Let the layers be made into files wherever they are computed."""
+    layers = {index: file.layer for index, file in files.items()}
+    array = raster.data.data
+    if dask.is_dask_collection(array):
+        chunks = (*[(1,) * n for n in array.shape[:-3]], *[(n,) for n in array.shape[-3:]])
+        made = array.rechunk(chunks, method="tasks").map_blocks(
+            _encoded,
+            layers,
+            dtype=object,
+            chunks=tuple((1,) * len(c) for c in chunks),
+            meta=np.empty(0, object),
+        )
+        (encoded,) = target.compute(made)
+    else:
+        encoded = {(*index, 0, 0, 0): layer.encode(array[index]) for index, layer in layers.items()}
+    for index, file in files.items():
+        content, file.statistics = encoded[(*index, 0, 0, 0)]
+        file.path.write_bytes(content)
+
+
+def _encoded(
+    block: np.ndarray, layers: Mapping[tuple[int, ...], _Layer], block_id: tuple[int, ...] = ()
+) -> np.ndarray:
+    """The one layer of a block as a file, in an array of objects with as many dimensions."""
+    found = np.empty((1,) * block.ndim, object)
+    found[(0,) * block.ndim] = layers[block_id[:-3]].encode(block[(0,) * (block.ndim - 3)])
+    return found
+
+
+# --- Large layers --------------------------------------------------------------------------------
+
+
+def _write_streamed(raster: Raster, files: Files, target: Target) -> None:
+    """Write all layers side by side, or half of them after the other if there are too many."""
+    if len(files) > OPEN_FILES:
+        for half, of in _halves(raster, files):
+            _write_streamed(half, of, target)
+        return
+    open_: dict[tuple[int, ...], _Scratch] = {}
+    try:
+        for index, file in files.items():
+            open_[index] = _Scratch.create(file)
+        stream(raster.data, target.compute, lambda region, values: _consume(open_, region, values))
+        for scratch in open_.values():
+            scratch.finish()
+    finally:
+        for scratch in open_.values():
+            scratch.discard()
+
+
+def _halves(raster: Raster, files: Files) -> Iterator[tuple[Raster, dict[tuple[int, ...], _File]]]:
+    sizes = raster.data.shape[: len(raster.others)]
+    axis = int(np.argmax(sizes))
+    middle = sizes[axis] // 2
+    for start, stop in ((0, middle), (middle, sizes[axis])):
+        half = replace(raster, data=raster.data.isel({raster.others[axis]: slice(start, stop)}))
+        chosen = {
+            (*index[:axis], index[axis] - start, *index[axis + 1 :]): file
+            for index, file in files.items()
+            if start <= index[axis] < stop
+        }
+        yield half, chosen
+
+
+def _consume(files: Mapping[tuple[int, ...], _Scratch], region: Region, values: np.ndarray) -> None:
+    for inner in np.ndindex(values.shape[:-3]):
+        index = tuple(r.start + i for r, i in zip(region[:-3], inner, strict=True))
+        files[index].add(region[-3:], values[inner])
+
+
+@dataclass
+class _Scratch:
+    """The open scratch GeoTIFF of a file in the making."""
+
+    file: _File
+    plain: Any
+
+    @classmethod
+    def create(cls, file: _File) -> _Scratch:
+        _, height, width = file.layer.shape
+        tiled = min(height, width) >= SCRATCH_BLOCK
+        blocks = {"tiled": True, "blockxsize": SCRATCH_BLOCK, "blockysize": SCRATCH_BLOCK} if tiled else {}
+        path = file.path.with_name(f".{file.path.name}.scratch")
+        profile = file.layer.profile()
+        with storing():
+            plain = rasterio.open(path, "w", driver="GTiff", BIGTIFF="IF_SAFER", **blocks, **profile)
+        file.statistics = file.layer.statistics()
+        return cls(file, plain)
+
+    def add(self, region: Region, values: np.ndarray) -> None:
+        """Write pixels (bands, y, x) at their place."""
+        bands, ys, xs = region
+        window = Window(xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start)
+        with storing():
+            self.plain.write(values, indexes=list(range(bands.start + 1, bands.stop + 1)), window=window)
+        if not self.file.layer.is_complex:
+            for i, band in enumerate(values, bands.start):
+                self.file.statistics[i].add(band, self.file.layer.missing)
+
+    def finish(self) -> None:
+        """Make the COG."""
+        layer = self.file.layer
+        scratch = Path(self.plain.name)
+        with storing():
+            layer.describe(self.plain, self.file.statistics)
+            self.plain.close()
+        # GDAL only logs when the last blocks don't fit on the disk; the size tells.
+        if scratch.stat().st_size < math.prod(layer.shape) * np.dtype(layer.dtype).itemsize:
+            raise StorageFailure()
+        with storing():
+            rasterio.shutil.copy(scratch, self.file.path, driver="COG", **layer.creation)
+
+    def discard(self) -> None:
+        """Remove the scratch file."""
+        self.plain.close()
+        Path(self.plain.name).unlink(missing_ok=True)
 
 
 GTIFF: Final = Format(
@@ -310,6 +400,14 @@ GTIFF: Final = Format(
             "smaller one.",
             "enum": [128, 256, 512, 1024, 2048],
             "default": 512,
+        },
+        "tile_size": {
+            "type": "integer",
+            "description": "Images with a longer side are written as several files of at most so many "
+            "pixels a side; _r0_c0 and so on in their names are row and column, from the north and the west.",
+            "minimum": 256,
+            "maximum": 1_000_000,
+            "default": 32_768,
         },
         "overviews": {
             "type": "string",

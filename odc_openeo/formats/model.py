@@ -37,7 +37,9 @@ class Asset:
 
     ``bands`` follow STAC 1.1 (name, data_type, nodata, statistics); ``projection`` holds fields of the
     projection
-    extension; ``bbox`` and ``geometry`` are in longitude and latitude; times are RFC 3339.
+    extension; ``bbox`` and ``geometry`` are in longitude and latitude; times are RFC 3339. ``output`` is
+    which
+    of several outputs, written together, it belongs to.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Asset:
     bbox: Sequence[float] | None = None
     geometry: Mapping[str, Any] | None = None
     projection: Mapping[str, Any] = field(default_factory=dict)
+    output: int = 0
 
 
 def _suits(data: Any) -> None:

@@ -4,20 +4,10 @@
 calling one registered function per node.
 """
 
-from odc_openeo.graph.definitions import Lookup, is_predefined
+from odc_openeo.graph.definitions import Lookup
 from odc_openeo.graph.evaluate import evaluate
 from odc_openeo.graph.identity import identity
-from odc_openeo.graph.parse import Graph, Limits, Node, parse
+from odc_openeo.graph.parse import Graph, Limits, Node, called, parse
 from odc_openeo.graph.validate import validate
 
-__all__ = [
-    "Graph",
-    "Limits",
-    "Lookup",
-    "Node",
-    "evaluate",
-    "identity",
-    "is_predefined",
-    "parse",
-    "validate",
-]
+__all__ = ["Graph", "Limits", "Lookup", "Node", "called", "evaluate", "identity", "parse", "validate"]

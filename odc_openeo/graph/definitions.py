@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from odc_openeo.process import OMITTED, PROCESSES, Parameter
+from odc_openeo.process import OMITTED, Parameter
 
 if TYPE_CHECKING:
     from odc_openeo.graph.parse import Graph
@@ -29,18 +29,15 @@ TYPES: Final = frozenset({"string", "number", "integer", "boolean", "object", "a
 class Definition:
     """A user-defined process: its parameters by name, and the graph that runs.
 
-    ``weight`` counts the nodes that a call evaluates, those of definitions that it calls included.
+    ``weight`` counts the nodes that a call evaluates, those of definitions that it calls included, and
+    ``height`` the levels of graphs in graphs.
     """
 
     id: str
     parameters: Mapping[str, Parameter]
     graph: Graph
     weight: int
-
-
-def is_predefined(id_: str) -> bool:
-    """Whether there is a process of this id for everybody."""
-    return id_ in PROCESSES
+    height: int
 
 
 def parameters(declared: Any, used: Iterable[str]) -> dict[str, Parameter]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import dask
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
 from odc_openeo.errors import ProcessGraphComplexity
@@ -81,6 +82,17 @@ def read_bytes(values: Iterable[Any]) -> int:
     made from nothing. Values without a dask graph count nothing.
     """
     return sum(layer.nbytes or 0 for layer in _layers(values) if layer.is_source)
+
+
+def needed_bytes(value: Any) -> int:
+    """The same for one value that is a part of larger arrays: only chunks that it needs count."""
+    graph = value.__dask_graph__() if dask.is_dask_collection(value) else None
+    if not isinstance(graph, HighLevelGraph):
+        return read_bytes([value])
+    needed = graph.cull(set(flatten(value.__dask_keys__()))).layers
+    sizes = {name: layer.nbytes or 0 for name, layer in _of_graph(graph).items() if layer.is_source}
+    parts = {name: len(needed[name]) / len(graph.layers[name]) for name in sizes if name in needed}
+    return round(sum(sizes[name] * part for name, part in parts.items()))
 
 
 @dataclass(frozen=True)

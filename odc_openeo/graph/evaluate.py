@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from odc_openeo.cube import LabeledArray
-from odc_openeo.demand import Demand
+from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import (
     OpenEOError,
     ProcessGraphComplexity,
@@ -21,10 +21,10 @@ from odc_openeo.errors import (
 )
 from odc_openeo.graph.cut import cut
 from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import Graph, Limits, Node, parse
-from odc_openeo.graph.plan import Plan, free_parameters, make_plan, nested
+from odc_openeo.graph.parse import Graph, Limits, Node, child_graphs, free_parameters, parse
+from odc_openeo.graph.plan import Plan, make_plan, seen
 from odc_openeo.graph.validate import check_value, problems, process_of
-from odc_openeo.process import DEFERRED, NODES, OMITTED, Environment, Process
+from odc_openeo.process import DEFERRED, NODES, OMITTED, PROCESSES, Environment, Process
 
 __all__ = ["DEFERRED", "evaluate"]
 
@@ -37,12 +37,14 @@ def evaluate(
     parameters: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
     *,
+    demand: Demand = ALL,
     plan: bool = True,
 ) -> Any:
     """Evaluate a process: JSON values for JSON, lazy xarray objects for cubes.
 
     ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of
     the result node is returned; end nodes apart from it run as well (a graph may save several results).
+    ``demand`` is what of the result is needed; it may be more, and not on the pixels of the demanded view.
     Without ``plan`` each node delivers all it can, as slow as that is: for tests, and to find faults.
 
     Raises:
@@ -56,7 +58,7 @@ def evaluate(
     if graph is None:
         raise ProcessGraphMissing()
     try:
-        planned = make_plan(graph, given) if plan else Plan()
+        planned = make_plan(graph, given, seen(graph, given, demand)) if plan else Plan()
         return _Scope(graph, given, env, planned, planning=plan).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(
@@ -117,6 +119,7 @@ class _Scope:
             }
             demand = self.plan.demand(node.id)
             if isinstance(found, Definition):
+                self._tell_of(node)
                 return self._run(found, arguments, demand, f"{where}.")
             grid = self._grid_of(self.plan.leaders.get(node.id))
             return found.call(arguments, replace(self.env, demand=demand, grid=grid))
@@ -126,6 +129,10 @@ class _Scope:
             raise
         finally:
             NODES.reset(before)
+
+    def _tell_of(self, node: Node) -> None:
+        if node.namespace is None and node.process_id in PROCESSES:
+            self.env.log.info("'%s' is your own process here, not the predefined one", node.process_id)
 
     def _run(self, found: Definition, arguments: Mapping[str, Any], demand: Demand, path: str) -> Any:
         part = replace(demand, grid=None)
@@ -240,7 +247,7 @@ def _check_portable(graph: Graph) -> None:
         elif found.needs_environment or not found.pure:
             raise NotPortable(f"the process '{node.process_id}' can't be used in it.")
         for value in node.arguments.values():
-            for inner in nested(value):
+            for inner in child_graphs(value):
                 _check_portable(inner)
 
 

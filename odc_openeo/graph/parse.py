@@ -8,6 +8,7 @@ from typing import Any
 
 from odc_openeo.errors import OpenEOError, ProcessGraphComplexity, ProcessGraphInvalid, ProcessGraphMissing
 from odc_openeo.graph.definitions import Definition, Lookup, parameters
+from odc_openeo.process import PROCESSES
 
 NODE_KEYS = frozenset({"process_id", "namespace", "description", "arguments", "result"})
 
@@ -63,6 +64,7 @@ class _Parser:
     lookup: Lookup | None = None
     errors: list[OpenEOError] = field(default_factory=list)
     count: int = 0
+    deepest: int = 0
     known: dict[tuple[str, str], Definition] = field(default_factory=dict)
     within: list[tuple[str, str]] = field(default_factory=list)
 
@@ -78,10 +80,7 @@ class _Parser:
         return Graph(found, result, _declared(process))
 
     def _nodes_of(self, process: Any, path: str, depth: int) -> Mapping[str, Any] | None:
-        if depth > self.limits.depth:
-            raise ProcessGraphComplexity(
-                reason=f"child processes are nested over {self.limits.depth} levels deep. Flatten the graph."
-            )
+        self._descend(depth)
         if not isinstance(process, Mapping) or "process_graph" not in process:
             self._add(ProcessGraphMissing, path, None)
             return None
@@ -91,6 +90,13 @@ class _Parser:
             return None
         self._spend(len(nodes))
         return nodes
+
+    def _descend(self, depth: int) -> None:
+        self.deepest = max(self.deepest, depth)
+        if depth > self.limits.depth:
+            raise ProcessGraphComplexity(
+                reason=f"child processes are nested over {self.limits.depth} levels deep. Flatten the graph."
+            )
 
     def _spend(self, nodes: int) -> None:
         self.count += nodes
@@ -130,10 +136,12 @@ class _Parser:
             return None
         key = (namespace or "user", id_)
         if key in self.within:
-            self._add(ProcessGraphInvalid, where, f"the process '{id_}' calls itself.")
+            reason = f"the process '{id_}' calls itself. The predefined one has the namespace 'backend'."
+            self._add(ProcessGraphInvalid, where, reason)
             return None
         if key in self.known:
             self._spend(self.known[key].weight)
+            self._descend(depth + self.known[key].height)
             return self.known[key]
         try:
             told = self.lookup(id_, namespace)
@@ -146,15 +154,17 @@ class _Parser:
     def _define(
         self, key: tuple[str, str], told: Mapping[str, Any], where: str, depth: int
     ) -> Definition | None:
-        before = self.count
+        count, deepest = self.count, self.deepest
+        self.deepest = depth
         self.within.append(key)
         graph = self.graph(told, f"{where}.", depth + 1)
         self.within.pop()
+        height = self.deepest - depth
+        self.deepest = max(self.deepest, deepest)
         if graph is None:
             return None
-        used = (name for node in graph.nodes.values() for name in parameter_references(node.arguments))
-        declared = parameters(told.get("parameters"), used)
-        self.known[key] = Definition(key[1], declared, graph, self.count - before)
+        declared = parameters(told.get("parameters"), sorted(free_parameters(graph)))
+        self.known[key] = Definition(key[1], declared, graph, self.count - count, height)
         return self.known[key]
 
     def _argument(self, value: Any, path: str, depth: int) -> Any:
@@ -255,6 +265,43 @@ def parameter_references(value: Any) -> Iterator[str]:
         for item in value:
             if isinstance(item, Mapping | list):
                 yield from parameter_references(item)
+
+
+def child_graphs(value: Any) -> Iterator[Graph]:
+    """The child graphs in an argument."""
+    if isinstance(value, Graph):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from child_graphs(item)
+
+
+def called(graph: Graph) -> Iterator[Node]:
+    """All nodes of a graph, of the graphs in it and of the definitions it calls."""
+    for node in graph.nodes.values():
+        yield node
+        inner = [node.definition.graph] if node.definition else []
+        for each in (*inner, *child_graphs(node.arguments)):
+            yield from called(each)
+
+
+def free_parameters(graph: Graph) -> set[str]:
+    """The names of the parameters that a graph, and the graphs in it, take from around it."""
+    nodes = graph.nodes.values()
+    direct = {name for node in nodes for name in parameter_references(node.arguments)}
+    return direct.union(*(free_in_children(node) for node in nodes))
+
+
+def free_in_children(node: Node) -> set[str]:
+    """The parameters that the child graphs of a node take from around the node."""
+    process = node.definition or PROCESSES.get(node.process_id)
+    found: set[str] = set()
+    for name, value in node.arguments.items():
+        declared = process.parameters.get(name) if process else None
+        given = {p["name"] for p in (declared and declared.child or {}).get("parameters", ())}
+        for inner in child_graphs(value):
+            found |= free_parameters(inner) - given
+    return found
 
 
 def _declared(process: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

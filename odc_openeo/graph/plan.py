@@ -10,10 +10,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from odc.geo.geobox import GeoBox
+
 from odc_openeo.demand import ALL, UNKNOWN, Demand, Grid
 from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import Graph, Node, parameter_references, references
-from odc_openeo.graph.validate import process_of
+from odc_openeo.graph.parse import (
+    Graph,
+    Node,
+    child_graphs,
+    free_in_children,
+    parameter_references,
+    references,
+)
 from odc_openeo.process import PROCESSES, Process
 
 LOAD: Final = "load_collection"
@@ -59,6 +67,21 @@ def make_plan(graph: Graph, parameters: Mapping[str, Any], demand: Demand = ALL)
     return _Demands(graph, known, twins).plan(order, demand)
 
 
+def seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> Demand:
+    """The demand on a graph, without its view unless all cubes in it can be made on the pixels of that.
+
+    Cubes that meet are on one grid then, in any case.
+    """
+    return demand if _is_seen(graph, parameters, demand) else replace(demand, view=None)
+
+
+def _is_seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> bool:
+    plan = make_plan(graph, parameters, demand)
+    walk = _Demands(graph, {**_defaults(graph), **parameters}, plan.twins)
+    nodes = (node for id_, node in graph.nodes.items() if id_ not in plan.twins)
+    return all(walk.sees(node, plan.demand(node.id)) for node in nodes)
+
+
 def topological(graph: Graph) -> Iterator[str]:
     """The ids of the nodes, each after all it refers to."""
     done: set[str] = set()
@@ -74,36 +97,6 @@ def topological(graph: Graph) -> Iterator[str]:
             if id_ not in done:
                 done.add(id_)
                 yield id_
-
-
-def nested(value: Any) -> Iterator[Graph]:
-    """The child graphs in an argument."""
-    if isinstance(value, Graph):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from nested(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from nested(item)
-
-
-def free_parameters(graph: Graph) -> set[str]:
-    """The names of the parameters that a graph, and the graphs in it, take from around it."""
-    nodes = graph.nodes.values()
-    direct = {name for node in nodes for name in parameter_references(node.arguments)}
-    return direct.union(*(_free_in_children(node) for node in nodes))
-
-
-def _free_in_children(node: Node) -> set[str]:
-    """The parameters that the child graphs of a node take from around the node."""
-    declared = process_of(node).parameters
-    found: set[str] = set()
-    for name, value in node.arguments.items():
-        given = {p["name"] for p in (declared[name].child or {}).get("parameters", ())}
-        for inner in nested(value):
-            found |= free_parameters(inner) - given
-    return found
 
 
 def _defaults(graph: Graph) -> dict[str, Any]:
@@ -147,7 +140,7 @@ class _Demands:
                 self._add(self.nodes, self.twins.get(used, used), part)
             for used in parameter_references(value):
                 self._add(self.inputs, used, needed if value == {"from_parameter": used} else ALL)
-        for used in _free_in_children(node):
+        for used in free_in_children(node):
             self._add(self.inputs, used, ALL)
 
     def _needs(self, node: Node, demand: Demand) -> Mapping[str, Demand]:
@@ -158,7 +151,19 @@ class _Demands:
         if process is None or process.needs is None:
             return {}
         found = _signed(process.needs(demand, arguments), node.id)
+        found = _viewed(found, demand.view if process.pointwise else None)
         return {} if self._is_open(node, arguments, found) else found
+
+    def sees(self, node: Node, demand: Demand) -> bool:
+        """Whether a node makes its cube on the pixels of a view, or makes no cube of pixels."""
+        if node.definition is not None:
+            arguments = {name: self._constant(value) for name, value in node.arguments.items()}
+            known = {name: value for name, value in arguments.items() if value is not UNKNOWN}
+            return demand.view is not None and _is_seen(node.definition.graph, known, demand)
+        process = PROCESSES[node.process_id]
+        if not process.makes_raster:
+            return True
+        return demand.view is not None and (process.in_view or process.pointwise)
 
     def _of_definition(
         self, definition: Definition, demand: Demand, arguments: Mapping[str, Any]
@@ -178,11 +183,11 @@ class _Demands:
 
     def _is_open(self, node: Node, arguments: Mapping[str, Any], named: Mapping[str, Demand]) -> bool:
         """Whether a child process may meet cubes that the rule of its process does not speak of."""
-        if not any(True for value in node.arguments.values() for _ in nested(value)):
+        if not any(True for value in node.arguments.values() for _ in child_graphs(value)):
             return False
         if any(value is UNKNOWN and name not in named for name, value in arguments.items()):
             return True
-        return any(not _is_json(self.parameters.get(p, UNKNOWN)) for p in _free_in_children(node))
+        return any(not _is_json(self.parameters.get(p, UNKNOWN)) for p in free_in_children(node))
 
     @staticmethod
     def _add(demands: dict[str, Demand], key: str, demand: Demand) -> None:
@@ -201,6 +206,11 @@ def _signed(demands: Mapping[str, Demand], id_: str) -> Mapping[str, Demand]:
         return demand if grid is None or grid.node else replace(demand, grid=replace(grid, node=id_))
 
     return {name: signed(demand) for name, demand in demands.items()}
+
+
+def _viewed(demands: Mapping[str, Demand], view: GeoBox | None) -> Mapping[str, Demand]:
+    """Demands with a view, but for those on all of a cube."""
+    return {name: replace(d, view=None if d.boxes is None else view) for name, d in demands.items()}
 
 
 def _has_references(value: Any) -> bool:

@@ -35,7 +35,10 @@ def validate(
         graph, errors = parse(process, limits, lookup)
     except OpenEOError as error:
         return [error]
-    return [*errors, *problems(graph, parameters or {})] if graph else errors
+    told = {error.node for error in errors}
+    found = problems(graph, parameters or {}) if graph else ()
+    # Why a process can't be had was said already.
+    return [*errors, *(e for e in found if not (isinstance(e, ProcessUnsupported) and e.node in told))]
 
 
 def find_process(id_: str, namespace: str | None) -> Process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -109,11 +109,12 @@ def page_query(user: UUID, limit: int | None, after: str | None) -> PageQuery:
     query = select(*COLUMNS).where(db.Job.user_id == user)
     query = query.order_by(db.Job.created.desc(), db.Job.id.desc())
     if after is not None:
-        query = query.where(tuple_(db.Job.created, db.Job.id) < tuple_(*_place(after)))
+        query = query.where(tuple_(db.Job.created, db.Job.id) < tuple_(*place(after)))
     return query if limit is None else query.limit(limit + 1)
 
 
-def _place(after: str) -> tuple[datetime, UUID]:
+def place(after: str) -> tuple[datetime, UUID]:
+    """Where a list by time and id goes on; RequestInvalid if that is no such place."""
     time, _, id_ = after.partition("_")
     try:
         return datetime.fromisoformat(time), UUID(id_)
@@ -239,14 +240,27 @@ def list_logs(
     config: Config, job: Job, level: str = "debug", limit: int | None = None, after: str | None = None
 ) -> Page[Entry]:
     """Log entries of a job in order of time: ``limit`` of them (None: all) after the entry ``after``."""
-    query = select(db.JobLog).where(db.JobLog.job_id == job.id, db.JobLog.level >= LEVELS[level])
+    return read_logs(config, db.JobLog, db.JobLog.job_id == job.id, level, limit, after)
+
+
+def read_logs(
+    config: Config,
+    table: type[db.JobLog] | type[db.ServiceLog],
+    where: ColumnElement[bool],
+    level: str,
+    limit: int | None,
+    after: str | None,
+) -> Page[Entry]:
+    """Entries of a table of logs, as `list_logs` has them."""
+    query = select(table).where(where, table.level >= LEVELS[level])
     if after:
         if not (after.isascii() and after.isdecimal() and len(after) < 19):
             raise RequestInvalid(reason=f"offset '{after}' is no id of a log entry.")
-        query = query.where(db.JobLog.id > int(after))
-    query = query.order_by(db.JobLog.id)
+        query = query.where(table.id > int(after))
+    query = query.order_by(table.id)
     with db.session(config) as session:
-        found = [_entry(row) for row in session.scalars(query if limit is None else query.limit(limit + 1))]
+        rows: Iterable[Any] = session.scalars(query if limit is None else query.limit(limit + 1))
+        found = [_entry(row) for row in rows]
     if limit is None or len(found) <= limit:
         return Page(found)
     return Page(found[:limit], str(found[limit - 1].id))
@@ -260,6 +274,6 @@ def last_error(config: Config, job: Job) -> Entry:
     return _entry(row) if row else Entry("error", "The batch job failed.", job.updated)
 
 
-def _entry(row: db.JobLog) -> Entry:
+def _entry(row: db.JobLog | db.ServiceLog) -> Entry:
     level = next(name for name, value in LEVELS.items() if value == row.level)
     return Entry(level, row.message, row.time, json.loads(row.entry), row.id)

@@ -25,7 +25,7 @@ from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.errors import NoDataAvailable, OpenEOError, StorageFailure
-from odc_openeo.load.grid import NativeGrid, crop, native_grid
+from odc_openeo.load.grid import NativeGrid, covered, crop, native_grid
 from odc_openeo.load.reader import Driver, item
 from odc_openeo.load.volume import Limits, Volume, chunks, start
 
@@ -36,6 +36,7 @@ __all__ = ["Limits", "NativeGrid", "Only", "Volume", "explain", "load", "native_
 class Only:
     """The part of a cube that is needed: ``area`` with ``margin`` pixels around, ``start`` ≤ time <
     ``end``, bands by any of their names. What is needed of the cube and is not in it does not narrow it.
+    With ``view`` the pixels of that grid are made instead, each the nearest one in the files.
     """
 
     area: Geometry | None = None
@@ -43,6 +44,7 @@ class Only:
     names: frozenset[str] | None = None
     start: datetime | None = None
     end: datetime | None = None
+    view: GeoBox | None = None
 
     def scenes(self, scenes: Sequence[Scene]) -> Sequence[Scene]:
         """Those of the scenes that are needed."""
@@ -89,14 +91,15 @@ def load(
     if not useful:
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
     grid = native_grid(useful, names, area, centres=centres)
-    coarser = onto(grid.geobox) if onto is not None else None
-    if coarser is not None:
-        grid = replace(grid, geobox=coarser)
-    layout = _layout(bands, _covered(useful, names, grid.geobox))
+    native, view = grid.geobox, only.view if only is not None else None
+    other = view or (onto(native) if onto is not None else None)
+    if other is not None:
+        grid = replace(grid, geobox=other)
+    layout = _layout(bands, view is None and _covered(useful, names, grid.geobox))
     if only is not None:
         bands = only.bands(bands)
         useful = list(only.scenes(useful)) if groupby == "time" else useful
-        if coarser is None:
+        if other is None:
             grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
     volume = _volume(useful, grid.geobox, _times(useful, groupby), bands, layout)
     limits = limits or Limits()
@@ -105,8 +108,18 @@ def load(
         loaded.append(volume)
     if limits.sketch_above is not None and volume.chunks > limits.sketch_above:
         return _sketch(volume, _times(useful, groupby), bands, grid, layout)
-    native = coarser is None
-    return _read(useful, bands, grid, layout, groupby, start(grid.geobox, useful) if native else (0, 0))
+    before = start(grid.geobox, useful) if other is None else (0, 0)
+    made = _read(useful, bands, grid, layout, groupby, before)
+    return made if view is None or area is None else _inside(made, view, native)
+
+
+def _inside(made: xr.DataArray, view: GeoBox, native: GeoBox) -> xr.DataArray:
+    """The cube without the values of pixels that the cube on its own grid does not have."""
+    inside = covered(view, native)
+    if inside is None:
+        return made
+    fill = np.nan if made.dtype.kind == "f" else cube.nodata(made)
+    return made.where(xr.DataArray(inside, dims=(Y, X)), fill).astype(made.dtype).assign_attrs(made.attrs)
 
 
 def _read(

@@ -6,7 +6,10 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
+import pyproj
 import shapely
 from affine import Affine
 from odc.geo import CRS
@@ -93,6 +96,41 @@ def crop(geobox: GeoBox, area: Geometry | None, margin: int) -> GeoBox:
     rows = slice(max(top_row - margin - 1, 0), min(bottom_row + margin + 1, height))
     empty = columns.start >= columns.stop or rows.start >= rows.stop
     return geobox if empty else geobox[rows, columns]
+
+
+def covered(grid: GeoBox, other: GeoBox) -> np.ndarray | None:
+    """Where the centres of a grid's pixels lie in another grid (rows, columns); None if all of them do."""
+    columns, rows = _border(grid)
+    if _in_box(*_points(grid, other, columns, rows), other).all():
+        return None
+    columns, rows = np.meshgrid(np.arange(grid.shape.x) + 0.5, np.arange(grid.shape.y) + 0.5)
+    return _in_box(*_points(grid, other, columns, rows), other)
+
+
+def _border(grid: GeoBox) -> tuple[np.ndarray, np.ndarray]:
+    """Points on and a little outside of the border of a grid, in pixels."""
+    height, width = grid.shape.yx
+    x, y = np.linspace(-1, width + 1, 33), np.linspace(-1, height + 1, 33)
+    columns = np.concatenate([x, x, np.full(33, x[0]), np.full(33, x[-1])])
+    rows = np.concatenate([np.full(33, y[0]), np.full(33, y[-1]), y, y])
+    return columns, rows
+
+
+def _points(
+    grid: GeoBox, other: GeoBox, columns: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    x, y = grid.transform * (columns, rows)
+    return (x, y) if grid.crs == other.crs else _to_other(grid.crs, other.crs).transform(x, y)
+
+
+@cache
+def _to_other(crs: CRS, other: CRS) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(crs.to_wkt(), other.to_wkt(), always_xy=True)
+
+
+def _in_box(x: np.ndarray, y: np.ndarray, grid: GeoBox) -> np.ndarray:
+    left, bottom, right, top = grid.boundingbox.bbox
+    return np.asarray((left <= x) & (x <= right) & (bottom <= y) & (y <= top))
 
 
 def _grids(scenes: Iterable[Scene], bands: Sequence[str]) -> list[GeoBox]:

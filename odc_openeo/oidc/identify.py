@@ -27,18 +27,19 @@ def _load(path: Path) -> dict[str, Provider]:
     return {settings.id: Provider(settings) for settings in load_providers(path)}
 
 
-def _providers(config: Config) -> dict[str, Provider]:
+def providers(config: Config) -> dict[str, Provider]:
+    """The providers by id; ValueError when their file is faulty."""
     return _load(config.oidc_providers) if config.oidc_providers is not None else {}
 
 
 def listing(config: Config) -> list[dict[str, Any]]:
     """The providers as ``GET /credentials/oidc`` has them; ValueError when their file is faulty."""
-    return [provider.settings.published() for provider in _providers(config).values()]
+    return [provider.settings.published() for provider in providers(config).values()]
 
 
 def account_url(config: Config, issuer: str | None) -> str | None:
     """Where users of a provider look after their account, if its settings say so."""
-    known = [each.settings for each in _providers(config).values()]
+    known = [each.settings for each in providers(config).values()]
     return next((each.account_url for each in known if each.issuer == issuer), None)
 
 
@@ -47,7 +48,7 @@ def find_provider(config: Config, id_: str | None, token: str) -> Provider | Non
 
     Raises AuthenticationSchemeInvalid when there is no provider with this id.
     """
-    known = _providers(config)
+    known = providers(config)
     if id_:
         if id_ not in known:
             names = ", ".join(known) or "none"
@@ -131,13 +132,13 @@ def _check_introspection(provider: Provider, claims: Claims) -> None:
 
 def check(config: Config) -> str:
     """Say in a few words who may sign in how; ValueError when a provider cannot be used."""
-    for provider in _providers(config).values():
+    for provider in providers(config).values():
         try:
             if not provider.keys(None):
                 raise ValueError(f"{provider.settings.id} publishes no key that could sign a token")
         except Unreachable as error:
             raise ValueError(f"{provider.settings.id} at {provider.settings.issuer}: {error}") from error
-    names = [*_providers(config), *(["Basic"] if config.basic_login else [])]
+    names = [*providers(config), *(["Basic"] if config.basic_login else [])]
     if not names:
         raise ValueError("nobody can sign in: see ODC_OPENEO_OIDC_PROVIDERS and ODC_OPENEO_BASIC_LOGIN")
     return f"by {', '.join(names)}"

@@ -38,7 +38,7 @@ ArrayProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"], needs=same("data"))
+@process(categories=["cubes"], needs=same("data"), pointwise=True)
 def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     """Apply a process to each value.
 
@@ -55,7 +55,7 @@ def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     return field(process(x=data, context=context), data, "apply", "process")
 
 
-@process(categories=["cubes"], needs=along("dimension", "target_dimension"))
+@process(categories=["cubes"], needs=along("dimension", "target_dimension"), pointwise=True)
 def apply_dimension(
     data: Cube,
     process: ArrayProcess,
@@ -132,7 +132,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"data": needed if taken is None else replace(needed, bands=taken)}
 
 
-@process(categories=["cubes", "reducer"], needs=_needs)
+@process(categories=["cubes", "reducer"], needs=_needs, pointwise=True)
 def reduce_dimension(
     data: Cube, reducer: LabeledReducer, dimension: String, context: AnyValue = None
 ) -> Cube:

@@ -36,7 +36,7 @@ Years = Annotated[
 ]
 
 
-@process(categories=["cubes", "climatology"], needs=over(cube.T))
+@process(categories=["cubes", "climatology"], needs=over(cube.T), pointwise=True)
 def climatological_normal(
     data: TemporalCube, period: NormalPeriod, climatology_period: Years = (1981, 2010)
 ) -> TemporalCube:
@@ -133,7 +133,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"data": needed, "normals": needed.at_all_times()}
 
 
-@process(categories=["climatology", "cubes", "math"], needs=_needs)
+@process(categories=["climatology", "cubes", "math"], needs=_needs, pointwise=True)
 def anomaly(data: TemporalCube, normals: TemporalCube, period: AnomalyPeriod) -> TemporalCube:
     """Subtract the normal of the period of the year from each value.
 

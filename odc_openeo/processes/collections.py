@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
+from uuid import UUID
 
 import xarray as xr
 
-from odc_openeo import load
+from odc_openeo import load, own_collections
 from odc_openeo.catalog import Catalog, Query, Scene, resolve
 from odc_openeo.errors import NoDataAvailable, ProcessGraphComplexity
 from odc_openeo.process import Environment, Schema, process
 from odc_openeo.processes import extents
 from odc_openeo.processes.filters import INSTANT
 from odc_openeo.processes.geometry_filters import filter_spatial
+from odc_openeo.processes.items import load_items
 from odc_openeo.processes.schemas import ANY_JSON, BOUNDING_BOX, GEOMETRY, datacube_schema
 
 NAME = "load_collection"
@@ -96,7 +98,7 @@ PropertyConditions = Annotated[
 LoadedCube = Annotated[xr.DataArray, Schema(datacube_schema())]
 
 
-@process(categories=["cubes", "import"])
+@process(categories=["cubes", "import"], in_view=True)
 def load_collection(
     id: CollectionId,
     spatial_extent: SpatialExtent,
@@ -115,7 +117,7 @@ def load_collection(
     time are one label along t.
 
     Args:
-        id: The id of the collection.
+        id: The id of the collection, which may be one of your own (see `export_collection`).
         spatial_extent: Where to load. Of a bounding box the pixels are loaded whose centre is in the smallest
             upright box around it in the reference system of the data; of geometries the same, and what is
             outside of all of them becomes no-data. Null loads everything, which is refused if it is too much.
@@ -132,20 +134,18 @@ def load_collection(
         TemporalExtentEmpty: The end is not later than the start.
     """
     catalog: Catalog = env.catalog
+    query = _query(spatial_extent, temporal_extent, properties)
+    own = own_collections.items(catalog.config, UUID(env.user), id) if env.user else None
+    if own is not None:
+        return load_items((own, None), query, spatial_extent, bands, NAME, env)
     product = catalog.product(id)
     wanted = resolve(product.bands, bands)
-    area = extents.area(spatial_extent, NAME)
-    start, end = extents.times(temporal_extent, NAME)
-    conditions = {
-        name: extents.condition(accepts, name, NAME) for name, accepts in (properties or {}).items()
-    }
-    query = Query(area, start, end, conditions)
     scenes = _search(catalog, id, query, env)
     is_box = extents.is_box(spatial_extent)
     loaded = load.load(
         scenes,
         wanted,
-        area,
+        query.area,
         centres=is_box,
         groupby=product.groupby,
         limits=extents.limits(env.settings),
@@ -157,6 +157,14 @@ def load_collection(
     if spatial_extent is None or is_box:
         return loaded
     return filter_spatial(data=loaded, geometries=spatial_extent)
+
+
+def _query(spatial_extent: Any, temporal_extent: Any, properties: Mapping[str, Any] | None) -> Query:
+    start, end = extents.times(temporal_extent, NAME)
+    conditions = {
+        name: extents.condition(accepts, name, NAME) for name, accepts in (properties or {}).items()
+    }
+    return Query(extents.area(spatial_extent, NAME), start, end, conditions)
 
 
 def _search(catalog: Catalog, id_: str, query: Query, env: Environment) -> list[Scene]:

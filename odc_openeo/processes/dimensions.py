@@ -62,7 +62,7 @@ def _needs_less(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, De
     return {"data": demand.along(arguments.get("name"), _OF_TYPE.get(type_, type_))}
 
 
-@process(categories=["cubes"], needs=_needs_less)
+@process(categories=["cubes"], needs=_needs_less, pointwise=True)
 def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = "other") -> Cube:
     """Add a new dimension with a single label.
 
@@ -93,7 +93,7 @@ def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = 
     return expanded.assign_coords({name: dimension_coordinates.coordinate(name, [label], type)})
 
 
-@process(categories=["cubes"], needs=along("name"))
+@process(categories=["cubes"], needs=along("name"), pointwise=True)
 def drop_dimension(data: Cube, name: String) -> Cube:
     """Remove a dimension that has a single label.
 
@@ -125,7 +125,7 @@ def _only(data: cube.Cube, name: str) -> cube.Cube:
     return dropped
 
 
-@process(categories=["cubes"], needs=along("source", "target"))
+@process(categories=["cubes"], needs=along("source", "target"), pointwise=True)
 def rename_dimension(data: Cube, source: String, target: String) -> Cube:
     """Give a dimension another name.
 
@@ -166,7 +166,7 @@ def _typed(data: cube.Cube, name: str, type_: str) -> cube.Cube:
     return data.assign_coords({name: found})
 
 
-@process(categories=["cubes"], needs=along("dimension"))
+@process(categories=["cubes"], needs=along("dimension"), pointwise=True)
 def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels = ()) -> Cube:
     """Rename labels of a dimension.
 

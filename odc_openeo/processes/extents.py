@@ -54,7 +54,7 @@ def only(demand: Demand, boxes: bool) -> load.Only:
     """What the rest of the graph needs of the cube."""
     start, end = needed_times(demand)
     names = None if demand.bands is None else frozenset(demand.bands)
-    found = load.Only(names=names, start=start, end=end)
+    found = load.Only(names=names, start=start, end=end, view=demand.view)
     if demand.boxes is None or not boxes:
         return found
     try:
@@ -176,7 +176,7 @@ def _bounds(child: Callable[..., Any]) -> dict[str, Any]:
         return {}
     (node,) = graph.nodes.values()
     arguments = node.arguments
-    if arguments.get("x") != {"from_parameter": "value"}:
+    if node.definition is not None or arguments.get("x") != {"from_parameter": "value"}:
         return {}
     match node.process_id, arguments:
         case (("lt" | "lte"), {"y": int() | float() as y}):

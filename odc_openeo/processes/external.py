@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import xarray as xr
 
-from odc_openeo import jobs, load, outgoing, results
-from odc_openeo.catalog import Query, matching, resolve
+from odc_openeo import jobs, outgoing, results, workspaces
+from odc_openeo.catalog import Query
 from odc_openeo.config import Config
-from odc_openeo.errors import FeatureUnsupported, JobNotFinished, JobNotFound, NoDataAvailable
+from odc_openeo.errors import FeatureUnsupported, JobNotFinished, JobNotFound
 from odc_openeo.load import crawl
-from odc_openeo.load.items import read_items
 from odc_openeo.process import Environment, Schema, process
 from odc_openeo.processes import extents
 from odc_openeo.processes.collections import BandNames, PropertyConditions, TemporalExtent
-from odc_openeo.processes.geometry_filters import filter_spatial
+from odc_openeo.processes.items import Found, load_items
 from odc_openeo.processes.schemas import BOUNDING_BOX, GEOMETRY, Cube, datacube_schema
 from odc_openeo.processes.uploads import Url
 from odc_openeo.storage import storage
@@ -46,11 +44,8 @@ SpatialExtent = Annotated[
 ]
 JobId = Annotated[str, Schema({"type": "string", "subtype": "job-id"})]
 
-Found = tuple[Sequence[Mapping[str, Any]], Any]
-"""STAC Items, and what opens their files."""
 
-
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
 def load_stac(
     url: Url,
     spatial_extent: SpatialExtent = None,
@@ -62,10 +57,11 @@ def load_stac(
 ) -> Cube:
     """Load rasters that STAC describes as a data cube.
 
-    The address is that of an Item, of a Collection or Catalog in files, of a collection of a STAC API, or of
-    the results of a batch job: here your own by ``/jobs/{id}/results``, or any by a signed link. GeoTIFF and
-    JPEG 2000 files are read, by http and https, only where needed. The cube has the dimensions t, bands, y
-    and x and the grid of the files as with `load_collection`. Scale and offset are not applied.
+    The address is that of an Item, of a Collection or Catalog in files, of a collection of a STAC API, or
+    of the results of a batch job: here your own by ``/jobs/{id}/results``, or any by a signed link; or of
+    what you have exported to a workspace: ``/workspaces/{id}/files/{path}/collection.json``. GeoTIFF and
+    JPEG 2000 files are read, by http and https, only where needed. The cube has the dimensions t, bands,
+    y and x and the grid of the files as with `load_collection`. Scale and offset are not applied.
 
     Args:
         url: The address, with whatever is needed to read it (tokens and the like).
@@ -89,10 +85,10 @@ def load_stac(
         name: extents.condition(accepts, name, "load_stac") for name, accepts in (properties or {}).items()
     }
     query = Query(extents.area(spatial_extent, "load_stac"), start, end, conditions)
-    return _load(_find(url, query, env), query, spatial_extent, bands, "load_stac", env)
+    return load_items(_find(url, query, env), query, spatial_extent, bands, "load_stac", env)
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
 def load_result(
     id: JobId,
     spatial_extent: SpatialExtent = None,
@@ -121,42 +117,7 @@ def load_result(
     query = Query(extents.area(spatial_extent, "load_result"), start, end)
     by_address = re.match(r"https?://", id) is not None
     found = _find(id, query, env) if by_address else _own_items(_own(env, id), _config(env))
-    return _load(found, query, spatial_extent, bands, "load_result", env)
-
-
-def _load(
-    found: Found,
-    query: Query,
-    spatial_extent: Any,
-    names: Sequence[str] | None,
-    process_id: str,
-    env: Environment,
-) -> xr.DataArray:
-    items, opener = found
-    if not items:
-        raise NoDataAvailable(
-            reason="no STAC Item with a place was found at that address in the given extents."
-        )
-    bands, scenes = read_items(items, opener)
-    wanted = resolve(bands, names, process_id)
-    scenes = matching(scenes, query)
-    if not scenes:
-        raise NoDataAvailable(
-            reason=f"none of the {len(items)} STAC Items at that address is in the given extents and meets "
-            "the conditions."
-        )
-    boxes = spatial_extent is None or extents.is_box(spatial_extent)
-    loaded = load.load(
-        scenes,
-        wanted,
-        query.area,
-        centres=boxes,
-        limits=extents.limits(env.settings),
-        loaded=env.loads,
-        only=extents.only(env.demand, boxes=boxes),
-    )
-    env.log.info("%s: %d STAC Items on %s", process_id, len(scenes), loaded.attrs["source"])
-    return loaded if boxes else filter_spatial(data=loaded, geometries=spatial_extent)
+    return load_items(found, query, spatial_extent, bands, "load_result", env)
 
 
 # --- Where Items are -----------------------------------------------------------------------------
@@ -170,24 +131,24 @@ def _config(env: Environment) -> Config:
 
 
 def _find(url: str, query: Query, env: Environment) -> Found:
-    config = _config(env)
+    config, limit = _config(env), env.settings.get("load_max_scenes", 10_000)
     own = _of_this_service(url, config, env)
     if own is not None:
         return _own_items(own, config)
+    if env.user and (found := re.match(re.escape(config.root_url) + r".*?/workspaces/([^/]+)/files/", url)):
+        workspace = workspaces.get(config, UUID(env.user), found[1])
+        return workspaces.find_items(config, workspace, found[0], url, query, limit), None
     policy = outgoing.Policy.of(config)
-    limit = env.settings.get("load_max_scenes", 10_000)
     items = crawl.find_items(lambda each: outgoing.fetch_json(policy, each), url, query, limit)
     return items, outgoing.Opener(policy)
 
 
 def _of_this_service(url: str, config: Config, env: Environment) -> results.Results | None:
     """The results that an address of this very service leads to, None for other addresses."""
-    parts, own = urlsplit(url), urlsplit(config.root_url)
-    if (parts.scheme, parts.netloc) != (own.scheme, own.netloc):
-        return None
-    if found := re.search(r"/jobs/([^/]+)/results/?$", parts.path):
+    path = config.own_path(url) or ""
+    if found := re.search(r"/jobs/([^/]+)/results/?$", path):
         return _own(env, found[1])
-    if found := re.search(r"/results/([0-9a-f-]{36})/(\d+)/([0-9a-f]+)/", parts.path):
+    if found := re.search(r"/results/([0-9a-f-]{36})/(\d+)/([0-9a-f]+)/", path):
         return results.open_link(config, UUID(found[1]), int(found[2]), found[3])
     return None
 

@@ -91,7 +91,7 @@ def _needs_bands(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, D
     return {"data": replace(demand, bands=tuple(map(str, names)))}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_bands)
+@process(categories=["cubes", "filter"], needs=_needs_bands, pointwise=True)
 def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = ()) -> BandsCube:
     """Keep some of the bands.
 
@@ -149,7 +149,7 @@ def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Dem
     return {"data": demand.inside(boxes=[box]).grown(SLACK)}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_box)
+@process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True)
 def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVectorCube:
     """Keep what lies in a bounding box.
 
@@ -248,7 +248,7 @@ def _needs_times(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, D
     return {"data": demand.inside(interval=(extent[0], extent[1]))}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_times)
+@process(categories=["cubes", "filter"], needs=_needs_times, pointwise=True)
 def filter_temporal(
     data: TemporalCube, extent: TemporalInterval, dimension: OptionalName = None
 ) -> TemporalCube:
@@ -311,7 +311,7 @@ def _needs_labels(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, 
     return {"data": demand.everywhere() if is_of_pixels else demand}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_labels)
+@process(categories=["cubes", "filter"], needs=_needs_labels, pointwise=True)
 def filter_labels(data: Cube, condition: Condition, dimension: String, context: AnyValue = None) -> Cube:
     """Keep the labels that meet a condition.
 

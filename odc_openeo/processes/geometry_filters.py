@@ -53,7 +53,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     }
 
 
-@process(categories=["cubes", "filter"], needs=_needs)
+@process(categories=["cubes", "filter"], needs=_needs, pointwise=True)
 def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     """Limit a raster cube to geometries.
 

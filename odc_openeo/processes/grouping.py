@@ -24,7 +24,7 @@ def single_process(reducer: Callable[..., Any]) -> str | None:
         return None
     (node,) = nodes.values()
     plain = dict(node.arguments) == {"data": {"from_parameter": "data"}}
-    return str(node.process_id) if plain and node.namespace in (None, "backend") else None
+    return str(node.process_id) if plain and node.definition is None else None
 
 
 def grouped(

@@ -42,7 +42,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"data": replace(demand, bands=tuple(b for b in (*demand.bands, *pair) if b != target))}
 
 
-@process(categories=["cubes", "math > indices", "vegetation indices"], needs=_needs)
+@process(categories=["cubes", "math > indices", "vegetation indices"], needs=_needs, pointwise=True)
 def ndvi(
     data: SpatialBandsCube, nir: BandName = "nir", red: BandName = "red", target_band: NewBand = None
 ) -> SpatialCube:

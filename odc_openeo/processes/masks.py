@@ -27,7 +27,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"data": needed, "mask": needed.of_another()}
 
 
-@process(categories=["cubes", "masks"], needs=_needs)
+@process(categories=["cubes", "masks"], needs=_needs, pointwise=True)
 def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
     """Replace the pixels that a mask marks.
 

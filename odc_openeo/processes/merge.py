@@ -39,7 +39,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"cube1": needed.grown(SLACK), "cube2": needed.of_another()}
 
 
-@process(categories=["cubes"], needs=_needs)
+@process(categories=["cubes"], needs=_needs, pointwise=True)
 def merge_cubes(
     cube1: Cube, cube2: Cube, overlap_resolver: OverlapResolver = None, context: AnyValue = None
 ) -> Cube:

@@ -280,7 +280,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"parameters": demand.along(arguments.get("dimension"))}
 
 
-@process(categories=["cubes", "math"], experimental=True, needs=_needs)
+@process(categories=["cubes", "math"], experimental=True, needs=_needs, pointwise=True)
 def predict_curve(parameters: Cube, function: Model, dimension: String, labels: NewLabels = None) -> Cube:
     """Predict values with a model whose parameters were fitted for each pixel.
 

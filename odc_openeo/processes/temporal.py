@@ -67,7 +67,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     return {"data": replace(demand, interval=hull(intervals))}
 
 
-@process(categories=["cubes", "aggregate"], needs=_needs)
+@process(categories=["cubes", "aggregate"], needs=_needs, pointwise=True)
 def aggregate_temporal(
     data: TemporalCube,
     intervals: Intervals,
@@ -96,7 +96,8 @@ def aggregate_temporal(
     Raises:
         TooManyDimensions: The cube has several temporal dimensions and none is named.
         DimensionNotAvailable: The cube has no temporal dimension, or none of that name.
-        DistinctDimensionLabelsRequired: Intervals have the same start and there are no labels.
+        DistinctDimensionLabelsRequired: Two labels are equal, or intervals have the same start and there are
+            no labels.
         TemporalExtentEmpty: The end of an interval is not later than its start.
     """
     name = cube.temporal_dimension(data, dimension)
@@ -133,6 +134,8 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
         if len(labels) != len(intervals):
             reason = f"there are {len(labels)} labels for {len(intervals)} intervals."
             raise ProcessParameterInvalid(process="aggregate_temporal", parameter="labels", reason=reason)
+        if len(set(labels)) != len(labels):
+            raise DistinctDimensionLabelsRequired()
         return list(labels)
     starts = [pair[0] for pair in intervals]
     if len(set(starts)) != len(starts) or None in starts:
@@ -140,7 +143,7 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
     return starts
 
 
-@process(categories=["aggregate", "climatology", "cubes"], needs=over(cube.T))
+@process(categories=["aggregate", "climatology", "cubes"], needs=over(cube.T), pointwise=True)
 def aggregate_temporal_period(
     data: TemporalCube,
     period: PeriodName,
@@ -269,7 +272,7 @@ def _needs_of_resampling(demand: Demand, arguments: Mapping[str, Any]) -> Mappin
     return {"data": needed, "target": replace(needed.of_all_bands(), grid=None)}
 
 
-@process(categories=["cubes", "reproject"], needs=_needs_of_resampling)
+@process(categories=["cubes", "reproject"], needs=_needs_of_resampling, pointwise=True)
 def resample_cube_temporal(
     data: TemporalCube, target: TemporalCube, dimension: OptionalName = None, valid_within: Days = None
 ) -> TemporalCube:

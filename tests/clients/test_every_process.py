@@ -238,7 +238,8 @@ TABLE: dict[str, Row] = {
     "array_create_labeled": ({"data": [1, 2], "labels": ["a", "b"]}, None),
     "nan": ({}, None),
 }
-THROUGH_A_JOB = {"fit_class_random_forest", "save_ml_model", "load_ml_model", "load_result"}
+THROUGH_A_JOB = {"fit_class_random_forest", "save_ml_model", "load_ml_model", "load_result",
+                 "export_workspace", "export_collection"}  # fmt: skip
 PLAIN = {"save_result", "dimension_labels", "array_create_labeled", "nan", "predict_random_forest",
          "fit_regr_random_forest"}  # fmt: skip
 """Processes that give no cube, but JSON."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,39 +13,13 @@ from typing import Any
 import openeo
 import pytest
 import requests
-from filelock import FileLock
 from openeo.rest.auth.config import RefreshTokenStore
 
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
+from tests.clients.conftest import NODE
 from tests.clients.test_oidc import providers_file
 from tests.identity_provider import AUDIENCE, DEVICE, MACHINE, PUBLIC, SECRET, serving
-
-FOLDER = Path(__file__).parent / "node"
-INSTALL = [
-    "npm",
-    "install",
-    "--no-audit",
-    "--no-fund",
-    "--no-package-lock",
-    "--fetch-retries=1",
-    "--fetch-timeout=20000",
-]
-
-
-@pytest.fixture(scope="module")
-def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the packages of Node, installed at the first run."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("Node and npm are not installed")
-    with FileLock(tmp_path_factory.getbasetemp().parent / "node.lock"):
-        if not (FOLDER / "node_modules" / "oidc-provider").is_dir():
-            done = subprocess.run(
-                INSTALL, cwd=FOLDER, capture_output=True, text=True, timeout=240, check=False
-            )
-            if done.returncode:
-                pytest.skip(f"npm cannot install oidc-provider here: {done.stderr.strip()[-200:]}")
-    return FOLDER / "node_modules"
 
 
 @pytest.fixture(params=["jwt", "introspection", "userinfo"])
@@ -59,7 +32,7 @@ def tokens(request: pytest.FixtureRequest) -> str:
 def issuer(node_modules: Path, tokens: str) -> Iterator[str]:
     command = ["node", "provider.mjs", "jwt" if tokens == "jwt" else "opaque", AUDIENCE]
     with subprocess.Popen(
-        command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, cwd=NODE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout is not None
         url = next((line for line in process.stdout if line.startswith("http")), "")

@@ -32,7 +32,7 @@ def test_capabilities(connection: openeo.Connection, stack: str) -> None:
     assert capabilities.api_version() == "1.3.0"
     assert capabilities.supports_endpoint("/credentials/basic", "GET")
     assert capabilities.supports_endpoint("/jobs", "POST")
-    assert not capabilities.supports_endpoint("/services", "POST")
+    assert capabilities.supports_endpoint("/services", "POST")
     assert connection.root_url.rstrip("/") == f"{stack}/openeo/1.3"
     assert connection.describe_account()["name"] == "demo"
 

@@ -14,6 +14,7 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube import LabeledArray
 
+_DATE = re.compile(r"^\d{4}-\d\d-\d\d$")
 _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d")
 
 
@@ -26,7 +27,7 @@ def difference(actual: Any, expected: Any, delta: float, nan_is_null: bool = Fal
     if isinstance(expected, list):
         return _list_difference(actual, expected, delta, nan_is_null)
     if isinstance(expected, Mapping):
-        return None if actual == expected else f"got {actual!r}, not {expected!r}"
+        return _object_difference(actual, expected, delta, nan_is_null)
     return None if _equal(actual, expected, delta, nan_is_null) else f"got {actual!r}, not {expected!r}"
 
 
@@ -43,13 +44,21 @@ def _equal(actual: Any, expected: Any, delta: float, nan_is_null: bool) -> bool:
     if isinstance(expected, int | float) and isinstance(actual, int | float):
         return _close(actual, expected, delta)
     if isinstance(expected, str) and isinstance(actual, str) and _TIME.match(expected):
-        return bool(pd.Timestamp(actual) == pd.Timestamp(expected))
+        return _time(actual) == _time(expected)
     return type(actual) is type(expected) and bool(actual == expected)
+
+
+def _time(text: str) -> Any:
+    """The instant that a text names, the text itself if it names none; local times stay local."""
+    try:
+        return pd.Timestamp(text)
+    except ValueError:
+        return text
 
 
 def _close(actual: float, expected: float, delta: float) -> bool:
     if isinstance(actual, int) and isinstance(expected, int):
-        return actual == expected
+        return abs(actual - expected) <= delta
     if math.isnan(expected) or math.isinf(expected):
         return (math.isnan(actual) and math.isnan(expected)) or actual == expected
     return abs(actual - expected) <= delta + 1e-15 * abs(expected)
@@ -64,6 +73,18 @@ def _list_difference(actual: Any, expected: list[Any], delta: float, nan_is_null
         found = difference(a, e, delta, nan_is_null)
         if found:
             return f"[{i}] {found}"
+    return None
+
+
+def _object_difference(
+    actual: Any, expected: Mapping[str, Any], delta: float, nan_is_null: bool
+) -> str | None:
+    if not isinstance(actual, Mapping) or actual.keys() != expected.keys():
+        return f"got {actual!r}, not {expected!r}"
+    for name, value in expected.items():
+        found = difference(actual[name], value, delta, nan_is_null)
+        if found:
+            return f"{name}: {found}"
     return None
 
 
@@ -91,7 +112,10 @@ def _dimension_difference(actual: xr.DataArray, expected: xr.DataArray, name: st
     types = cube.dimension_type(actual, name), cube.dimension_type(expected, name)
     if types[0] != types[1]:
         return f"type {types[0]}, not {types[1]}"
-    labels = cube.labels(actual, name), cube.labels(expected, name)
+    labels = [cube.labels(each, name) for each in (actual, expected)]
+    if types[0] == "temporal":
+        # Dates may be written without the time of midnight.
+        labels = [[f"{v}T00:00:00Z" if _DATE.match(str(v)) else v for v in each] for each in labels]
     return _list_difference(*labels, 1e-6, False)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+import rasterio.merge
 import xarray as xr
 from rio_cogeo import cog_validate
 
@@ -23,6 +24,14 @@ def check_cog(path) -> None:
     assert (valid, errors, warnings) == (True, [], [])
 
 
+@pytest.fixture(params=["where it is computed", "streamed"])
+def way(request, monkeypatch):
+    """Both ways of writing a file."""
+    if request.param == "streamed":
+        monkeypatch.setattr(gtiff, "LAYER_BYTES", 0)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("chunks", [None, {"y": 16, "x": 7, "bands": 1, "t": 1}])
 def test_one_cog_for_each_date_with_names_place_and_pixels(tmp_path, chunks):
     cube = raster()
@@ -45,6 +54,7 @@ def test_one_cog_for_each_date_with_names_place_and_pixels(tmp_path, chunks):
         assert file.tags()["TIFFTAG_DATETIME"] == "2022:06:06 10:00:00"
 
 
+@pytest.mark.usefixtures("way")
 def test_statistics_equal_numpy_however_pieces_come(tmp_path, monkeypatch):
     monkeypatch.setattr(gtiff, "stream", lambda *args: blocks.stream(*args, limit=5000))
     cube = raster(dates=None, bands=2, shape=(70, 50)) * 1000
@@ -65,12 +75,14 @@ def test_statistics_equal_numpy_however_pieces_come(tmp_path, monkeypatch):
     assert asset.bands[1]["statistics"]["mean"] == pytest.approx(float(cube[1].mean()))
 
 
+@pytest.mark.usefixtures("way")
 def test_a_band_without_data_has_no_extremes(tmp_path):
     asset = save(raster(dates=None, bands=1) * np.nan, tmp_path)[0]
     with rasterio.open(asset.path) as file:
         assert file.tags(1) == {"STATISTICS_VALID_PERCENT": "0.0"}
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "float64"])
 def test_types_are_kept(tmp_path, dtype):
     cube = raster(dtype, dates=None)
@@ -82,6 +94,7 @@ def test_types_are_kept(tmp_path, dtype):
         np.testing.assert_array_equal(file.read(), cube.values)
 
 
+@pytest.mark.usefixtures("way")
 def test_booleans_become_bytes_and_four_bands_have_no_opacity(tmp_path):
     cube = raster(dates=None, bands=4) > 100
     with rasterio.open(save(cube, tmp_path)[0].path) as file:
@@ -91,6 +104,7 @@ def test_booleans_become_bytes_and_four_bands_have_no_opacity(tmp_path):
         np.testing.assert_array_equal(file.read(), cube.values)
 
 
+@pytest.mark.usefixtures("way")
 def test_bands_that_differ_in_nodata_get_a_wider_type(tmp_path):
     cube = raster("uint16", dates=None, bands=2).assign_coords(nodata=("bands", [0, 65535]))
     cube[0, 0, :2] = [0, 65535]
@@ -108,6 +122,7 @@ def test_bands_that_differ_in_nodata_get_a_wider_type(tmp_path):
         save(cube.astype("int64").assign_coords(nodata=("bands", [0, 1])), tmp_path)
 
 
+@pytest.mark.usefixtures("way")
 def test_order_of_dimensions_and_direction_of_axes_do_not_matter(tmp_path):
     cube = raster(dates=None)
     turned = cube.isel(y=slice(None, None, -1), x=slice(None, None, -1)).transpose("x", "bands", "y")
@@ -116,6 +131,7 @@ def test_order_of_dimensions_and_direction_of_axes_do_not_matter(tmp_path):
         assert file.transform.to_gdal() == (ORIGIN[0], 10, 0, ORIGIN[1], 0, -10)
 
 
+@pytest.mark.usefixtures("way")
 def test_without_bands_and_a_single_pixel(tmp_path):
     cube = raster(dates=None, bands=None)[3:4, 5:6]
     with rasterio.open(save(cube, tmp_path)[0].path) as file:
@@ -124,6 +140,7 @@ def test_without_bands_and_a_single_pixel(tmp_path):
         assert file.read(1)[0, 0] == cube.values[0, 0]
 
 
+@pytest.mark.usefixtures("way")
 def test_large_images_get_overviews_and_options_work(tmp_path):
     cube = raster(dates=None, bands=1, shape=(600, 1100)).chunk({"y": 256, "x": 512})
     with rasterio.open(save(cube, tmp_path)[0].path) as file:
@@ -144,6 +161,7 @@ def test_large_images_get_overviews_and_options_work(tmp_path):
         assert np.isin(file.read(1), cube.values).all()
 
 
+@pytest.mark.usefixtures("way")
 def test_times_of_a_day_and_further_dimensions_are_in_the_name(tmp_path):
     cube = raster(dates=2, bands=1, shape=(8, 8))
     cube["t"] = np.array(["2022-06-01T10:00:00", "2022-06-01T10:00:10"], "M8[ns]")
@@ -159,6 +177,7 @@ def test_times_of_a_day_and_further_dimensions_are_in_the_name(tmp_path):
         assert file.tags()["MODEL"] == "c"
 
 
+@pytest.mark.usefixtures("way")
 def test_more_dates_than_files_may_be_open_even_with_equal_labels(tmp_path):
     cube = raster(dates=150, bands=None, shape=(4, 4)).chunk({"t": 40})
     cube["t"] = np.repeat(cube["t"].values[:75], 2)
@@ -169,6 +188,7 @@ def test_more_dates_than_files_may_be_open_even_with_equal_labels(tmp_path):
             np.testing.assert_array_equal(file.read(1), cube.values[i])
 
 
+@pytest.mark.usefixtures("way")
 def test_without_crs(tmp_path):
     cube = xr.DataArray(np.arange(12.0).reshape(3, 4), dims=("y", "x"))
     with rasterio.open(save(cube, tmp_path)[0].path) as file:
@@ -198,3 +218,30 @@ def test_a_chunk_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(OSError, match="unreadable"):
         save(cube, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_statistics_of_many_small_integers_equal_numpy(tmp_path):
+    cube = raster("uint16", dates=None, bands=1, shape=(300, 400)).assign_attrs(nodata=0)
+    cube[0] = np.random.default_rng(1).integers(0, 9, (300, 400))
+    found = save(cube, tmp_path)[0].bands[0]["statistics"]
+    values = cube.values[cube.values != 0]
+    assert (found["minimum"], found["maximum"]) == (values.min(), values.max())
+    assert found["mean"] == pytest.approx(values.mean(), rel=1e-12)
+    assert found["stddev"] == pytest.approx(values.std(), rel=1e-12)
+    assert found["valid_percent"] == pytest.approx(100 * values.size / cube.size)
+
+
+def test_tiles_of_large_images(tmp_path):
+    """Together the tiles are the whole image: no pixel is missing, moved or there twice."""
+    cube = raster(dates=2, bands=2, shape=(600, 300)).odc.assign_crs("EPSG:32632")
+    assets = save(cube, tmp_path, tile_size=256)
+    names = {a.path.name for a in assets}
+    assert len(assets) == len(names) == 2 * 3 * 2
+    assert "result_2022-06-01_r2_c1.tif" in names
+    tiles = sorted(tmp_path.glob("result_2022-06-06_*.tif"))
+    whole, transform = rasterio.merge.merge(tiles)
+    np.testing.assert_array_equal(whole, cube.isel(t=1).values)
+    assert tuple(transform)[:6] == tuple(cube.odc.geobox.transform)[:6]
+    assert sum(a.projection["proj:shape"][0] * a.projection["proj:shape"][1] for a in assets) == 2 * 600 * 300
+    for path in tiles:
+        assert cog_validate(path, quiet=True)[0]

@@ -11,6 +11,7 @@ from jsonschema import Draft7Validator
 
 from odc_openeo import graph
 from odc_openeo.errors import DataCubeEmpty, FileTypeInvalid, FormatUnsuitable, ProcessParameterInvalid
+from odc_openeo.exports import SavedStac
 from odc_openeo.formats import (
     FORMATS,
     Output,
@@ -65,7 +66,8 @@ def test_save_result_checks_at_once_without_computing():
     cube = raster().chunk({"y": 10})
     env = Environment()
     call = PROCESSES["save_result"].call
-    assert lazy(lambda: call({"data": cube, "format": "gtiff", "options": {"COMPRESS": "lzw"}}, env)) is True
+    saved = lazy(lambda: call({"data": cube, "format": "gtiff", "options": {"COMPRESS": "lzw"}}, env))
+    assert saved == SavedStac(0, "GTiff")
     (output,) = env.outputs
     assert (output.format.name, output.options["compress"]) == ("GTiff", "LZW")
     assert output.options["blocksize"] == 512
@@ -80,7 +82,7 @@ def test_save_result_in_a_graph():
     env = Environment()
     node = {"process_id": "save_result", "arguments": {"data": {"from_parameter": "cube"}, "format": "CSV"}}
     process = {"process_graph": {"save": {**node, "result": True}}, "parameters": [{"name": "cube"}]}
-    assert graph.evaluate(process, env, {"cube": vector()}) is True
+    assert graph.evaluate(process, env, {"cube": vector()}) == SavedStac(0, "CSV")
     assert env.outputs[0].format.name == "CSV"
 
 

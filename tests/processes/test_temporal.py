@@ -220,6 +220,11 @@ def test_intervals_of_the_day() -> None:
             [],
             errors.DistinctDimensionLabelsRequired,
         ),
+        (
+            [["2022-01-01", "2022-01-02"], ["2022-01-02", "2022-01-03"]],
+            ["a", "a"],
+            errors.DistinctDimensionLabelsRequired,
+        ),
         ([[None, "2022-01-02"]], [], errors.DistinctDimensionLabelsRequired),
         ([["2022-01-01", "2022-01-02"]], ["a", "b"], errors.ProcessParameterInvalid),
         ([["2022-01-01", "12:00:00"]], [], errors.ProcessParameterInvalid),

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote
 
-from flask import Blueprint, Response, redirect, render_template, request
-from markdown_it import MarkdownIt
+from flask import Blueprint, redirect, request
 from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
 from odc_openeo import __version__, db, oidc
 from odc_openeo.api import capabilities
-from odc_openeo.api.backend import API_PATH, API_VERSION, api_url, backend, root_url
+from odc_openeo.api.backend import API_PATH, backend
 from odc_openeo.api.locator import Box, CloseUp, Span, TimeAxis, close_up, extent_box, time_axis
+from odc_openeo.api.pages.html import found, markdown, page, query
 from odc_openeo.errors import OpenEOError
 from odc_openeo.formats import FORMATS
 from odc_openeo.process import PROCESSES
 
 blueprint = Blueprint("pages", __name__)
 
-MOST_SHOWN: Final = 60
-"""Collections on the start page; the others are in ``GET /collections``."""
+PAGE: Final = 24
+"""Collections shown together."""
 
 
 @blueprint.get("/")
 def start() -> AnyResponse:
     """The start page for browsers; API clients are led to the capabilities."""
-    if not _wants_html():
-        response = redirect(f"{API_PATH}/", 307)
-    else:
-        response = Response(_start_page())
-        response.headers["Content-Security-Policy"] = (
-            "default-src 'none'; img-src 'self'; style-src 'self' 'unsafe-inline'; base-uri 'none'"
-        )
+    response = _start_page() if _wants_html() else redirect(f"{API_PATH}/", 307)
     response.vary.add("Accept")
     return response
 
@@ -73,25 +65,28 @@ class Card:
     span: Span | None
 
 
-def _start_page() -> str:
+def _start_page() -> AnyResponse:
     config = backend().config
     collections, problem = _collections()
-    axis = time_axis(collections)
-    return render_template(
+    words = query()
+    hits = [c for c in collections if found(words, c["id"], c.get("title"), c.get("description"), *_names(c))]
+    number = min(max(request.args.get("page", 1, type=int), 1), max(-(-len(hits) // PAGE), 1))
+    shown = hits[(number - 1) * PAGE : number * PAGE]
+    axis = time_axis(shown)
+    return page(
         "start.html",
-        title=config.title,
         description=markdown(config.description),
-        cards=[_card(collection, axis) for collection in collections[:MOST_SHOWN]],
+        cards=[_card(collection, axis) for collection in shown],
         count=len(collections),
+        hits=len(hits),
+        words=words,
+        number=number,
+        last=max(-(-len(hits) // PAGE), 1),
+        first=collections[0]["id"] if collections else "COLLECTION",
         problem=problem,
         axis=axis,
         processes=len(PROCESSES),
         formats=list(FORMATS),
-        root=root_url(),
-        api=api_url(),
-        api_version=API_VERSION,
-        version=__version__,
-        editor=_editor_url(),
         demo=config.on_loopback and config.demo_user is not False and config.basic_login,
         openid=bool(oidc.listing(config)),
     )
@@ -119,19 +114,11 @@ def _card(collection: dict[str, Any], axis: TimeAxis | None) -> Card:
 
 
 def _bands(collection: dict[str, Any]) -> list[dict[str, Any]]:
-    described = collection.get("summaries", {}).get("bands") or collection.get("bands")
-    if described:
-        return [{"name": b["name"], "common": b.get("eo:common_name")} for b in described]
-    dimensions = collection.get("cube:dimensions", {}).values()
-    return [{"name": n} for d in dimensions if d.get("type") == "bands" for n in d.get("values", ())]
+    described = collection.get("summaries", {}).get("bands") or ()
+    return [{"name": b["name"], "common": b.get("eo:common_name")} for b in described]
 
 
-def _editor_url() -> str | None:
-    base = backend().config.web_editor_url
-    return f"{base}?server={quote(root_url(), safe='')}" if base else None
-
-
-@lru_cache(maxsize=1024)
-def markdown(text: str) -> Markup:
-    """CommonMark as HTML; HTML in the text is shown, never run."""
-    return Markup(MarkdownIt("commonmark", {"html": False}).render(text))  # noqa: S704
+def _names(collection: dict[str, Any]) -> list[str]:
+    """What else a collection can be found by: its keywords and the names of its bands."""
+    bands = [each for b in _bands(collection) for each in (b["name"], b["common"]) if each]
+    return [*(collection.get("keywords") or ()), *bands]

@@ -1,0 +1,204 @@
+"""The rows as a person writes them with odc-stac, xarray and dask, chunks chosen for this machine.
+
+The chunks here are those that were quickest on two cores: whole dates, or as few blocks as fit in memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dask
+import geopandas as gpd
+import numbagg
+import numpy as np
+import odc.stac
+import rasterio
+import rasterio.features
+import rioxarray  # noqa: F401  (registers the accessor ``rio``)
+import scipy.ndimage
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from pystac import Asset, Item
+
+from benchmarks import graphs
+from benchmarks.scenes import BOX, EAST, FINE, HEIGHTS, TILE, WEST, YEARS, Scenes
+
+
+def items(cache: Path, scenes: Scenes, dates: int | None = None) -> list[Item]:
+    """The scenes as STAC Items, as a person would have them from a catalogue."""
+    outline = scenes.grid.extent.to_crs("EPSG:4326")
+    code = scenes.grid.crs.epsg
+    found = []
+    for number, time in enumerate(scenes.times()[:dates]):
+        item = Item(
+            f"{scenes.product}-{time:%Y%m%d}",
+            outline.json,
+            list(outline.boundingbox.bbox),
+            time,
+            {"proj:epsg": code, "proj:code": f"EPSG:{code}"},
+            stac_extensions=[
+                "https://stac-extensions.github.io/projection/v1.1.0/schema.json",
+                "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
+            ],
+        )
+        for band, dtype in scenes.bands.items():
+            grid = scenes.geobox(band)
+            fields = {"proj:shape": list(grid.shape.yx), "proj:transform": list(grid.affine[:6])}
+            fields["raster:bands"] = [{"nodata": scenes.nodata, "data_type": dtype}]
+            href = str(scenes.file(cache, number, band))
+            item.add_asset(band, Asset(href, media_type="image/tiff", roles=["data"], extra_fields=fields))
+        found.append(item)
+    return found
+
+
+def load(
+    cache: Path,
+    scenes: Scenes,
+    bands: Sequence[str],
+    chunks: dict[str, int],
+    dates: int | None = None,
+    grid: GeoBox | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Load lazily; the grid is the native one."""
+    where = {"resolution": options.pop("resolution")} if "resolution" in options else {}
+    place = where or {"geobox": grid or scenes.grid}
+    found = items(cache, scenes, dates)
+    return odc.stac.load(found, bands=list(bands), chunks=chunks, resampling="nearest", **place, **options)
+
+
+def box_to_cogs(cache: Path, target: Path) -> None:
+    """1."""
+    cube = load(cache, BOX, FINE, {"x": 2048, "y": 2048}, 12).to_dataarray("band")
+    write([cube.isel(time=n) for n in range(12)], cube.odc.crs, target)
+
+
+def write(images: Sequence[xr.DataArray], crs: Any, target: Path) -> None:
+    """COGs by GDAL, two side by side, of images computed on the cluster together."""
+
+    def save(number: int, image: xr.DataArray) -> None:
+        plain = image.drop_attrs().rio.write_crs(crs)
+        plain.rio.to_raster(target / f"{number:02}.tif", driver="COG", compress="DEFLATE", predictor="YES")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(save, itertools.count(), dask.compute(*images)))
+
+
+def masked_ndvi(cube: xr.Dataset) -> xr.DataArray:
+    """NDVI without clouds."""
+    red, nir = (cube[name].where(cube[name] != 0).astype("float32") for name in ("B04", "B08"))
+    return ((nir - red) / (nir + red)).where(~cube["SCL"].isin(list(graphs.CLOUDS)))
+
+
+def composite(cache: Path, target: Path, dates: int = 12, grid: GeoBox | None = None) -> None:
+    """2."""
+    cube = load(cache, BOX, ["B04", "B08", "SCL"], {"x": 2048, "y": 1024}, dates, grid)
+    cube = cube.chunk({"time": -1, "y": 512, "x": 2048})
+    write([along_time(numbagg.nanmedian, masked_ndvi(cube))], cube.odc.crs, target)
+
+
+def along_time(function: Any, cube: xr.DataArray) -> xr.DataArray:
+    """A reduction by numbagg: what a person does who knows that numpy's ``nanmedian`` is slow."""
+    return xr.apply_ufunc(
+        function,
+        cube,
+        input_core_dims=[["time"]],
+        kwargs={"axis": -1},
+        dask="parallelized",
+        output_dtypes=[cube.dtype],
+    )
+
+
+def months(cache: Path, target: Path) -> None:
+    """3."""
+    cube = load(cache, BOX, ["B04", "B08", "SCL"], {"x": 2048, "y": 1024})
+    means = masked_ndvi(cube).resample(time="MS").mean()
+    filled = means.chunk({"time": -1}).interpolate_na("time", use_coordinate=True)
+    write([filled.isel(time=n) for n in range(filled.sizes["time"])], cube.odc.crs, target)
+
+
+def series(cache: Path, target: Path) -> None:
+    """4. A window for each polygon, read on the workers: a person does not load the tile for them."""
+    areas = gpd.GeoDataFrame.from_features(graphs.polygons(), crs=4326).to_crs(TILE.grid.crs.epsg)
+    shapes = list(areas.geometry)
+    files = [str(TILE.file(cache, n, "B04")) for n in range(TILE.dates)]
+    means = dask.compute(*[dask.delayed(_means)(file, shapes) for file in files])
+    np.save(target / "0.npy", np.array(means).T)
+
+
+def _means(path: str, shapes: Sequence[Any]) -> list[float]:
+    with rasterio.open(path) as file:
+        return [_mean(file, shape) for shape in shapes]
+
+
+def _mean(file: Any, shape: Any) -> float:
+    window = rasterio.features.geometry_window(file, [shape])
+    inside = rasterio.features.geometry_mask(
+        [shape], (window.height, window.width), file.window_transform(window), invert=True
+    )
+    return float(file.read(1, window=window)[inside].mean())
+
+
+def zones(cache: Path, target: Path) -> None:
+    """5."""
+    parts = []
+    for scenes in (WEST, EAST):
+        cube = load(cache, scenes, ["B04"], {"x": 1024, "y": 1024})["B04"]
+        decoded = cube.where(cube != 0).astype("float32").odc.assign_crs(cube.odc.crs)
+        parts.append(decoded.odc.reproject("EPSG:3035", resolution=20, resampling="bilinear"))
+    both = xr.concat(xr.align(*parts, join="outer"), "part").max("part").max("time")
+    write([both], "EPSG:3035", target)
+
+
+def terrain(cache: Path, target: Path) -> None:
+    """6."""
+    cube = load(cache, HEIGHTS, ["height"], {"x": 2048, "y": 2048})["height"].isel(time=0)
+    heights = cube.where(cube != -9999)
+    slopes = heights.data.map_overlap(_slope, depth=3, boundary="none", dtype=float)
+    write([xr.DataArray(slopes, heights.coords, heights.dims)], cube.odc.crs, target)
+
+
+def _slope(block: np.ndarray) -> np.ndarray:
+    smooth = scipy.ndimage.convolve(block, np.array(graphs.KERNEL) * graphs.KERNEL_FACTOR, mode="nearest")
+    wide = np.pad(smooth, 1, constant_values=np.nan)
+    weights = np.array([1, 2, 1])
+    rows, columns = block.shape
+    sides = [wide[i : i + rows] * w for i, w in enumerate(weights)]
+    east = sum(s[:, 2:] - s[:, :-2] for s in sides) / 80
+    tops = [wide[:, i : i + columns] * w for i, w in enumerate(weights)]
+    south = sum(s[2:] - s[:-2] for s in tops) / 80
+    return np.rad2deg(np.arctan(np.hypot(east, south)))
+
+
+def three_uses(cache: Path, target: Path) -> None:
+    """7."""
+    cube = load(cache, BOX, ["B04", "B08"], {"x": 2048, "y": 1024}, 12)
+    red, nir = (cube[name].where(cube[name] != 0).astype("float32") for name in ("B04", "B08"))
+    ndvi = (nir - red) / (nir + red)
+    image = xr.concat([ndvi.min("time"), ndvi.max("time"), ndvi.mean("time")], "band")
+    write([image], cube.odc.crs, target)
+
+
+def preview(cache: Path, target: Path) -> None:
+    """8. At the resolution wanted: the overviews are read."""
+    cube = load(cache, TILE, ["B04", "B08"], {"x": 2048, "y": 2048}, resolution=1000, crs="EPSG:32632")
+    images = cube.to_dataarray("band")
+    write([images.isel(time=n) for n in range(images.sizes["time"])], cube.odc.crs, target)
+
+
+def curve(cache: Path, target: Path) -> None:
+    """10."""
+    cube = load(cache, YEARS, ["B08"], {"x": 128, "y": 64})["B08"].chunk({"time": -1})
+    seconds = (cube["time"].values - np.datetime64(0, "s")) / np.timedelta64(1, "s")
+    values = cube.where(cube != 0).assign_coords(time=seconds)
+    start = dict(zip(("p0", "p1", "p2"), graphs.START, strict=True))
+    fitted = values.curvefit("time", _wave, p0=start)["curvefit_coefficients"]
+    fitted.drop_attrs().to_netcdf(target / "0.nc")
+
+
+def _wave(x: Any, p0: float, p1: float, p2: float) -> Any:
+    return p0 + p1 * np.cos(graphs.YEAR * x) + p2 * np.sin(graphs.YEAR * x)

@@ -1,0 +1,142 @@
+"""The service with the scenes of the benchmarks indexed, and who belongs to it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import openeo
+import psutil
+import requests
+from dask.distributed import Client
+
+import odc_openeo.processes  # noqa: F401  (registers the processes)
+from benchmarks import scenes
+from benchmarks.measure import Processes
+from odc_openeo import accounts, cluster, db
+from odc_openeo.api import synchronous
+from odc_openeo.api.backend import Backend
+from odc_openeo.catalog import Catalog
+from odc_openeo.config import Config, child_environment, use_odc_database
+from odc_openeo.embedded import Stack, free_port
+from odc_openeo.indexing.index import index_datasets, index_products
+
+CACHE = (
+    Path("/var/cache" if os.geteuid() == 0 else os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    / "odc-openeo-benchmarks"
+)
+"""The scenes and the stack with its index. PostgreSQL must be able to enter it, which root's home forbids."""
+
+
+@dataclass
+class Service:
+    """A running stack, asked over HTTP or in this process."""
+
+    stack: Stack
+    cache: Path
+
+    @cached_property
+    def session(self) -> requests.Session:
+        """Keeps its connection; signed in."""
+        connection = openeo.connect(self.stack.url).authenticate_basic("demo", "demo")
+        made = requests.Session()
+        made.headers["Authorization"] = f"Bearer {connection.auth.bearer}"
+        return made
+
+    @property
+    def address(self) -> str:
+        """Where the API is."""
+        return f"{self.stack.url}/openeo/1.3"
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The same service in this process."""
+        use_odc_database(db.database_url(self.stack.config).render_as_string(hide_password=False))
+        return Backend(self.stack.config, Catalog(self.stack.config))
+
+    @cached_property
+    def user(self) -> UUID:
+        """The id of the demo user."""
+        return next(user.id for user in accounts.list_users(self.stack.config) if user.name == "demo")
+
+    def over_http(self, graph: dict[str, Any], target: Path) -> None:
+        """Compute by ``POST /result``; the answer becomes the file ``result`` in the folder ``target``."""
+        answer = self.session.post(f"{self.address}/result", json={"process": {"process_graph": graph}})
+        if answer.status_code != 200:
+            raise RuntimeError(answer.text)
+        (target / "result").write_bytes(answer.content)
+
+    def in_process(self, graph: dict[str, Any], target: Path) -> None:
+        """Compute with the same functions, without HTTP."""
+        path, _ = synchronous.run(self.backend, {"process_graph": graph}, str(self.user), target)
+        path.replace(target / "result")
+
+    def processes(self, *, here: bool) -> Processes:
+        """The workers; the scheduler; and the HTTP server or, with ``here``, this process."""
+        named = {part.name: psutil.Process(part.process.pid) for part in self.stack.parts}
+        workers = [p.pid for p in _family(named["dask workers"]) if "spawn_main" in " ".join(p.cmdline())]
+        server = [os.getpid()] if here else [p.pid for p in _family(named["HTTP server"])]
+        return Processes(workers, [named["dask scheduler"].pid, *server])
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
+
+
+@contextmanager
+def service(cache: Path = CACHE, **settings: Any) -> Iterator[Service]:
+    """Start the stack with two workers of one thread and the scenes indexed, stop it at the end.
+
+    It keeps its state in the cache folder, so that it is filled only once.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    with _stack(cache / "stack", **settings) as stack:
+        _index(stack, cache)
+        yield from _used(stack, cache)
+
+
+@contextmanager
+def empty_service(**settings: Any) -> Iterator[Service]:
+    """The same with nothing indexed, in a folder of its own that is deleted at the end."""
+    with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        with _stack(folder, **settings) as stack:
+            yield from _used(stack, folder)
+
+
+def _stack(folder: Path, **settings: Any) -> Stack:
+    sizes = {"workers": 2, "threads_per_worker": 1, "job_workers": 0, "sync_max_bytes": 2**40}
+    config = Config(data_dir=folder, port=free_port(), **{**sizes, **settings})
+    return Stack(config, samples=False, say=lambda text: None)
+
+
+def _used(stack: Stack, cache: Path) -> Iterator[Service]:
+    yield Service(stack, cache)
+    cluster.close(stack.config)
+    db.dispose(stack.config)
+
+
+def _index(stack: Stack, cache: Path) -> None:
+    note = stack.config.data_dir / "scenes.done"
+    made = list(scenes.make_all(cache))
+    if note.exists() and note.read_text() == scenes.VERSION:
+        return
+    environment = child_environment(stack.config, **stack.odc_environment)
+    index_products([found.definition(cache) for found, _ in made], environment)
+    index_datasets([document for _, documents in made for document in documents], environment)
+    note.write_text(scenes.VERSION)
+
+
+@contextmanager
+def hand_client(running: Service) -> Iterator[Client]:
+    """The client of a person on the same cluster, the default for what dask computes."""
+    with Client(running.stack.config.dask_scheduler) as client:
+        yield client

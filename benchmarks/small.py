@@ -1,0 +1,129 @@
+"""Where the time of small requests goes: `1 + 1`, and an NDVI picture of 256 x 256 pixels, warm."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import graphs
+from benchmarks.clients import Client
+from benchmarks.measure import Processes, measured, percentiles
+from benchmarks.running import CACHE, Service, service
+from odc_openeo import accounts, app, cluster, load
+from odc_openeo.api import synchronous
+from odc_openeo.catalog import Catalog
+
+ROUNDS: Final = 60
+
+evaluating = import_module("odc_openeo.graph.evaluate")
+"""The module; its package has a function of that name."""
+
+STAGES: Final[dict[str, tuple[Any, str]]] = {
+    "who is it": (accounts, "user_of_bearer"),
+    "parse": (evaluating, "parse"),
+    "plan": (evaluating, "make_plan"),
+    "catalogue: product": (Catalog, "product"),
+    "catalogue: search": (Catalog, "search"),
+    "build the cube": (load, "load"),
+    "evaluate, all of it": (synchronous, "evaluate"),
+    "compute pixels": (cluster, "compute"),
+    "write, pixels included": (synchronous, "write_outputs"),
+}
+"""Functions whose time is shown; some run inside of others."""
+
+
+@contextmanager
+def timed() -> Iterator[dict[str, list[float]]]:
+    """Milliseconds of each call of the stages."""
+    taken: dict[str, list[float]] = defaultdict(list)
+    originals = {name: getattr(owner, attribute) for name, (owner, attribute) in STAGES.items()}
+    for name, (owner, attribute) in STAGES.items():
+        setattr(owner, attribute, _timed(originals[name], taken[name]))
+    try:
+        yield taken
+    finally:
+        for name, (owner, attribute) in STAGES.items():
+            setattr(owner, attribute, originals[name])
+
+
+def _timed(function: Callable[..., Any], taken: list[float]) -> Callable[..., Any]:
+    @wraps(function)
+    def around(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            taken.append(1000 * (time.perf_counter() - start))
+
+    return around
+
+
+def over_http(running: Service, graph: dict[str, Any]) -> tuple[list[float], float]:
+    """Seconds of requests one after the other, warm, and the server's CPU seconds for each."""
+    client = Client(running, graph)
+    for _ in range(ROUNDS // 3):
+        client.ask()
+    taken: list[float] = []
+    server = Processes((), running.processes(here=False).others)
+    cost = measured(lambda: taken.extend(client.ask() for _ in range(ROUNDS)), server)
+    return taken, cost.cpu_s / ROUNDS
+
+
+def breakdown(running: Service, graph: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    """Milliseconds of a request without a network, and of its stages: medians."""
+    application = app.create_app(running.backend.config).test_client()
+    headers = {"Authorization": running.session.headers["Authorization"]}
+
+    def ask() -> float:
+        start = time.perf_counter()
+        answer = application.post(
+            "/openeo/1.3/result", json={"process": {"process_graph": graph}}, headers=headers
+        )
+        assert answer.status_code == 200, answer.text
+        answer.close()
+        return 1000 * (time.perf_counter() - start)
+
+    for _ in range(ROUNDS // 6):
+        ask()
+    with timed() as taken:
+        whole = statistics.median(ask() for _ in range(ROUNDS))
+    return whole, {name: statistics.median(times) for name, times in taken.items() if times}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the scenes")
+    asked = parser.parse_args()
+    console = Console(width=120)
+    with service(asked.cache) as running:
+        for title, graph in (("1 + 1", graphs.one_and_one()), ("NDVI, 256 x 256", graphs.ndvi_preview())):
+            taken, cpu = over_http(running, graph)
+            p50, p95, _ = percentiles(taken)
+            whole, stages = breakdown(running, graph)
+            table = Table(title=title, title_justify="left")
+            table.add_column("median of each")
+            table.add_column("ms", justify="right")
+            table.add_row("over HTTP: p50", f"{p50:.1f}")
+            table.add_row("over HTTP: p95", f"{p95:.1f}")
+            table.add_row("over HTTP: least", f"{1000 * min(taken):.1f}")
+            table.add_row("CPU of the server", f"{1000 * cpu:.1f}")
+            table.add_row("the same without a network", f"{whole:.1f}")
+            for name, milliseconds in stages.items():
+                table.add_row(f"  {name}", f"{milliseconds:.2f}")
+            console.print(table)
+
+
+if __name__ == "__main__":
+    main()

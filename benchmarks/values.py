@@ -1,0 +1,79 @@
+"""What the sides wrote, as numbers that can be compared."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import netCDF4
+import numpy as np
+import rasterio
+import xarray as xr
+from rasterio.io import MemoryFile
+from xarray.backends import NetCDF4DataStore
+
+MOST_PADDING: Final = 1024
+
+
+def read(folder: Path) -> np.ndarray:
+    """The values of all files in a folder, one after the other, no-data as NaN; axes of length 1 are gone."""
+    arrays = [values for path in sorted(folder.iterdir()) for values in _file(path.name, path.read_bytes())]
+    return np.squeeze(np.stack(arrays))
+
+
+def _file(name: str, content: bytes) -> Iterator[np.ndarray]:
+    if content[:4] == b"PK\x03\x04":
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        for member in sorted(archive.namelist()):
+            yield from _file(member, archive.read(member))
+    elif content[:6] == b"\x93NUMPY":
+        yield np.load(io.BytesIO(content))
+    elif content[:4] in (b"II*\x00", b"II+\x00"):
+        with MemoryFile(content) as memory, memory.open() as file:
+            yield _without_nodata(file)
+    else:
+        store = NetCDF4DataStore(netCDF4.Dataset("memory", memory=content))
+        cube = xr.open_dataset(store, decode_times=False)
+        # Beside the values there may be the corners of geometries and the like.
+        yield max((cube[name] for name in cube.data_vars), key=lambda found: found.ndim).values
+
+
+def _without_nodata(file: rasterio.DatasetReader) -> np.ndarray:
+    values = file.read()
+    if file.nodata is None or np.isnan(file.nodata):
+        return values
+    return (
+        np.where(values == file.nodata, np.nan, values.astype("float32"))
+        if (values == file.nodata).any()
+        else values
+    )
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest difference, of values over 1 as a share of them; infinite if shapes or no-data differ.
+
+    Images may be padded on the right and below with no-data, as some writers do.
+    """
+    one, other = _parameters_first(one), _parameters_first(other)
+    if one.ndim != other.ndim or not one.size or not other.size:
+        return float("inf")
+    if max(abs(a - b) for a, b in zip(one.shape, other.shape, strict=True)) > MOST_PADDING:
+        return float("inf")
+    common = tuple(slice(0, min(a, b)) for a, b in zip(one.shape, other.shape, strict=True))
+    return max(_largest(a, b) for a, b in zip(one[common], other[common], strict=True))
+
+
+def _largest(one: np.ndarray, other: np.ndarray) -> float:
+    if (np.isnan(one) != np.isnan(other)).any():
+        return float("inf")
+    apart = np.abs(one.astype(float) - other.astype(float)) / np.maximum(1, np.abs(other))
+    return 0.0 if np.isnan(apart).all() else float(np.nanmax(apart))
+
+
+def _parameters_first(values: np.ndarray) -> np.ndarray:
+    """The axis of a short dimension, such as dates or parameters, in front."""
+    short = int(np.argmin(values.shape))
+    return np.moveaxis(values, short, 0)

@@ -1,0 +1,385 @@
+"""Searches for STAC Items in pages, each read from the index in order and without counting the rest.
+
+A page is asked for by the keys of the last item before it. Where items are ordered by time, the index is
+asked for one window of time after the other, each four times as wide, until the page is full: its cost does
+not grow with the number of datasets. Boxes are compared in the index, outlines here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, Final
+from uuid import UUID
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    cast,
+    false,
+    literal,
+    or_,
+    select,
+    text,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.types import Text
+
+from odc_openeo.catalog import cql2
+from odc_openeo.catalog.columns import DATASET, TIME, TIMES, Source, SourceColumns
+from odc_openeo.catalog.cql2 import Compiled
+from odc_openeo.catalog.outlines import outline
+from odc_openeo.errors import RequestInvalid, RequestTimeout
+
+MOST_ROWS: Final = 1000
+"""Rows read at once."""
+
+WIDER: Final = 4
+TIMEOUT_STATE: Final = "57014"
+
+
+@dataclass(frozen=True)
+class SortKey:
+    """A property to order by."""
+
+    name: str
+    descending: bool = False
+
+
+NEWEST_FIRST: Final = (SortKey("datetime", True), SortKey("id"))
+
+
+@dataclass(frozen=True)
+class ItemQuery:
+    """What is searched; None is no limit. ``area`` is in degrees, ``start`` and ``end`` are included.
+
+    ``filter`` is a tree as `cql2.parse` gives it. Without ``sort``, items are ordered by collection, the
+    newest first. ``token`` is that of the page before.
+    """
+
+    limit: int
+    collections: tuple[str, ...] | None = None
+    ids: tuple[str, ...] | None = None
+    area: BaseGeometry | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    filter: Any = None
+    sort: tuple[SortKey, ...] = ()
+    token: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A dataset that a search found: its row in the index, its product, and its outline in degrees."""
+
+    source: Source
+    row: Any
+    outline: BaseGeometry | None
+
+
+@dataclass(frozen=True)
+class ItemPage:
+    """A page of items. ``token`` asks for the next one; ``matched`` is None where it is not known."""
+
+    found: Sequence[Found]
+    token: str | None
+    matched: int | None
+
+
+def search_items(
+    connection: Connection, sources: Sequence[Source], query: ItemQuery, timeout_s: float
+) -> ItemPage:
+    """A page of the items of these products, which are in order of their names.
+
+    Raises:
+        RequestInvalid: the filter, the order or the token can't be used.
+        RequestTimeout: it takes longer than the operator allows.
+    """
+    search = _Search(connection, sources, query, time.monotonic() + timeout_s, timeout_s)
+    found = list(islice(search.accepted(), query.limit + 1))
+    page = found[: query.limit]
+    more = len(found) > query.limit
+    return ItemPage(page, search.token(page[-1]) if more else None, search.matched(page, more))
+
+
+class _Search:
+    """One request: candidates from the index in order, those that are accepted, and tokens."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        sources: Sequence[Source],
+        query: ItemQuery,
+        deadline: float,
+        timeout_s: float,
+    ) -> None:
+        self.connection = connection
+        self.query = query
+        self.deadline = deadline
+        self.timeout_s = timeout_s
+        names = frozenset().union(*[{*s.properties, "id", "collection", *TIMES} for s in sources])
+        self.columns = {s.product.name: SourceColumns(s, names) for s in sources}
+        self.filters = {name: self._compiled(columns) for name, columns in self.columns.items()}
+        self.keys = (*query.sort, SortKey("id")) if query.sort else NEWEST_FIRST
+        self.types = [_sql_type(key, list(self.columns.values())) for key in self.keys]
+        self.cursor = _Cursor.read(query.token, self.keys) if query.token is not None else None
+        self.sources = [s for s in sources if self._may_have_some(s)]
+        if query.area is not None:
+            shapely.prepare(query.area)
+
+    def _compiled(self, columns: SourceColumns) -> Compiled:
+        if self.query.filter is None:
+            return Compiled(true())
+        return cql2.compile_filter(self.query.filter, columns)
+
+    def _may_have_some(self, source: Source) -> bool:
+        first, last = source.summary.time
+        early = last is not None and self.query.start is not None and last < self.query.start
+        late = first is not None and self.query.end is not None and self.query.end < first
+        return source.summary.count > 0 and not early and not late
+
+    # --- The page ---
+
+    def accepted(self) -> Iterator[Found]:
+        """The items of this and all following pages."""
+        for row in self._candidates():
+            found = Found(self.columns[row.product].source, row, outline(row.document))
+            if self._accepts(found):
+                yield found
+
+    def _accepts(self, found: Found) -> bool:
+        area, shape = self.query.area, found.outline
+        if area is not None and (shape is None or not shapely.intersects(area, shape)):
+            return False
+        accepts = self.filters[found.row.product].accepts
+        if accepts is None:
+            return True
+        count = len(self.filters[found.row.product].leaves)
+        return accepts([getattr(found.row, f"leaf{i}") for i in range(count)], shape) is True
+
+    def token(self, last: Found) -> str:
+        """What asks for the page after this item."""
+        values = [getattr(last.row, f"key{i}") for i in range(len(self.keys))]
+        return _Cursor(last.row.product, tuple(values)).written(self.keys)
+
+    def matched(self, page: Sequence[Found], more: bool) -> int | None:
+        """The number of all items, where it costs nothing."""
+        query = self.query
+        if not more and query.token is None:
+            return len(page)
+        limits = (query.ids, query.area, query.start, query.end, query.filter)
+        return sum(s.summary.count for s in self.sources) if all(v is None for v in limits) else None
+
+    # --- Candidates in order ---
+
+    def _candidates(self) -> Iterator[Any]:
+        """Rows after the cursor, product by product unless an order over all of them is asked for."""
+        if self.query.sort:
+            yield from self._ordered(self.sources, self.cursor)
+            return
+        for source in self.sources:
+            name = source.product.name
+            if self.cursor is None or name > self.cursor.product:
+                yield from self._ordered([source], None)
+            elif name == self.cursor.product:
+                yield from self._ordered([source], self.cursor)
+
+    def _ordered(self, sources: Sequence[Source], cursor: _Cursor | None) -> Iterator[Any]:
+        if not sources:
+            return
+        windows = self._windows(sources, cursor) if self.keys[0].name == "datetime" else [(None, None)]
+        for low, high in windows:
+            yield from self._in_window(sources, cursor, low, high)
+
+    def _windows(
+        self, sources: Sequence[Source], cursor: _Cursor | None
+    ) -> Iterator[tuple[datetime | None, datetime | None]]:
+        """Half-open windows of time, in the order of the items; None is open."""
+        first = min(_utc(s.summary.time[0]) for s in sources if s.summary.time[0])
+        last = max(_utc(s.summary.time[1]) for s in sources if s.summary.time[1])
+        backwards, at = self.keys[0].descending, cursor.values[0] if cursor else None
+        lowest, highest = self.query.start if not backwards else None, self.query.end if backwards else None
+        edge = (
+            min(t for t in (last, highest, at) if t)
+            if backwards
+            else max(t for t in (first, lowest, at) if t)
+        )
+        share = (self.query.limit + 1) * WIDER / sum(s.summary.count for s in sources)
+        width = max((last - first) * share, timedelta(seconds=1))
+        limit: datetime | None = None
+        while first < edge if backwards else edge < last:
+            edge = _moved(edge, -width if backwards else width)
+            yield (edge, limit) if backwards else (limit, edge)
+            limit, width = edge, width * WIDER
+        yield (None, limit) if backwards else (limit, None)
+
+    def _in_window(
+        self, sources: Sequence[Source], cursor: _Cursor | None, low: datetime | None, high: datetime | None
+    ) -> Iterator[Any]:
+        size = self.query.limit + 1
+        while True:
+            rows = self._rows(sources, cursor, low, high, size)
+            yield from rows
+            if len(rows) < size:
+                return
+            cursor = _Cursor(rows[-1].product, tuple(rows[-1][-len(self.keys) :]))
+            size = min(size * WIDER, MOST_ROWS)
+
+    def _rows(
+        self,
+        sources: Sequence[Source],
+        cursor: _Cursor | None,
+        low: datetime | None,
+        high: datetime | None,
+        size: int,
+    ) -> list[Any]:
+        parts = [
+            self._part(self.columns[s.product.name], cursor, low, high, size).subquery() for s in sources
+        ]
+        every = union_all(*[select(part) for part in parts]).subquery()
+        statement = select(every).order_by(*self._order(every.c)).limit(size)
+        left = self.deadline - time.monotonic()
+        try:
+            if left <= 0:
+                raise self._too_slow()
+            self.connection.execute(text(f"SET LOCAL statement_timeout = {int(left * 1000) + 1}"))
+            return list(self.connection.execute(statement))
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) == TIMEOUT_STATE:
+                raise self._too_slow() from error
+            raise
+
+    def _too_slow(self) -> RequestTimeout:
+        return RequestTimeout(
+            f"The search took longer than {self.timeout_s:g} s. Name collections, an area or an interval, "
+            "or order by datetime."
+        )
+
+    def _part(
+        self,
+        columns: SourceColumns,
+        cursor: _Cursor | None,
+        low: datetime | None,
+        high: datetime | None,
+        size: int,
+    ) -> Any:
+        """The first rows of one product in a window."""
+        compiled, query = self.filters[columns.source.product.name], self.query
+        keys = [cast(columns.sort_key(k.name), t) for k, t in zip(self.keys, self.types, strict=True)]
+        leaves = [leaf.label(f"leaf{i}") for i, leaf in enumerate(compiled.leaves)]
+        labelled = [key.label(f"key{i}") for i, key in enumerate(keys)]
+        statement = columns.rows(*leaves, *labelled).where(
+            compiled.where, columns.within(query.start, query.end)
+        )
+        if query.ids is not None:
+            statement = statement.where(_ids(query.ids))
+        if query.area is not None:
+            statement = statement.where(columns.near(query.area))
+        moment = columns.time("datetime")
+        if low is not None:
+            statement = statement.where(columns.within(low, None), moment >= low)
+        if high is not None:
+            statement = statement.where(columns.within(None, high), moment < high)
+        if cursor is not None:
+            statement = statement.where(self._after(keys, cursor))
+        order = [_ordering(key, k.descending) for key, k in zip(keys, self.keys, strict=True)]
+        return statement.order_by(*order).limit(size)
+
+    def _order(self, columns: Any) -> list[Any]:
+        return [_ordering(columns[f"key{i}"], key.descending) for i, key in enumerate(self.keys)]
+
+    def _after(self, keys: Sequence[ColumnElement[Any]], cursor: _Cursor) -> ColumnElement[bool]:
+        """Whether a row comes after the cursor; nulls come last."""
+        after: ColumnElement[bool] = false()
+        triples = list(zip(keys, self.keys, self.types, cursor.values, strict=True))
+        for column, key, type_, value in reversed(triples):
+            bound = literal(value, type_)
+            if value is None:
+                after = and_(column.is_(None), after)
+                continue
+            beyond = column < bound if key.descending else column > bound
+            after = or_(beyond, column.is_(None), and_(column == bound, after))
+        return after
+
+
+def _ordering(column: ColumnElement[Any], descending: bool) -> Any:
+    return (column.desc() if descending else column.asc()).nulls_last()
+
+
+def _sql_type(key: SortKey, columns: Sequence[SourceColumns]) -> Any:
+    if key.name in TIMES:
+        return TIME
+    for each in columns:
+        each.kind(key.name)
+    return Text() if key.name in ("id", "collection") else JSONB(none_as_null=True)
+
+
+def _ids(ids: Sequence[str]) -> ColumnElement[bool]:
+    return DATASET.c.id.in_([u for u in map(_uuid, ids) if u is not None])
+
+
+def _uuid(value: str) -> UUID | None:
+    try:
+        found = UUID(value)
+    except ValueError:
+        return None
+    return found if str(found) == value else None
+
+
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+def _moved(moment: datetime, by: timedelta) -> datetime:
+    try:
+        return moment + by
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC) if by < timedelta() else datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class _Cursor:
+    """The last item before a page: its product, and what it is ordered by."""
+
+    product: str
+    values: tuple[Any, ...]
+
+    def written(self, keys: Sequence[SortKey]) -> str:
+        values = [v.isoformat() if isinstance(v, datetime) else v for v in self.values]
+        plain = json.dumps([[k.name for k in keys], self.product, values], separators=(",", ":"))
+        return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, token: str, keys: Sequence[SortKey]) -> _Cursor:
+        try:
+            plain = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            names, product, values = json.loads(plain)
+            if names != [k.name for k in keys] or not isinstance(product, str) or len(values) != len(keys):
+                raise ValueError("another order")
+            return cls(product, tuple(_value(k, v) for k, v in zip(keys, values, strict=True)))
+        except (ValueError, TypeError) as error:
+            raise RequestInvalid(
+                "'token' is none of this search. Follow the links 'next' of a search as they are."
+            ) from error
+
+
+def _value(key: SortKey, value: Any) -> Any:
+    if key.name in TIMES and value is not None:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError("no time zone")
+        return moment
+    if key.name in ("id", "collection") and not isinstance(value, str):
+        raise ValueError("no text")
+    return value

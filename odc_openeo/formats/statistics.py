@@ -1,0 +1,84 @@
+"""Statistics of the pixels of a band, put together from pieces."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+_MANY: Final = 2**16
+"""Pixels from which on counting each value is quicker than calculating with all of them."""
+
+
+@dataclass
+class Statistics:
+    """Count, mean and spread of a band, put together from pieces (Chan et al. 1979)."""
+
+    pixels: int = 0
+    count: int = 0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def add(self, values: np.ndarray, missing: Any) -> None:
+        """Take in more pixels of the band; ``missing`` is the no-data value of integers, None if none."""
+        self.pixels += values.size
+        flat = values.reshape(-1)
+        if flat.dtype.kind == "u" and flat.dtype.itemsize <= 2 and flat.size > _MANY:
+            self._add_counts(flat, missing)
+            return
+        self._add_values(flat, missing)
+
+    def _add_counts(self, values: np.ndarray, missing: Any) -> None:
+        """Of small integers it is enough to know how often each one is there."""
+        counts = np.bincount(values)
+        if missing is not None and 0 <= missing < counts.size:
+            counts[int(missing)] = 0
+        there = np.flatnonzero(counts)
+        if there.size:
+            often = counts[there]
+            total = int(often.sum())
+            mean = float(np.dot(there, often)) / total
+            squares = float(np.dot((there - mean) ** 2, often))
+            self._join(total, mean, squares, int(there[0]), int(there[-1]))
+
+    def _add_values(self, values: np.ndarray, missing: Any) -> None:
+        good = _good(values, missing)
+        if not good.all():
+            values = values[good]
+        if values.size:
+            numbers = values.astype(np.float64)
+            mean = float(numbers.mean())
+            numbers -= mean
+            squares = float(np.dot(numbers, numbers))
+            self._join(values.size, mean, squares, values.min().item(), values.max().item())
+
+    def _join(self, added: int, mean: float, squares: float, minimum: float, maximum: float) -> None:
+        count, delta = self.count + added, mean - self.mean
+        self.squares += squares + delta**2 * self.count * added / count
+        self.mean += delta * added / count
+        self.count = count
+        self.minimum, self.maximum = min(self.minimum, minimum), max(self.maximum, maximum)
+
+    def to_dict(self) -> dict[str, float]:
+        """Names as in STAC; only the share of valid pixels if there are none."""
+        percent = {"valid_percent": 100 * self.count / self.pixels if self.pixels else 0.0}
+        if not self.count:
+            return percent
+        spread = math.sqrt(self.squares / self.count)
+        return {
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+            "mean": self.mean,
+            "stddev": spread,
+            **percent,
+        }
+
+
+def _good(values: np.ndarray, missing: Any) -> np.ndarray:
+    if values.dtype.kind == "f":
+        return np.isfinite(values)
+    return np.ones(values.shape, bool) if missing is None else values != missing

@@ -1,0 +1,57 @@
+"""Secondary web services as the rest of the package sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class ServiceDraft:
+    """What a user says of a service; ``extras`` are properties that the API does not know."""
+
+    type: str
+    process: Mapping[str, Any]
+    title: str | None = None
+    description: str | None = None
+    enabled: bool = True
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    plan: str | None = None
+    budget: float | None = None
+    log_level: str = "info"
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+Ranges = Sequence[tuple[float, float]]
+"""What is shown darkest and brightest, for each band."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service with all that is known of it.
+
+    ``version`` changes with what the tiles show; ``ranges`` were measured for it, None if not yet.
+    """
+
+    id: UUID
+    user: UUID
+    draft: ServiceDraft
+    version: int
+    ranges: Ranges | None
+    tiles: int
+    nbytes: int
+    cpu_s: float
+    created: datetime
+
+    @property
+    def public(self) -> bool:
+        """Whether everybody may see the tiles."""
+        return bool(self.draft.configuration.get("public"))
+
+    def setting(self, name: str, default: Any = None) -> Any:
+        """A setting of the configuration, the default where the user has set none."""
+        value = self.draft.configuration.get(name)
+        return default if value is None else value

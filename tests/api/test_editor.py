@@ -1,0 +1,91 @@
+"""A Web Editor from a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from odc_openeo.app import create_app
+from odc_openeo.config import Config
+from tests.api.conftest import API
+from tests.api.html import HTML
+
+PAGE = '<!doctype html><html lang="en"><title>Editor</title><script src="app.js"></script></html>'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as building an editor makes it, beside a file that is nobody's business."""
+    made = tmp_path / "editor"
+    (made / "fonts").mkdir(parents=True)
+    (made / "index.html").write_text(PAGE)
+    (made / "app.js").write_text("console.log(1)")
+    (made / "fonts" / "a.woff2").write_bytes(b"wOF2")
+    (made / ".env").write_text("secret")
+    (tmp_path / "secret.txt").write_text("secret")
+    (made / "link.txt").symlink_to(tmp_path / "secret.txt")
+    return made
+
+
+@pytest.fixture
+def client(odc_config: Config, folder: Path) -> FlaskClient:
+    return create_app(odc_config.model_copy(update={"web_editor_dir": folder})).test_client()
+
+
+def test_the_editor_keeps_its_query(client: FlaskClient) -> None:
+    led = client.get("/editor?server=http%3A%2F%2Flocalhost&wizard=a%26b")
+    assert (led.status_code, led.headers["Location"]) == (
+        308,
+        "/editor/?server=http%3A%2F%2Flocalhost&wizard=a%26b",
+    )
+    assert "#" not in led.headers["Location"]
+    assert client.get(led.headers["Location"]).text == PAGE
+    assert client.get("/editor").headers["Location"] == "/editor/"
+
+
+def test_files_have_their_types_and_tags(client: FlaskClient) -> None:
+    types = {"": "text/html", "index.html": "text/html", "app.js": "text/javascript"}
+    for path, type_ in {**types, "fonts/a.woff2": "font/woff2"}.items():
+        answer = client.get(f"/editor/{path}")
+        assert (answer.status_code, answer.mimetype) == (200, type_)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        again = client.get(f"/editor/{path}", headers={"If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.data) == (304, b"")
+        assert client.head(f"/editor/{path}").headers["Content-Length"] == str(len(answer.data))
+
+
+def test_nothing_else_can_be_had(client: FlaskClient) -> None:
+    outside = (
+        "../secret.txt",
+        "%2e%2e/secret.txt",
+        "..%2fsecret.txt",
+        "fonts/../../secret.txt",
+        "//etc/passwd",
+    )
+    odd = ("..\\secret.txt", "app.js%00", "%2fetc%2fpasswd", ".env", "link.txt", "fonts", "nothing.js")
+    for path in (*outside, *odd):
+        answer = client.get(f"/editor/{path}")
+        assert answer.status_code in (308, 404), path
+        assert b"secret" not in answer.data
+
+
+def test_all_links_lead_to_it(client: FlaskClient) -> None:
+    (link,) = [e for e in client.get(f"{API}/").get_json()["links"] if e["rel"] == "web-editor"]
+    assert link["href"] == "http://localhost/editor"
+    text = client.get("/", headers=HTML).text
+    assert "http://localhost/editor?server=http%3A%2F%2Flocalhost" in text
+    assert "editor.openeo.org" not in text
+
+
+def test_without_a_folder_there_is_none(odc_config: Config) -> None:
+    client = create_app(odc_config).test_client()
+    assert client.get("/editor").status_code == 404
+    assert client.get("/editor/index.html").status_code == 404
+
+
+def test_a_folder_without_an_editor_is_told_at_once(odc_config: Config, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"WEB_EDITOR_DIR.*index\.html"):
+        create_app(odc_config.model_copy(update={"web_editor_dir": tmp_path}))
