@@ -138,13 +138,6 @@ class Library:
             return None
         return self._remote(id_, str(namespace))
 
-    @cached_property
-    def _own(self) -> frozenset[str]:
-        """The ids of the user's processes: one question for a graph, not one for each of its nodes."""
-        query = select(db.StoredProcess.id).where(db.StoredProcess.user_id == self.user)
-        with db.session(self.config) as session:
-            return frozenset(session.scalars(query))
-
     def _remote(self, id_: str, address: str) -> Mapping[str, Any]:
         if address not in self.known:
             self.known[address] = self._document(id_, address)
