@@ -28,6 +28,11 @@ PAGES: Final = html.__name__.rpartition(".")[0]
 METHODS: Final = ("GET", "PUT", "POST", "PATCH", "DELETE")
 WITH_BODY: Final = frozenset({"PUT", "POST", "PATCH"})
 
+TILE_VIEWS: Final = (
+    *("entry", "legend_picture", "wmts_capabilities", "wmts_tile", "wmts_tile_of_time", "xyz_tile"),
+)
+"""Views that answer pictures or XML."""
+
 ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "account.describe_account": (200, JSON),
     "assets.download": (200, ANY),
@@ -48,6 +53,10 @@ ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "process_graphs.delete_process": (204, None),
     "process_graphs.store_process": (200, None),
     "results.compute_result": (200, ANY),
+    **{f"{name}service_tiles.{view}": (200, ANY) for name in ("", "signed_") for view in TILE_VIEWS},
+    "services.create_service": (201, None),
+    "services.delete_service": (204, None),
+    "services.update_service": (204, None),
     "stac.describe_item": (200, GEOJSON),
     "stac.list_item_queryables": (200, "application/schema+json"),
     "stac.list_items": (200, GEOJSON),
