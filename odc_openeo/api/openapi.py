@@ -32,6 +32,11 @@ PART: Final = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
 
 WITH_BODY: Final = frozenset({"PUT", "POST", "PATCH"})
 
+TILE_VIEWS: Final = (
+    *("entry", "legend_picture", "wmts_capabilities", "wmts_tile", "wmts_tile_of_time", "xyz_tile"),
+)
+"""Views that answer pictures or XML."""
+
 ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "account.describe_account": (200, JSON),
     "assets.download": (200, ANY),
@@ -53,6 +58,7 @@ ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "process_graphs.delete_process": (204, None),
     "process_graphs.store_process": (200, None),
     "results.compute_result": (200, ANY),
+    **{f"{name}service_tiles.{view}": (200, ANY) for name in ("", "signed_") for view in TILE_VIEWS},
     "services.create_service": (201, None),
     "services.delete_service": (204, None),
     "services.update_service": (204, None),
