@@ -124,8 +124,8 @@ def polygons() -> dict[str, Any]:
     features = []
     for n in range(POLYGONS):
         village, place = n % 16, n // 16
-        x = left + 27_000 * (village % 4) + 4_500 + 230 * (place % 6)
-        y = top - 27_000 * (village // 4) - 4_700 - 230 * (place // 6)
+        x = left + 27_000 * (village % 4) + 4_503.3 + 230 * (place % 6)
+        y = top - 27_000 * (village // 4) - 4_701.7 - 230 * (place // 6)
         size = 120 + 7 * (n % 13)
         ring = [(x, y), (x + size, y - 13), (x + size - 9, y - size), (x - 5, y - size), (x, y)]
         shape = {"type": "Polygon", "coordinates": [scenes.in_degrees(ring, TILE.grid)]}

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks import graphs
 from benchmarks.clients import Client
-from benchmarks.measure import percentiles
+from benchmarks.measure import Processes, measured, percentiles
 from benchmarks.running import CACHE, Service, service
 from odc_openeo import accounts, app, cluster, load
 from odc_openeo.api import synchronous
@@ -69,12 +69,15 @@ def _timed(function: Callable[..., Any], taken: list[float]) -> Callable[..., An
     return around
 
 
-def over_http(running: Service, graph: dict[str, Any]) -> list[float]:
-    """Seconds of requests one after the other, warm."""
+def over_http(running: Service, graph: dict[str, Any]) -> tuple[list[float], float]:
+    """Seconds of requests one after the other, warm, and the server's CPU seconds for each."""
     client = Client(running, graph)
     for _ in range(ROUNDS // 3):
         client.ask()
-    return [client.ask() for _ in range(ROUNDS)]
+    taken: list[float] = []
+    server = Processes((), running.processes(here=False).others)
+    cost = measured(lambda: taken.extend(client.ask() for _ in range(ROUNDS)), server)
+    return taken, cost.cpu_s / ROUNDS
 
 
 def breakdown(running: Service, graph: dict[str, Any]) -> tuple[float, dict[str, float]]:
@@ -106,7 +109,7 @@ def main() -> None:
     console = Console(width=120)
     with service(asked.cache) as running:
         for title, graph in (("1 + 1", graphs.one_and_one()), ("NDVI, 256 x 256", graphs.ndvi_preview())):
-            taken = over_http(running, graph)
+            taken, cpu = over_http(running, graph)
             p50, p95, _ = percentiles(taken)
             whole, stages = breakdown(running, graph)
             table = Table(title=title, title_justify="left")
@@ -115,6 +118,7 @@ def main() -> None:
             table.add_row("over HTTP: p50", f"{p50:.1f}")
             table.add_row("over HTTP: p95", f"{p95:.1f}")
             table.add_row("over HTTP: least", f"{1000 * min(taken):.1f}")
+            table.add_row("CPU of the server", f"{1000 * cpu:.1f}")
             table.add_row("the same without a network", f"{whole:.1f}")
             for name, milliseconds in stages.items():
                 table.add_row(f"  {name}", f"{milliseconds:.2f}")

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import netCDF4
 import numpy as np
 import rasterio
 import xarray as xr
 from rasterio.io import MemoryFile
+from xarray.backends import NetCDF4DataStore
 
 MOST_PADDING: Final = 1024
 
@@ -33,8 +35,10 @@ def _file(name: str, content: bytes) -> Iterator[np.ndarray]:
         with MemoryFile(content) as memory, memory.open() as file:
             yield _without_nodata(file)
     else:
-        cube = xr.open_dataset(io.BytesIO(content), engine="h5netcdf")
-        yield from (cube[name].values for name in cube.data_vars if cube[name].ndim)
+        store = NetCDF4DataStore(netCDF4.Dataset("memory", memory=content))
+        cube = xr.open_dataset(store, decode_times=False)
+        # Beside the values there may be the corners of geometries and the like.
+        yield max((cube[name] for name in cube.data_vars), key=lambda found: found.ndim).values
 
 
 def _without_nodata(file: rasterio.DatasetReader) -> np.ndarray:
@@ -49,7 +53,7 @@ def _without_nodata(file: rasterio.DatasetReader) -> np.ndarray:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference; infinite if shapes differ or no-data is elsewhere.
+    """The largest difference, of values over 1 as a share of them; infinite if shapes or no-data differ.
 
     Images may be padded on the right and below with no-data, as some writers do.
     """
@@ -65,7 +69,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 def _largest(one: np.ndarray, other: np.ndarray) -> float:
     if (np.isnan(one) != np.isnan(other)).any():
         return float("inf")
-    apart = np.abs(one.astype(float) - other.astype(float))
+    apart = np.abs(one.astype(float) - other.astype(float)) / np.maximum(1, np.abs(other))
     return 0.0 if np.isnan(apart).all() else float(np.nanmax(apart))
 
 
