@@ -186,6 +186,14 @@ def _lost_scheduler(config: Config) -> Iterator[None]:
         ) from error
 
 
+def wait_until_ready(config: Config) -> None:
+    """Return when scheduler and a worker are there; InfrastructureBusy if they are not in time."""
+    client = connect(config)
+    if client is not None:
+        with _lost_scheduler(config):
+            wait_for_worker(config, client)
+
+
 def wait_for_worker(config: Config, client: Client) -> None:
     """Return when a worker is there; InfrastructureBusy after ``worker_wait_s``."""
     if client.nthreads():
