@@ -88,7 +88,7 @@ def load(path: Path) -> Any:
     """The description as schemathesis reads it."""
     load_all_checks()
     schema = schemathesis.openapi.from_path(path)
-    for mend in (_any_kind_of_schema, _any_argument, _costs_are_numbers):
+    for mend in (_any_kind_of_schema, _any_argument, _costs_are_numbers, _templates):
         mend(schema.raw_schema)
     return schema
 
@@ -102,6 +102,11 @@ def _any_kind_of_schema(description: Any) -> None:
 def _any_argument(description: Any) -> None:
     # The tool cannot make values of schemas that forbid members one by one.
     description["components"]["schemas"]["process_argument_value"] = {}
+
+
+def _templates(description: Any) -> None:
+    # Clients put numbers of tiles into the braces of the address of a service; a URI has no braces.
+    description["components"]["schemas"]["service"]["properties"]["url"].pop("format")
 
 
 def _costs_are_numbers(description: Any) -> None:
