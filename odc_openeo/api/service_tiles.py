@@ -121,18 +121,21 @@ def wmts_capabilities(service_id: UUID, key: str | None = None) -> Response:
 
 
 @blueprint.get("/wmts/<matrix_set>/<level>/<int:column>/<row>")
-@blueprint.get("/wmts/<time>/<matrix_set>/<level>/<int:column>/<row>")
 @explained
 def wmts_tile(
-    service_id: UUID,
-    matrix_set: str,
-    level: str,
-    column: int,
-    row: str,
-    time: str | None = None,
-    key: str | None = None,
+    service_id: UUID, matrix_set: str, level: str, column: int, row: str, key: str | None = None
 ) -> Response:
     """A WMTS tile by path."""
+    service = _opened(service_id, key)
+    return _tile(service, _matrix_set(service, matrix_set), level, column, _row(row), None)
+
+
+@blueprint.get("/wmts/<time>/<matrix_set>/<level>/<int:column>/<row>")
+@explained
+def wmts_tile_of_time(
+    service_id: UUID, time: str, matrix_set: str, level: str, column: int, row: str, key: str | None = None
+) -> Response:
+    """A WMTS tile of a date by path."""
     service = _opened(service_id, key)
     return _tile(service, _matrix_set(service, matrix_set), level, column, _row(row), time)
 
