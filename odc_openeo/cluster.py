@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,10 +15,11 @@ from urllib.parse import urlsplit
 import dask
 import distributed
 from distributed import Client, Future
+from distributed.client import FutureCancelledError, FuturesCancelledError
 from distributed.comm import CommClosedError
 
 from odc_openeo.config import Config
-from odc_openeo.errors import InfrastructureBusy, ProcessGraphComplexity, RequestTimeout
+from odc_openeo.errors import InfrastructureBusy, ProcessGraphComplexity, RequestTimeout, WorkerTooSmall
 
 WORKER_ENVIRONMENT = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -43,6 +45,8 @@ TICK_SECONDS = 0.5
 
 Progress = Callable[[int, int], None]
 """Called with (finished chunks, all chunks)."""
+
+log = logging.getLogger(__name__)
 
 _clients: dict[tuple[int, str], Client] = {}
 _lock = threading.Lock()
@@ -137,23 +141,26 @@ def compute(
     cancelled: threading.Event | None = None,
     progress: Progress | None = None,
     span: str | None = None,
+    resources: Mapping[str, float] | None = None,
 ) -> tuple[Any, ...]:
     """Compute dask collections (xarray objects, arrays, delayed …) together, in the order given.
 
     ``nbytes`` is the estimated volume read: tiny computations run on threads at once, all others on the
     cluster, where ``timeout`` in seconds, ``cancelled`` and ``progress`` apply. Errors of tasks come as
     they are; RequestTimeout, Cancelled, and InfrastructureBusy when scheduler or workers are lost.
-    With the name of a ``span`` the scheduler counts tasks and seconds, see `counters`.
+    With the name of a ``span`` the scheduler counts tasks and seconds, see `counters`. Each task takes the
+    ``resources`` of its worker while it runs; WorkerTooSmall if there is no worker that has them.
     """
     client = None if runs_here(config, nbytes) else connect(config)
     if client is None:
         return dask.compute(*collections, scheduler="threads")
     with _lost_scheduler(config), client.as_current():
         wait_for_worker(config, client)
+        _check_resources(client, resources or {})
         # Persisting keeps the chunks apart: they meet here, never as one big array in a worker.
         lazy = [each for each in collections if dask.is_dask_collection(each)]
         with distributed.span(span) if span else contextlib.nullcontext():
-            persisted = client.persist(lazy)
+            persisted = client.persist(lazy, resources=dict(resources) if resources else None)
         futures = distributed.futures_of(persisted)
         try:
             _wait(config, client, futures, timeout, cancelled, progress)
@@ -169,7 +176,7 @@ def compute(
 def _lost_scheduler(config: Config) -> Iterator[None]:
     try:
         yield
-    except (CommClosedError, distributed.client.FutureCancelledError, ConnectionError) as error:
+    except (CommClosedError, FutureCancelledError, FuturesCancelledError, ConnectionError) as error:
         with _lock:
             _forget((os.getpid(), config.dask_scheduler or ""))
         raise _no_scheduler() from error
@@ -189,6 +196,17 @@ def wait_for_worker(config: Config, client: Client) -> None:
         raise _no_worker(config) from error
 
 
+def _check_resources(client: Client, wanted: Mapping[str, float]) -> None:
+    """Refuse what no worker could ever do: dask would wait for one without a word."""
+    if not wanted:
+        return
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    for name, amount in wanted.items():
+        most = max((each["resources"].get(name, 0) for each in workers), default=0)
+        if most < amount:
+            raise WorkerTooSmall(resource=name, wanted=f"{amount:g}", most=f"{most:g}")
+
+
 def _wait(
     config: Config,
     client: Client,
@@ -198,6 +216,7 @@ def _wait(
     progress: Progress | None,
 ) -> None:
     start = last_worker = time.monotonic()
+    workers: set[str] = set()
     while futures:
         with contextlib.suppress(TimeoutError):
             distributed.wait(futures, timeout=TICK_SECONDS)
@@ -210,7 +229,10 @@ def _wait(
         now = time.monotonic()
         if timeout is not None and now - start > timeout:
             raise RequestTimeout(seconds=timeout)
-        last_worker = now if client.nthreads() else last_worker
+        before, workers = workers, set(client.nthreads())
+        if before - workers:
+            log.warning("A dask worker was lost; what it had computed is computed again")
+        last_worker = now if workers else last_worker
         if now - last_worker > config.worker_wait_s:
             raise _no_worker(config)
     _raise_first_error(futures)

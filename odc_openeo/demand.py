@@ -17,6 +17,9 @@ from odc.geo.geobox import GeoBox
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
+SLACK: Final = 2
+"""Pixels more than a box, in which none is missed by whatever rounding."""
+
 Interval = tuple[str | None, str | None]
 """Half-open, RFC 3339 or dates; None is open."""
 
@@ -97,8 +100,13 @@ class Demand:
         """The same without limits in space."""
         return replace(self, boxes=None, margin=0, grid=None)
 
-    def following(self) -> Demand:
-        """The same of a cube that is put on the grid of another one."""
+    def of_another(self) -> Demand:
+        """The same of a cube that will be put on the pixels of the cube that the demand speaks of.
+
+        Its own pixels may be smaller: then a margin for neighbours would not be wide enough.
+        """
+        if self.boxes is not None:
+            return self.grown(SLACK) if self.margin <= SLACK else self.everywhere()
         return replace(self, grid=None if self.grid is None else replace(self.grid, leads=False))
 
     def at_all_times(self) -> Demand:

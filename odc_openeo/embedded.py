@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, NoReturn
 
+import psutil
+from distributed.worker_memory import parse_memory_limit
 from pydantic import SecretStr
 
 from odc_openeo import __version__, accounts, children, db, migrations, postgres
@@ -36,6 +39,9 @@ from odc_openeo.config import (
     odc_settings,
 )
 from odc_openeo.errors import OpenEOError
+from odc_openeo.jobs.options import MEMORY, SLOTS
+
+log = logging.getLogger(__name__)
 
 DATABASE = "datacube"
 SCHEDULER = "dask scheduler"
@@ -120,10 +126,15 @@ class Stack:
         no_page = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
         self._run(SCHEDULER, [*dask, "scheduler", *address, *file, *no_page], environment)
         size = ["--nworkers", str(self.config.workers), "--nthreads", str(self.config.threads_per_worker)]
-        memory = ["--memory-limit", self.config.worker_memory]
+        memory = ["--memory-limit", self.config.worker_memory, "--resources", self._resources()]
         folder = ["--local-directory", str(self.config.data_dir / "dask"), *no_page]
         command = [*dask, "worker", "--host", "127.0.0.1", *file, *size, *memory, *folder]
         self._run("dask workers", command, environment)
+
+    def _resources(self) -> str:
+        """What jobs may ask for: the memory of a worker, and a share of it."""
+        limit = parse_memory_limit(self.config.worker_memory, self.config.threads_per_worker, logger=log)
+        return f"{MEMORY}={limit or psutil.virtual_memory().total},{SLOTS}=1"
 
     def _scheduler_file(self) -> Path:
         return self.config.data_dir / "dask-scheduler.json"

@@ -201,6 +201,13 @@ class ProcessParameterMissing(OpenEOError):
     template = "The parameter '{parameter}' has no value here and no default."
 
 
+class WorkerTooSmall(OpenEOError):
+    template = (
+        "The job asks for {wanted} of '{resource}' for a task, and the largest worker offers {most}. "
+        "Change the job options."
+    )
+
+
 class StorageFailure(OpenEOError):
     status = 500
     template = "The server could not store or read files. Please try again later."

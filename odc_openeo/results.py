@@ -32,6 +32,9 @@ LINK_STEP_S: Final = 3600
 """Links of the same hour are the same, so that caches and interrupted downloads can use them."""
 
 COLLECTION: Final = "collection.json"
+THUMBNAIL: Final = "thumbnail"
+"""The role of a small picture of the results."""
+
 ITEMS: Final = "items"
 
 Href = Callable[[str], str]
@@ -54,6 +57,16 @@ class Results:
     def folder(self) -> str:
         """Where in the storage the files are."""
         return f"results/{self.job.id}/{self.attempt}"
+
+    @property
+    def data(self) -> Sequence[Mapping[str, Any]]:
+        """What was asked for. The thumbnail is no asset: clients take a single asset for the result."""
+        return [asset for asset in self.assets if THUMBNAIL not in asset.get("roles", ())]
+
+    @property
+    def thumbnail(self) -> str | None:
+        """The name of the thumbnail."""
+        return next((a["name"] for a in self.assets if THUMBNAIL in a.get("roles", ())), None)
 
     def asset(self, name: str) -> Mapping[str, Any] | None:
         """The asset that a file belongs to: itself, or the folder it is in."""
@@ -131,9 +144,10 @@ def collection(results: Results, href: Href, expires: int) -> dict[str, Any]:
         "extent": _extent(results),
         **_times(results, expires),
         "openeo:status": job.status,
-        "assets": {asset["name"]: asset_of(asset, href) for asset in results.assets},
+        "assets": {asset["name"]: asset_of(asset, href) for asset in results.data},
         "links": [
             _link("canonical", href(COLLECTION), "These metadata, by a signed link"),
+            *_preview(results, href),
             *(
                 _link("item", href(f"{ITEMS}/{id_}.json"), id_, "application/geo+json")
                 for id_ in items(results)
@@ -146,7 +160,7 @@ def collection(results: Results, href: Href, expires: int) -> dict[str, Any]:
 
 def feature(results: Results, href: Href, expires: int) -> dict[str, Any]:
     """All results as one STAC Item."""
-    return _item(str(results.job.id), results, results.assets, href, expires)
+    return _item(str(results.job.id), results, results.data, href, expires)
 
 
 def items(results: Results) -> dict[str, list[Mapping[str, Any]]]:
@@ -198,6 +212,7 @@ def _item(
             _link("canonical" if whole else "self", href(f"{ITEMS}/{id_}.json"), id_, "application/geo+json"),
             _link("collection", href(COLLECTION), "All results of the job"),
             _link("parent", href(COLLECTION), "All results of the job"),
+            *_preview(results, href),
         ],
     }
     if not whole:
@@ -284,6 +299,11 @@ def _provenance(results: Results) -> dict[str, Any]:
         "odc:inputs": details["inputs"],
         "odc:input_count": details["input_count"],
     }
+
+
+def _preview(results: Results, href: Href) -> list[dict[str, Any]]:
+    name = results.thumbnail
+    return [] if name is None else [_link("preview", href(name), "Thumbnail", "image/png")]
 
 
 def _derived_from(details: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from odc_openeo import cluster
 from odc_openeo.config import Config
-from odc_openeo.errors import InfrastructureBusy, RequestTimeout
+from odc_openeo.errors import InfrastructureBusy, RequestTimeout, WorkerTooSmall
 
 
 @pytest.fixture(scope="module")
@@ -140,4 +140,40 @@ def test_lost_scheduler_is_said_and_a_new_one_found():
         processes=False,
     ):
         assert cluster.compute(config, slow(0)) == (0,)
+        cluster.close(config)
+
+
+@pytest.fixture(scope="module")
+def offering():
+    """A worker of four threads that offers 1 slot and 1000 bytes."""
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=4,
+        dashboard_address="127.0.0.1:0",
+        host="127.0.0.1",
+        resources={"slots": 1, "memory": 1000},
+    ) as made:
+        yield made
+
+
+@dask.delayed
+def together(number):
+    """How many of these run at the same time."""
+    worker = distributed.get_worker()
+    worker.running = getattr(worker, "running", 0) + 1
+    time.sleep(0.3)
+    seen = worker.running
+    worker.running -= 1
+    return seen
+
+
+def test_tasks_take_resources_of_workers(offering):
+    config = Config(dask_scheduler=offering.scheduler_address, worker_wait_s=1)
+    try:
+        for wanted, most in (({"slots": 0.999 / 2}, 2), ({"memory": 1000}, 1), ({"memory": 400}, 2)):
+            tasks = [together(i) for i in range(6)]
+            assert max(cluster.compute(config, *tasks, resources=wanted)) <= most
+        with pytest.raises(WorkerTooSmall, match="1001 of 'memory'.*1000"):
+            cluster.compute(config, together(1), resources={"memory": 1001})
+    finally:
         cluster.close(config)

@@ -14,6 +14,7 @@ OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "openeo" / "errors.j
 OURS = {
     *("MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing", "TooManyRequests"),
     *("UrlForbidden", "UrlUnreachable", "UrlTooLarge", "ProcessNamespaceInvalid"),
+    "WorkerTooSmall",
     *("ServiceDisabled", "TileOutOfRange"),
     *("WorkspaceNotFound", "WorkspaceUnavailable"),
     *("FormInvalid", "SignInFailed"),

@@ -20,6 +20,7 @@ from odc_openeo.errors import (
     RequestInvalid,
 )
 from odc_openeo.jobs import LEVELS, Entry, Job, JobDraft, Page, Summary
+from odc_openeo.jobs.options import resources
 from odc_openeo.results import rfc3339
 
 FIXED: Final = frozenset(
@@ -61,6 +62,7 @@ def changes(body: Mapping[str, Any]) -> dict[str, Any]:
     if "log_level" in body:
         found["log_level"] = _level(body["log_level"] or "info", "log_level")
     extras = {name: value for name, value in body.items() if name not in KNOWN}
+    resources(extras)
     return {**found, "extras": extras} if extras else found
 
 

@@ -10,6 +10,7 @@ from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import api_url, backend
 from odc_openeo.api.body import json_object
 from odc_openeo.api.job_documents import level_argument, limit_argument, log_page, page_links
+from odc_openeo.api.parameters import takes
 from odc_openeo.api.service_documents import draft, full_service, service_changes, short_service
 from odc_openeo.api.service_tiles import tiles
 from odc_openeo.services import KINDS, store
@@ -24,6 +25,7 @@ def service_types() -> dict[str, Any]:
 
 
 @blueprint.get("/services")
+@takes("limit", "after")
 @signed_in
 def list_services() -> dict[str, Any]:
     """``GET /services``: the user's services, the newest first."""
@@ -71,6 +73,7 @@ def delete_service(service_id: str) -> Response:
 
 
 @blueprint.get("/services/<service_id>/logs")
+@takes("offset", "level", "limit")
 @signed_in
 def debug_service(service_id: str) -> dict[str, Any]:
     """``GET /services/{service_id}/logs``: what was logged, in order of time."""

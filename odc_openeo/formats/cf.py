@@ -16,6 +16,9 @@ from odc_openeo.formats.raster import band_dimension
 
 GRID_MAPPING: Final = "spatial_ref"
 CONVENTIONS: Final = "CF-1.11"
+SECONDS: Final = {"units_metadata": "leap_seconds: none"}
+"""Days have 86,400 seconds in the times of numpy."""
+
 CHUNK: Final = 1024
 """Largest side of a chunk in a file."""
 
@@ -57,7 +60,8 @@ def dataset(data: xr.DataArray | xr.Dataset, layout: str, format_: str) -> xr.Da
 
 
 def _attributes() -> dict[str, str]:
-    return {"Conventions": CONVENTIONS, "source": "openEO data cube"}
+    history = "Computed by an openEO process graph"
+    return {"Conventions": CONVENTIONS, "title": "openEO data cube", "history": history}
 
 
 def _variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
@@ -70,7 +74,8 @@ def _variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
             raise FormatUnsuitable(
                 format="netCDF", reason="bands have different no-data values. Use the layout 'variables'."
             )
-        return {"data" if layout == "cube" else str(data.name or "value"): _encoded(bare, missing)}
+        name = "data" if layout == "cube" else str(data.name or "value")
+        return {name: _encoded(bare, missing).assign_attrs(long_name=name)}
     names = _names(json_labels(data.coords[band].values) if band in data.coords else [], data)
     found = {}
     for i, (name, label) in enumerate(names):
@@ -113,7 +118,7 @@ def _coordinates(data: xr.DataArray) -> dict[str, Any]:
         coord = data.coords[dimension].variable.to_base_variable().copy(deep=False)
         coord.attrs, coord.encoding = {}, {}
         if coord.dtype.kind == "M":
-            coord.attrs = {"standard_name": "time", "long_name": "time", "axis": "T"}
+            coord.attrs = {"standard_name": "time", "long_name": "time", "axis": "T", **SECONDS}
             whole = bool((coord.values == coord.values.astype("datetime64[s]")).all())
             unit = "seconds" if whole else "microseconds"
             coord.encoding = {

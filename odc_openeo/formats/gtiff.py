@@ -26,11 +26,13 @@ from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
+from odc_openeo.cube import X, Y
 from odc_openeo.errors import StorageFailure
 from odc_openeo.formats.blocks import Region, stream
 from odc_openeo.formats.model import Asset, Format, Options, Target
 from odc_openeo.formats.raster import Raster, check_raster, layer_time, placement
 from odc_openeo.formats.statistics import Statistics
+from odc_openeo.formats.storing import storing
 
 MEDIA_TYPE: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 OPEN_FILES: Final = 64
@@ -49,9 +51,26 @@ def check(data: Any) -> None:
 def write(data: xr.DataArray, target: Target, options: Options) -> list[Asset]:
     """One COG for each date (and each label of other dimensions); the bands are the bands of the file."""
     raster, missing = Raster.of(_storable(data)).with_one_nodata("GTiff")
+    tiles = _tiles(raster, options["tile_size"])
+    return [asset for tile, place in tiles for asset in _write(tile, place, missing, target, options)]
+
+
+def _tiles(raster: Raster, side: int) -> Iterator[tuple[Raster, str]]:
+    """The raster itself if it is no larger than a tile, else tiles of it with row and column as text."""
+    height, width = raster.data.shape[-2:]
+    if max(height, width) <= side:
+        yield raster, ""
+        return
+    for row, top in enumerate(range(0, height, side)):
+        for column, left in enumerate(range(0, width, side)):
+            part = {Y: slice(top, top + side), X: slice(left, left + side)}
+            yield replace(raster, data=raster.data.isel(part)), f"r{row}_c{column}"
+
+
+def _write(raster: Raster, place: str, missing: Any, target: Target, options: Options) -> list[Asset]:
     files = {
         index: _File(
-            _Layer.of(raster, missing, found, options), target.path("tif", *([slug] if slug else []))
+            _Layer.of(raster, missing, found, options), target.path("tif", *filter(None, (slug, place)))
         )
         for index, found, slug in raster.layers()
     }
@@ -303,7 +322,8 @@ class _Scratch:
         blocks = {"tiled": True, "blockxsize": SCRATCH_BLOCK, "blockysize": SCRATCH_BLOCK} if tiled else {}
         path = file.path.with_name(f".{file.path.name}.scratch")
         profile = file.layer.profile()
-        plain = rasterio.open(path, "w", driver="GTiff", BIGTIFF="IF_SAFER", **blocks, **profile)
+        with storing():
+            plain = rasterio.open(path, "w", driver="GTiff", BIGTIFF="IF_SAFER", **blocks, **profile)
         file.statistics = file.layer.statistics()
         return cls(file, plain)
 
@@ -311,7 +331,8 @@ class _Scratch:
         """Write pixels (bands, y, x) at their place."""
         bands, ys, xs = region
         window = Window(xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start)
-        self.plain.write(values, indexes=list(range(bands.start + 1, bands.stop + 1)), window=window)
+        with storing():
+            self.plain.write(values, indexes=list(range(bands.start + 1, bands.stop + 1)), window=window)
         if not self.file.layer.is_complex:
             for i, band in enumerate(values, bands.start):
                 self.file.statistics[i].add(band, self.file.layer.missing)
@@ -319,13 +340,15 @@ class _Scratch:
     def finish(self) -> None:
         """Make the COG."""
         layer = self.file.layer
-        layer.describe(self.plain, self.file.statistics)
         scratch = Path(self.plain.name)
-        self.plain.close()
+        with storing():
+            layer.describe(self.plain, self.file.statistics)
+            self.plain.close()
         # GDAL only logs when the last blocks don't fit on the disk; the size tells.
         if scratch.stat().st_size < math.prod(layer.shape) * np.dtype(layer.dtype).itemsize:
             raise StorageFailure()
-        rasterio.shutil.copy(scratch, self.file.path, driver="COG", **layer.creation)
+        with storing():
+            rasterio.shutil.copy(scratch, self.file.path, driver="COG", **layer.creation)
 
     def discard(self) -> None:
         """Remove the scratch file."""
@@ -377,6 +400,14 @@ GTIFF: Final = Format(
             "smaller one.",
             "enum": [128, 256, 512, 1024, 2048],
             "default": 512,
+        },
+        "tile_size": {
+            "type": "integer",
+            "description": "Images with a longer side are written as several files of at most so many "
+            "pixels a side; _r0_c0 and so on in their names are row and column, from the north and the west.",
+            "minimum": 256,
+            "maximum": 1_000_000,
+            "default": 32_768,
         },
         "overviews": {
             "type": "string",

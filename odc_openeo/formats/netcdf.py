@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
+import numpy as np
 import xarray as xr
 from xarray.backends import NetCDF4DataStore
 
 from odc_openeo.cube import GEOMETRY
 from odc_openeo.formats.assets import cube_asset
-from odc_openeo.formats.blocks import stream
+from odc_openeo.formats.blocks import Region, stream
 from odc_openeo.formats.cf import LAYOUT, check_cf, chunk_sizes, dataset
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.storing import storing
 
 MEDIA_TYPE: Final = "application/x-netcdf"
 
@@ -29,16 +32,24 @@ def write(data: xr.DataArray | xr.Dataset, target: Target, options: Options) -> 
     found = dataset(data, options["layout"], "netCDF")
     lazy = [name for name in found.data_vars if found[name].chunks is not None]
     # NetCDF4DataStore defines what is lazy, and leaves its values to us.
-    store = NetCDF4DataStore.open(str(path), mode="w", format="NETCDF4")
+    with storing():
+        store = NetCDF4DataStore.open(str(path), mode="w", format="NETCDF4")
     try:
-        found.dump_to_store(store, encoding=_encoding(found, options))
+        with storing(RuntimeError):
+            found.dump_to_store(store, encoding=_encoding(found, options))
         for name in lazy:
-            stored = store.ds.variables[name]
-            stored.set_auto_maskandscale(False)
-            stream(found[name], target.compute, stored.__setitem__)
+            stream(found[name], target.compute, partial(_keep, store.ds.variables[name]))
     finally:
-        store.close()
+        # The HDF5 library tells of missing room in no better way.
+        with storing(RuntimeError):
+            store.close()
     return [cube_asset(path, MEDIA_TYPE, data)]
+
+
+def _keep(stored: Any, region: Region, values: np.ndarray) -> None:
+    stored.set_auto_maskandscale(False)
+    with storing(RuntimeError):
+        stored[region] = values
 
 
 def _encoding(found: xr.Dataset, options: Options) -> dict[str, dict[str, Any]]:

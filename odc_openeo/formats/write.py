@@ -20,6 +20,7 @@ from odc_openeo.errors import DataCubeEmpty, StorageFailure
 from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.formats.model import Asset, Compute, Format, Target
 from odc_openeo.formats.registry import find_format
+from odc_openeo.formats.storing import FULL, failure
 
 ARCHIVE_TYPE: Final = "application/zip"
 _STORED: Final = {".tif", ".nc", ".png", ".jpg", ".parquet"}
@@ -92,8 +93,8 @@ def write_outputs(
             replace(_moved(asset, folder), output=i) for i, found in enumerate(written) for asset in found
         ]
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-            raise StorageFailure() from error
+        if error.errno in (*FULL, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTDIR):
+            raise failure(error) from error
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

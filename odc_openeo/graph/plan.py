@@ -168,9 +168,8 @@ class _Demands:
     def _of_definition(
         self, definition: Definition, demand: Demand, arguments: Mapping[str, Any]
     ) -> Mapping[str, Demand]:
-        known = {name: value for name, value in arguments.items() if value is not UNKNOWN}
         # A grid is counted from that of a load, and the plan of a definition does not know others.
-        inner = make_plan(definition.graph, known, replace(demand, grid=None))
+        inner = make_plan(definition.graph, arguments, replace(demand, grid=None))
         return {name: replace(part, grid=None) for name, part in inner.inputs.items()}
 
     def _constant(self, value: Any) -> Any:
@@ -237,7 +236,7 @@ def _leaders(graph: Graph, demands: dict[str, Demand]) -> dict[str, str]:
             asked.setdefault(replace(demand.grid, leads=True), []).append(id_)
     leaders: dict[str, str] = {}
     for ids in asked.values():
-        leading = [id_ for id_ in ids if demands[id_].grid.leads]  # type: ignore[union-attr]
+        leading = [id_ for id_ in ids if (grid := demands[id_].grid) is not None and grid.leads]
         independent = not any(graph.nodes[id_].dependencies for id_ in ids)
         if len(leading) == 1 and independent:
             leaders |= {id_: leading[0] for id_ in ids if id_ != leading[0]}

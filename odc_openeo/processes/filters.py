@@ -14,7 +14,7 @@ from odc.geo.geom import BoundingBox as OdcBoundingBox
 
 from odc_openeo import cube, geometry
 from odc_openeo.cube import T, X, Y
-from odc_openeo.demand import Box, Demand, is_plain
+from odc_openeo.demand import SLACK, Box, Demand, is_plain
 from odc_openeo.errors import (
     BandFilterParameterMissing,
     DimensionMissing,
@@ -146,7 +146,7 @@ def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Dem
         return {"data": replace(demand, grid=None)}
     west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
     box = Box(west, south, east, north, extent.get("crs") or 4326)
-    return {"data": demand.inside(boxes=[box]).grown(2)}
+    return {"data": demand.inside(boxes=[box]).grown(SLACK)}
 
 
 @process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True)

@@ -14,7 +14,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import cube, geometry, rasterize
-from odc_openeo.demand import ALL, Demand
+from odc_openeo.demand import ALL, SLACK, Demand
 from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
@@ -47,7 +47,10 @@ RELATIONS: Final = [
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     around = box_around(arguments.get("geometries"))
-    return {"data": replace(demand.everywhere(), boxes=around, margin=2 if around else 0), "geometries": ALL}
+    return {
+        "data": replace(demand.everywhere(), boxes=around, margin=SLACK if around else 0),
+        "geometries": ALL,
+    }
 
 
 @process(categories=["cubes", "filter"], needs=_needs, pointwise=True)
@@ -83,7 +86,7 @@ def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[s
     around = box_around(arguments.get("mask"))
     if around is None or demand.boxes is None:
         return {"data": demand.everywhere(), "mask": ALL}
-    return {"data": replace(demand.grown(2), boxes=(*demand.boxes, *around)), "mask": ALL}
+    return {"data": replace(demand.grown(SLACK), boxes=(*demand.boxes, *around)), "mask": ALL}
 
 
 @process(categories=["cubes", "masks"], needs=_needs_of_masking)

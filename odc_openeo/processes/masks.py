@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,9 +24,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     # Bands are compared with those of the mask, which may be narrowed in other ways. A mask on another grid
     # is looked up at the nearest pixel.
     needed = demand.of_all_bands()
-    if needed.boxes is None:
-        return {"data": needed, "mask": needed.following()}
-    return {"data": replace(needed, grid=None), "mask": needed.grown(2)}
+    return {"data": needed, "mask": needed.of_another()}
 
 
 @process(categories=["cubes", "masks"], needs=_needs, pointwise=True)

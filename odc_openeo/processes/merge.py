@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import NODATA, X, Y
-from odc_openeo.demand import Demand
+from odc_openeo.demand import SLACK, Demand
 from odc_openeo.errors import IncompatibleDataCubes, IncompatibleGeometryTypes, OverlapResolverMissing
 from odc_openeo.process import process
 from odc_openeo.processes.alignment import on_grid_of, resolution, with_current_transform
@@ -35,8 +35,8 @@ OverlapResolver = Annotated[
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     # Which cube has which band is not known; one on another grid is looked up at the nearest pixel.
-    both = demand.of_all_bands().grown(2)
-    return {"cube1": both, "cube2": both}
+    needed = replace(demand.of_all_bands(), grid=None)
+    return {"cube1": needed.grown(SLACK), "cube2": needed.of_another()}
 
 
 @process(categories=["cubes"], needs=_needs, pointwise=True)

@@ -14,7 +14,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import cube, geometry, rasterize
-from odc_openeo.demand import ALL, Demand
+from odc_openeo.demand import ALL, SLACK, Demand
 from odc_openeo.errors import TargetDimensionExists
 from odc_openeo.gather import gather, gather_block
 from odc_openeo.process import Schema, process
@@ -37,7 +37,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     if arguments.get("target_dimension") is not None:
         needed = needed.along(arguments["target_dimension"])
     around = box_around(arguments.get("geometries"))
-    return {"data": replace(needed, boxes=around, margin=2 if around else 0), "geometries": ALL}
+    return {"data": replace(needed, boxes=around, margin=SLACK if around else 0), "geometries": ALL}
 
 
 @process(categories=["cubes", "aggregate"], needs=_needs)

@@ -176,7 +176,7 @@ class Tiles:
         known = self.outline(service)
         if not known.touches(grid):
             return None
-        wanted = time or service.setting("time")
+        wanted = time or service.setting("time") or _latest(service, known)
         try:
             result = self._runner.run(service, self._logger(service), grid, wanted, known.coarsest_m)
             return self._read(select(result, service, wanted), grid, result.options)
@@ -261,6 +261,14 @@ class Tiles:
         if pixels is None or not pixels.shown.any():
             raise NoDataAvailable(reason="the service shows nothing anywhere. Check extents and filters.")
         return pixels
+
+
+def _latest(service: Service, known: Outline) -> str | None:
+    """The date to show if nobody names one: the latest of the result, so that no other need be loaded.
+
+    None where each tile has dates of its own.
+    """
+    return known.times[-1] if known.times and not uses_extent(service.draft.process) else None
 
 
 def _check(raster: Raster, possible: tuple[int, ...]) -> None:

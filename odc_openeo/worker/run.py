@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -17,16 +18,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import dask
+from dask.array import PerformanceWarning
 
 import odc_openeo.processes  # noqa: F401  importing registers the processes
 from odc_openeo import cluster, db, load
 from odc_openeo.config import Config
-from odc_openeo.errors import InfrastructureBusy, Internal, OpenEOError
+from odc_openeo.errors import InfrastructureBusy, Internal, OpenEOError, StorageFailure
 from odc_openeo.formats import Asset, Output, write_outputs
 from odc_openeo.formats.blocks import BATCH_BYTES
+from odc_openeo.formats.storing import is_full, storing
+from odc_openeo.formats.thumbnail import thumbnail
 from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
+from odc_openeo.jobs.options import resources
 from odc_openeo.jobs.records import entry_of
 from odc_openeo.process import Environment
 from odc_openeo.storage import storage
@@ -38,6 +43,20 @@ log = logging.getLogger(__name__)
 
 MOST_PROGRESS: Final = 99.0
 """Only a finished job is at 100."""
+
+TELLING: Final = ("odc_openeo.cluster", "odc_openeo.load", "odc_openeo.processes", "rasterio")
+"""Loggers whose warnings are for the owner of a job."""
+
+NOT_FOR_USERS: Final = (
+    DeprecationWarning,
+    PendingDeprecationWarning,
+    FutureWarning,
+    ImportWarning,
+    ResourceWarning,
+    RuntimeWarning,
+    PerformanceWarning,
+)
+"""Warnings for developers, and those of numpy on NaN, which is no-data here."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +79,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run ended with an error; ``transient`` says that another try may help."""
+    """The run ended with an error; ``transient`` says that another try may help.
+
+    ``counts``: it had begun to compute, so that this was one of the tries that a job has.
+    """
 
     entry: Entry
     transient: bool
+    counts: bool = True
 
 
 @dataclass
@@ -85,9 +108,15 @@ class Handler(logging.Handler):
     def __init__(self, channel: Channel, level: str) -> None:
         super().__init__(LEVELS[level])
         self.channel = channel
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record."""
+        """Send one record; what libraries say again and again only once."""
+        if not record.name.startswith("odc_openeo.run"):
+            text = record.getMessage()
+            if text in self.said:
+                return
+            self.said.add(text)
         self.channel.send(News(entry=entry_of(record)))
 
 
@@ -95,17 +124,33 @@ def run(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> N
     """Run a job; its files go below ``key`` in the storage, by way of ``folder`` unless that is the place."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     channel = Channel(pipe)
-    own = logging.getLogger(f"odc_openeo.run.{job.id}")
-    own.setLevel(LEVELS[job.draft.log_level])
-    own.addHandler(Handler(channel, job.draft.log_level))
+    this = Run(config, job, key, folder, channel, _log_to(channel, job))
     try:
-        channel.send(Run(config, job, key, folder, channel, own).result())
+        channel.send(this.result())
     except Exception as error:
-        channel.send(_failure(error))
+        channel.send(_failure(error, counts=this.began))
     finally:
         pipe.close()
         # Threads of dask's client would only delay the end.
         os._exit(0)
+
+
+def _log_to(channel: Channel, job: Job) -> logging.Logger:
+    """The logger of the run. Warnings of libraries that a user can do something about go to it, too."""
+    handler = Handler(channel, job.draft.log_level)
+    own = logging.getLogger(f"odc_openeo.run.{job.id}")
+    own.setLevel(LEVELS[job.draft.log_level])
+    libraries = logging.getLogger("odc_openeo.warnings")
+    for logger in (own, libraries, *map(logging.getLogger, TELLING)):
+        logger.addHandler(handler)
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if not issubclass(category, NOT_FOR_USERS):
+            libraries.warning("%s: %s", category.__name__, message)
+
+    warnings.simplefilter("always", UserWarning)
+    warnings.showwarning = show
+    return own
 
 
 def _end_with_parent() -> None:
@@ -128,6 +173,7 @@ class Run:
     total: int = 0
     done: int = 0
     read: int = 0
+    began: bool = False
     before: cluster.Counters = field(default_factory=cluster.Counters)
 
     def result(self) -> Done:
@@ -141,7 +187,8 @@ class Run:
         self.read = read_bytes(saved)
         self.total = sum(nbytes(each) for each in ([o.data for o in env.outputs] or [value]))
         self.log.info("The process graph is evaluated; about %.1f MB are to be read", self.read / 1e6)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with storing():
+            self.folder.mkdir(parents=True, exist_ok=True)
         written = self._write(value, env.outputs)
         assets, told = [describe(asset) for asset in written], details(catalog, self.config)
         outputs = [
@@ -149,7 +196,14 @@ class Run:
             for i in range(len(env.outputs))
         ]
         carry_out(self.config, self.job, self.key, env.exports or (), outputs, told, self.log)
-        return Done(assets, told)
+        return Done([*assets, *self._thumbnail(written)], told)
+
+    def _thumbnail(self, written: Sequence[Asset]) -> list[dict[str, Any]]:
+        picture = thumbnail(written, self.folder)
+        if picture is None:
+            return []
+        self._store([picture])
+        return [describe(picture)]
 
     def _write(self, value: Any, outputs: Sequence[Output]) -> list[Asset]:
         if len(outputs) < 2 or self.total <= BATCH_BYTES:
@@ -176,13 +230,21 @@ class Run:
     def compute(self, *collections: Any) -> tuple[Any, ...]:
         """Compute on the cluster, telling how far it is."""
         size = sum(nbytes(each) for each in collections)
+        if self._on_cluster and not self.began:
+            cluster.check(self.config)
+        self.began = True
         self.before = cluster.counters(self.config, self.span) if self._on_cluster else cluster.Counters()
 
         def progress(done: int, chunks: int) -> None:
             self._tell(size, done / max(chunks, 1))
 
         values = cluster.compute(
-            self.config, *collections, nbytes=self.read, progress=progress, span=self.span
+            self.config,
+            *collections,
+            nbytes=self.read,
+            progress=progress,
+            span=self.span,
+            resources=resources(self.job.draft.extras),
         )
         self.done += size
         self._tell(0, 0)
@@ -213,11 +275,13 @@ def nbytes(value: Any) -> int:
     return int(size) if isinstance(size, int | float) and size == size else 0
 
 
-def _failure(error: Exception) -> Failed:
+def _failure(error: Exception, *, counts: bool) -> Failed:
     explained = error if isinstance(error, OpenEOError) else load.explain(error) or Internal()
     if isinstance(explained, Internal):
         log.error("a job failed", exc_info=error)
     body = explained.to_dict()
     path = {"path": [{"node_id": explained.node}]} if explained.node else {}
     entry = Entry("error", body["message"], db.now(), {"code": explained.code, **path})
-    return Failed(entry, isinstance(explained, InfrastructureBusy))
+    lost = isinstance(explained, InfrastructureBusy)
+    unreachable = isinstance(explained, StorageFailure) and not is_full(error)
+    return Failed(entry, lost or unreachable, counts)

@@ -34,6 +34,7 @@ TICK_SECONDS: Final = 0.2
 BEAT_SECONDS: Final = 1.0
 CLEAN_SECONDS: Final = 600.0
 END_SECONDS: Final = 3.0
+LONGEST_PAUSE: Final = 60.0
 MOST_ENTRIES: Final = 10_000
 """Log entries that are kept of one run."""
 
@@ -46,14 +47,17 @@ def work(config: Config, stop: threading.Event) -> None:
     name = f"{socket.gethostname()}:{os.getpid()}"
     upkeep = Upkeep(config)
     log.info("worker %s waits for jobs", name)
+    away = False
     while not stop.is_set():
         try:
             upkeep.when_due()
             claim = queue.claim(config, name)
         except InfrastructureBusy as error:
-            log.warning("%s", error)
+            log.log(logging.DEBUG if away else logging.WARNING, "%s", error)
+            away = True
             stop.wait(BEAT_SECONDS)
             continue
+        away = False
         if claim is None:
             stop.wait(POLL_SECONDS)
         else:
@@ -245,12 +249,20 @@ class Supervision:
 
     def _fail(self, failed: Failed) -> bool:
         tries, most = self.claim.job.tries, self.config.job_tries
-        if failed.transient and tries < most:
-            again = f"{failed.entry.message} The job is queued again (try {tries} of {most})."
+        if failed.transient and (tries < most or not failed.counts):
+            which = f" (try {tries} of {most})" if failed.counts else ""
+            again = f"{failed.entry.message} The job is queued again{which}."
             entry = Entry("warning", again, failed.entry.time, failed.entry.more)
-            wait = min(2.0**tries, 60.0)
-            return queue.give_back(self.config, self.claim, [*self.entries, entry], wait_s=wait, counts=True)
+            entries, wait = [*self.entries, entry], self._pause(failed)
+            return queue.give_back(self.config, self.claim, entries, wait_s=wait, counts=failed.counts)
         return queue.fail(self.config, self.claim, self.usage.to_dict(), [*self.entries, failed.entry])
+
+    def _pause(self, failed: Failed) -> float:
+        """Seconds until the next try: more with each one, or the longer the job waits for what is gone."""
+        queued = self.claim.job.queued
+        if failed.counts or queued is None:
+            return min(2.0**self.claim.job.tries, LONGEST_PAUSE)
+        return min(max((db.now() - queued).total_seconds() / 4, 1.0), LONGEST_PAUSE)
 
     def _stopped(self) -> bool:
         self.log("info", "The worker is shut down; the job is queued again")

@@ -80,6 +80,10 @@ def test_create_and_describe(ask, job):
         ({"process": addition(), "title": "x" * 501}, "RequestInvalid"),
         ({"process": addition(), "title": "a\0b"}, "RequestInvalid"),
         ({"process": addition(), "x": float("nan")}, "RequestInvalid"),
+        ({"process": addition(), "job_options": {"memory": "much"}}, "RequestInvalid"),
+        ({"process": addition(), "job_options": {"memory": -1}}, "RequestInvalid"),
+        ({"process": addition(), "job_options": {"threads": 0}}, "RequestInvalid"),
+        ({"process": addition(), "job_options": {"threads": "2"}}, "RequestInvalid"),
     ],
 )
 def test_bad_jobs(ask, body, expected):

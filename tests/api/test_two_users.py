@@ -67,14 +67,14 @@ TABLE: Final[dict[str, str]] = {
     f"{API}/collections": PUBLIC,
     f"{API}/collections/<collection_id>": PUBLIC,
     f"{API}/collections/<collection_id>/queryables": PUBLIC,
-    f"{API}/processes": PUBLIC,
     f"{API}/collections/<collection_id>/items": PUBLIC,
     f"{API}/collections/<collection_id>/items/<item_id>": PUBLIC,
     f"{API}/queryables": PUBLIC,
     f"{API}/search": PUBLIC,
+    "/assets/<collection_id>/<uuid:item_id>/<key>/<name>": PUBLIC,
     "/api": PUBLIC,
     "/api.html": PUBLIC,
-    "/assets/<collection_id>/<uuid:item_id>/<key>/<name>": PUBLIC,
+    f"{API}/processes": PUBLIC,
     f"{API}/validation": OWN_NAME,
     f"{API}/credentials/oidc": PUBLIC,
     f"{API}/credentials/basic": LOGIN,
@@ -131,6 +131,7 @@ UNKNOWN: Final = {
 """Ids that nobody has."""
 
 BODIES: Final[dict[str, Any]] = {
+    f"{API}/search": {"limit": 1},
     f"{API}/jobs": {"process": addition(), "title": "of bob"},
     f"{API}/result": {"process": addition()},
     f"{API}/jobs/<job_id>": {"title": "changed by bob"},
@@ -350,7 +351,8 @@ def test_before_the_other_user_has_anything(guarded: Flask, ada: Ada, bob: dict[
 
 def test_public_addresses_say_the_same_to_everybody(guarded: Flask, ada: Ada, bob: dict[str, str]) -> None:
     client = guarded.test_client()
-    ids = {"collection_id": "none", "filename": "icon.svg", "process_id": "add"}
+    ids = {"collection_id": "none", "filename": "icon.svg", "process_id": "add", "key": "B01"}
+    ids |= {"item_id": str(uuid4()), "name": "none.tif"}
     signed_in = {"Authorization": f"Bearer {ada.token}"}
     for method, rule in addresses({PUBLIC}, guarded):
         answers = [send(client, method, rule, ids, headers) for headers in ({}, bob, signed_in)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from pathlib import Path
 
+import cf_xarray  # noqa: F401
 import numpy as np
 import openeo
 import pandas as pd
@@ -13,7 +15,11 @@ import pystac
 import pytest
 import rasterio
 import requests
+import rioxarray  # noqa: F401
+import xarray as xr
 from openeo.extra.job_management import CsvJobDatabase, MultiBackendJobManager
+from PIL import Image
+from rio_cogeo import cog_validate
 
 from odc_openeo.indexing.samples import S2_PRODUCT
 from tests.clients import truth
@@ -63,6 +69,50 @@ def test_files_are_the_pixels(finished: openeo.BatchJob, june: list, tmp_path: P
     collection = pystac.Collection.from_dict(finished.get_results().get_metadata())
     collection.stac_extensions = []
     collection.validate()
+
+
+def test_files_are_cloud_optimized(finished: openeo.BatchJob, tmp_path: Path) -> None:
+    for path in finished.get_results().download_files(tmp_path, include_stac_metadata=False):
+        valid, errors, _ = cog_validate(path, quiet=True)
+        assert valid, errors
+
+
+def test_thumbnail(finished: openeo.BatchJob) -> None:
+    metadata = finished.get_results().get_metadata()
+    (link,) = [each for each in metadata["links"] if each["rel"] == "preview"]
+    picture = Image.open(io.BytesIO(requests.get(link["href"], timeout=10).content))
+    assert (picture.format, max(picture.size) <= 256) == ("PNG", True)
+    assert len(set(picture.convert("L").tobytes())) > 10
+    assert all(asset["roles"] == ["data"] for asset in metadata["assets"].values())
+
+
+def test_cubes_open_remotely(connection: openeo.Connection, june: list, tmp_path: Path) -> None:
+    """Zarr by its signed link, nothing downloaded; netCDF has the same values and follows CF."""
+    cube = load(connection, ["B04", "B08"])
+    jobs = [cube.save_result(name).create_job() for name in ("Zarr", "netCDF")]
+    zarr, netcdf = (job.start_and_wait(print=lambda _: None).get_results() for job in jobs)
+    expected = [truth.pixels(scene, "B04", BOX) for scene in june]
+    with xr.open_zarr(zarr.get_asset().href, mask_and_scale=False, decode_coords="all") as found:
+        np.testing.assert_array_equal(found["B04"].values, expected)
+        assert found.rio.crs.to_epsg() == 32632
+    path = netcdf.download_file(tmp_path / "cube.nc")
+    with xr.open_dataset(path, decode_coords="all", mask_and_scale=False) as found:
+        np.testing.assert_array_equal(found["B04"].values, expected)
+        assert found.cf.axes.keys() >= {"X", "Y", "T"}
+        assert found.attrs["Conventions"].startswith("CF-1.")
+        assert found.cf.grid_mapping_names
+    for results in (zarr, netcdf):
+        collection = pystac.Collection.from_dict(results.get_metadata())
+        collection.stac_extensions = []
+        collection.validate()
+
+
+def test_several_outputs_are_several_files(connection: openeo.Connection) -> None:
+    cube = load(connection, ["B04"])
+    both = cube.save_result("GTiff").process("save_result", data=cube, format="netCDF")
+    job = connection.create_job(both).start_and_wait(print=lambda _: None)
+    kinds = {asset.metadata["type"].split(";")[0] for asset in job.get_results().get_assets()}
+    assert kinds == {"image/tiff", "application/x-netcdf"}
 
 
 def test_stac(finished: openeo.BatchJob) -> None:

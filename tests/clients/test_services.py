@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +15,12 @@ import pystac
 import pytest
 import rasterio
 import requests
-from filelock import FileLock
 from odc.geo.geobox import GeoBox
 from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from tests.browser import Page, browser, found
-from tests.clients.test_oidc_node import FOLDER, INSTALL
 from tests.clients.truth import Scene, scenes
 
 PRODUCT = "s2_l2a_sample"
@@ -195,21 +191,6 @@ window.ready = fetch({url!r}).then(answer => answer.text()).then(text => {{
 
 
 @pytest.fixture(scope="module")
-def map_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with Leaflet and OpenLayers, installed at the first run."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    with FileLock(tmp_path_factory.getbasetemp().parent / "node.lock"):
-        if not all((FOLDER / "node_modules" / name).is_dir() for name in ("leaflet", "ol")):
-            done = subprocess.run(
-                INSTALL, cwd=FOLDER, capture_output=True, text=True, timeout=240, check=False
-            )
-            if done.returncode:
-                pytest.skip(f"npm cannot install leaflet and ol here: {done.stderr.strip()[-200:]}")
-    return FOLDER / "node_modules"
-
-
-@pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     """A tab of a browser without windows."""
     program = found()
@@ -228,7 +209,7 @@ def page() -> Iterator[Page]:
 def test_maps_show_the_pixels_of_the_file(
     service: dict[str, Any],
     scripts: str,
-    map_libraries: Path,
+    node_modules: Path,
     page: Page,
     scene: Scene,
     tile: tuple[int, int],
@@ -236,7 +217,7 @@ def test_maps_show_the_pixels_of_the_file(
 ) -> None:
     grid = geobox(ZOOM, *tile, tiles=2)
     x, y = middle(grid)
-    values = {"modules": map_libraries.as_uri(), "x": x, "y": y, "zoom": ZOOM, "url": service["url"]}
+    values = {"modules": node_modules.as_uri(), "x": x, "y": y, "zoom": ZOOM, "url": service["url"]}
     path = tmp_path / "map.html"
     path.write_text(PAGE.format(scripts=scripts.format(**values)), encoding="utf-8")
     page.open(path.as_uri())

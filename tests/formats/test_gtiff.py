@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import rasterio
+import rasterio.merge
 import xarray as xr
 from rio_cogeo import cog_validate
 
@@ -228,3 +229,19 @@ def test_statistics_of_many_small_integers_equal_numpy(tmp_path):
     assert found["mean"] == pytest.approx(values.mean(), rel=1e-12)
     assert found["stddev"] == pytest.approx(values.std(), rel=1e-12)
     assert found["valid_percent"] == pytest.approx(100 * values.size / cube.size)
+
+
+def test_tiles_of_large_images(tmp_path):
+    """Together the tiles are the whole image: no pixel is missing, moved or there twice."""
+    cube = raster(dates=2, bands=2, shape=(600, 300)).odc.assign_crs("EPSG:32632")
+    assets = save(cube, tmp_path, tile_size=256)
+    names = {a.path.name for a in assets}
+    assert len(assets) == len(names) == 2 * 3 * 2
+    assert "result_2022-06-01_r2_c1.tif" in names
+    tiles = sorted(tmp_path.glob("result_2022-06-06_*.tif"))
+    whole, transform = rasterio.merge.merge(tiles)
+    np.testing.assert_array_equal(whole, cube.isel(t=1).values)
+    assert tuple(transform)[:6] == tuple(cube.odc.geobox.transform)[:6]
+    assert sum(a.projection["proj:shape"][0] * a.projection["proj:shape"][1] for a in assets) == 2 * 600 * 300
+    for path in tiles:
+        assert cog_validate(path, quiet=True)[0]

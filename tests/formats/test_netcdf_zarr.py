@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from functools import partial
+
+import cf_xarray  # noqa: F401
 import netCDF4
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 import rioxarray  # noqa: F401
@@ -154,3 +158,38 @@ def test_what_does_not_fit_is_refused(tmp_path, name):
     for data, reason in [([1, 2], "no data cube"), (raster().astype(str), "real numbers")]:
         with pytest.raises(FormatUnsuitable, match=reason):
             save(data, tmp_path, name)
+
+
+@pytest.mark.parametrize("layout", ["variables", "cube"])
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
+def test_rules_of_cf(tmp_path, name, layout, crs):
+    """What a checker of the CF conventions 1.11 looks at, as far as it applies to rasters."""
+    cube = raster("int16", crs=crs).odc.assign_crs(crs)
+    cube.attrs["nodata"] = np.int16(7)
+    path = save(cube, tmp_path, name, layout=layout).path
+    opened = partial(xr.open_zarr, path) if name == "Zarr" else partial(xr.open_dataset, path)
+    with opened(decode_cf=False) as raw:
+        assert raw.attrs["Conventions"] == "CF-1.11"
+        assert raw.attrs["title"]
+        assert raw.attrs["history"]
+        for each in raw.data_vars.values():
+            if each.name != "spatial_ref":
+                assert each.attrs["long_name"]
+                assert each.attrs["grid_mapping"] == "spatial_ref"
+                assert np.asarray(each.attrs["_FillValue"]).astype(each.dtype) == 7
+                order = [d for d in each.dims if d in "tyx"]
+                assert order == ["t", "y", "x"]
+        assert raw["t"].attrs["units"].startswith("seconds since 1970-01-01")
+        assert raw["t"].attrs["calendar"] == "standard"
+        mapping = raw["spatial_ref"].attrs
+        assert pyproj.CRS.from_cf(mapping) == pyproj.CRS(crs)
+        for axis in "yx":
+            assert "_FillValue" not in raw[axis].attrs
+            assert (np.diff(raw[axis].values) != 0).all()
+    with opened(decode_coords="all") as found:
+        assert found.cf.axes.keys() >= {"X", "Y", "T"}
+        assert found.cf["T"].name == "t"
+        kind = "longitude" if crs == "EPSG:4326" else "projection_x_coordinate"
+        assert found.cf.standard_names[kind] == ["x"]
+        assert found["x"].attrs["units"] == ("degrees_east" if crs == "EPSG:4326" else "m")
+        assert found.cf.grid_mapping_names

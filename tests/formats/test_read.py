@@ -7,16 +7,21 @@ from typing import Any
 
 import dask
 import geopandas as gpd
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import shapely
+import xarray as xr
 from rasterio.transform import from_origin
 
 from odc_openeo import geometry
 from odc_openeo.cube import valid
 from odc_openeo.errors import FileContentInvalid, FileTypeInvalid, IncompatibleDataCubes
+from odc_openeo.formats import Output, write_outputs
 from odc_openeo.formats.read import find_input_format
+from tests.formats.cubes import raster
 
 SHAPE = (1300, 1100)
 
@@ -82,6 +87,115 @@ def test_a_disguised_vrt_is_not_followed(tmp_path: Path) -> None:
         read("GTiff", tmp_path / "a.tif")
 
 
+# --- netCDF --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["variables", "cube"])
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_netcdf_written_here_is_the_same_cube(tmp_path: Path, layout: str, dtype: str) -> None:
+    cube = raster(dtype, bands=2).odc.assign_crs("EPSG:32632")
+    cube.attrs = {"nodata": np.int16(7)} if dtype == "int16" else {}
+    (asset,) = write_outputs(None, [Output.of(cube, "netCDF", {"layout": layout})], tmp_path)
+    found = read("netCDF", asset.path)
+    assert dask.is_dask_collection(found)
+    assert found.dims == ("t", "bands", "y", "x")
+    xr.testing.assert_equal(found.drop_vars("spatial_ref"), cube.drop_vars("spatial_ref"))
+    assert found.odc.geobox == cube.odc.geobox
+    assert found.attrs.get("nodata") == cube.attrs.get("nodata")
+    both = read("netCDF", asset.path, renamed(asset.path, tmp_path / "other.nc", layout))
+    assert list(both.bands.values) == ["B01", "B02", "X01", "X02"]
+
+
+def renamed(path: Path, target: Path, layout: str) -> Path:
+    with xr.open_dataset(path, mask_and_scale=False) as found:
+        if layout == "cube":
+            found["bands"] = ["X01", "X02"]
+        else:
+            found = found.rename(B01="X01", B02="X02")
+        found.to_netcdf(target)
+    return target
+
+
+@pytest.mark.parametrize("kind", ["NETCDF4", "NETCDF3_CLASSIC"])
+def test_netcdf_of_others(tmp_path: Path, kind: str) -> None:
+    """Longitude and latitude from south to north, no grid mapping, packed integers."""
+    values = np.arange(2 * 3 * 4, dtype="int16").reshape(2, 3, 4)
+    coords = {
+        "time": pd.date_range("2022-06-01", periods=2),
+        "lat": ("lat", [45.0, 45.5, 46.0], {"standard_name": "latitude"}),
+        "lon": ("lon", [10.0, 10.5, 11.0, 11.5], {"standard_name": "longitude"}),
+    }
+    packed = {"scale_factor": 0.1, "_FillValue": np.int16(5)}
+    made = xr.Dataset({"temp": (("time", "lat", "lon"), values, packed), "label": ((), 3)}, coords)
+    made.to_netcdf(tmp_path / "a.nc", format=kind)
+    found = read("netCDF", tmp_path / "a.nc")
+    assert found.dims == ("t", "bands", "y", "x")
+    np.testing.assert_array_equal(found.values, values[:, None, ::-1])
+    assert (found.odc.crs.epsg, found.attrs["nodata"], found.dtype) == (4326, 5, np.int16)
+    assert list(found.y.values) == [46.0, 45.5, 45.0]
+    assert str(found.t.values[1])[:10] == "2022-06-02"
+
+
+def test_netcdf_that_is_no_cube(tmp_path: Path) -> None:
+    uneven = {"y": [0.0, 1.0, 2.0], "x": [0.0, 1.0, 5.0]}
+    several = xr.Dataset({"a": (("y", "x"), np.ones((3, 3))), "b": (("y", "x"), np.ones((3, 3), "int16"))})
+    cases = (
+        (xr.Dataset({"v": ("n", [1.0])}), FileContentInvalid),
+        (xr.Dataset({"v": (("y", "x"), np.ones((3, 3)))}, uneven), FileContentInvalid),
+        (xr.Dataset({"v": (("y", "x"), np.ones((3, 3)))}), FileContentInvalid),
+        (several, IncompatibleDataCubes),
+    )
+    for number, (made, error) in enumerate(cases):
+        path = tmp_path / f"a{number}.nc"
+        made.to_netcdf(path)
+        with pytest.raises(error, match=path.name):
+            read("netCDF", path)
+
+
+@pytest.mark.parametrize("how", ["raw", "link", "virtual", "deep"])
+def test_hdf5_files_that_take_from_others_are_refused(tmp_path: Path, how: str) -> None:
+    (tmp_path / "secret").write_bytes(b"secret!!")
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = np.arange(8)
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        if how == "link":
+            file["v"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
+        elif how == "virtual":
+            layout = h5py.VirtualLayout((8,), "int64")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", (8,))
+            file.create_virtual_dataset("v", layout)
+        else:
+            group = file.create_group("g") if how == "deep" else file
+            group.create_dataset("v", (8,), "uint8", external=[(str(tmp_path / "secret"), 0, 8)])
+    with pytest.raises(FileContentInvalid, match="refers to other files"):
+        read("netCDF", tmp_path / "a.nc")
+
+
+# --- Vectors -------------------------------------------------------------------------------------
+
+
+def test_tables_of_points(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('Lon,Lat,name\n11.5,46.5,Bözen\n12,47,"a,b"\n', encoding="utf-8")
+    found = geometry.to_frame(read("CSV", tmp_path / "a.csv"))
+    assert [(p.x, p.y) for p in found.geometry] == [(11.5, 46.5), (12, 47)]
+    assert list(found["name"]) == ["Bözen", "a,b"]
+    (tmp_path / "b.csv").write_text('id,geometry\n1,"POLYGON ((0 0, 1 0, 1 1, 0 0))"\n')
+    found = geometry.to_frame(read("csv", tmp_path / "b.csv"))
+    assert (found.geometry[0].area, found.crs.to_epsg()) == (0.5, 4326)
+    for text in ("a,b\n1,2\n", "lon,lat\nx,y\n", "wkt\nPOINT(\n", ""):
+        (tmp_path / "bad.csv").write_text(text)
+        with pytest.raises(FileContentInvalid, match=r"bad\.csv"):
+            read("CSV", tmp_path / "bad.csv")
+
+
+def test_vector_files_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("odc_openeo.formats.read_vector.MOST_BYTES", 10)
+    (tmp_path / "a.csv").write_text("lon,lat\n1,2\n")
+    for format_ in ("CSV", "GeoJSON", "Parquet"):
+        with pytest.raises(FileContentInvalid, match="larger than"):
+            read(format_, tmp_path / "a.csv")
+
+
 @pytest.mark.parametrize("crs", [32632, 4326])
 def test_vectors(tmp_path: Path, crs: int) -> None:
     shapes = [shapely.box(i, 0, i + 1, 1) for i in range(3)]
@@ -97,7 +211,7 @@ def test_vectors(tmp_path: Path, crs: int) -> None:
         assert found.crs.to_epsg() == crs
 
 
-@pytest.mark.parametrize("format_", ["GTiff", "GeoJSON", "Parquet"])
+@pytest.mark.parametrize("format_", ["GTiff", "netCDF", "GeoJSON", "Parquet", "CSV"])
 def test_what_is_no_such_file(tmp_path: Path, format_: str) -> None:
     (tmp_path / "bad.bin").write_bytes(b"\x00\xffnothing of the kind")
     with pytest.raises(FileContentInvalid, match=r"'bad\.bin'") as failure:
@@ -106,5 +220,5 @@ def test_what_is_no_such_file(tmp_path: Path, format_: str) -> None:
 
 
 def test_unknown_formats() -> None:
-    with pytest.raises(FileTypeInvalid, match="GTiff, GeoJSON, Parquet"):
+    with pytest.raises(FileTypeInvalid, match="GTiff, netCDF, GeoJSON, Parquet, CSV"):
         find_input_format("SHP")

@@ -230,7 +230,7 @@ def slope(b: Builder, c: Cube) -> Cube:
 
 def resample(b: Builder, c: Cube) -> Cube:
     resolution, method = b.one(
-        (5, "near"), (15, "near"), (10, "near"), (15, "bilinear"), (40, "average"), (7, "max")
+        (5, "near"), (30, "near"), (15, "near"), (10, "near"), (15, "bilinear"), (40, "average"), (7, "max")
     )
     align = b.one("upper-left", "lower-right")
     return c.after(b.on(c, "resample_spatial", resolution=resolution, method=method, align=align))

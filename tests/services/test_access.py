@@ -90,7 +90,7 @@ def test_public_disabled_deleted(
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 200
     accounts.disable_user(odc_config, "ada")
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 404
-    accounts.enable_user(odc_config, "ada")
+    accounts.disable_user(odc_config, "ada", disabled=False)
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 200
     token = accounts.issue_token(odc_config, accounts.verify_password(odc_config, "ada", PASSWORD))
     bearer = {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,99 @@
+"""GeoTIFF files of users as raster cubes, lazily.
+
+Only the driver of GeoTIFF opens them, and GDAL does not look at files beside them: it would follow what those
+refer to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import dask.array as da
+import numpy as np
+import odc.geo.xr  # noqa: F401  (registers the .odc accessor)
+import rasterio
+import xarray as xr
+from dask.array.core import normalize_chunks
+from dask.base import tokenize
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from odc_openeo.cube import BANDS, NODATA, X, Y
+from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
+
+CHUNK: Final = 1024
+ALONE: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+
+
+def read_gtiff(paths: Sequence[Path]) -> xr.DataArray:
+    """A cube with the dimensions ``bands``, ``y``, ``x``: the bands of all files, which share a grid."""
+    return one_cube([_raster(path) for path in paths])
+
+
+def one_cube(rasters: Sequence[xr.DataArray]) -> xr.DataArray:
+    """The bands of several rasters on one grid.
+
+    Raises:
+        IncompatibleDataCubes: they have bands in common, or differ in what all bands of a cube share.
+    """
+    names = [name for each in rasters for name in each.coords[BANDS].values]
+    if len(set(names)) < len(names):
+        reason = "several files have the same band. Load them one by one and use merge_cubes."
+        raise IncompatibleDataCubes(reason=reason)
+    grids = {each.odc.geobox for each in rasters}
+    kinds = {(each.dims, each.dtype, str(each.attrs.get(NODATA))) for each in rasters}
+    if len(grids) > 1 or len(kinds) > 1:
+        reason = "the files differ in grid, dimensions, data type or no-data value. Load them one by one."
+        raise IncompatibleDataCubes(reason=reason)
+    if len(rasters) == 1:
+        return rasters[0]
+    try:
+        return xr.concat(rasters, BANDS, combine_attrs="override", join="exact")
+    except ValueError as error:
+        reason = "the files differ in labels, of dates for example. Load them one by one and use merge_cubes."
+        raise IncompatibleDataCubes(reason=reason) from error
+
+
+def _raster(path: Path) -> xr.DataArray:
+    try:
+        with rasterio.Env(**ALONE), rasterio.open(path, driver="GTiff") as file:
+            grid = GeoBox(file.shape, file.transform, file.crs)
+            names = [text or f"band_{i}" for i, text in enumerate(file.descriptions, 1)]
+            dtype, missing = np.dtype(file.dtypes[0]), file.nodata
+            tall, wide = file.block_shapes[0]
+            whole = len(set(file.dtypes)) == 1 and len(set(names)) == len(names)
+    except rasterio.errors.RasterioError as error:
+        raise FileContentInvalid(file=path.name, reason="it is no GeoTIFF, or a damaged one.") from error
+    if not whole or file.crs is None or not grid.axis_aligned:
+        reason = "it needs a CRS, a north-up grid, one data type and distinct names of bands."
+        raise FileContentInvalid(file=path.name, reason=reason)
+    sides = (max(CHUNK // tall, 1) * tall, max(CHUNK // wide, 1) * wide)
+    pixels = _lazy(path, (len(names), *grid.shape), sides, dtype, missing)
+    return _cube(pixels, grid, names, missing)
+
+
+def _lazy(path: Path, shape: Any, sides: tuple[int, int], dtype: np.dtype, missing: Any) -> da.Array:
+    chunks = normalize_chunks((1, *sides), shape, dtype=dtype)
+    status = path.stat()
+    name = f"read-gtiff-{tokenize(str(path), status.st_mtime_ns, status.st_ino, status.st_size)}"
+    meta = np.empty((0, 0, 0), dtype)
+    return da.map_blocks(_block, str(path), missing, chunks=chunks, dtype=dtype, meta=meta, name=name)
+
+
+def _block(path: str, missing: Any, block_info: Any = None) -> np.ndarray:
+    (first, last), *window = block_info[None]["array-location"]
+    with rasterio.Env(**ALONE), rasterio.open(path, driver="GTiff") as file:
+        pixels = np.asarray(file.read(list(range(first + 1, last + 1)), window=tuple(window)))
+    if pixels.dtype.kind == "f" and missing is not None:
+        pixels[pixels == missing] = np.nan
+    return pixels
+
+
+def _cube(pixels: da.Array, grid: GeoBox, names: list[str], missing: Any) -> xr.DataArray:
+    found = xr.DataArray(pixels, dims=(BANDS, *grid.dimensions), coords={**xr_coords(grid), BANDS: names})
+    found = found.rename(dict(zip(grid.dimensions, (Y, X), strict=True)))
+    if pixels.dtype.kind in "iu" and missing is not None:
+        found.attrs[NODATA] = pixels.dtype.type(missing)
+    return found
