@@ -81,8 +81,9 @@ class Side:
         with self._target() as target:
             try:
                 cost = measured(lambda: self.run(target), self.processes)
-            except (PeerError, RuntimeError) as error:
-                self.error = str(error)
+            except Exception as error:
+                # A line of the table says so; the other sides go on.
+                self.error = f"{type(error).__name__}: {error}"
                 return
             if warming:
                 self.found = values.read(target) if any(target.glob("*")) else None
