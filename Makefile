@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCHMARKS := compare growth small clients catalogue tiles item_search jobs reductions
 
 .PHONY: help demo test serve check bench clean venv
 
@@ -29,9 +30,7 @@ check: $(STAMP)  ## Check style, types and import floors
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## Measure: each benchmark prints a table
-	@for script in benchmarks/*.py; do name=$$(basename $$script .py); \
-	  grep -q "__main__" $$script || continue; \
-	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:  ## Remove everything that make made
 	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

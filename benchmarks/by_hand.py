@@ -6,12 +6,14 @@ The chunks here are those that were quickest on two cores: whole dates, or as fe
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import dask
+import dask.array as da
 import geopandas as gpd
 import numbagg
 import numpy as np
@@ -21,11 +23,15 @@ import rasterio.features
 import rioxarray  # noqa: F401  (registers the accessor ``rio``)
 import scipy.ndimage
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 from pystac import Asset, Item
+from rasterio.enums import Resampling
 
 from benchmarks import graphs
 from benchmarks.scenes import BOX, EAST, FINE, HEIGHTS, TILE, WEST, YEARS, Scenes
+from odc_openeo.processes.resampling import new_grid
 
 
 def items(cache: Path, scenes: Scenes, dates: int | None = None) -> list[Item]:
@@ -62,13 +68,12 @@ def load(
     chunks: dict[str, int],
     dates: int | None = None,
     grid: GeoBox | None = None,
-    **options: Any,
 ) -> xr.Dataset:
-    """Load lazily; the grid is the native one."""
-    where = {"resolution": options.pop("resolution")} if "resolution" in options else {}
-    place = where or {"geobox": grid or scenes.grid}
+    """Load lazily, on the native grid if no other is given."""
     found = items(cache, scenes, dates)
-    return odc.stac.load(found, bands=list(bands), chunks=chunks, resampling="nearest", **place, **options)
+    return odc.stac.load(
+        found, bands=list(bands), chunks=chunks, resampling="nearest", geobox=grid or scenes.grid
+    )
 
 
 def box_to_cogs(cache: Path, target: Path) -> None:
@@ -145,13 +150,30 @@ def _mean(file: Any, shape: Any) -> float:
 
 def zones(cache: Path, target: Path) -> None:
     """5."""
-    parts = []
-    for scenes in (WEST, EAST):
-        cube = load(cache, scenes, ["B04"], {"x": 1024, "y": 1024})["B04"]
-        decoded = cube.where(cube != 0).astype("float32").odc.assign_crs(cube.odc.crs)
-        parts.append(decoded.odc.reproject("EPSG:3035", resolution=20, resampling="bilinear"))
-    both = xr.concat(xr.align(*parts, join="outer"), "part").max("part").max("time")
-    write([both], "EPSG:3035", target)
+    west, east = (
+        load(cache, scenes, ["B04"], {"x": 2048, "y": 2048})["B04"].where(lambda band: band != 0)
+        for scenes in (WEST, EAST)
+    )
+    # The same pixels as ours, so that values can be compared.
+    grid = new_grid(west.odc.geobox, (20, 20), 3035)
+    parts = [
+        warped(cube.isel(time=n), cube.odc.crs, grid) for n in range(WEST.dates) for cube in (west, east)
+    ]
+    largest = da.nanmax(da.stack([da.from_delayed(p, grid.shape.yx, np.float32) for p in parts]), axis=0)
+    write([xr.DataArray(largest, xr_coords(grid), ("y", "x"))], "EPSG:3035", target)
+
+
+@dask.delayed
+def warped(image: xr.DataArray, crs: Any, grid: GeoBox) -> np.ndarray:
+    """An image warped by GDAL."""
+    decoded = image.astype("float32").rio.write_crs(str(crs)).rio.write_nodata(np.nan)
+    options = {
+        "shape": grid.shape.yx,
+        "transform": grid.transform,
+        "resampling": Resampling.bilinear,
+        "tolerance": 1e-4,
+    }
+    return decoded.rio.reproject(str(grid.crs), **options).values
 
 
 def terrain(cache: Path, target: Path) -> None:
@@ -185,7 +207,9 @@ def three_uses(cache: Path, target: Path) -> None:
 
 def preview(cache: Path, target: Path) -> None:
     """8. At the resolution wanted: the overviews are read."""
-    cube = load(cache, TILE, ["B04", "B08"], {"x": 2048, "y": 2048}, resolution=1000, crs="EPSG:32632")
+    size = math.ceil(TILE.grid.shape.x / 100)
+    grid = GeoBox((size, size), TILE.grid.transform * Affine.scale(100), TILE.grid.crs)
+    cube = load(cache, TILE, ["B04", "B08"], {"x": 2048, "y": 2048}, grid=grid)
     images = cube.to_dataarray("band")
     write([images.isel(time=n) for n in range(images.sizes["time"])], cube.odc.crs, target)
 

@@ -202,10 +202,10 @@ def main() -> None:
     console = Console(width=120)
     done: dict[str, dict[str, Side]] = {}
     with service(asked.cache) as running, hand_client(running), _peer(asked, console) as other:
-        for number, row in rows().items():
-            if not asked.rows or number in asked.rows:
-                done[number] = measure(row, running, other, asked.runs)
-                show(row, done[number], console)
+        listed = rows()
+        for number in asked.rows or listed:
+            done[number] = measure(listed[number], running, other, asked.runs)
+            show(listed[number], done[number], console)
     show_means(done, console)
 
 

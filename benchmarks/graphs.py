@@ -140,7 +140,7 @@ def series() -> Graph:
 
 
 def zones() -> Graph:
-    """5. Two zones at 20 m in EPSG:3035, merged."""
+    """5. Two zones at 20 m in EPSG:3035, merged on one grid."""
     target = {"projection": 3035, "resolution": 20, "method": "bilinear"}
     larger = child(last=node("max", data=[parameter("x"), parameter("y")]))
     return finished(
@@ -148,7 +148,7 @@ def zones() -> Graph:
             "west": load(WEST, "B04"),
             "east": load(EAST, "B04"),
             "first": node("resample_spatial", data=ref("west"), **target),
-            "second": node("resample_spatial", data=ref("east"), **target),
+            "second": node("resample_cube_spatial", data=ref("east"), target=ref("first"), method="bilinear"),
             "both": node("merge_cubes", cube1=ref("first"), cube2=ref("second"), overlap_resolver=larger),
             "latest": node("reduce_dimension", data=ref("both"), dimension="t", reducer=reducer("max")),
         },

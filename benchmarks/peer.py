@@ -44,8 +44,8 @@ CHUNKS: Final = {
     scenes.BOX.product: {"x": 2048, "y": 1024},
     scenes.TILE.product: {"x": 2048, "y": 2048},
     scenes.HEIGHTS.product: {"x": 2048, "y": 2048},
-    scenes.WEST.product: {"x": 1024, "y": 1024},
-    scenes.EAST.product: {"x": 1024, "y": 1024},
+    scenes.WEST.product: {"x": 2048, "y": 2048},
+    scenes.EAST.product: {"x": 2048, "y": 2048},
     scenes.YEARS.product: {"x": 128, "y": 64},
 }
 """Those of `by_hand`."""

@@ -113,7 +113,14 @@ def empty_service(**settings: Any) -> Iterator[Service]:
 
 
 def _stack(folder: Path, **settings: Any) -> Stack:
-    sizes = {"workers": 2, "threads_per_worker": 1, "job_workers": 0, "sync_max_bytes": 2**40}
+    # Without the cache: it would answer all requests but the first.
+    sizes = {
+        "cache_max_bytes": 0,
+        "workers": 2,
+        "threads_per_worker": 1,
+        "job_workers": 0,
+        "sync_max_bytes": 2**40,
+    }
     config = Config(data_dir=folder, port=free_port(), **{**sizes, **settings})
     return Stack(config, samples=False, say=lambda text: None)
 

@@ -161,10 +161,10 @@ TILE: Final = Scenes(
 )
 """A whole tile of Sentinel-2 at four dates."""
 WEST: Final = Scenes(
-    "bench_zones", _grid(32632, 722000, 5160000, 1024), 2, {"B04": "uint16"}, _land, averaged=("B04",)
+    "bench_zones", _grid(32632, 722000, 5160000, 2048), 4, {"B04": "uint16"}, _land, averaged=("B04",)
 )
 EAST: Final = Scenes(
-    "bench_zones_east", _grid(32633, 266000, 5160000, 1024), 2, {"B04": "uint16"}, _land, averaged=("B04",)
+    "bench_zones_east", _grid(32633, 266000, 5160000, 2048), 4, {"B04": "uint16"}, _land, averaged=("B04",)
 )
 """Two neighbouring zones, which overlap."""
 HEIGHTS: Final = Scenes(

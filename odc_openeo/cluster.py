@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 import distributed
@@ -81,7 +82,14 @@ def _new_client(address: str) -> Client:
         }
     )
     try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="odc-openeo")
+        return Client(
+            address,
+            timeout=CONNECT_SECONDS,
+            set_as_default=False,
+            name="odc-openeo",
+            # On one machine every worker can be reached, which saves the way through the scheduler.
+            direct_to_workers=urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"),
+        )
     except (OSError, TimeoutError, CommClosedError) as error:
         raise _no_scheduler() from error
 
@@ -176,6 +184,14 @@ def _lost_scheduler(config: Config) -> Iterator[None]:
         raise ProcessGraphComplexity(
             reason="the workers ran out of memory. Choose a smaller extent, a shorter time or fewer bands."
         ) from error
+
+
+def wait_until_ready(config: Config) -> None:
+    """Return when scheduler and a worker are there; InfrastructureBusy if they are not in time."""
+    client = connect(config)
+    if client is not None:
+        with _lost_scheduler(config):
+            wait_for_worker(config, client)
 
 
 def wait_for_worker(config: Config, client: Client) -> None:

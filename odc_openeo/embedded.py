@@ -115,13 +115,13 @@ class Stack:
         self._start_http()
         self._start_job_workers()
 
-    def _start_dask(self) -> None:
+    def _start_dask(self, port: str = "0") -> None:
         scheduler_file = self._scheduler_file()
         scheduler_file.unlink(missing_ok=True)
         environment = child_environment(None, **WORKER_ENVIRONMENT)
         dask = [sys.executable, "-m", "dask"]
         file = ["--scheduler-file", str(scheduler_file)]
-        address = ["--host", "127.0.0.1", "--port", "0"]
+        address = ["--host", "127.0.0.1", "--port", port]
         # Without the address, their HTTP servers would be open to the network even so.
         no_page = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
         self._run(SCHEDULER, [*dask, "scheduler", *address, *file, *no_page], environment)

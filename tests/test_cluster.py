@@ -1,7 +1,10 @@
 """Computing on a real scheduler and real workers in processes of their own."""
 
+import gc
 import threading
 import time
+import weakref
+from functools import partial
 
 import dask
 import dask.array
@@ -13,6 +16,7 @@ import xarray as xr
 from odc_openeo import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import InfrastructureBusy, RequestTimeout, WorkerTooSmall
+from odc_openeo.formats.blocks import stream
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +181,22 @@ def test_tasks_take_resources_of_workers(offering):
             cluster.compute(config, together(1), resources={"memory": 1001})
     finally:
         cluster.close(config)
+
+
+def test_a_stream_lets_go_of_what_was_written(config):
+    """However large the cube: only a few batches are held here at a time."""
+    data = xr.DataArray(dask.array.random.random((12, 64, 64), chunks=(1, 64, 64)), dims=("t", "y", "x"))
+    seen, most = [], 0
+
+    def consume(region, values):
+        nonlocal most
+        seen.append(weakref.ref(values))
+        most = max(most, sum(each() is not None for each in seen))
+
+    gc.disable()
+    try:
+        stream(data, partial(cluster.compute, config), consume, limit=64 * 64 * 8)
+    finally:
+        gc.enable()
+    assert len(seen) == 12
+    assert most <= 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ FORM: Final = "application/x-www-form-urlencoded"
 ANY: Final = "*/*"
 PAGES: Final = html.__name__.rpartition(".")[0]
 METHODS: Final = ("GET", "PUT", "POST", "PATCH", "DELETE")
+PART: Final = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
+"""A parameter in a rule: its converter and its name."""
+
 WITH_BODY: Final = frozenset({"PUT", "POST", "PATCH"})
 
 TILE_VIEWS: Final = (
@@ -36,6 +40,7 @@ TILE_VIEWS: Final = (
 ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "account.describe_account": (200, JSON),
     "assets.download": (200, ANY),
+    "collections.delete_collection": (204, None),
     "collections.list_queryables": (200, "application/schema+json"),
     "downloads.download": (200, ANY),
     "files.delete_file": (204, None),
@@ -63,6 +68,10 @@ ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
     "stac.search": (200, GEOJSON),
     "stac.search_by_body": (200, GEOJSON),
     "static": (200, ANY),
+    "workspaces.create_workspace": (201, None),
+    "workspaces.delete_workspace": (204, None),
+    "workspaces.download_workspace_file": (200, ANY),
+    "workspaces.update_workspace": (204, None),
 }
 """Status and media type of what views answer; others answer JSON, or pages, with status 200."""
 
@@ -107,6 +116,7 @@ def describe() -> dict[str, Any]:
     for rule in rules:
         operations = paths.setdefault(_path(rule), {})
         operations |= {method.lower(): _operation(rule, method) for method in _methods(rule)}
+    _number_again(paths)
     return {
         "openapi": VERSION,
         "info": {"title": config.title, "version": __version__, "description": config.description},
@@ -126,12 +136,21 @@ def describe() -> dict[str, Any]:
     }
 
 
+def _number_again(paths: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
+    """Number the ids of operations that have several addresses."""
+    seen: Counter[str] = Counter()
+    for operation in (each for operations in paths.values() for each in operations.values()):
+        seen[operation["operationId"]] += 1
+        if (number := seen[operation["operationId"]]) > 1:
+            operation["operationId"] += f"_{number}"
+
+
 def _methods(rule: Rule) -> Iterator[str]:
     yield from (method for method in METHODS if method in (rule.methods or ()))
 
 
 def _path(rule: Rule) -> str:
-    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+    return PART.sub(r"{\2}", rule.rule)
 
 
 def _view(rule: Rule) -> Callable[..., Any]:
@@ -174,7 +193,7 @@ def _operation(rule: Rule, method: str) -> dict[str, Any]:
 
 
 def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
-    for converter, name in re.findall(r"<(?:(\w+):)?(\w+)>", rule.rule):
+    for converter, name in PART.findall(rule.rule):
         schema = SCHEMAS.get(converter, {"type": "string"})
         yield {"name": name, "in": "path", "required": True, "schema": schema}
 
@@ -193,7 +212,7 @@ def _body(rule: Rule) -> dict[str, Any]:
 
 
 def _responses(rule: Rule) -> dict[str, Any]:
-    status, type_ = ANSWERS.get(rule.endpoint, (200, HTML if _is_page(rule) else JSON))
+    status, type_ = ANSWERS.get(rule.endpoint, (200, _usual_type(rule)))
     schemas = {ANY: {"type": "string", "format": "binary"}, HTML: {"type": "string"}}
     content = {} if type_ is None else _content(type_, schemas.get(type_, {"type": "object"}))
     answer = {"description": "Done." if type_ is None else "What was asked for.", **content}
@@ -204,6 +223,12 @@ def _security(rule: Rule, view: Callable[..., Any]) -> list[dict[str, list[str]]
     if rule.endpoint.endswith("authenticate_basic"):
         return [{"Basic": []}]
     return [{"Bearer": []}] if getattr(view, "signed_in", False) else [{}]
+
+
+def _usual_type(rule: Rule) -> str:
+    if _tag(rule).endswith("service_tiles"):
+        return ANY
+    return HTML if _is_page(rule) else JSON
 
 
 def _is_page(rule: Rule) -> bool:

@@ -78,6 +78,8 @@ Schemas = Schema | Annotated[list[Schema], Field(min_length=1)]
 
 
 class Parameter(Model):
+    """A parameter of a process."""
+
     name: Word
     description: str
     schema_: Schemas = Field(alias="schema")
@@ -87,17 +89,23 @@ class Parameter(Model):
 
 
 class Returns(Model):
+    """What a process gives."""
+
     description: str = ""
     schema_: Schemas = Field(alias="schema")
 
 
 class Fault(Model):
+    """An exception that a process may end with."""
+
     description: str = ""
     message: str
     http: int = 400
 
 
 class Link(Model):
+    """A link to another resource."""
+
     rel: str
     href: Uri
     type: str = ""
@@ -105,6 +113,8 @@ class Link(Model):
 
 
 class Node(Model):
+    """A node of a process graph; its arguments are checked where it is evaluated."""
+
     process_id: Word
     arguments: dict[str, Any]
     namespace: str | None = None
@@ -138,6 +148,8 @@ class Process(Model):
 
 
 class Graph(Model):
+    """The nodes of a process graph by id."""
+
     process_graph: dict[str, Node]
 
 

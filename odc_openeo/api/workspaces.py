@@ -15,6 +15,7 @@ from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import api_url, backend
 from odc_openeo.api.body import TEXTS, json_object, text_or_null
 from odc_openeo.api.job_documents import limit_argument, page_links
+from odc_openeo.api.parameters import takes
 from odc_openeo.errors import (
     FeatureUnsupported,
     PropertyNotEditable,
@@ -38,6 +39,7 @@ def list_workspace_providers() -> dict[str, Any]:
 
 
 @blueprint.get("/workspaces")
+@takes("limit", "after")
 @signed_in
 def list_workspaces() -> dict[str, Any]:
     """``GET /workspaces``: the user's workspaces by id."""

@@ -1,8 +1,8 @@
 """Searches for STAC Items in pages, each read from the index in order and without counting the rest.
 
 A page is asked for by the keys of the last item before it. Where items are ordered by time, the index is
-asked for one window of time after the other, each four times as wide, until the page is full: its cost does
-not grow with the number of datasets. Boxes are compared in the index, outlines here.
+asked for one window of time after the other, each four times as wide unless it is crowded, until the page is
+full: its cost does not grow with the number of datasets. Boxes are compared in the index, outlines here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from shapely.geometry.base import BaseGeometry
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     and_,
     cast,
     false,
+    func,
     literal,
     or_,
     select,
@@ -46,6 +48,10 @@ MOST_ROWS: Final = 1000
 """Rows read at once."""
 
 WIDER: Final = 4
+SHORTEST: Final = timedelta(seconds=1)
+CROWD: Final = 2000
+"""Datasets in a window from which on a narrower one is tried. Doubled with each window that is not enough."""
+
 TIMEOUT_STATE: Final = "57014"
 
 
@@ -216,13 +222,44 @@ class _Search:
             else max(t for t in (first, lowest, at) if t)
         )
         share = (self.query.limit + 1) * WIDER / sum(s.summary.count for s in sources)
-        width = max((last - first) * share, timedelta(seconds=1))
-        limit: datetime | None = None
+        width, most = max((last - first) * share, SHORTEST), CROWD
+        limit = at + timedelta(microseconds=1) if at is not None and backwards else at
         while first < edge if backwards else edge < last:
-            edge = _moved(edge, -width if backwards else width)
-            yield (edge, limit) if backwards else (limit, edge)
-            limit, width = edge, width * WIDER
+            beyond = _moved(edge, -width if backwards else width)
+            window = (beyond, limit) if backwards else (limit, beyond)
+            if width > SHORTEST and self._is_crowded(sources, window[0], window[1], most):
+                width = max(width / WIDER, SHORTEST)
+                continue
+            yield window
+            limit, edge, width, most = beyond, beyond, width * WIDER, most * 2
         yield (None, limit) if backwards else (limit, None)
+
+    def _is_crowded(
+        self, sources: Sequence[Source], low: datetime | None, high: datetime | None, most: int
+    ) -> bool:
+        """Whether there are more datasets in a window than should be sorted for a page."""
+        count = 0
+        for source in sources:
+            columns = self.columns[source.product.name]
+            inside = columns.rows().with_only_columns(DATASET.c.id, maintain_column_froms=True)
+            inside = inside.where(*self._place_and_time(columns, low, high)).limit(most + 1 - count)
+            count += self._execute(select(func.count()).select_from(inside.subquery()))[0][0]
+            if count > most:
+                return True
+        return False
+
+    def _place_and_time(
+        self, columns: SourceColumns, low: datetime | None, high: datetime | None
+    ) -> list[ColumnElement[bool]]:
+        """What the indexes of a product can answer: the window, the interval and the box."""
+        moment, area = columns.time("datetime"), self.query.area
+        return [
+            columns.within(self.query.start, self.query.end),
+            columns.within(low, high),
+            *([moment >= low] if low is not None else []),
+            *([moment < high] if high is not None else []),
+            *([columns.near(area)] if area is not None else []),
+        ]
 
     def _in_window(
         self, sources: Sequence[Source], cursor: _Cursor | None, low: datetime | None, high: datetime | None
@@ -249,6 +286,9 @@ class _Search:
         ]
         every = union_all(*[select(part) for part in parts]).subquery()
         statement = select(every).order_by(*self._order(every.c)).limit(size)
+        return self._execute(statement)
+
+    def _execute(self, statement: Select[Any]) -> list[Any]:
         left = self.deadline - time.monotonic()
         try:
             if left <= 0:
@@ -279,18 +319,10 @@ class _Search:
         keys = [cast(columns.sort_key(k.name), t) for k, t in zip(self.keys, self.types, strict=True)]
         leaves = [leaf.label(f"leaf{i}") for i, leaf in enumerate(compiled.leaves)]
         labelled = [key.label(f"key{i}") for i, key in enumerate(keys)]
-        statement = columns.rows(*leaves, *labelled).where(
-            compiled.where, columns.within(query.start, query.end)
-        )
+        places = self._place_and_time(columns, low, high)
+        statement = columns.rows(*leaves, *labelled).where(compiled.where, *places)
         if query.ids is not None:
             statement = statement.where(_ids(query.ids))
-        if query.area is not None:
-            statement = statement.where(columns.near(query.area))
-        moment = columns.time("datetime")
-        if low is not None:
-            statement = statement.where(columns.within(low, None), moment >= low)
-        if high is not None:
-            statement = statement.where(columns.within(None, high), moment < high)
         if cursor is not None:
             statement = statement.where(self._after(keys, cursor))
         order = [_ordering(key, k.descending) for key, k in zip(keys, self.keys, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,8 @@ def stream(data: xr.DataArray, compute: Compute, consume: Consume, limit: int = 
             values = compute(*(array.blocks[index] for index, _ in batch))
             if pending is not None:
                 pending.result()
+            # Dask's client leaves cycles behind that hold the values of earlier batches.
+            gc.collect()
             regions = [region for _, region in batch]
             pending = writer.submit(_consume_all, consume, regions, values)
         if pending is not None:

@@ -21,7 +21,7 @@ from odc_openeo.errors import OpenEOError, ProcessParameterInvalid
 from odc_openeo.process import Environment
 from odc_openeo.processes.filters import check_box
 from odc_openeo.processes.instants import interval
-from odc_openeo.processes.resampling import new_grid
+from odc_openeo.processes.resampling import new_grid, reference_system
 from odc_openeo.warp import scale
 
 SHRINK: Final = 2
@@ -73,7 +73,8 @@ def onto(env: Environment) -> Callable[[GeoBox], GeoBox | None] | None:
 
     def coarser(native: GeoBox) -> GeoBox | None:
         try:
-            target = env.grid or new_grid(native, wanted.resolution, wanted.projection, wanted.align)
+            crs = reference_system(native, wanted.projection)
+            target = env.grid or new_grid(native, wanted.resolution, crs, wanted.align)
         except OpenEOError:
             # The process that asks for it will say what is wrong.
             return None

@@ -87,7 +87,7 @@ def resample_spatial(
     if projection is None and not any(wanted):
         reason = "give a resolution or a projection."
         raise ProcessParameterInvalid(process="resample_spatial", parameter="resolution", reason=reason)
-    target = new_grid(grid, wanted, projection, align)
+    target = new_grid(grid, wanted, reference_system(grid, projection), align)
     return warp(data, grid, target, method)
 
 
@@ -116,15 +116,12 @@ def resample_cube_spatial(data: SpatialCube, target: SpatialCube, method: Method
     return warp(data, grid, wanted, method)
 
 
-def new_grid(
-    grid: GeoBox, resolution: Sequence[float], projection: Any = None, align: str = "upper-left"
-) -> GeoBox:
+def new_grid(grid: GeoBox, resolution: Sequence[float], crs: CRS, align: str = "upper-left") -> GeoBox:
     """The grid over the extent of another one: of a resolution (0 keeps it), in a CRS, met in a corner.
 
     Raises:
         ProcessParameterInvalid: the extent can't be expressed in the CRS.
     """
-    crs = grid.crs if projection is None else _crs(projection)
     left, bottom, right, top = _extent(grid, crs)
     kept = _kept_resolution(grid, crs)
     size = [float(given or own) for given, own in zip(resolution, kept, strict=True)]
@@ -162,7 +159,10 @@ def _kept_resolution(grid: GeoBox, crs: CRS) -> tuple[float, float]:
     return abs(transform.a), abs(transform.e)
 
 
-def _crs(projection: Any) -> CRS:
+def reference_system(grid: GeoBox, projection: int | str | None) -> CRS:
+    """The reference system that a projection names, that of the grid if there is none."""
+    if projection is None:
+        return grid.crs
     try:
         return CRS(projection if isinstance(projection, str) else f"EPSG:{projection}")
     except (CRSError, ValueError) as error:

@@ -231,7 +231,7 @@ class Run:
         """Compute on the cluster, telling how far it is."""
         size = sum(nbytes(each) for each in collections)
         if self._on_cluster and not self.began:
-            cluster.check(self.config)
+            cluster.wait_until_ready(self.config)
         self.began = True
         self.before = cluster.counters(self.config, self.span) if self._on_cluster else cluster.Counters()
 

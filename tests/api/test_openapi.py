@@ -38,7 +38,7 @@ def test_every_route_is_in_it(unconnected: Flask, visitor: FlaskClient) -> None:
     paths = visitor.get("/api").get_json(force=True)["paths"]
     documented = {(path, method.upper()) for path, operations in paths.items() for method in operations}
     served = {
-        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method)
+        (re.sub(r"<(?:\w+(?:\([^)]*\))?:)?(\w+)>", r"{\1}", rule.rule), method)
         for rule in unconnected.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }

@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 
 from odc_openeo import db, postgres
 from odc_openeo.config import Config, child_environment
-from odc_openeo.embedded import Stack, free_port, gunicorn_command
+from odc_openeo.embedded import SCHEDULER, Stack, free_port, gunicorn_command
 from odc_openeo.indexing.samples import S2_PRODUCT
 from odc_openeo.storage import storage
 from odc_openeo.worker.cleaning import clean
@@ -27,7 +27,7 @@ from tests.clients import truth
 
 BOX = (679720.0, 5151080.0, 680680.0, 5151920.0)
 SEASON = ("2022-05-01", "2022-09-01")
-VICTIMS = ("API", "job worker", "job worker", "dask worker", "PostgreSQL")
+VICTIMS = ("API", "job worker", "job worker", "dask worker", "dask cluster", "PostgreSQL")
 LONGEST_WAIT = 240.0
 Say = Callable[[str], None]
 
@@ -44,6 +44,8 @@ class FragileStack(Stack):
             ]
             if computing:
                 dice.choice(computing).kill()
+        elif what == "dask cluster":
+            self._restart_dask()
         elif what == "PostgreSQL":
             self._restart_database()
         elif what == "API":
@@ -75,6 +77,12 @@ class FragileStack(Stack):
     def _environment(self) -> dict[str, str]:
 
         return child_environment(self.config, **self._odc)
+
+    def _restart_dask(self) -> None:
+        """Scheduler and workers go together; new ones come at the same address."""
+        for name in (SCHEDULER, "dask workers"):
+            self._kill(name, whole=True)
+        self._start_dask(str(self.config.dask_scheduler).rpartition(":")[2])
 
     def _restart_database(self) -> None:
         assert self._server is not None

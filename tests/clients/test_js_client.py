@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.process import PROCESSES
 from tests.clients.conftest import NODE
 
@@ -52,6 +53,11 @@ def test_a_job_from_its_making_to_its_end(told: dict[str, Any]) -> None:
 def test_stored_processes(told: dict[str, Any]) -> None:
     assert (told["summary"], told["replaced"]) == ("A sum", "Another")
     assert set(told["stored"]) - set(told["storedAfter"]) == {"js_sum"}
+
+
+def test_services(told: dict[str, Any]) -> None:
+    assert (told["service"], told["serviceTitle"], told["services"]) == ("XYZ", "Changed", True)
+    assert told["serviceAfter"] == "ServiceNotFound"
 
 
 def test_files(told: dict[str, Any]) -> None:

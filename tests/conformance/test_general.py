@@ -13,9 +13,8 @@ import yaml
 from tests.conformance.owned import ADDITION, KEEPERS, Owned, sign_in
 
 DESCRIPTION = Path(__file__).resolve().parents[3] / "shared" / "openeo" / "openapi-1.3.0.yaml"
-SERVICES = {"/services", "/services/{service_id}", "/services/{service_id}/logs"}
-NOT_HERE = {"/credentials/oidc", *SERVICES}
-"""Paths of the API that are there only with providers, which the stack of the tests has not, and services."""
+NOT_HERE = {"/credentials/oidc"}
+"""Paths of the API that are there only with providers, which the stack of the tests has not."""
 
 
 @pytest.fixture(scope="module")

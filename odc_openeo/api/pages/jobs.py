@@ -75,12 +75,13 @@ def act(job_id: str, action: str) -> AnyResponse:
 
 
 def _thumbnail(job: jobs.Summary) -> str | None:
-    """The first picture of a finished job, if it is small."""
+    """The thumbnail of a finished job, else its first picture if that is small."""
     if job.status != "finished":
         return None
     config = backend().config
     published = results.find(config, jobs.get(config, user().id, str(job.id)))
     pictures = [file for file in _files(published) if file["picture"]] if published else []
+    pictures.sort(key=lambda file: not file["thumbnail"])
     return str(pictures[0]["path"]) if pictures else None
 
 
@@ -98,5 +99,6 @@ def _file(asset: Mapping[str, Any]) -> dict[str, Any]:
         "size": size,
         "time": asset.get("datetime"),
         "checksum": asset.get("file:checksum"),
+        "thumbnail": "thumbnail" in asset.get("roles", ()),
         "picture": asset["type"] in PICTURES and size <= LARGEST_THUMBNAIL,
     }

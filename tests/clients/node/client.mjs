@@ -68,6 +68,14 @@ told.replaced = (await connection.getUserProcess('js_sum')).summary;
 await stored.deleteUserProcess();
 told.storedAfter = ids(await connection.listUserProcesses());
 
+const service = await connection.createService(process_, 'XYZ', 'From JavaScript');
+told.service = (await service.describeService()).type;
+await service.updateService({ title: 'Changed' });
+told.serviceTitle = service.title;
+told.services = ids(await connection.listServices()).includes(service.id);
+await service.deleteService();
+told.serviceAfter = await refused(connection.getService(service.id));
+
 const source = join(folder, 'source.txt');
 writeFileSync(source, 'from JavaScript');
 const file = await connection.uploadFile(source, 'js/ä b.txt');
