@@ -24,6 +24,7 @@ import rioxarray  # noqa: F401  (registers the accessor ``rio``)
 import scipy.ndimage
 import xarray as xr
 from affine import Affine
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from pystac import Asset, Item
@@ -155,16 +156,17 @@ def zones(cache: Path, target: Path) -> None:
         for scenes in (WEST, EAST)
     )
     # The same pixels as ours, so that values can be compared.
-    grid = new_grid(west.odc.geobox, (20, 20), 3035)
+    grid = new_grid(west.odc.geobox, (20, 20), CRS("EPSG:3035"))
     parts = [
-        warped(cube.isel(time=n), cube.odc.crs, grid) for n in range(WEST.dates) for cube in (west, east)
+        dask.delayed(_warped)(cube.isel(time=n), cube.odc.crs, grid)
+        for n in range(WEST.dates)
+        for cube in (west, east)
     ]
     largest = da.nanmax(da.stack([da.from_delayed(p, grid.shape.yx, np.float32) for p in parts]), axis=0)
     write([xr.DataArray(largest, xr_coords(grid), ("y", "x"))], "EPSG:3035", target)
 
 
-@dask.delayed
-def warped(image: xr.DataArray, crs: Any, grid: GeoBox) -> np.ndarray:
+def _warped(image: xr.DataArray, crs: Any, grid: GeoBox) -> np.ndarray:
     """An image warped by GDAL."""
     decoded = image.astype("float32").rio.write_crs(str(crs)).rio.write_nodata(np.nan)
     options = {

@@ -20,11 +20,9 @@ from rich.table import Table
 from sqlalchemy import text
 
 from benchmarks.measure import percentiles
-from benchmarks.running import Service, empty_service
+from benchmarks.running import Service, empty_service, index
 from benchmarks.scenes import Scenes
 from odc_openeo import db
-from odc_openeo.config import child_environment
-from odc_openeo.indexing.index import index_datasets, index_products
 
 PRODUCTS: Final = 500
 FEW, SOME, MANY = 1_000, 100_000, 1_000_000
@@ -53,10 +51,8 @@ COPY_DATASETS: Final = text(
 def fill(running: Service, products: int) -> None:
     """Index one product and one dataset with the `datacube` command, and copy the product."""
     with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
-        environment = child_environment(running.stack.config, **running.stack.odc_environment)
         documents = ONE.make(Path(name))
-        index_products([ONE.definition(Path(name))], environment)
-        index_datasets(documents, environment)
+        index(running.stack, [ONE.definition(Path(name))], documents)
     with db.engine(running.stack.config).begin() as connection:
         connection.execute(COPY_PRODUCTS, {"products": products})
 

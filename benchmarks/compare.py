@@ -81,8 +81,9 @@ class Side:
         with self._target() as target:
             try:
                 cost = measured(lambda: self.run(target), self.processes)
-            except (PeerError, RuntimeError) as error:
-                self.error = str(error)
+            except Exception as error:
+                # A line of the table says so; the other sides go on.
+                self.error = f"{type(error).__name__}: {error}"
                 return
             if warming:
                 self.found = values.read(target) if any(target.glob("*")) else None
@@ -139,11 +140,14 @@ def show(row: Row, found: Mapping[str, Side], console: Console) -> None:
         if name in found:
             table.add_row(name, *_cells(found[name], base))
     console.print(table)
+    for name, side in found.items():
+        if side.error is not None:
+            console.print(f"{name}: {side.error[:300]}", markup=False)
 
 
 def _cells(side: Side, base: Side | None) -> list[str]:
     if side.error is not None or not side.costs:
-        return [f"fails: {side.error}"[:100]]
+        return ["fails"]
     cost = summary(side.costs)
     least = min(c.wall_s for c in side.costs)
     ratios = ["", "", ""]

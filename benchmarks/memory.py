@@ -19,12 +19,11 @@ from pathlib import Path
 import numpy as np
 import openeo
 import psutil
-from odc.geo.geobox import GeoBox
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import scenes
-from benchmarks.composite import index
+from benchmarks.running import index
 from odc_openeo.config import Config
 from odc_openeo.embedded import Stack, free_port
 from odc_openeo.indexing.cog import write_cog
@@ -32,12 +31,7 @@ from odc_openeo.indexing.documents import Dataset, Measurement
 
 WORKERS, LIMIT = 2, "1GB"
 SIZE, DATES = 8192, 15
-GRID = GeoBox.from_bbox(
-    (scenes.WEST, scenes.NORTH - 10 * SIZE, scenes.WEST + 10 * SIZE, scenes.NORTH),
-    crs=f"EPSG:{scenes.EPSG}",
-    shape=(SIZE, SIZE),
-    tight=True,
-)
+GRID = scenes.square(32632, 680000, 5160000, SIZE)
 SAMPLE_SECONDS = 0.1
 
 
@@ -62,8 +56,8 @@ def _document(folder: Path, when: datetime) -> Path:
         os.link(folder / f"{name}.tif", target / f"{name}.tif")
     grids = {**dict.fromkeys(scenes.FINE, GRID), "SCL": GRID.zoom_out(2)}
     measurements = {name: Measurement(f"{name}.tif", grid) for name, grid in grids.items()}
-    made = Dataset(scenes.PRODUCT, f"MEMORY_{when:%Y%m%d}", when, measurements, {"eo:platform": "none"})
-    return made.write(target / scenes.DOCUMENT)
+    made = Dataset(scenes.BOX.product, f"MEMORY_{when:%Y%m%d}", when, measurements, {"eo:platform": "none"})
+    return made.write(target / "dataset.odc-metadata.yaml")
 
 
 @contextmanager
@@ -104,9 +98,9 @@ def _processes(name: str, pid: int) -> Iterator[tuple[str, psutil.Process]]:
 def jobs(connection: openeo.Connection) -> dict[str, openeo.DataCube]:
     """What is computed, each over all pixels."""
     west, south, east, north = GRID.boundingbox.bbox
-    extent = {"west": west, "south": south, "east": east, "north": north, "crs": f"EPSG:{scenes.EPSG}"}
+    extent = {"west": west, "south": south, "east": east, "north": north, "crs": str(GRID.crs)}
     cube = connection.load_collection(
-        scenes.PRODUCT, extent, ["2022-05-01", "2022-12-01"], list(scenes.FINE), fetch_metadata=False
+        scenes.BOX.product, extent, ["2022-05-01", "2022-12-01"], list(scenes.FINE), fetch_metadata=False
     )
     red, nir = cube.band("B04"), cube.band("B08")
     return {
@@ -152,7 +146,7 @@ def main() -> None:
             gunicorn_workers=1,
         )
         with Stack(config, samples=False, say=lambda text: None) as stack:
-            index(stack, scenes.product(folder), documents)
+            index(stack, [scenes.BOX.definition(folder)], documents)
             connection = openeo.connect(stack.url).authenticate_basic("demo", "demo")
             for title, cube in jobs(connection).items():
                 run(stack, title, cube, table)

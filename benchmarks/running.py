@@ -136,10 +136,16 @@ def _index(stack: Stack, cache: Path) -> None:
     made = list(scenes.make_all(cache))
     if note.exists() and note.read_text() == scenes.VERSION:
         return
-    environment = child_environment(stack.config, **stack.odc_environment)
-    index_products([found.definition(cache) for found, _ in made], environment)
-    index_datasets([document for _, documents in made for document in documents], environment)
+    definitions = [found.definition(cache) for found, _ in made]
+    index(stack, definitions, [document for _, documents in made for document in documents])
     note.write_text(scenes.VERSION)
+
+
+def index(stack: Stack, definitions: list[Path], documents: list[Path]) -> None:
+    """Index products and scenes with the `datacube` command."""
+    environment = child_environment(stack.config, **stack.odc_environment)
+    index_products(definitions, environment)
+    index_datasets(documents, environment)
 
 
 @contextmanager

@@ -141,14 +141,15 @@ def _seasons(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
 FINE: Final = ("B02", "B03", "B04", "B08")
 
 
-def _grid(epsg: int, west: float, north: float, size: int, pixel: float = 10) -> GeoBox:
+def square(epsg: int, west: float, north: float, size: int, pixel: float = 10) -> GeoBox:
+    """A grid of so many rows as columns."""
     box = (west, north - pixel * size, west + pixel * size, north)
     return GeoBox.from_bbox(box, crs=f"EPSG:{epsg}", shape=(size, size), tight=True)
 
 
 BOX: Final = Scenes(
     "bench_box",
-    _grid(32632, 680000, 5160000, 2048),
+    square(32632, 680000, 5160000, 2048),
     16,
     {**dict.fromkeys(FINE, "uint16"), "SCL": "uint8"},
     _land,
@@ -157,20 +158,20 @@ BOX: Final = Scenes(
 )
 """20 km x 20 km, 16 dates, four bands and a classification."""
 TILE: Final = Scenes(
-    "bench_tile", _grid(32632, 600000, 5200020, 10980), 4, dict.fromkeys(("B04", "B08"), "uint16"), _steps
+    "bench_tile", square(32632, 600000, 5200020, 10980), 4, dict.fromkeys(("B04", "B08"), "uint16"), _steps
 )
 """A whole tile of Sentinel-2 at four dates."""
 WEST: Final = Scenes(
-    "bench_zones", _grid(32632, 722000, 5160000, 2048), 4, {"B04": "uint16"}, _land, averaged=("B04",)
+    "bench_zones", square(32632, 722000, 5160000, 2048), 4, {"B04": "uint16"}, _land, averaged=("B04",)
 )
 EAST: Final = Scenes(
-    "bench_zones_east", _grid(32633, 266000, 5160000, 2048), 4, {"B04": "uint16"}, _land, averaged=("B04",)
+    "bench_zones_east", square(32633, 266000, 5160000, 2048), 4, {"B04": "uint16"}, _land, averaged=("B04",)
 )
 """Two neighbouring zones, which overlap."""
 HEIGHTS: Final = Scenes(
-    "bench_heights", _grid(32632, 680000, 5160000, 4096), 1, {"height": "float32"}, _hills, nodata=-9999
+    "bench_heights", square(32632, 680000, 5160000, 4096), 1, {"height": "float32"}, _hills, nodata=-9999
 )
-YEARS: Final = Scenes("bench_years", _grid(32632, 680000, 5160000, 128), 73, {"B08": "uint16"}, _seasons, 10)
+YEARS: Final = Scenes("bench_years", square(32632, 680000, 5160000, 128), 73, {"B08": "uint16"}, _seasons, 10)
 """Two years, every ten days."""
 ALL: Final = (BOX, TILE, WEST, EAST, HEIGHTS, YEARS)
 

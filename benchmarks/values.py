@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ def _file(name: str, content: bytes) -> Iterator[np.ndarray]:
     elif content[:4] in (b"II*\x00", b"II+\x00"):
         with MemoryFile(content) as memory, memory.open() as file:
             yield _without_nodata(file)
+    elif content[:3] not in (b"CDF", b"\x89HD"):
+        yield np.atleast_1d(json.loads(content))
     else:
         store = NetCDF4DataStore(netCDF4.Dataset("memory", memory=content))
         cube = xr.open_dataset(store, decode_times=False)

@@ -170,6 +170,10 @@ def compute(
         except BaseException:
             client.cancel(futures)
             raise
+        finally:
+            # Workers hold the values until then; that of a collection's reference cycles may take long.
+            for future in futures:
+                future.release()
 
 
 @contextlib.contextmanager

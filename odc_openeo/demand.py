@@ -78,20 +78,6 @@ class Demand:
             view=self.view if self.view == other.view else None,
         )
 
-    def inside(
-        self,
-        boxes: Iterable[Box] | None = None,
-        interval: Interval | None = None,
-        bands: Iterable[str] | None = None,
-    ) -> Demand:
-        """The demand on a filter's input: what the consumer left open takes what the filter says."""
-        return replace(
-            self,
-            boxes=self.boxes if self.boxes is not None or boxes is None else tuple(boxes),
-            interval=self.interval or interval,
-            bands=self.bands if self.bands is not None or bands is None else tuple(bands),
-        )
-
     def grown(self, pixels: int) -> Demand:
         """The same with a margin of more pixels, for processes that look at neighbours."""
         return replace(self, margin=self.margin + pixels, grid=None)
@@ -197,6 +183,15 @@ def is_plain(interval: Any) -> TypeGuard[Interval]:
         return False
     texts = [text for text in interval if text is not None]
     return all(isinstance(text, str) for text in texts) and _comparable(texts)
+
+
+def common(own: Interval, other: Interval | None) -> Interval:
+    """What of an interval lies in another one; all of ``own`` if nothing does, or that can't be told."""
+    if other is None or not _comparable([text for text in (*own, *other) if text is not None]):
+        return own
+    start = max((text for text in (own[0], other[0]) if text is not None), default=None)
+    end = min((text for text in (own[1], other[1]) if text is not None), default=None)
+    return own if start is not None and end is not None and start >= end else (start, end)
 
 
 def hull(intervals: Iterable[Any]) -> Interval | None:

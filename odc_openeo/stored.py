@@ -51,6 +51,13 @@ def find(config: Config, user: UUID, id_: str) -> Stored | None:
         return None if row is None else _stored(row)
 
 
+def ids(config: Config, user: UUID) -> frozenset[str]:
+    """The ids of all processes of a user."""
+    query = select(db.StoredProcess.id).where(db.StoredProcess.user_id == user)
+    with db.reading(config) as session:
+        return frozenset(session.scalars(query))
+
+
 def get(config: Config, user: UUID, id_: str) -> Stored:
     """A process of a user; ProcessGraphNotFound if they have none of this id."""
     found = find(config, user, id_)
@@ -112,6 +119,11 @@ class Library:
     user: UUID | None
     known: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        """What the user has: asked once, as a graph may have thousands of nodes."""
+        return ids(self.config, self.user) if self.user else frozenset()
+
     def __call__(self, id_: str, namespace: str | None) -> Mapping[str, Any] | None:
         """The definition of a process, None if the namespace does not have it.
 
@@ -125,13 +137,6 @@ class Library:
         if not re.match(r"https?://", str(namespace)):
             return None
         return self._remote(id_, str(namespace))
-
-    @cached_property
-    def _own(self) -> frozenset[str]:
-        """The ids of the user's processes: one question for a graph, not one for each of its nodes."""
-        query = select(db.StoredProcess.id).where(db.StoredProcess.user_id == self.user)
-        with db.reading(self.config) as session:
-            return frozenset(session.scalars(query))
 
     def _remote(self, id_: str, address: str) -> Mapping[str, Any]:
         if address not in self.known:

@@ -158,8 +158,7 @@ class _Demands:
         """Whether a node makes its cube on the pixels of a view, or makes no cube of pixels."""
         if node.definition is not None:
             arguments = {name: self._constant(value) for name, value in node.arguments.items()}
-            known = {name: value for name, value in arguments.items() if value is not UNKNOWN}
-            return demand.view is not None and _is_seen(node.definition.graph, known, demand)
+            return demand.view is not None and _is_seen(node.definition.graph, arguments, demand)
         process = PROCESSES[node.process_id]
         if not process.makes_raster:
             return True

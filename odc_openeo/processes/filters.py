@@ -14,7 +14,7 @@ from odc.geo.geom import BoundingBox as OdcBoundingBox
 
 from odc_openeo import cube, geometry
 from odc_openeo.cube import T, X, Y
-from odc_openeo.demand import SLACK, Box, Demand, is_plain
+from odc_openeo.demand import SLACK, Box, Demand, common, is_plain
 from odc_openeo.errors import (
     BandFilterParameterMissing,
     DimensionMissing,
@@ -143,10 +143,29 @@ def _in_range(data: cube.Cube, dimension: str, low: float, high: float) -> list[
 def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     extent = arguments.get("extent")
     if not isinstance(extent, Mapping) or not extent.keys() >= EDGES:
-        return {"data": replace(demand, grid=None)}
+        return {"data": demand.everywhere()}
     west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
-    box = Box(west, south, east, north, extent.get("crs") or 4326)
-    return {"data": demand.inside(boxes=[box]).grown(SLACK)}
+    if not all(isinstance(edge, int | float) for edge in (west, south, east, north)):
+        return {"data": demand.everywhere()}
+    own = Box(west, south, east, north, extent.get("crs") or 4326)
+    # What lies beside the box is needed by nobody, and the filter must not be left without a pixel.
+    parts = [part for part in (_common(own, box) for box in demand.boxes or ()) if part is not None]
+    margin = max(demand.margin, SLACK) if parts else SLACK
+    return {"data": replace(demand, boxes=tuple(parts) or (own,), margin=margin, grid=None)}
+
+
+def _common(own: Box, other: Box) -> Box | None:
+    """What of a box lies in another one, in the reference system of the latter; all if that can't be told."""
+    try:
+        found = OdcBoundingBox(other.west, other.south, other.east, other.north, CRS(other.crs))
+        west, south, east, north = (found if other.crs == own.crs else found.to_crs(CRS(own.crs))).bbox
+    except (CRSError, ValueError, TypeError):
+        return own
+    if not all(math.isfinite(edge) for edge in (west, south, east, north)):
+        return own
+    west, south = max(west, own.west), max(south, own.south)
+    east, north = min(east, own.east), min(north, own.north)
+    return Box(west, south, east, north, own.crs) if west < east and south < north else None
 
 
 @process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True)
@@ -245,7 +264,7 @@ def _needs_times(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, D
     extent = arguments.get("extent")
     if not is_plain(extent) or arguments.get("dimension") not in (None, T):
         return {"data": demand.at_all_times()}
-    return {"data": demand.inside(interval=(extent[0], extent[1]))}
+    return {"data": replace(demand, interval=common((extent[0], extent[1]), demand.interval))}
 
 
 @process(categories=["cubes", "filter"], needs=_needs_times, pointwise=True)

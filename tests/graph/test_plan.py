@@ -75,6 +75,9 @@ def plan(
 MEAN = child("mean", data=DATA)
 PICK = child("array_element", data=DATA, label="B04")
 COARSE = Grid("end", (100, 100), None, "upper-left")
+EAST = node("filter_bbox", extent={**BOX, "west": 5, "east": 9})
+LATER = node("filter_temporal", extent=["2022-02-01", None])
+BEFORE = node("filter_temporal", extent=[None, "2021-01-01"])
 THEN_BOX = node("filter_bbox", extent=BOX)
 SINCE = node("filter_temporal", extent=["2022-01-01", None])
 TWO = [["2022-01-01", "2022-02-01"], ["2022-03-01", "2022-04-01"]]
@@ -84,6 +87,11 @@ TWO = [["2022-01-01", "2022-02-01"], ["2022-03-01", "2022-04-01"]]
     ("steps", "expected"),
     [
         ([node("filter_bbox", extent=BOX)], Demand(THERE, 2)),
+        ([node("filter_bbox", extent={**BOX, "west": 2}), node("slope"), THEN_BOX],
+         Demand((Box(2, 2, 3, 4),), 3)),
+        ([EAST, THEN_BOX], Demand((Box(5, 2, 9, 4),), 2)),
+        ([LATER, SINCE], Demand(interval=("2022-02-01", None))),
+        ([BEFORE, SINCE], Demand(interval=(None, "2021-01-01"))),
         ([node("slope"), THEN_BOX], Demand(THERE, 3)),
         ([node("apply_kernel", kernel=[[1] * 7]), THEN_BOX], Demand(THERE, 5)),
         ([node("apply_kernel", kernel=[[1]], border="wrap"), THEN_BOX], ALL),
