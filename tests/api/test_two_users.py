@@ -65,7 +65,7 @@ TABLE: Final[dict[str, str]] = {
     f"{API}/service_types": PUBLIC,
     f"{API}/processing_parameters": PUBLIC,
     f"{API}/collections": PUBLIC,
-    f"{API}/collections/<collection_id>": PUBLIC,
+    f"{API}/collections/<collection_id>": OWN_NAME,
     f"{API}/collections/<collection_id>/queryables": PUBLIC,
     f"{API}/collections/<collection_id>/items": PUBLIC,
     f"{API}/collections/<collection_id>/items/<item_id>": PUBLIC,
@@ -118,13 +118,14 @@ TABLE: Final[dict[str, str]] = {
     "/my/files/<path:path>": PAGE_BY_ID,
 }
 
-OPEN: Final = {f"{API}/validation"}
+OPEN: Final = {f"{API}/validation", f"{API}/collections/<collection_id>"}
 """Addresses that work without a token too, then without anybody's things."""
 
 UNKNOWN: Final = {
     "job_id": str(uuid4()),
     "process_graph_id": "nothing",
     "path": "nothing.txt",
+    "collection_id": "absent",
     "workspace_id": str(uuid4()),
     "service_id": str(uuid4()),
 }
@@ -222,7 +223,7 @@ def ada(guarded: Flask, service_config: Config) -> Ada:
     ada = Ada(guarded.test_client(), accounts.issue_token(service_config, user))
     job = {"process": addition(), "title": WORD}
     ada.ids["job_id"] = ada.ask("POST", "/jobs", json=job).headers["OpenEO-Identifier"]
-    ada.ids |= {"process_graph_id": "hers", "path": "hers.txt"}
+    ada.ids |= {"process_graph_id": "hers", "path": "hers.txt", "collection_id": "export"}
     workspace = ada.ask(
         "POST", "/workspaces", json={"intent": "create", "title": "shelf", "description": WORD}
     )
