@@ -205,7 +205,11 @@ def main() -> None:
     asked = parser.parse_args()
     console = Console(width=120)
     done: dict[str, dict[str, Side]] = {}
-    with service(asked.cache) as running, hand_client(running), _peer(asked, console) as other:
+    with (
+        service(asked.cache, gunicorn_workers=1) as running,
+        hand_client(running),
+        _peer(asked, console) as other,
+    ):
         listed = rows()
         for number in asked.rows or listed:
             done[number] = measure(listed[number], running, other, asked.runs)

@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the scenes")
     asked = parser.parse_args()
     console = Console(width=120)
-    with service(asked.cache) as running:
+    with service(asked.cache, gunicorn_workers=1) as running:
         for title, graph in (("1 + 1", graphs.one_and_one()), ("NDVI, 256 x 256", graphs.ndvi_preview())):
             taken, cpu = over_http(running, graph)
             p50, p95, _ = percentiles(taken)
