@@ -22,6 +22,7 @@ from odc_openeo.api.backend import (
     web_editor_url,
 )
 from odc_openeo.formats import file_formats
+from odc_openeo.jobs.options import JOB_OPTIONS
 
 blueprint = Blueprint("capabilities", __name__)
 
@@ -36,7 +37,10 @@ CONFORMS_TO: Final = (
 )
 
 KINDS: Final = ("job", "service", "synchronous")
-PROCESSING_PARAMETERS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = dict.fromkeys(KINDS, ())
+PROCESSING_PARAMETERS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
+    **dict.fromkeys(KINDS, ()),
+    "job": (JOB_OPTIONS,),
+}
 """Parameters by what is created, as processes describe theirs."""
 
 

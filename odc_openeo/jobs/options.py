@@ -15,6 +15,25 @@ SLOTS: Final = "slots"
 """Resources that dask workers declare: bytes, and 1."""
 
 MOST_THREADS: Final = 256
+JOB_OPTIONS: Final[Mapping[str, Any]] = {
+    "name": OPTIONS,
+    "description": "What each task of the job takes of a dask worker; for chunks that need much memory.",
+    "optional": True,
+    "default": {},
+    "schema": {
+        "type": "object",
+        "properties": {
+            "memory": {"type": "string", "description": "Memory kept free for a task, such as 2GiB."},
+            "threads": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MOST_THREADS,
+                "description": "Tasks of the job that a worker runs at the same time, at most.",
+            },
+        },
+    },
+}
+"""The options as ``GET /processing_parameters`` shows them."""
 NEARLY_ONE: Final = 0.999
 """So that rounding never keeps the last task away."""
 
