@@ -27,7 +27,7 @@ from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.errors import NoDataAvailable, OpenEOError, StorageFailure
 from odc_openeo.load.grid import NativeGrid, covered, crop, native_grid
 from odc_openeo.load.reader import Driver, item
-from odc_openeo.load.volume import Limits, Volume, chunks, start
+from odc_openeo.load.volume import SPARSE, Limits, Volume, chunks, start
 
 __all__ = ["Limits", "NativeGrid", "Only", "Volume", "explain", "load", "native_grid"]
 
@@ -45,6 +45,13 @@ class Only:
     start: datetime | None = None
     end: datetime | None = None
     view: GeoBox | None = None
+
+    def sparse(self, geobox: GeoBox) -> bool:
+        """Whether it is a small part of a grid."""
+        if self.area is None:
+            return False
+        whole = geobox.extent.to_crs(self.area.crs, resolution="auto")
+        return bool((self.area & whole).area < SPARSE * whole.area)
 
     def scenes(self, scenes: Sequence[Scene]) -> Sequence[Scene]:
         """Those of the scenes that are needed."""
@@ -102,6 +109,8 @@ def load(
         if other is None:
             grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
     volume = _volume(useful, grid.geobox, _times(useful, groupby), bands, layout)
+    if other is None and only is not None and only.sparse(grid.geobox):
+        volume = volume.sparse()
     limits = limits or Limits()
     limits.check(volume, loaded or ())
     if loaded is not None:
@@ -109,7 +118,7 @@ def load(
     if limits.sketch_above is not None and volume.chunks > limits.sketch_above:
         return _sketch(volume, _times(useful, groupby), bands, grid, layout)
     before = start(grid.geobox, useful) if other is None else (0, 0)
-    made = _read(useful, bands, grid, layout, groupby, before)
+    made = _read(useful, bands, grid, layout, groupby, before, volume.side)
     return made if view is None or area is None else _inside(made, view, native)
 
 
@@ -129,8 +138,10 @@ def _read(
     layout: Layout,
     groupby: str,
     before: tuple[int, int],
+    side: int,
 ) -> xr.DataArray:
-    """The cube. Pixels ``before`` it, above and left, let chunks begin where blocks of the files do."""
+    """The cube in chunks of that ``side``. Pixels ``before`` it, above and left, let these begin where blocks
+    of the files do."""
     _configure_gdal()
     rows, columns = before
     height, width = grid.geobox.shape.yx
@@ -143,7 +154,7 @@ def _read(
         [item(s, bands) for s in scenes],
         bands=[band.name for band in bands],
         geobox=geobox,
-        chunks=chunks(geobox),
+        chunks=chunks(geobox, side),
         groupby=groupby,
         resampling="nearest",
         driver=Driver(bands, layout.types),
@@ -189,7 +200,7 @@ def _volume(
     height, width = geobox.shape.yx
     product, itemsize = scenes[0].product, layout.dtype.itemsize
     version = hashlib.sha256(repr(([s.version for s in scenes], bands)).encode()).hexdigest()
-    return Volume(product, len(scenes), width, height, len(times), len(bands), itemsize, version)
+    return Volume(product, len(scenes), width, height, len(times), len(bands), itemsize, version=version)
 
 
 # --- Pixel types ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from odc.geo.geobox import GeoBox
@@ -18,12 +18,22 @@ CHUNK: Final = 2048
 BLOCK: Final = 1024
 """Blocks of Cloud Optimized GeoTIFFs have this side, or a half or a quarter of it."""
 
+SPARSE_CHUNKS: Final = (512, 1024)
+"""Sides of chunks where most of a grid is not needed: those that are not needed are never read."""
+
+SPARSE: Final = 0.25
+"""The part of a grid that may be needed of it if it is said to be sparse."""
+
+MOST_SPARSE: Final = 6_000
+"""Chunks that a sparse load may have: each takes time to be planned, read or not."""
+
 
 @dataclass(frozen=True)
 class Volume:
     """What a load reads: pixels of so many dates and bands, of ``datasets`` datasets.
 
-    ``version`` changes with anything that is known of these datasets and bands.
+    ``side`` is that of its chunks; ``version`` changes with anything that is known of these datasets and
+    bands.
     """
 
     collection: str
@@ -33,6 +43,7 @@ class Volume:
     dates: int
     bands: int
     itemsize: int
+    side: int = field(default_factory=lambda: CHUNK)
     version: str = field(default="", compare=False)
 
     @property
@@ -48,8 +59,13 @@ class Volume:
     @property
     def chunks(self) -> int:
         """Pieces that are read one by one."""
-        across, down = (math.ceil(n / CHUNK) for n in (self.width, self.height))
+        across, down = (math.ceil(n / self.side) for n in (self.width, self.height))
         return across * down * self.dates * self.bands
+
+    def sparse(self) -> Volume:
+        """The same in smaller chunks, if it is more than one chunk and that does not make too many."""
+        smaller = (replace(self, side=side) for side in SPARSE_CHUNKS if max(self.width, self.height) > CHUNK)
+        return next((each for each in smaller if each.chunks <= MOST_SPARSE), self)
 
 
 @dataclass(frozen=True)
@@ -82,10 +98,10 @@ class Limits:
         )
 
 
-def chunks(geobox: GeoBox) -> dict[str, int]:
+def chunks(geobox: GeoBox, side: int) -> dict[str, int]:
     """The sides of chunks: whole if small, else a whole number of blocks."""
     y, x = geobox.dimensions
-    return {y: min(CHUNK, geobox.shape.y), x: min(CHUNK, geobox.shape.x)}
+    return {y: min(side, geobox.shape.y), x: min(side, geobox.shape.x)}
 
 
 def start(geobox: GeoBox, scenes: Sequence[Scene]) -> tuple[int, int]:

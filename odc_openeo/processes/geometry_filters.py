@@ -22,7 +22,7 @@ from odc_openeo.errors import (
     ProcessParameterInvalid,
 )
 from odc_openeo.process import Environment, Schema, process
-from odc_openeo.processes.geometry_needs import box_around
+from odc_openeo.processes.geometry_needs import boxes_around
 from odc_openeo.processes.geometry_schemas import (
     SUBCUBE,
     Geometries,
@@ -46,7 +46,7 @@ RELATIONS: Final = [
 
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    around = box_around(arguments.get("geometries"))
+    around = boxes_around(arguments.get("geometries"))
     return {
         "data": replace(demand.everywhere(), boxes=around, margin=SLACK if around else 0),
         "geometries": ALL,
@@ -83,7 +83,7 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
 
 def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     # Whether polygons meet the cube at all must not depend on what is needed of it.
-    around = box_around(arguments.get("mask"))
+    around = boxes_around(arguments.get("mask"))
     if around is None or demand.boxes is None:
         return {"data": demand.everywhere(), "mask": ALL}
     return {"data": replace(demand.grown(SLACK), boxes=(*demand.boxes, *around)), "mask": ALL}

@@ -19,7 +19,7 @@ from odc_openeo.errors import TargetDimensionExists
 from odc_openeo.gather import gather, gather_block
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.children import field
-from odc_openeo.processes.geometry_needs import box_around
+from odc_openeo.processes.geometry_needs import boxes_around
 from odc_openeo.processes.geometry_schemas import Geometries, PixelReducer
 from odc_openeo.processes.schemas import GEOMETRY, AnyValue, SpatialCube, StringOrNull, datacube_schema
 
@@ -36,7 +36,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
     needed = demand.everywhere().of_all_bands()
     if arguments.get("target_dimension") is not None:
         needed = needed.along(arguments["target_dimension"])
-    around = box_around(arguments.get("geometries"))
+    around = boxes_around(arguments.get("geometries"))
     return {"data": replace(needed, boxes=around, margin=SLACK if around else 0), "geometries": ALL}
 
 

@@ -21,6 +21,7 @@ from odc_openeo.catalog import Catalog
 from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.graph.evaluate import evaluate
 from odc_openeo.indexing.cog import write_cog
+from odc_openeo.load import volume
 from odc_openeo.load.reader import Reader
 from odc_openeo.process import Environment
 from tests.catalog.scenes import Grid, Index, document
@@ -276,6 +277,31 @@ def test_geometries_limit_what_is_read(catalog: Catalog, two: Path, reads: list[
     assert found.sizes["t"] == 2
     assert {name for name, _ in reads} == {"B04"}
     assert sum(pixels for _, pixels in reads) < 2 * 20 * 25
+
+
+def test_between_distant_geometries_little_is_read(
+    catalog: Catalog,
+    two: Path,  # noqa: F811
+    reads: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(volume, "CHUNK", 32)
+    monkeypatch.setattr(volume, "BLOCK", 16)
+    monkeypatch.setattr(volume, "SPARSE_CHUNKS", (8,))
+    corners = [(BOX["west"], BOX["south"]), (BOX["west"] + 650, BOX["south"] - 450)]
+    rings = [[[x, y], [x + 25, y], [x + 25, y + 25], [x, y]] for x, y in corners]
+    areas = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
+    zones = [{"type": "Feature", "properties": {}, "geometry": area} for area in areas]
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+    collection = {"type": "FeatureCollection", "features": zones, "crs": crs}
+    graph = {
+        "a": node("filter_bands", bands=["B04"]),
+        "end": node("aggregate_spatial", "a", geometries=collection, reducer=child("mean", data=DATA)),
+    }
+    found = run(catalog, graph)
+    assert 0 < sum(pixels for _, pixels in reads) <= 2 * 2 * 4 * 64
+    reads.clear()
+    xr.testing.assert_equal(found, run(catalog, graph, plan=False))
 
 
 def test_a_stored_process_passes_on_what_is_needed(
