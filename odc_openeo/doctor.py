@@ -11,7 +11,7 @@ from uuid import uuid4
 import fsspec
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from odc_openeo import cluster, db, oidc
 from odc_openeo.config import (
@@ -101,7 +101,7 @@ def _storage(config: Config) -> str:
 
 def report(config: Config, console: Console) -> bool:
     """Print settings and findings; whether all is good."""
-    table = Table("Setting", "Value", "Default", "What it is", title="Settings")
+    table = Table(Column("Setting", no_wrap=True), "Value", "Default", "What it is", title="Settings")
     for row in describe(config):
         table.add_row(*map(escape, row))
     console.print(table)

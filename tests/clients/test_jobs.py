@@ -109,8 +109,9 @@ def test_cubes_open_remotely(connection: openeo.Connection, june: list, tmp_path
 
 def test_several_outputs_are_several_files(connection: openeo.Connection) -> None:
     cube = load(connection, ["B04"])
-    both = cube.save_result("GTiff").process("save_result", data=cube, format="netCDF")
-    job = connection.create_job(both).start_and_wait(print=lambda _: None)
+    job = connection.create_job([cube.save_result("GTiff"), cube.save_result("netCDF")]).start_and_wait(
+        print=lambda _: None
+    )
     kinds = {asset.metadata["type"].split(";")[0] for asset in job.get_results().get_assets()}
     assert kinds == {"image/tiff", "application/x-netcdf"}
 

@@ -40,7 +40,7 @@ def found(catalogue: Client, **search: Any) -> set[str]:
 
 def test_collections(catalogue: Client) -> None:
     collections = {c.id: c for c in catalogue.get_collections()}
-    assert set(collections) == set(PRODUCTS)
+    assert set(collections) >= set(PRODUCTS)
     assert next(collections[S2_PRODUCT].get_items()).collection_id == S2_PRODUCT
     item_assets = catalogue.get_collection(S2_PRODUCT).item_assets
     assert item_assets["B04"].properties["bands"][0]["eo:common_name"] == "red"
@@ -51,7 +51,7 @@ def test_every_item_once(
 ) -> None:
     ids = [item["id"] for item in everything]
     assert len(ids) == len(set(ids)) == catalogue.search(limit=1).matched()
-    assert {item["collection"] for item in everything} == set(PRODUCTS)
+    assert {item["collection"] for item in everything} >= set(PRODUCTS)
     by_method = {i["id"] for i in catalogue.search(method="GET", limit=100).items_as_dicts()}
     assert by_method == set(ids)
     for item in everything[::10]:
