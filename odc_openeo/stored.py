@@ -19,6 +19,7 @@ from odc_openeo import db, outgoing
 from odc_openeo.config import Config
 from odc_openeo.errors import OpenEOError, ProcessGraphNotFound, ProcessNamespaceInvalid
 from odc_openeo.jobs import Page
+from odc_openeo.jobs.store import read_page
 
 SHARED: Final = "/shared/processes"
 """Path below the root of the service at which public processes are, without signing in."""
@@ -71,12 +72,7 @@ def list_stored(config: Config, user: UUID, limit: int | None, after: str | None
     query = select(db.StoredProcess).where(db.StoredProcess.user_id == user).order_by(db.StoredProcess.id)
     if after is not None:
         query = query.where(db.StoredProcess.id > after)
-    if limit is not None:
-        query = query.limit(limit + 1)
-    with db.session(config) as session:
-        found = [_stored(row) for row in session.scalars(query)]
-    shown = found[:limit]
-    return Page(shown, shown[-1].id if len(found) > len(shown) else None)
+    return read_page(config, query, limit, _stored, lambda each: each.id)
 
 
 def delete(config: Config, user: UUID, id_: str) -> None:

@@ -19,8 +19,8 @@ from sqlalchemy.orm import Session
 
 from odc_openeo import db
 from odc_openeo.config import Config
-from odc_openeo.jobs.model import LEVELS, Entry, Job
-from odc_openeo.jobs.store import job_of
+from odc_openeo.jobs.model import Entry, Job
+from odc_openeo.jobs.store import job_of, log_columns
 
 CLAIM_LOCK = 0x6F64636A
 """Advisory lock: claims are made one after the other, so that users' limits are kept exactly."""
@@ -236,15 +236,6 @@ def _record(
 
 
 def _log(session: Session, job: UUID, entries: Sequence[Entry]) -> None:
-    rows = [
-        {
-            "job_id": job,
-            "level": LEVELS[entry.level],
-            "time": entry.time,
-            "message": entry.message.replace("\0", ""),
-            "entry": json.dumps(entry.more),
-        }
-        for entry in entries
-    ]
+    rows = [{"job_id": job, **log_columns(entry)} for entry in entries]
     if rows:
         session.execute(insert(db.JobLog), rows)

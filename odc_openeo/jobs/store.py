@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.errors import JobLocked, JobNotFound, RequestInvalid
-from odc_openeo.jobs.model import BUSY, LEVELS, Entry, Job, JobDraft, Page, Summary
+from odc_openeo.jobs.model import BUSY, LEVELS, Entry, Job, JobDraft, Page, Summary, T
 
 PageQuery = Select[UUID, str, str | None, float, datetime, datetime]
 COLUMNS = (db.Job.id, db.Job.status, db.Job.title, db.Job.progress, db.Job.created, db.Job.updated)
@@ -258,12 +258,32 @@ def read_logs(
             raise RequestInvalid(reason=f"offset '{after}' is no id of a log entry.")
         query = query.where(table.id > int(after))
     query = query.order_by(table.id)
+    return read_page(config, query, limit, _entry, lambda entry: str(entry.id))
+
+
+def read_page(
+    config: Config,
+    query: Select[Any],
+    limit: int | None,
+    of_row: Callable[[Any], T],
+    place_of: Callable[[T], str],
+) -> Page[T]:
+    """A part of an ordered list; asks for one more than wanted, to see whether there are more."""
     with db.session(config) as session:
         rows: Iterable[Any] = session.scalars(query if limit is None else query.limit(limit + 1))
-        found = [_entry(row) for row in rows]
-    if limit is None or len(found) <= limit:
-        return Page(found)
-    return Page(found[:limit], str(found[limit - 1].id))
+        found = [of_row(row) for row in rows]
+    shown = found[:limit]
+    return Page(shown, place_of(shown[-1]) if len(found) > len(shown) else None)
+
+
+def log_columns(entry: Entry) -> dict[str, Any]:
+    """An entry as any table of logs keeps it."""
+    return {
+        "level": LEVELS[entry.level],
+        "time": entry.time,
+        "message": entry.message.replace("\0", ""),
+        "entry": json.dumps(entry.more),
+    }
 
 
 def last_error(config: Config, job: Job) -> Entry:

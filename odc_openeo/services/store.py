@@ -15,8 +15,8 @@ from sqlalchemy import update as update_
 from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.errors import ServiceNotFound
-from odc_openeo.jobs import LEVELS, Entry, Page
-from odc_openeo.jobs.store import place, read_logs
+from odc_openeo.jobs import Entry, Page
+from odc_openeo.jobs.store import log_columns, place, read_logs, read_page
 from odc_openeo.services.model import Ranges, Service, ServiceDraft
 
 MOST_ENTRIES: Final = 10_000
@@ -89,13 +89,7 @@ def list_services(
     query = select(db.Service).where(db.Service.user_id == user).order_by(*(c.desc() for c in order))
     if after is not None:
         query = query.where(tuple_(*order) < tuple_(*place(after)))
-    if limit is not None:
-        query = query.limit(limit + 1)
-    with db.session(config) as session:
-        found = [_service(row) for row in session.scalars(query)]
-    shown = found[:limit]
-    last = shown[-1] if len(found) > len(shown) else None
-    return Page(shown, None if last is None else f"{last.created.isoformat()}_{last.id}")
+    return read_page(config, query, limit, _service, lambda each: f"{each.created.isoformat()}_{each.id}")
 
 
 def update(config: Config, user: UUID, id_: str, changes: Mapping[str, Any]) -> None:
@@ -160,16 +154,7 @@ def count(config: Config, id_: UUID, tiles: int, nbytes: int, cpu_s: float) -> N
 
 def log(config: Config, id_: UUID, entries: Sequence[Entry]) -> None:
     """Add entries to the logs of a service, if it still exists; the oldest of too many go."""
-    rows = [
-        {
-            "service_id": id_,
-            "level": LEVELS[entry.level],
-            "time": entry.time,
-            "message": entry.message.replace("\0", ""),
-            "entry": json.dumps(entry.more),
-        }
-        for entry in entries
-    ]
+    rows = [{"service_id": id_, **log_columns(entry)} for entry in entries]
     table = db.ServiceLog
     with db.session(config) as session:
         if not rows or session.scalar(select(db.Service.id).where(db.Service.id == id_)) is None:

@@ -19,6 +19,7 @@ from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.errors import FileNotFound, RequestInvalid, WorkspaceNotFound, WorkspaceUnavailable
 from odc_openeo.jobs import Page
+from odc_openeo.jobs.store import read_page
 from odc_openeo.storage import Storage
 from odc_openeo.workspaces.providers import find_provider, place, providers
 
@@ -101,12 +102,7 @@ def list_workspaces(config: Config, user: UUID, limit: int | None, after: str | 
     query = select(db.Workspace).where(db.Workspace.user_id == user).order_by(db.Workspace.id)
     if after is not None:
         query = query.where(db.Workspace.id > after)
-    if limit is not None:
-        query = query.limit(limit + 1)
-    with db.session(config) as session:
-        found = [_workspace(row) for row in session.scalars(query)]
-    shown = found[:limit]
-    return Page(shown, shown[-1].id if len(found) > len(shown) else None)
+    return read_page(config, query, limit, _workspace, lambda each: each.id)
 
 
 def update(config: Config, user: UUID, id_: str, changes: Mapping[str, Any]) -> None:
