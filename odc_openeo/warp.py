@@ -6,6 +6,8 @@ exact to a ten-thousandth of a pixel and one scale for all chunks, so that chunk
 
 from __future__ import annotations
 
+import itertools
+import math
 from functools import partial
 from typing import Any, Final
 
@@ -47,6 +49,9 @@ SELECTING: Final = frozenset({"near", "mode", "min", "max", "med", "q1", "q3"})
 _RADIUS: Final = {"bilinear": 1, "cubic": 2, "cubicspline": 2, "lanczos": 3}
 _SMALLEST_CHUNK: Final = 256
 _TOLERANCE: Final = 1e-4
+_NEAR_WHOLE: Final = 0.05
+_NEAR_ONE: Final = 0.1
+_STRETCH: Final = 1.25
 _MOST_TASKS: Final = 500_000
 
 
@@ -160,9 +165,13 @@ class _Step:
         down = np.hypot(rows[1] - rows[0], rows[3] - rows[2])
         if not np.isfinite([along, down]).all():
             return 1.0, 1.0
-        if self.linear:
-            return float(along), float(down)
-        return float(1.0 if 0.9 < along < 1.1 else along), float(1.0 if 0.9 < down < 1.1 else down)
+        return self._rounded(float(along)), self._rounded(float(down))
+
+    def _rounded(self, scale: float) -> float:
+        """Whole where GDAL, if left alone, takes it as whole."""
+        near = max(1, round(scale))
+        slack = _NEAR_ONE if near == 1 and not self.linear else _NEAR_WHOLE
+        return float(near) if abs(scale - near) < slack else scale
 
     def options(self) -> dict[str, Any]:
         if self.method not in _RADIUS:
@@ -205,10 +214,11 @@ class _Step:
 
         GDAL's ``sum`` spreads source pixels over all of the target it is given, so it is not cut.
         """
-        wanted = int(np.clip(chunk / scale, _SMALLEST_CHUNK, max(chunk, _SMALLEST_CHUNK)))
-        if self.method == "sum":
-            wanted = size
-        return [slice(start, min(start + wanted, size)) for start in range(0, size, wanted)]
+        wanted = np.clip(chunk / scale, _SMALLEST_CHUNK, max(chunk, _SMALLEST_CHUNK))
+        # A little over rather than a sliver at the end.
+        number = 1 if self.method == "sum" else max(1, math.ceil(size / (_STRETCH * wanted)))
+        ends = [round(size * i / number) for i in range(number + 1)]
+        return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
     def _tile(self, array: da.Array, rows: slice, columns: slice) -> da.Array:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
