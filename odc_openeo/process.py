@@ -57,6 +57,10 @@ ChildProcess = Callable[..., Any]
 """A child process graph as a callable: takes its parameters by keyword, returns the value of its result."""
 
 
+Skips = Callable[[Mapping[str, Any]], bool]
+"""From the arguments of a node to whether its process skips no-data."""
+
+
 @dataclass(frozen=True)
 class Example:
     """An example of a process, published with it and run as a test."""
@@ -155,6 +159,7 @@ class Process:
     pure: bool = True
     pointwise: bool = False
     in_view: bool = False
+    skips_nodata: Skips | None = None
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -238,6 +243,7 @@ def process(
     pure: bool = True,
     pointwise: bool = False,
     in_view: bool = False,
+    skips_nodata: Skips | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
@@ -245,7 +251,8 @@ def process(
     that equal arguments give equal values and nothing else happens: equal nodes then run only once;
     ``pointwise`` says that what it makes of a pixel depends on that pixel only (but for x and y, if its rule
     says that it sees all along them); ``in_view`` says that it makes its cube on the pixels of a map tile if
-    these are demanded.
+    these are demanded; ``skips_nodata`` tells of its arguments whether no-data in the array ``data`` is
+    nothing to it.
     """
 
     def register(function: F) -> F:
@@ -263,6 +270,7 @@ def process(
             pure,
             pointwise,
             in_view,
+            skips_nodata,
         )
         return function
 

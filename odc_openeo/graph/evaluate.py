@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from odc_openeo.cube import LabeledArray
@@ -21,7 +22,7 @@ from odc_openeo.errors import (
 )
 from odc_openeo.graph.cut import cut
 from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import Graph, Limits, Node, child_graphs, free_parameters, parse
+from odc_openeo.graph.parse import Graph, Limits, Node, free_parameters, parse
 from odc_openeo.graph.plan import Plan, make_plan, seen
 from odc_openeo.graph.validate import check_value, problems, process_of
 from odc_openeo.process import DEFERRED, NODES, OMITTED, PROCESSES, Environment, Process
@@ -145,7 +146,7 @@ class _Scope:
     def _argument(self, found: Process | Definition, node: Node, name: str, value: Any, where: str) -> Any:
         if found.parameters[name].deferred:
             return lambda: self._resolve(value, where)
-        resolved = self._resolve(value, where)
+        resolved = value if node.is_constant(name) else self._resolve(value, where)
         if resolved is not value:
             check_value(found, name, resolved)
         return cut(resolved, self.plan.edge(node.id, name))
@@ -246,9 +247,8 @@ def _check_portable(graph: Graph) -> None:
             _check_portable(found.graph)
         elif found.needs_environment or not found.pure:
             raise NotPortable(f"the process '{node.process_id}' can't be used in it.")
-        for value in node.arguments.values():
-            for inner in child_graphs(value):
-                _check_portable(inner)
+        for inner in chain.from_iterable(node.children.values()):
+            _check_portable(inner)
 
 
 def _is_plain(value: Any) -> bool:

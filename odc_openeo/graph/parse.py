@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from odc_openeo.errors import OpenEOError, ProcessGraphComplexity, ProcessGraphInvalid, ProcessGraphMissing
@@ -35,10 +37,24 @@ class Node:
     uses: Mapping[str, frozenset[str]]
     definition: Definition | None = None
 
-    @property
+    @cached_property
     def dependencies(self) -> frozenset[str]:
         """All nodes this one refers to."""
         return frozenset().union(*self.uses.values())
+
+    @cached_property
+    def parameters(self) -> Mapping[str, frozenset[str]]:
+        """For each argument, the parameters it refers to, child graphs left out."""
+        return {name: frozenset(parameter_references(value)) for name, value in self.arguments.items()}
+
+    @cached_property
+    def children(self) -> Mapping[str, tuple[Graph, ...]]:
+        """For each argument, the child graphs in it."""
+        return {name: tuple(child_graphs(value)) for name, value in self.arguments.items()}
+
+    def is_constant(self, name: str) -> bool:
+        """Whether an argument is what it is: it refers to nothing and has no child graph."""
+        return not (self.uses[name] or self.parameters[name] or self.children[name])
 
 
 @dataclass(frozen=True)
@@ -281,14 +297,14 @@ def called(graph: Graph) -> Iterator[Node]:
     for node in graph.nodes.values():
         yield node
         inner = [node.definition.graph] if node.definition else []
-        for each in (*inner, *child_graphs(node.arguments)):
+        for each in chain(inner, *node.children.values()):
             yield from called(each)
 
 
 def free_parameters(graph: Graph) -> set[str]:
     """The names of the parameters that a graph, and the graphs in it, take from around it."""
     nodes = graph.nodes.values()
-    direct = {name for node in nodes for name in parameter_references(node.arguments)}
+    direct = {name for node in nodes for used in node.parameters.values() for name in used}
     return direct.union(*(free_in_children(node) for node in nodes))
 
 
@@ -296,10 +312,10 @@ def free_in_children(node: Node) -> set[str]:
     """The parameters that the child graphs of a node take from around the node."""
     process = node.definition or PROCESSES.get(node.process_id)
     found: set[str] = set()
-    for name, value in node.arguments.items():
+    for name, children in node.children.items():
         declared = process.parameters.get(name) if process else None
         given = {p["name"] for p in (declared and declared.child or {}).get("parameters", ())}
-        for inner in child_graphs(value):
+        for inner in children:
             found |= free_parameters(inner) - given
     return found
 

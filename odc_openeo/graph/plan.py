@@ -6,6 +6,7 @@ Nothing is read and no process is called; the plan is made of the graph and the 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -14,14 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from odc_openeo.demand import ALL, UNKNOWN, Demand, Grid
 from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import (
-    Graph,
-    Node,
-    child_graphs,
-    free_in_children,
-    parameter_references,
-    references,
-)
+from odc_openeo.graph.parse import Graph, Node, free_in_children
 from odc_openeo.process import PROCESSES, Process
 
 LOAD: Final = "load_collection"
@@ -72,6 +66,8 @@ def seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> Demand:
 
     Cubes that meet are on one grid then, in any case.
     """
+    if demand.view is None:
+        return demand
     return demand if _is_seen(graph, parameters, demand) else replace(demand, view=None)
 
 
@@ -138,13 +134,13 @@ class _Demands:
                 part = needed if value == {"from_node": used} else ALL
                 self.edges[node.id, name] = part
                 self._add(self.nodes, self.twins.get(used, used), part)
-            for used in parameter_references(value):
+            for used in node.parameters[name]:
                 self._add(self.inputs, used, needed if value == {"from_parameter": used} else ALL)
         for used in free_in_children(node):
             self._add(self.inputs, used, ALL)
 
     def _needs(self, node: Node, demand: Demand) -> Mapping[str, Demand]:
-        arguments = {name: self._constant(value) for name, value in node.arguments.items()}
+        arguments = self._constants(node)
         if node.definition is not None:
             return self._of_definition(node.definition, demand, arguments)
         process = _predefined(node)
@@ -157,7 +153,7 @@ class _Demands:
     def sees(self, node: Node, demand: Demand) -> bool:
         """Whether a node makes its cube on the pixels of a view, or makes no cube of pixels."""
         if node.definition is not None:
-            arguments = {name: self._constant(value) for name, value in node.arguments.items()}
+            arguments = self._constants(node)
             return demand.view is not None and _is_seen(node.definition.graph, arguments, demand)
         process = PROCESSES[node.process_id]
         if not process.makes_raster:
@@ -171,18 +167,22 @@ class _Demands:
         inner = make_plan(definition.graph, arguments, replace(demand, grid=None))
         return {name: replace(part, grid=None) for name, part in inner.inputs.items()}
 
-    def _constant(self, value: Any) -> Any:
-        """An argument that is known now: a constant, a parameter with a value, a child graph."""
-        if isinstance(value, Mapping) and len(value) == 1 and value.get("from_parameter") in self.parameters:
+    def _constants(self, node: Node) -> dict[str, Any]:
+        """The arguments that are known now (constants, parameters with a value, child graphs), else
+        `UNKNOWN`."""
+        return {name: self._constant(node, name, value) for name, value in node.arguments.items()}
+
+    def _constant(self, node: Node, name: str, value: Any) -> Any:
+        if isinstance(value, Graph) or not (node.uses[name] or node.parameters[name]):
+            return value
+        if len(value) == 1 and isinstance(value, Mapping) and value.get("from_parameter") in self.parameters:
             found = self.parameters[value["from_parameter"]]
             return found if _is_json(found) else UNKNOWN
-        if isinstance(value, Graph) or not _has_references(value):
-            return value
         return UNKNOWN
 
     def _is_open(self, node: Node, arguments: Mapping[str, Any], named: Mapping[str, Demand]) -> bool:
         """Whether a child process may meet cubes that the rule of its process does not speak of."""
-        if not any(True for value in node.arguments.values() for _ in child_graphs(value)):
+        if not any(node.children.values()):
             return False
         if any(value is UNKNOWN and name not in named for name, value in arguments.items()):
             return True
@@ -210,10 +210,6 @@ def _signed(demands: Mapping[str, Demand], id_: str) -> Mapping[str, Demand]:
 def _viewed(demands: Mapping[str, Demand], view: GeoBox | None) -> Mapping[str, Demand]:
     """Demands with a view, but for those on all of a cube."""
     return {name: replace(d, view=None if d.boxes is None else view) for name, d in demands.items()}
-
-
-def _has_references(value: Any) -> bool:
-    return any(True for _ in references(value)) or any(True for _ in parameter_references(value))
 
 
 def _is_json(value: Any) -> bool:
@@ -251,10 +247,11 @@ def _leaders(graph: Graph, demands: dict[str, Demand]) -> dict[str, str]:
 def _twins(graph: Graph, order: list[str]) -> dict[str, str]:
     twins: dict[str, str] = {}
     first: dict[str, str] = {}
+    often = Counter(node.process_id for node in graph.nodes.values())
     for id_ in order:
         node = graph.nodes[id_]
         process = _predefined(node)
-        if process is None or not process.pure:
+        if process is None or not process.pure or often[node.process_id] == 1:
             continue
         key = json.dumps([node.process_id, _canonical(node.arguments, twins)], sort_keys=True)
         if first.setdefault(key, id_) != id_:

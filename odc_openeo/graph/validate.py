@@ -15,7 +15,7 @@ from odc_openeo.errors import (
     ProcessUnsupported,
 )
 from odc_openeo.graph.definitions import Definition, Lookup
-from odc_openeo.graph.parse import Graph, Limits, Node, parameter_references, parse, references
+from odc_openeo.graph.parse import Graph, Limits, Node, parse
 from odc_openeo.process import PROCESSES, Parameter, Process
 
 _SIMPLE = (bool, int, float, str, type(None))
@@ -91,7 +91,7 @@ def _node(graph: Graph, node: Node, known: frozenset[str], path: str) -> Iterato
         yield ProcessParameterUnsupported(process=process.id, parameter=name, available=available)
     for parameter in process.parameters.values():
         if parameter.name in node.arguments:
-            yield from _argument(graph, process, parameter, node.arguments[parameter.name], known, path)
+            yield from _argument(graph, process, parameter, node, known, path)
         elif not parameter.optional:
             yield ProcessParameterRequired(process=process.id, parameter=parameter.name)
     if isinstance(process, Definition):
@@ -102,17 +102,19 @@ def _argument(
     graph: Graph,
     process: Process | Definition,
     parameter: Parameter,
-    value: Any,
+    node: Node,
     known: frozenset[str],
     path: str,
 ) -> Iterator[OpenEOError]:
-    for name in parameter_references(value):
+    value = node.arguments[parameter.name]
+    for name in node.parameters[parameter.name]:
         if name not in known:
             yield ProcessParameterMissing(parameter=name)
     for child, schema in _children(parameter, value):
         names = {p["name"] for p in (schema or {}).get("parameters", ())}
         yield from _graph(child, known | names, f"{path}.")
-    reason = _reference_mismatch(graph, parameter, value) or _constant_mismatch(parameter, value)
+    refers = bool(node.uses[parameter.name] or node.parameters[parameter.name])
+    reason = _reference_mismatch(graph, parameter, value) if refers else _constant_mismatch(parameter, value)
     if reason:
         yield ProcessParameterInvalid(process=process.id, parameter=parameter.name, reason=reason)
 
@@ -160,8 +162,6 @@ def _kinds(schema: Any) -> set[str] | None:
 def _constant_mismatch(parameter: Parameter, value: Any) -> str | None:
     if isinstance(value, Graph):
         return None if _takes_child(parameter) else "it does not take a child process."
-    if any(True for _ in references(value)) or any(True for _ in parameter_references(value)):
-        return None
     if isinstance(value, Mapping) and any(isinstance(v, Graph) for v in value.values()):
         return None
     return _mismatch(parameter, value)

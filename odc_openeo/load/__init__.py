@@ -118,7 +118,7 @@ def load(
     if limits.sketch_above is not None and volume.chunks > limits.sketch_above:
         return _sketch(volume, _times(useful, groupby), bands, grid, layout)
     before = start(grid.geobox, useful) if other is None else (0, 0)
-    made = _read(useful, bands, grid, layout, groupby, before, volume.side)
+    made = _read(useful, bands, grid, layout, groupby, before, volume)
     return made if view is None or area is None else _inside(made, view, native)
 
 
@@ -138,9 +138,9 @@ def _read(
     layout: Layout,
     groupby: str,
     before: tuple[int, int],
-    side: int,
+    volume: Volume,
 ) -> xr.DataArray:
-    """The cube in chunks of that ``side``. Pixels ``before`` it, above and left, let these begin where blocks
+    """The cube in the chunks of its volume. Pixels ``before`` it, above and left, let these begin where blocks
     of the files do."""
     _configure_gdal()
     rows, columns = before
@@ -154,7 +154,7 @@ def _read(
         [item(s, bands) for s in scenes],
         bands=[band.name for band in bands],
         geobox=geobox,
-        chunks=chunks(geobox, side),
+        chunks=chunks(geobox, volume),
         groupby=groupby,
         resampling="nearest",
         driver=Driver(bands, layout.types),

@@ -27,13 +27,16 @@ SPARSE: Final = 0.25
 MOST_SPARSE: Final = 6_000
 """Chunks that a sparse load may have: each takes time to be planned, read or not."""
 
+SPARSE_BYTES: Final = 8 * 2**20
+"""Dates are read together, as far as these small chunks stay below this."""
+
 
 @dataclass(frozen=True)
 class Volume:
     """What a load reads: pixels of so many dates and bands, of ``datasets`` datasets.
 
-    ``side`` is that of its chunks; ``version`` changes with anything that is known of these datasets and
-    bands.
+    ``side`` is that of its chunks, ``depth`` the dates in each; ``version`` changes with anything that is
+    known of these datasets and bands.
     """
 
     collection: str
@@ -44,6 +47,7 @@ class Volume:
     bands: int
     itemsize: int
     side: int = field(default_factory=lambda: CHUNK)
+    depth: int = 1
     version: str = field(default="", compare=False)
 
     @property
@@ -60,12 +64,17 @@ class Volume:
     def chunks(self) -> int:
         """Pieces that are read one by one."""
         across, down = (math.ceil(n / self.side) for n in (self.width, self.height))
-        return across * down * self.dates * self.bands
+        return across * down * math.ceil(self.dates / self.depth) * self.bands
 
     def sparse(self) -> Volume:
         """The same in smaller chunks, if it is more than one chunk and that does not make too many."""
-        smaller = (replace(self, side=side) for side in SPARSE_CHUNKS if max(self.width, self.height) > CHUNK)
+        if max(self.width, self.height) <= CHUNK:
+            return self
+        smaller = (replace(self, side=side, depth=self._depth(side)) for side in SPARSE_CHUNKS)
         return next((each for each in smaller if each.chunks <= MOST_SPARSE), self)
+
+    def _depth(self, side: int) -> int:
+        return max(1, min(self.dates, SPARSE_BYTES // (side * side * self.itemsize)))
 
 
 @dataclass(frozen=True)
@@ -98,10 +107,11 @@ class Limits:
         )
 
 
-def chunks(geobox: GeoBox, side: int) -> dict[str, int]:
-    """The sides of chunks: whole if small, else a whole number of blocks."""
+def chunks(geobox: GeoBox, volume: Volume) -> dict[str, int]:
+    """The sides of chunks: whole if small, else a whole number of blocks; and the dates in them."""
     y, x = geobox.dimensions
-    return {y: min(side, geobox.shape.y), x: min(side, geobox.shape.x)}
+    side = volume.side
+    return {"time": volume.depth, y: min(side, geobox.shape.y), x: min(side, geobox.shape.x)}
 
 
 def start(geobox: GeoBox, scenes: Sequence[Scene]) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY, NODATA
 from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.process import PROCESSES
 
 
 def field(result: Any, like: xr.DataArray, process: str, parameter: str) -> xr.DataArray:
@@ -120,6 +121,18 @@ def elements_taken(reducer: Any) -> tuple[str, ...] | None:
                 return None
             labels.append(taken)
     return tuple(dict.fromkeys(labels)) or None
+
+
+def skips_nodata(reducer: Any) -> bool:
+    """Whether a child graph makes the same of its array ``data`` if that has more no-data in it."""
+    for node in getattr(reducer, "nodes", {}).values():
+        if not any(map(_mentions_data, node.arguments.values())):
+            continue
+        rule = None if node.definition else PROCESSES[node.process_id].skips_nodata
+        others = (value for name, value in node.arguments.items() if name != "data")
+        if rule is None or not rule(node.arguments) or any(map(_mentions_data, others)):
+            return False
+    return hasattr(reducer, "nodes")
 
 
 def _mentions_data(value: Any) -> bool:

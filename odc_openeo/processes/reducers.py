@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -91,6 +91,14 @@ Probabilities = Annotated[
 Intervals = Annotated[Any, Schema({"type": "integer", "minimum": 2}, deprecated=True)]
 
 
+def _ignoring(arguments: Mapping[str, Any]) -> bool:
+    return arguments.get("ignore_nodata", True) is True
+
+
+def _counting(arguments: Mapping[str, Any]) -> bool:
+    return arguments.get("condition") is None
+
+
 # --- Extremes ------------------------------------------------------------------------------------
 
 
@@ -102,6 +110,7 @@ Intervals = Annotated[Any, Schema({"type": "integer", "minimum": 2}, deprecated=
         Example({"data": [1, None], "ignore_nodata": False}, None),
         Example({"data": []}, None),
     ],
+    skips_nodata=_ignoring,
 )
 def min_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Smallest number.
@@ -121,6 +130,7 @@ def min_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
 @process(
     categories=["math", "math > statistics", "reducer"],
     examples=[Example({"data": [1, 0, 3, 2]}, 3), Example({"data": [5, 2.5, None, -0.7]}, 5)],
+    skips_nodata=_ignoring,
 )
 def max_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Largest number.
@@ -211,6 +221,7 @@ def _integer_extreme(
         Example({"data": [1, None], "ignore_nodata": False}, None),
         Example({"data": []}, None),
     ],
+    skips_nodata=_ignoring,
 )
 def sum_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Sum.
@@ -234,6 +245,7 @@ def sum_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
         Example({"data": [-2, 4, 2.5]}, -20),
         Example({"data": [None]}, None),
     ],
+    skips_nodata=_ignoring,
 )
 def product(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Product.
@@ -253,6 +265,7 @@ def product(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
 @process(
     categories=["math > statistics", "reducer"],
     examples=[Example({"data": [1, 0, 3, 2]}, 1.5), Example({"data": [9, 2.5, None, -2.5]}, 3)],
+    skips_nodata=_ignoring,
 )
 def mean(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Arithmetic mean.
@@ -276,6 +289,7 @@ def mean(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
         Example({"data": [2, 3, 3, None, 4, 4, 5]}, 1.1),
         Example({"data": [-1, 1, None, 3], "ignore_nodata": False}, None),
     ],
+    skips_nodata=_ignoring,
 )
 def variance(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Sample variance.
@@ -299,6 +313,7 @@ def variance(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
         Example({"data": [-1, 1, 3, None]}, 2),
         Example({"data": [-1, 1, 3, None], "ignore_nodata": False}, None),
     ],
+    skips_nodata=_ignoring,
 )
 def sd(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Sample standard deviation.
@@ -394,6 +409,7 @@ def _moment(name: str, data: xr.DataArray, ignore_nodata: bool, **options: Any) 
         Example({"data": [1, 2, 3, 4, 5, 6, 8, 9]}, 4.5),
         Example({"data": [-1, 0, None, 1], "ignore_nodata": False}, None),
     ],
+    skips_nodata=_ignoring,
 )
 def median(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Median.
@@ -608,6 +624,7 @@ def _end_blocks(missing: Any, index: int, block: np.ndarray, axis: Any, keepdims
         Example({"data": ["ABC", None]}, 1),
         Example({"data": [False, None], "condition": True}, 2),
     ],
+    skips_nodata=_counting,
 )
 def count(data: Array, condition: Condition = None, context: AnyValue = None) -> Number:
     """Number of elements.

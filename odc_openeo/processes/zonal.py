@@ -18,7 +18,7 @@ from odc_openeo.demand import ALL, SLACK, Demand
 from odc_openeo.errors import TargetDimensionExists
 from odc_openeo.gather import gather, gather_block
 from odc_openeo.process import Schema, process
-from odc_openeo.processes.children import field
+from odc_openeo.processes.children import field, skips_nodata
 from odc_openeo.processes.geometry_needs import boxes_around
 from odc_openeo.processes.geometry_schemas import Geometries, PixelReducer
 from odc_openeo.processes.schemas import GEOMETRY, AnyValue, SpatialCube, StringOrNull, datacube_schema
@@ -28,7 +28,13 @@ _GROUP_PIXELS: Final = 2**20
 _WINDOW_PIXELS: Final = 2**22
 
 Stack = xr.DataArray
-"""The pixels of a geometry as an openEO array: all dimensions but the horizontal ones, and `cube.ARRAY`."""
+"""The pixels of a geometry as an openEO array: all dimensions but the horizontal ones, and `cube.ARRAY`.
+
+Those of several geometries have a dimension for these before the last.
+"""
+
+Statistic = Callable[[Stack], xr.DataArray]
+"""What is made of a stack: an array of its dimensions but the last."""
 
 
 def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
@@ -169,8 +175,8 @@ class _Zones:
     def statistics(
         self,
         pixels: _Pixels,
-        value: Callable[[Stack], xr.DataArray],
-        portable: Callable[[Stack], xr.DataArray] | None,
+        value: Statistic,
+        portable: Statistic | None,
     ) -> xr.DataArray:
         """The values of all geometries along a new first dimension; no-data where there is no pixel.
 
@@ -195,8 +201,8 @@ class _Zones:
     def _reduced(
         self,
         group: _Group,
-        value: Callable[[Stack], xr.DataArray],
-        portable: Callable[[Stack], xr.DataArray] | None,
+        value: Statistic,
+        portable: Statistic | None,
         dtype: np.dtype,
     ) -> Any:
         """The values of a group, its geometries along the last axis."""
@@ -300,18 +306,41 @@ def _blocks(array: da.Array, part: Any) -> Iterator[tuple[tuple[int, slice], tup
 
 
 def _reduce_parts(
-    block: np.ndarray,
-    value: Callable[[Stack], xr.DataArray],
-    ends: np.ndarray,
-    like: xr.DataArray,
-    dtype: np.dtype,
+    block: np.ndarray, value: Statistic, ends: np.ndarray, like: xr.DataArray, dtype: np.dtype
 ) -> np.ndarray:
     """The values of the parts of a block that end where ``ends`` says, along its last axis."""
     found = np.empty((*block.shape[:-1], len(ends)), dtype)
-    for i, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        stack = xr.DataArray(block[..., start:end], dims=like.dims, coords=like.coords, attrs=like.attrs)
-        found[..., i] = value(stack).values
+    starts = np.concatenate([[0], ends[:-1]])
+    fill = _padding(value, like)
+    for numbers, length in _batches(ends - starts, padded=fill is not None):
+        places = starts[numbers, None] + np.arange(length)
+        values = block[..., np.minimum(places, block.shape[-1] - 1)]
+        if fill is not None:
+            values[..., places >= ends[numbers, None]] = fill
+        dims = (*like.dims[:-1], cube.GEOMETRY, cube.ARRAY)
+        stack = xr.DataArray(values, dims=dims, coords=like.coords, attrs=like.attrs)
+        found[..., numbers] = value(stack).values
     return found
+
+
+def _padding(value: Statistic, like: xr.DataArray) -> Any:
+    """A value that may be added to a stack and changes nothing; None if there is none."""
+    missing = cube.nodata(like)
+    return missing if not isinstance(missing, xr.DataArray) and _skips_nodata(value) else None
+
+
+def _skips_nodata(value: Statistic) -> bool:
+    if isinstance(value, _Statistic):
+        return skips_nodata(getattr(value.reducer, "graph", None))
+    return value is _count_valid
+
+
+def _batches(lengths: np.ndarray, *, padded: bool) -> Iterator[tuple[np.ndarray, int]]:
+    """Numbers of parts to take together and the length to give them; if not ``padded`` that is their own."""
+    classes = np.ceil(np.log2(np.maximum(lengths, 1))) if padded else lengths
+    for one in np.unique(classes):
+        numbers = np.flatnonzero(classes == one)
+        yield numbers, int(lengths[numbers].max())
 
 
 def _joined(numbers: Sequence[int], parts: Sequence[Any], count: int, template: xr.DataArray) -> xr.DataArray:
