@@ -52,14 +52,15 @@ def run(backend: Backend, process: Mapping[str, Any], user: str, folder: Path) -
     made = [output.data for output in env.outputs] or [value]
     found = estimate([value, *made], made, env.loads)
     Bounds(config.sync_max_bytes, config.sync_max_tasks).check(found, "a synchronous request")
-    key = _key(process, env, limits)
-    kept = None if key is None else Cache.of(config).get(key, folder)
+    cache = Cache.of(config)
+    key = _key(process, env, limits) if cache.limit else None
+    kept = None if key is None else cache.get(key, folder)
     if kept is not None:
         return kept
     compute = partial(_compute, backend, found.input_bytes, deadline)
     path, media_type = single_file(write_outputs(value, env.outputs, folder, compute), folder)
     if key is not None:
-        Cache.of(config).put(key, path, media_type)
+        cache.put(key, path, media_type)
     return path, media_type
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import dask
-from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
 from odc_openeo.errors import ProcessGraphComplexity
@@ -64,11 +63,13 @@ def estimate(
     values: Iterable[Any], made: Iterable[Any], loads: Sequence[Any], threads: int = THREADS
 ) -> Estimate:
     """What computing ``values`` takes; ``made`` are those of them that are written."""
+    values = list(values)
     layers = list(_layers(values))
+    sparse = any(load.is_sparse for load in loads)
     return Estimate(
         datasets=sum(load.datasets for load in loads),
         pixels=sum(load.pixels for load in loads),
-        input_bytes=sum(layer.nbytes or 0 for layer in layers if layer.is_source),
+        input_bytes=needed_bytes(*values) if sparse else _source_bytes(layers),
         output_bytes=sum(map(_nbytes, made)),
         tasks=sum(layer.tasks for layer in layers),
         worker_bytes=threads * max((layer.held for layer in layers), default=0),
@@ -81,18 +82,31 @@ def read_bytes(values: Iterable[Any]) -> int:
     Counted are the dask arrays at the beginning of the graphs, each once: what loads deliver, and arrays
     made from nothing. Values without a dask graph count nothing.
     """
-    return sum(layer.nbytes or 0 for layer in _layers(values) if layer.is_source)
+    return _source_bytes(_layers(values))
 
 
-def needed_bytes(value: Any) -> int:
-    """The same for one value that is a part of larger arrays: only chunks that it needs count."""
-    graph = value.__dask_graph__() if dask.is_dask_collection(value) else None
-    if not isinstance(graph, HighLevelGraph):
-        return read_bytes([value])
-    needed = graph.cull(set(flatten(value.__dask_keys__()))).layers
-    sizes = {name: layer.nbytes or 0 for name, layer in _of_graph(graph).items() if layer.is_source}
-    parts = {name: len(needed[name]) / len(graph.layers[name]) for name in sizes if name in needed}
-    return round(sum(sizes[name] * part for name, part in parts.items()))
+def _source_bytes(layers: Iterable[_Layer]) -> int:
+    return sum(layer.nbytes or 0 for layer in layers if layer.is_source)
+
+
+def needed_bytes(*values: Any) -> int:
+    """The same for values that are a part of larger arrays: only chunks that they need count."""
+    sizes: dict[str, float] = {}
+    needed: dict[str, set[Any]] = {}
+    others = []
+    for value in values:
+        graph = value.__dask_graph__() if dask.is_dask_collection(value) else None
+        if not isinstance(graph, HighLevelGraph):
+            others.append(value)
+            continue
+        culled = graph.cull(value.__dask_keys__()).layers
+        # Culling adds a mark to the names of layers.
+        layers = {name.rpartition("-")[0]: layer for name, layer in culled.items()}
+        for name, layer in _of_graph(graph).items():
+            if layer.is_source and name in layers:
+                sizes[name] = (layer.nbytes or 0) / len(graph.layers[name])
+                needed.setdefault(name, set()).update(layers[name])
+    return round(sum(sizes[name] * len(keys) for name, keys in needed.items())) + read_bytes(others)
 
 
 @dataclass(frozen=True)

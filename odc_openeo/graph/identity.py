@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from odc_openeo.graph.definitions import Definition
@@ -28,15 +29,7 @@ def _is_pure(graph: Graph) -> bool:
 def _is_pure_node(node: Node) -> bool:
     found = process_of(node)
     pure = _is_pure(found.graph) if isinstance(found, Definition) else found.pure
-    return pure and all(map(_is_pure_value, node.arguments.values()))
-
-
-def _is_pure_value(value: Any) -> bool:
-    if isinstance(value, Graph):
-        return _is_pure(value)
-    if isinstance(value, Mapping):
-        return all(map(_is_pure_value, value.values()))
-    return all(map(_is_pure_value, value)) if isinstance(value, list) else True
+    return pure and all(map(_is_pure, chain.from_iterable(node.children.values())))
 
 
 def _of_graph(graph: Graph) -> Any:
@@ -46,7 +39,10 @@ def _of_graph(graph: Graph) -> Any:
 
 def _of_node(node: Node) -> Any:
     definition = None if node.definition is None else _of_graph(node.definition.graph)
-    return [node.process_id, node.namespace, definition, _of_value(node.arguments)]
+    arguments = {
+        name: value if node.is_constant(name) else _of_value(value) for name, value in node.arguments.items()
+    }
+    return [node.process_id, node.namespace, definition, arguments]
 
 
 def _of_value(value: Any) -> Any:

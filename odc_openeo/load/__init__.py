@@ -1,4 +1,7 @@
-"""Scenes → a lazy raster cube on the grid of their files. The only package that knows `odc.stac`."""
+"""Scenes → a lazy raster cube on the grid of their files.
+
+The only package that reads pixels: with `odc.loader`, on which odc-stac stands.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -14,11 +17,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from affine import Affine
-from odc.geo.geobox import GeoBox
+from odc.geo.geobox import GeoBox, GeoboxTiles
 from odc.geo.geom import Geometry
 from odc.geo.xr import xr_coords
-from odc.stac import configure_rio  # noqa: TID251  (pixels are loaded here and nowhere else)
-from odc.stac import load as stac_load  # noqa: TID251
+from odc.loader import RasterGroupMetadata, chunked_load, configure_rio, resolve_load_cfg
 from rasterio.errors import RasterioError
 
 from odc_openeo import cube
@@ -26,7 +28,8 @@ from odc_openeo.catalog import Band, Scene
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.errors import NoDataAvailable, OpenEOError, StorageFailure
 from odc_openeo.load.grid import NativeGrid, covered, crop, native_grid
-from odc_openeo.load.reader import Driver, item
+from odc_openeo.load.reader import Driver
+from odc_openeo.load.sources import Step, label, metadata, scenes_of_chunks, source, time_steps
 from odc_openeo.load.volume import SPARSE, Limits, Volume, chunks, start
 
 __all__ = ["Limits", "NativeGrid", "Only", "Volume", "explain", "load", "native_grid"]
@@ -108,7 +111,8 @@ def load(
         useful = list(only.scenes(useful)) if groupby == "time" else useful
         if other is None:
             grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
-    volume = _volume(useful, grid.geobox, _times(useful, groupby), bands, layout)
+    steps = time_steps(useful, groupby, grid.geobox)
+    volume = _volume(steps, grid.geobox, bands, layout)
     if other is None and only is not None and only.sparse(grid.geobox):
         volume = volume.sparse()
     limits = limits or Limits()
@@ -116,9 +120,9 @@ def load(
     if loaded is not None:
         loaded.append(volume)
     if limits.sketch_above is not None and volume.chunks > limits.sketch_above:
-        return _sketch(volume, _times(useful, groupby), bands, grid, layout)
+        return _sketch(steps, bands, grid, layout)
     before = start(grid.geobox, useful) if other is None else (0, 0)
-    made = _read(useful, bands, grid, layout, groupby, before, volume)
+    made = _read(steps, bands, grid, layout, before, volume)
     return made if view is None or area is None else _inside(made, view, native)
 
 
@@ -132,17 +136,15 @@ def _inside(made: xr.DataArray, view: GeoBox, native: GeoBox) -> xr.DataArray:
 
 
 def _read(
-    scenes: Sequence[Scene],
+    steps: Sequence[Step],
     bands: Sequence[Band],
     grid: NativeGrid,
     layout: Layout,
-    groupby: str,
     before: tuple[int, int],
     volume: Volume,
 ) -> xr.DataArray:
-    """The cube in the chunks of its volume. Pixels ``before`` it, above and left, let these begin where blocks
-    of the files do."""
-    _configure_gdal()
+    """The cube in the chunks of its volume. Pixels ``before`` it, above and left, let these begin where
+    blocks of the files do."""
     rows, columns = before
     height, width = grid.geobox.shape.yx
     geobox = GeoBox(
@@ -150,15 +152,7 @@ def _read(
         grid.geobox.transform * Affine.translation(-columns, -rows),
         grid.geobox.crs,
     )
-    found = stac_load(
-        [item(s, bands) for s in scenes],
-        bands=[band.name for band in bands],
-        geobox=geobox,
-        chunks=chunks(geobox, volume),
-        groupby=groupby,
-        resampling="nearest",
-        driver=Driver(bands, layout.types),
-    )
+    found = _pixels(steps, bands, geobox, layout, volume)
     y, x = geobox.dimensions
     inner = found.isel({y: slice(rows, None), x: slice(columns, None)}) if rows or columns else found
     arrays = [_plain(inner[band.name], band) for band in bands]
@@ -168,14 +162,39 @@ def _read(
     return _cube(stacked, found["time"].values.astype("datetime64[ns]"), bands, grid, layout)
 
 
-def _sketch(
-    volume: Volume, times: Sequence[datetime], bands: Sequence[Band], grid: NativeGrid, layout: Layout
-) -> xr.DataArray:
+def _pixels(
+    steps: Sequence[Step], bands: Sequence[Band], geobox: GeoBox, layout: Layout, volume: Volume
+) -> xr.Dataset:
+    """The pixels of each band as in the files, each the nearest one."""
+    _configure_gdal()
+    described = {band.name: metadata(band, layout.types[band.name]) for band in bands}
+    sizes = chunks(geobox, volume)
+    tiles = GeoboxTiles(geobox, tuple(sizes[name] for name in geobox.dimensions))
+    sources = [
+        {band.name: source(scene, band, layout.types[band.name]) for band in bands}
+        for step in steps
+        for scene in step
+    ]
+    driver = Driver()
+    return chunked_load(
+        resolve_load_cfg(described, resampling="nearest"),
+        RasterGroupMetadata({(name, 1): found for name, found in described.items()}),
+        sources,
+        scenes_of_chunks(steps, tiles),
+        tiles,
+        [label(step) for step in steps],
+        driver.capture_env(),
+        driver,
+        chunks=sizes,
+    )
+
+
+def _sketch(steps: Sequence[Step], bands: Sequence[Band], grid: NativeGrid, layout: Layout) -> xr.DataArray:
     """A cube of the same form without the way to its pixels."""
-    naive = [t.astimezone(UTC).replace(tzinfo=None) for t in times]
+    times = np.array([label(step) for step in steps], "datetime64[ns]")
     shape = (len(times), len(bands), *grid.geobox.shape.yx)
     values = da.zeros(shape, dtype=layout.dtype, chunks=(1, 1, *shape[2:]))
-    return _cube(values, np.array(naive, "datetime64[ns]"), bands, grid, layout)
+    return _cube(values, times, bands, grid, layout)
 
 
 @cache
@@ -184,23 +203,12 @@ def _configure_gdal() -> None:
     configure_rio(cloud_defaults=True)
 
 
-def _times(scenes: Sequence[Scene], groupby: str) -> list[datetime]:
-    """The labels of the time steps."""
-    if groupby == "time":
-        return sorted({s.time for s in scenes})
-    first: dict[date, datetime] = {}
-    for s in sorted(scenes, key=lambda s: s.time):
-        first.setdefault(s.time.date(), s.time)
-    return list(first.values())
-
-
-def _volume(
-    scenes: Sequence[Scene], geobox: GeoBox, times: Sequence[datetime], bands: Sequence[Band], layout: Layout
-) -> Volume:
+def _volume(steps: Sequence[Step], geobox: GeoBox, bands: Sequence[Band], layout: Layout) -> Volume:
     height, width = geobox.shape.yx
-    product, itemsize = scenes[0].product, layout.dtype.itemsize
+    scenes = [scene for step in steps for scene in step]
     version = hashlib.sha256(repr(([s.version for s in scenes], bands)).encode()).hexdigest()
-    return Volume(product, len(scenes), width, height, len(times), len(bands), itemsize, version=version)
+    sizes = (len(scenes), width, height, len(steps), len(bands), layout.dtype.itemsize)
+    return Volume(scenes[0].product, *sizes, version=version)
 
 
 # --- Pixel types ---------------------------------------------------------------------------------

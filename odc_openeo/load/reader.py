@@ -1,4 +1,4 @@
-"""Scenes as odc-stac reads them: items without detours, and a reader whose errors name the dataset.
+"""Reads pixels of files; errors name the dataset.
 
 Nothing here needs the index, so that dask workers need none.
 """
@@ -6,101 +6,29 @@ Nothing here needs the index, so that dask workers need none.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pystac
 import rasterio
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from odc.loader._rio import rio_read
-from odc.loader.types import RasterBandMetadata, RasterGroupMetadata, RasterLoadParams, RasterSource
+from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio._vsiopener import _opener_registration
 
-from odc_openeo.catalog import Band, Scene
 from odc_openeo.errors import StorageFailure
 
-PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-FILE = "odc_openeo:file"
 ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
 """Files beside a raster are not looked at."""
 
 _log = logging.getLogger(__name__)
 
 
-def item(scene: Scene, bands: Sequence[Band]) -> pystac.Item:
-    """The scene as a STAC Item that has only what loading these bands needs."""
-    code = scene.crs.epsg
-    system = {"proj:code": f"EPSG:{code}"} if code else {"proj:wkt2": scene.crs.to_wkt()}
-    made = pystac.Item(
-        id=scene.id,
-        geometry=None,
-        bbox=None,
-        datetime=scene.time,
-        properties=system,
-        stac_extensions=[PROJECTION],
-        collection=scene.product,
-    )
-    for band in bands:
-        grid = scene.grid(band.name)
-        if grid is not None:
-            made.add_asset(band.name, _asset(scene, band, grid))
-    return made
-
-
-def _asset(scene: Scene, band: Band, grid: GeoBox) -> pystac.Asset:
-    file = scene.files[band.name]
-    shape, transform = list(grid.shape.yx), list(grid.transform[:6])
-    place: dict[str, Any] = {"dataset": scene.id, "name": band.name, "band": file.band, "layer": file.layer}
-    if file.opener is not None:
-        place["opener"] = file.opener
-    return pystac.Asset(
-        file.href,
-        roles=["data"],
-        extra_fields={"proj:shape": shape, "proj:transform": transform, FILE: place},
-    )
-
-
-class Bands:
-    """What odc-stac asks about items: the product's bands, so that no item's metadata need be parsed.
-
-    ``types`` are the pixel types to load the bands with, by name.
-    """
-
-    def __init__(self, bands: Sequence[Band], types: Mapping[str, str]) -> None:
-        self._bands = {
-            (band.name, 1): RasterBandMetadata(types[band.name], _fill_value(band), band.units or "1")
-            for band in bands
-        }
-        self._nodata = {band.name: band.nodata for band in bands}
-
-    def extract(self, md: Any) -> RasterGroupMetadata:
-        """The bands by (asset, 1)."""
-        return RasterGroupMetadata(self._bands)
-
-    def driver_data(self, md: Any, band_key: tuple[str, int]) -> Mapping[str, Any] | None:
-        """Where the pixels are, for `Reader`."""
-        asset = md.assets.get(band_key[0])
-        return None if asset is None else {**asset.extra_fields[FILE], "nodata": self._nodata[band_key[0]]}
-
-
-def _fill_value(band: Band) -> float | None:
-    # Float cubes mark no-data with NaN, whatever the files have.
-    return np.nan if band.is_float else band.nodata
-
-
 class Driver(RioDriver):
     """Reads with rasterio, as odc-stac does by default, and tells which dataset could not be read."""
-
-    def __init__(self, bands: Sequence[Band] = (), types: Mapping[str, str] | None = None) -> None:
-        super().__init__(md_parser=Bands(bands, types or {}))
-
-    def __reduce__(self) -> Any:
-        # The workers need not know the bands.
-        return Driver, ()
 
     def open(self, src: RasterSource, ctx: Any) -> Reader:
         """A reader of one band of one dataset."""

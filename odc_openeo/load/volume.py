@@ -66,6 +66,11 @@ class Volume:
         across, down = (math.ceil(n / self.side) for n in (self.width, self.height))
         return across * down * math.ceil(self.dates / self.depth) * self.bands
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether few of its chunks are needed."""
+        return self.side < CHUNK
+
     def sparse(self) -> Volume:
         """The same in smaller chunks, if it is more than one chunk and that does not make too many."""
         if max(self.width, self.height) <= CHUNK:

@@ -18,7 +18,7 @@ from odc_openeo.formats import Asset
 MOST_INPUTS: Final = 1000
 """Datasets that are listed by id; the rest is only counted."""
 
-LIBRARIES: Final = ("datacube", "odc-stac", "xarray", "dask", "numpy", "rasterio")
+LIBRARIES: Final = ("datacube", "odc-loader", "xarray", "dask", "numpy", "rasterio")
 
 
 class RecordingCatalog(Catalog):

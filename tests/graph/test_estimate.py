@@ -11,7 +11,7 @@ import xarray as xr
 from odc_openeo.catalog import Catalog
 from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.graph import evaluate
-from odc_openeo.graph.estimate import Bounds, estimate, read_bytes
+from odc_openeo.graph.estimate import Bounds, estimate, needed_bytes, read_bytes
 from odc_openeo.load import Volume
 from odc_openeo.process import Environment
 from tests.catalog.scenes import Index, scene
@@ -21,6 +21,15 @@ LOAD = Volume("s2", datasets=3, width=100, height=100, dates=3, bands=1, itemsiz
 
 def cube() -> xr.DataArray:
     return xr.DataArray(da.zeros((3, 100, 100), chunks=(1, 50, 50)), dims=("t", "y", "x"))
+
+
+def test_of_parts_only_the_chunks_they_need_count() -> None:
+    data = cube()
+    chunk = data.nbytes / 12
+    assert needed_bytes(data) == data.nbytes
+    assert needed_bytes((data + 1)[0, :50, :50]) == chunk
+    assert needed_bytes((data + 1)[0, :50, :50], data[0, :, :10]) == 2 * chunk
+    assert needed_bytes(3, "text") == 0
 
 
 def test_numbers_of_a_mean_over_time() -> None:

@@ -13,6 +13,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
+from odc_openeo.app import create_app
+from odc_openeo.config import Config
 from tests.catalog.scenes import FINE, Grid, Index, bands_of, scene, write
 from tests.services.conftest import DATA, Create, child, graph, load, node
 
@@ -221,6 +223,14 @@ def test_errors_say_what_to_change(two: Any, create: Create, client: FlaskClient
     assert Image.open(io.BytesIO(shown.data)).size == (256, 256)
     outside = client.get(address.replace(f"/{ZOOM}/", "/3/"))
     assert (outside.status_code, outside.get_json()["code"]) == (404, "TileOutOfRange")
+
+
+def test_a_tile_that_reads_too_much_is_refused(two: Any, create: Create, odc_config: Config) -> None:
+    strict = create_app(odc_config.model_copy(update={"tile_max_bytes": 10_000})).test_client()
+    address = f"{create(RED)}/{ZOOM}/{HERE[0]}/{HERE[1]}.png"
+    refused = strict.get(address, headers={"Accept": "*/*"})
+    assert (refused.status_code, refused.get_json()["code"]) == (400, "ProcessGraphComplexity")
+    assert "Zoom in" in refused.get_json()["message"]
 
 
 def test_two_zones_on_one_map(index: Index, tmp_path: Path, create: Create, client: FlaskClient) -> None:

@@ -1,0 +1,103 @@
+"""Which files make up a lazy cube: the scenes of each time step, those of each chunk, their bands as sources.
+
+What odc-stac works out from STAC Items is known here from the index: nothing is parsed again, and where
+scenes and cube share a reference system no outlines are compared.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby as consecutive
+from itertools import product
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox, GeoboxTiles
+from odc.geo.geom import BoundingBox
+from odc.loader import RasterBandMetadata, RasterSource
+
+from odc_openeo.catalog import Band, Scene
+
+Step = list[Scene]
+"""The scenes of a time step, the first one in front where they overlap."""
+
+
+def time_steps(scenes: Sequence[Scene], groupby: str, grid: GeoBox) -> list[Step]:
+    """Scenes of the same time, or of the same solar day in the middle of the grid; ordered by time and id."""
+    ordered = sorted(scenes, key=lambda s: (s.time, s.id))
+    if groupby == "time":
+        return [list(step) for _, step in consecutive(ordered, key=lambda s: s.time)]
+    longitude = grid.extent.centroid.to_crs("EPSG:4326").points[0][0]
+    return [list(step) for _, step in consecutive(ordered, key=lambda s: _solar_day(s.time, longitude))]
+
+
+def _solar_day(time: datetime, longitude: float) -> date:
+    # Whole hours, as odc-stac has it.
+    return (time.astimezone(UTC) + timedelta(hours=int(longitude / 15))).date()
+
+
+def label(step: Step) -> datetime:
+    """The time of a step: that of its first scene, in UTC without saying so."""
+    return step[0].time.astimezone(UTC).replace(tzinfo=None)
+
+
+def source(scene: Scene, band: Band, dtype: str) -> RasterSource | None:
+    """A band of a scene as odc-loader reads it, in pixels of type ``dtype``; None if the scene lacks it."""
+    if scene.grid(band.name) is None:
+        return None
+    file = scene.files[band.name]
+    place: dict[str, Any] = {
+        "dataset": scene.id,
+        "name": band.name,
+        "band": file.band,
+        "layer": file.layer,
+        "nodata": band.nodata,
+    }
+    if file.opener is not None:
+        place["opener"] = file.opener
+    return RasterSource(file.href, 1, meta=metadata(band, dtype), driver_data=place)
+
+
+def metadata(band: Band, dtype: str) -> RasterBandMetadata:
+    """What odc-loader wants to know of a band."""
+    # Float cubes mark no-data with NaN, whatever the files have.
+    return RasterBandMetadata(dtype, np.nan if band.is_float else band.nodata, band.units or "1")
+
+
+def scenes_of_chunks(steps: Sequence[Step], tiles: GeoboxTiles) -> dict[tuple[int, int, int], list[int]]:
+    """For each chunk (time step, row, column) the scenes that may have pixels in it.
+
+    Scenes are counted through all steps; chunks that none reaches are not in it.
+    """
+    found: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    known: dict[frozenset[GeoBox], list[tuple[int, int]]] = {}
+    number = 0
+    for index, step in enumerate(steps):
+        for each in step:
+            grids = frozenset(each.grids.values())
+            if grids not in known:
+                known[grids] = sorted({chunk for grid in grids for chunk in _chunks(grid, tiles)})
+            for row, column in known[grids]:
+                found[index, row, column].append(number)
+            number += 1
+    return dict(found)
+
+
+def _chunks(grid: GeoBox, tiles: GeoboxTiles) -> Iterator[tuple[int, int]]:
+    """Rows and columns of the chunks that an image touches."""
+    base = tiles.base
+    if grid.crs != base.crs:
+        yield from tiles.tiles(grid.footprint(base.crs, wrapdateline=True))
+    elif _overlap(grid.boundingbox, base.boundingbox):
+        yield from product(*tiles.range_from_bbox(grid.boundingbox))
+
+
+def _overlap(one: BoundingBox, other: BoundingBox) -> bool:
+    return bool(
+        one.left < other.right
+        and other.left < one.right
+        and one.bottom < other.top
+        and other.bottom < one.top
+    )
