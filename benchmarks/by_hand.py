@@ -214,6 +214,16 @@ def preview(cache: Path, target: Path) -> None:
     write([images.isel(time=n) for n in range(images.sizes["time"])], cube.odc.crs, target)
 
 
+def whole_red(cache: Path) -> None:
+    """All that the box of 4 holds."""
+    load(cache, TILE, ["B04"], {"x": 2048, "y": 2048}).max().compute()
+
+
+def whole_tile(cache: Path) -> None:
+    """All that the box of 8 holds."""
+    load(cache, TILE, ["B04", "B08"], {"x": 2048, "y": 2048}).max().compute()
+
+
 def curve(cache: Path, target: Path) -> None:
     """10."""
     cube = load(cache, YEARS, ["B08"], {"x": 128, "y": 64})["B08"].chunk({"time": -1})

@@ -26,6 +26,7 @@ from benchmarks.running import CACHE, Service, hand_client, service
 
 HTTP, HERE, HAND, PEER = "over HTTP", "in-process", "by hand", "openeo-processes-dask"
 SIDES: Final = (HAND, HERE, HTTP, PEER)
+WHOLE = "the whole box"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Row:
     peer_graph: dict[str, Any] | None = None
     integers: bool = False
     counts: bool = True
+    whole: Callable[[Path], None] | None = None
+    """Reads all that the boxes hold, to compare the bytes with."""
 
 
 def rows() -> dict[str, Row]:
@@ -46,11 +49,11 @@ def rows() -> dict[str, Row]:
         "1": Row("20 km box, 12 dates, 4 bands", graphs.box_to_cogs(), by_hand.box_to_cogs, integers=True),
         "2": Row("masked median NDVI", graphs.composite(), by_hand.composite),
         "3": Row("monthly means, interpolated", graphs.months(), by_hand.months),
-        "4": Row("series of 500 polygons", graphs.series(), by_hand.series),
+        "4": Row("series of 500 polygons", graphs.series(), by_hand.series, whole=by_hand.whole_red),
         "5": Row("two zones, 20 m, EPSG:3035", graphs.zones(), by_hand.zones),
         "6": Row("smoothed DEM and slope", graphs.terrain(), by_hand.terrain),
         "7": Row("three uses of one load", graphs.three_uses(), by_hand.three_uses),
-        "8": Row("preview, 100x coarser", graphs.preview(), by_hand.preview),
+        "8": Row("preview, 100x coarser", graphs.preview(), by_hand.preview, whole=by_hand.whole_tile),
         "9": Row("1 + 1", graphs.one_and_one(), None, counts=False),
         "10": Row("curve of two years", graphs.curve(), by_hand.curve, peer_graph=graphs.curve_of_cube()),
     }
@@ -113,6 +116,10 @@ def measure(row: Row, running: Service, other: Peer | None, runs: int) -> dict[s
     for turn in range(runs + 1):
         for side in found.values():
             side.once(warming=turn == 0)
+    if row.whole is not None:
+        whole = row.whole
+        found[WHOLE] = Side(lambda _: whole(running.cache), running.processes(here=True))
+        found[WHOLE].once(warming=False)
     return found
 
 
@@ -140,6 +147,10 @@ def show(row: Row, found: Mapping[str, Side], console: Console) -> None:
         if name in found:
             table.add_row(name, *_cells(found[name], base))
     console.print(table)
+    if WHOLE in found:
+        whole, here = (summary(found[name].costs) for name in (WHOLE, HERE))
+        times = whole.read_bytes / (here.read_bytes + here.others_read_bytes)
+        console.print(f"the whole box: {_megabytes(whole)} MB read, {times:.1f} times ours")
     for name, side in found.items():
         if side.error is not None:
             console.print(f"{name}: {side.error[:300]}", markup=False)
@@ -163,8 +174,13 @@ def _cells(side: Side, base: Side | None) -> list[str]:
         ]
     return [
         f"{cost.wall_s:.3f}", ratios[0], f"{least:.3f}", ratios[1], f"{cost.cpu_s:.2f}", ratios[2],
-        f"{cost.read_bytes / 1e6:.1f}", f"{cost.memory_bytes / 1e6:.0f}", _difference(side, base),
+        _megabytes(cost), f"{cost.memory_bytes / 1e6:.0f}", _difference(side, base),
     ]  # fmt: skip
+
+
+def _megabytes(cost: Cost) -> str:
+    """What the workers read, and what the others do."""
+    return f"{cost.read_bytes / 1e6:.1f} + {cost.others_read_bytes / 1e6:.1f}"
 
 
 def _least(side: Side) -> float:

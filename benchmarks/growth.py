@@ -67,7 +67,11 @@ def show(title: str, sizes: Sequence[int], found: Sequence[Cost], console: Conso
     for name in ("work", "wall s", "CPU s", "read MB", "worker MB"):
         table.add_column(name, justify="right")
     for size, cost in zip(sizes, found, strict=True):
-        cells = [f"{cost.wall_s:.2f}", f"{cost.cpu_s:.2f}", f"{cost.read_bytes / 1e6:.1f}"]
+        cells = [
+            f"{cost.wall_s:.2f}",
+            f"{cost.cpu_s:.2f}",
+            f"{(cost.read_bytes + cost.others_read_bytes) / 1e6:.1f}",
+        ]
         table.add_row(f"x{size}", *cells, f"{cost.memory_bytes / 1e6:.0f}")
     console.print(table)
     wall, cpu = slope(sizes, [c.wall_s for c in found]), slope(sizes, [c.cpu_s for c in found])

@@ -28,11 +28,13 @@ class Processes:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work cost; bytes are those read from files, memory the most that a worker held."""
+    """What a piece of work cost; bytes are those read from files, by the workers and by the others; memory is
+    the most that a worker held."""
 
     wall_s: float
     cpu_s: float
     read_bytes: int
+    others_read_bytes: int
     memory_bytes: int
 
 
@@ -41,12 +43,18 @@ def measured(action: Callable[[], object], processes: Processes) -> Cost:
     for pid in processes.workers:
         # Forget the peak so far.
         Path(f"/proc/{pid}/clear_refs").write_text("5")
-    cpu, read = _cpu(processes.all), _read(processes.all)
+    cpu, read, others = _cpu(processes.all), _read(processes.workers), _read(processes.others)
     start = time.perf_counter()
     action()
     wall = time.perf_counter() - start
     peak = max((_peak(pid) for pid in processes.workers), default=0)
-    return Cost(wall, _cpu(processes.all) - cpu, _read(processes.all) - read, peak)
+    return Cost(
+        wall,
+        _cpu(processes.all) - cpu,
+        _read(processes.workers) - read,
+        _read(processes.others) - others,
+        peak,
+    )
 
 
 def _cpu(pids: Iterable[int]) -> float:
@@ -73,6 +81,7 @@ def summary(costs: Sequence[Cost]) -> Cost:
         statistics.median(c.wall_s for c in costs),
         statistics.median(c.cpu_s for c in costs),
         int(statistics.median(c.read_bytes for c in costs)),
+        int(statistics.median(c.others_read_bytes for c in costs)),
         max(c.memory_bytes for c in costs),
     )
 

@@ -18,7 +18,7 @@ from pyproj import Transformer
 from odc_openeo.indexing.cog import write_cog
 from odc_openeo.indexing.documents import Dataset, Measurement
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Changed whenever the pixels change, so that older scenes in a cache folder are not used."""
 FIRST: Final = datetime(2022, 5, 4, 10, 20, tzinfo=UTC)
 
@@ -115,12 +115,13 @@ def _land(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
     return (1800 + 300 * place + 600 * land + 30 * number + noise).clip(1, 12000)
 
 
-def _steps(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
-    """Squares of 64 pixels with one value each: a whole tile of them is small on the disk."""
+def _fields(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+    """Squares of 64 pixels with one value each, and noise: a whole tile of them without floats."""
     place = sum(map(ord, band)) % 7
-    rows = (np.arange(shape[0]) // 64)[:, None]
-    columns = (np.arange(shape[1]) // 64)[None, :]
-    return 1500 + 200 * place + 20 * number + (rows * 37 + columns * 101) % 997
+    rows = (np.arange(shape[0], dtype="uint16") // 64)[:, None]
+    columns = (np.arange(shape[1], dtype="uint16") // 64)[None, :]
+    noise = np.random.default_rng([number, place]).integers(0, 64, shape, "uint16")
+    return noise + np.uint16(1500 + 200 * place + 20 * number) + (rows * 37 + columns * 101) % np.uint16(997)
 
 
 def _hills(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
@@ -158,7 +159,7 @@ BOX: Final = Scenes(
 )
 """20 km x 20 km, 16 dates, four bands and a classification."""
 TILE: Final = Scenes(
-    "bench_tile", square(32632, 600000, 5200020, 10980), 4, dict.fromkeys(("B04", "B08"), "uint16"), _steps
+    "bench_tile", square(32632, 600000, 5200020, 10980), 4, dict.fromkeys(("B04", "B08"), "uint16"), _fields
 )
 """A whole tile of Sentinel-2 at four dates."""
 WEST: Final = Scenes(
