@@ -300,6 +300,11 @@ def test_between_distant_geometries_little_is_read(
     }
     found = run(catalog, graph)
     assert 0 < sum(pixels for _, pixels in reads) <= 2 * 2 * 4 * 64
+    files = len(reads)
+    reads.clear()
+    monkeypatch.setattr(volume, "SPARSE_BYTES", 1)
+    xr.testing.assert_equal(found, run(catalog, graph))
+    assert len(reads) == files
     reads.clear()
     xr.testing.assert_equal(found, run(catalog, graph, plan=False))
 

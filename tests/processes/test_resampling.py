@@ -47,7 +47,7 @@ def noise(shape: tuple[int, ...], dtype: str = "float64") -> np.ndarray:
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-@pytest.mark.parametrize("size", [5.0, 25.0, 40.0])
+@pytest.mark.parametrize("size", [5.0, 20.3, 25.0, 40.0])
 def test_equals_gdal_in_the_same_reference_system(method: str, size: float) -> None:
     source = grid(120, 160)
     values = noise((120, 160))
@@ -83,6 +83,14 @@ def test_equals_gdal_across_zones(method: str) -> None:
     eager = resample_cube_spatial(raster(values, source), like, method)
     same = np.isclose(result.values, eager.values, rtol=0, atol=0.2, equal_nan=True)
     assert same.mean() > 0.9995
+
+
+def test_chunks_of_the_target_are_about_as_large_as_those_of_the_source() -> None:
+    data = raster(noise((1030, 2050)), grid(1030, 2050), {"y": 512, "x": 1024})
+    found = resample_spatial(data, 20, projection=3035, method="bilinear")
+    assert [min(sizes) > 0.8 * max(sizes) for sizes in found.chunks] == [True, True]
+    assert max(found.chunks[0]) <= 1.3 * 512 / 2
+    assert max(found.chunks[1]) <= 1.3 * 1024 / 2
 
 
 def test_coordinates_across_zones_are_exact() -> None:

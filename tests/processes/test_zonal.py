@@ -68,6 +68,62 @@ def test_pixels_and_values_equal_brute_force(lazy: bool) -> None:
     assert result.xindexes["geometry"].crs == UTM
 
 
+def reducer(process_id: str, **arguments: Any) -> dict[str, Any]:
+    data = {"from_parameter": "data"}
+    last = {"process_id": process_id, "arguments": {"data": data, **arguments}, "result": True}
+    return {"process_graph": {"last": last}}
+
+
+def by_graph(data: xr.DataArray, frame: gpd.GeoDataFrame, child: dict[str, Any]) -> xr.DataArray:
+    arguments = {
+        "data": {"from_parameter": "data"},
+        "geometries": {"from_parameter": "geometries"},
+        "reducer": child,
+    }
+    graph = {"zones": {"process_id": "aggregate_spatial", "arguments": arguments, "result": True}}
+    given = {"data": data, "geometries": geometry.from_frame(frame)}
+    return evaluate({"process_graph": graph}, parameters=given)
+
+
+REDUCED = {
+    "mean": np.nanmean,
+    "min": np.nanmin,
+    "sum": np.nansum,
+    "median": np.nanmedian,
+    "sd": lambda values, axis: np.nanstd(values, axis=axis, ddof=1),
+    "count": lambda values, axis: np.isfinite(values).sum(axis),
+}
+
+
+@pytest.mark.parametrize("process_id", REDUCED)
+@pytest.mark.parametrize("nodata", [None, 65535])
+def test_geometries_of_any_size_are_reduced_together(process_id: str, nodata: int | None) -> None:
+    values = np.random.default_rng(3).integers(1, 1000, (2, 200, 200)).astype("uint16")
+    values[:, 50:60] = 65535 if nodata else 7
+    source, frame = grid(200, 200), circles(60, seed=2)
+    found = by_graph(raster(values, source, {"t": 1, "y": 64}, nodata=nodata), frame, reducer(process_id))
+    numbers = np.where(values == 65535, np.nan, values.astype(float))
+    wanted = [REDUCED[process_id](pixels, axis=-1) for pixels in brute_force(frame, numbers, source)]
+    np.testing.assert_allclose(found.values, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("child", "wanted"),
+    [
+        (reducer("count", condition=True), lambda p: np.full(2, p.shape[-1])),
+        (reducer("first", ignore_nodata=False), lambda p: p[..., 0]),
+        (reducer("max", ignore_nodata=False), lambda p: p.max(axis=-1)),
+        (reducer("array_element", index=5), lambda p: p[..., 5]),
+    ],
+)
+def test_what_counts_pixels_or_places_sees_those_of_the_geometry_only(child: Any, wanted: Any) -> None:
+    values = np.random.default_rng(3).normal(size=(2, 200, 200))
+    values[:, 50:53] = np.nan
+    source, frame = grid(200, 200), circles(60, seed=2)
+    found = by_graph(raster(values, source, {"t": 1, "y": 64}), frame, child)
+    np.testing.assert_allclose(found.values, [wanted(p) for p in brute_force(frame, values, source)])
+
+
 def test_polygons_in_longitude_and_latitude_equal_masks_of_gdal() -> None:
     values = np.random.default_rng(0).normal(size=(200, 200))
     source = grid(200, 200)
