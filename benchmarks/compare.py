@@ -25,7 +25,9 @@ from benchmarks.peer import Peer, PeerError, peer
 from benchmarks.running import CACHE, Service, hand_client, service
 
 HTTP, HERE, HAND, PEER = "over HTTP", "in-process", "by hand", "openeo-processes-dask"
-SIDES: Final = (HAND, HERE, HTTP, PEER)
+LIKE_PEER = "over HTTP, its graph"
+"""Ours with the graph that the peer is given, where that one is simpler."""
+SIDES: Final = (HAND, HERE, HTTP, PEER, LIKE_PEER)
 WHOLE = "the whole box"
 
 
@@ -39,6 +41,8 @@ class Row:
     peer_graph: dict[str, Any] | None = None
     integers: bool = False
     counts: bool = True
+    peer_alone: bool = False
+    """Whether only the peer takes its graph."""
     whole: Callable[[Path], None] | None = None
     """Reads all that the boxes hold, to compare the bytes with."""
 
@@ -47,15 +51,17 @@ def rows() -> dict[str, Row]:
     """The rows by number."""
     return {
         "1": Row("20 km box, 12 dates, 4 bands", graphs.box_to_cogs(), by_hand.box_to_cogs, integers=True),
-        "2": Row("masked median NDVI", graphs.composite(), by_hand.composite),
-        "3": Row("monthly means, interpolated", graphs.months(), by_hand.months),
+        "2": Row("masked median NDVI", graphs.composite(), by_hand.composite, graphs.composite(pairs=True)),
+        "3": Row("monthly means, interpolated", graphs.months(), by_hand.months, graphs.months(pairs=True)),
         "4": Row("series of 500 polygons", graphs.series(), by_hand.series, whole=by_hand.whole_red),
-        "5": Row("two zones, 20 m, EPSG:3035", graphs.zones(), by_hand.zones),
-        "6": Row("smoothed DEM and slope", graphs.terrain(), by_hand.terrain),
+        "5": Row("two zones, 20 m, EPSG:3035", graphs.zones(), by_hand.zones, graphs.zones(pairs=True)),
+        "6": Row("smoothed DEM and slope", graphs.terrain(), by_hand.terrain, graphs.smoothing()),
         "7": Row("three uses of one load", graphs.three_uses(), by_hand.three_uses),
         "8": Row("preview, 100x coarser", graphs.preview(), by_hand.preview, whole=by_hand.whole_tile),
         "9": Row("1 + 1", graphs.one_and_one(), None, counts=False),
-        "10": Row("curve of two years", graphs.curve(), by_hand.curve, peer_graph=graphs.curve_of_cube()),
+        "10": Row(
+            "curve of two years", graphs.curve(), by_hand.curve, graphs.curve_of_cube(), peer_alone=True
+        ),
     }
 
 
@@ -107,6 +113,8 @@ def sides(row: Row, running: Service, other: Peer | None) -> dict[str, Side]:
     if other is not None:
         graph = row.peer_graph or row.graph
         found[PEER] = Side(lambda target: other.run(graph, target, integers=row.integers), other.processes)
+        if row.peer_graph is not None and not row.peer_alone:
+            found[LIKE_PEER] = Side(lambda target: running.over_http(graph, target), http)
     return found
 
 
@@ -196,9 +204,10 @@ def _difference(side: Side, base: Side | None) -> str:
 def show_means(found: Mapping[str, Mapping[str, Side]], console: Console) -> None:
     """Geometric means of the ratios over all rows that count, of medians and of least times."""
     listed = rows()
-    counted = [sides for number, sides in found.items() if listed[number].counts]
-    pairs = [(HERE, HAND), (HTTP, HAND), (HTTP, PEER), (HERE, PEER)]
-    for ours, theirs in pairs:
+    counted = [dict(sides) for number, sides in found.items() if listed[number].counts]
+    for sides in counted:
+        sides.setdefault(LIKE_PEER, sides[HTTP])
+    for ours, theirs in ((HERE, HAND), (HTTP, HAND), (LIKE_PEER, PEER)):
         both = [s for s in counted if ours in s and theirs in s and s[ours].costs and s[theirs].costs]
         if not both:
             continue
@@ -221,14 +230,12 @@ def main() -> None:
     asked = parser.parse_args()
     console = Console(width=120)
     done: dict[str, dict[str, Side]] = {}
-    with (
-        service(asked.cache, gunicorn_workers=1) as running,
-        hand_client(running),
-        _peer(asked, console) as other,
-    ):
+    with service(asked.cache, gunicorn_workers=1) as running, hand_client(running):
         listed = rows()
         for number in asked.rows or listed:
-            done[number] = measure(listed[number], running, other, asked.runs)
+            # A peer of its own for each row: one that is not done in time has to be ended.
+            with _peer(asked, console) as other:
+                done[number] = measure(listed[number], running, other, asked.runs)
             show(listed[number], done[number], console)
     show_means(done, console)
 

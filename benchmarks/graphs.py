@@ -82,10 +82,18 @@ def ndvi(data: str) -> Node:
     return node("reduce_dimension", data=ref(data), dimension="bands", reducer=index)
 
 
-def masked_ndvi(dates: list[str], grid: GeoBox | None = None) -> Graph:
-    """Nodes up to ``masked``: NDVI without what SCL calls clouds and their shadows."""
+def masked_ndvi(dates: list[str], grid: GeoBox | None = None, *, pairs: bool = False) -> Graph:
+    """Nodes up to ``masked``: NDVI without what SCL calls clouds and their shadows.
+
+    With ``pairs`` classes are joined two by two, for back-ends whose ``any`` takes no list of values.
+    """
     is_class = {f"is{value}": node("eq", x=ref("scl"), y=value) for value in CLOUDS}
-    any_ = node("any", data=[ref(f"is{value}") for value in CLOUDS])
+    if pairs:
+        is_class["a"] = node("or", x=ref("is3"), y=ref("is8"))
+        is_class["b"] = node("or", x=ref("is9"), y=ref("is10"))
+        any_ = node("or", x=ref("a"), y=ref("b"))
+    else:
+        any_ = node("any", data=[ref(f"is{value}") for value in CLOUDS])
     cloudy = child(scl=band("SCL"), **is_class, last=any_)
     return {
         "load": load(BOX, "B04", "B08", "SCL", dates=dates, grid=grid),
@@ -103,19 +111,19 @@ def box_to_cogs() -> Graph:
     return finished({"load": load(BOX, *scenes.FINE, dates=DATES)}, "load")
 
 
-def composite(dates: list[str] = DATES, grid: GeoBox | None = None) -> Graph:
+def composite(dates: list[str] = DATES, grid: GeoBox | None = None, *, pairs: bool = False) -> Graph:
     """2. Median NDVI without clouds."""
     median = node("reduce_dimension", data=ref("masked"), dimension="t", reducer=reducer("median"))
-    return finished({**masked_ndvi(dates, grid), "median": median}, "median")
+    return finished({**masked_ndvi(dates, grid, pairs=pairs), "median": median}, "median")
 
 
-def months() -> Graph:
+def months(*, pairs: bool = False) -> Graph:
     """3. Monthly means, gaps filled linearly."""
     mean = node("aggregate_temporal_period", data=ref("masked"), period="month", reducer=reducer("mean"))
     fill = node(
         "apply_dimension", data=ref("mean"), dimension="t", process=reducer("array_interpolate_linear")
     )
-    return finished({**masked_ndvi(EVER), "mean": mean, "fill": fill}, "fill")
+    return finished({**masked_ndvi(EVER, pairs=pairs), "mean": mean, "fill": fill}, "fill")
 
 
 def polygons() -> dict[str, Any]:
@@ -139,10 +147,14 @@ def series() -> Graph:
     return finished({"load": load(TILE, "B04"), "mean": mean}, "mean", "netCDF")
 
 
-def zones() -> Graph:
-    """5. Two zones at 20 m in EPSG:3035, merged on one grid."""
+def zones(*, pairs: bool = False) -> Graph:
+    """5. Two zones at 20 m in EPSG:3035, merged on one grid.
+
+    With ``pairs`` the sum of both values stands for the larger one, as above.
+    """
     target = {"projection": 3035, "resolution": 20, "method": "bilinear"}
-    larger = child(last=node("max", data=[parameter("x"), parameter("y")]))
+    xy = {"x": parameter("x"), "y": parameter("y")}
+    larger = child(last=node("add", **xy) if pairs else node("max", data=list(xy.values())))
     return finished(
         {
             "west": load(WEST, "B04"),
@@ -167,6 +179,12 @@ def terrain() -> Graph:
         {"load": load(HEIGHTS, "height"), "smooth": smooth, "slope": node("slope", data=ref("smooth"))},
         "slope",
     )
+
+
+def smoothing() -> Graph:
+    """6 without slopes, for back-ends that have no such process."""
+    smooth = node("apply_kernel", data=ref("load"), kernel=KERNEL, factor=KERNEL_FACTOR, border="replicate")
+    return finished({"load": load(HEIGHTS, "height"), "smooth": smooth}, "smooth")
 
 
 def three_uses() -> Graph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ PACKAGES: Final = (
     "distributed==2026.8.0",
     "dask-geopandas==0.5.0",
     "geopandas",
+    "imagecodecs",
     "joblib",
     "numpy==2.4.6",
     "odc-geo==0.5.3",
@@ -33,10 +35,13 @@ PACKAGES: Final = (
     "rasterio==1.4.4",
     "rioxarray",
     "stac_validator",
+    "tifffile",
     "xarray==2026.9.0",
     "xvec==0.2.0",
 )
 """What the extra ``implementations`` asks for without GDAL, which needs a compiler and is never imported."""
+SECONDS: Final = 240
+"""How long a graph may take."""
 LATER: Final = ("xgboost==3.2.0",)
 """Its curves need this, without what that needs for graphics cards."""
 
@@ -97,6 +102,10 @@ class Peer:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
+        ready, _, _ = select.select([self.process.stdout], [], [], SECONDS)
+        if not ready:
+            self.process.kill()
+            raise PeerError(f"not done after {SECONDS} s")
         line = self.process.stdout.readline()
         if not line:
             raise PeerError("it ended")

@@ -239,7 +239,12 @@ Files = Mapping[tuple[int, ...], _File]
 
 def _write_whole(raster: Raster, files: Files, target: Target) -> None:
     """Let the layers be made into files wherever they are computed."""
-    layers = {index: file.layer for index, file in files.items()}
+    # Where layers are made side by side, threads of each would only be in one another's way.
+    threads = {} if len(files) == 1 else {"NUM_THREADS": "1"}
+    layers = {
+        index: replace(file.layer, creation={**file.layer.creation, **threads})
+        for index, file in files.items()
+    }
     array = raster.data.data
     if dask.is_dask_collection(array):
         chunks = (*[(1,) * n for n in array.shape[:-3]], *[(n,) for n in array.shape[-3:]])
