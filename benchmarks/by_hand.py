@@ -171,6 +171,9 @@ def _warped(path: str, grid: GeoBox) -> np.ndarray:
         "nodata": np.nan,
         "dtype": "float32",
         "tolerance": 1e-4,
+        # 10 m to 20 m: GDAL's own guess suffers from what of the target is beyond the file.
+        "XSCALE": "0.5",
+        "YSCALE": "0.5",
     }
     with rasterio.open(path) as file, WarpedVRT(file, **options) as warped:
         return warped.read(1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,7 +120,9 @@ def peer(cache: Path) -> Iterator[Peer]:
     """Start it with a cluster as large as ours; stop it at the end."""
     command = [str(python(cache)), str(Path(__file__).with_name("peer_side.py"))]
     log = (cache / "peer.log").open("w")
-    process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=log, text=True, cwd=cache)
+    process = subprocess.Popen(
+        command, stdin=PIPE, stdout=PIPE, stderr=log, text=True, cwd=cache, start_new_session=True
+    )
     try:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -128,7 +133,14 @@ def peer(cache: Path) -> Iterator[Peer]:
             raise PeerError(f"it does not start, see {log.name}")
         yield Peer(process, json.loads(first)["workers"])
     finally:
-        process.communicate()
+        assert process.stdin is not None
+        process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)
+        # Its pools of processes outlive it if it had to be killed.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         log.close()
 
 
