@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -163,8 +163,7 @@ def compute(
             persisted = client.persist(lazy, resources=dict(resources) if resources else None)
         futures = distributed.futures_of(persisted)
         try:
-            _wait(config, client, futures, timeout, cancelled, progress)
-            values = dict(zip([f.key for f in futures], client.gather(futures), strict=True))
+            values = _gathered(config, client, futures, timeout, cancelled, progress)
             done = iter([_assemble(each, values) for each in persisted])
             return tuple(next(done) if dask.is_dask_collection(each) else each for each in collections)
         except BaseException:
@@ -219,23 +218,28 @@ def _check_resources(client: Client, wanted: Mapping[str, float]) -> None:
             raise WorkerTooSmall(resource=name, wanted=f"{amount:g}", most=f"{most:g}")
 
 
-def _wait(
+def _gathered(
     config: Config,
     client: Client,
     futures: Sequence[Future],
     timeout: float | None,
     cancelled: threading.Event | None,
     progress: Progress | None,
-) -> None:
+) -> dict[Any, Any]:
+    """The values by key. Those that are done are fetched all the time, so that workers need not hold them."""
     start = last_worker = time.monotonic()
     workers: set[str] = set()
-    while futures:
+    values: dict[Any, Any] = {}
+    waiting = {future.key: future for future in futures}
+    total = len(waiting)
+    while waiting:
         with contextlib.suppress(TimeoutError):
-            distributed.wait(futures, timeout=TICK_SECONDS)
+            distributed.wait(list(waiting.values()), timeout=TICK_SECONDS)
             break
-        _raise_first_error(futures)
+        _raise_first_error(waiting.values())
+        values |= _fetch(client, waiting)
         if progress is not None:
-            progress(sum(future.done() for future in futures), len(futures))
+            progress(len(values), total)
         if cancelled is not None and cancelled.is_set():
             raise Cancelled
         now = time.monotonic()
@@ -247,12 +251,24 @@ def _wait(
         last_worker = now if workers else last_worker
         if now - last_worker > config.worker_wait_s:
             raise _no_worker(config)
-    _raise_first_error(futures)
+    _raise_first_error(waiting.values())
+    values |= _fetch(client, waiting)
     if progress is not None:
-        progress(len(futures), len(futures))
+        progress(total, total)
+    return values
 
 
-def _raise_first_error(futures: Sequence[Future]) -> None:
+def _fetch(client: Client, waiting: dict[Any, Future]) -> dict[Any, Any]:
+    """The values of futures that are done, which are no longer waited for and let go."""
+    done = {key: future for key, future in waiting.items() if future.status == "finished"}
+    values = dict(zip(done, client.gather(list(done.values())), strict=True))
+    for key, future in done.items():
+        del waiting[key]
+        future.release()
+    return values
+
+
+def _raise_first_error(futures: Iterable[Future]) -> None:
     for future in futures:
         if future.status in ("error", "cancelled", "lost"):
             future.result()
