@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import dask.array as da
@@ -16,6 +16,7 @@ import numpy as np
 import pyproj
 import rasterio.warp
 import xarray as xr
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterio.enums import Resampling
@@ -139,12 +140,17 @@ def _warp(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str, nodat
     return warped.transpose(*data.dims)
 
 
+@lru_cache(maxsize=64)
+def _transformer(source: CRS, target: CRS) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs(source.to_wkt(), target.to_wkt(), always_xy=True)
+
+
 class _Step:
     """One warp of whatever has its rows and columns last."""
 
     def __init__(self, source: GeoBox, target: GeoBox, method: str, nodata: Any) -> None:
         self.source, self.target, self.method, self.nodata = source, target, method, nodata
-        self.to_source = pyproj.Transformer.from_crs(target.crs.to_wkt(), source.crs.to_wkt(), always_xy=True)
+        self.to_source = _transformer(target.crs, source.crs)
         self.linear = source.crs == target.crs
         self.scale = self._scale()
 

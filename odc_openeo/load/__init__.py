@@ -17,6 +17,8 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from affine import Affine
+from dask._task_spec import convert_legacy_graph
+from dask.highlevelgraph import HighLevelGraph
 from odc.geo.geobox import GeoBox, GeoboxTiles
 from odc.geo.geom import Geometry
 from odc.geo.xr import xr_coords
@@ -176,7 +178,7 @@ def _pixels(
         for scene in step
     ]
     driver = Driver()
-    return chunked_load(
+    found = chunked_load(
         resolve_load_cfg(described, resampling="nearest"),
         RasterGroupMetadata({(name, 1): found for name, found in described.items()}),
         sources,
@@ -187,6 +189,21 @@ def _pixels(
         driver,
         chunks=sizes,
     )
+    return found.assign({name: found[name].copy(data=_alone(found[name].data)) for name in described})
+
+
+def _alone(array: da.Array) -> da.Array:
+    """The same array, all that a chunk needs within its one task.
+
+    Tasks that depend on others are no beginnings to the scheduler of dask: it would start more of them than
+    it can finish, and workers would hold chunks that nobody waits for yet.
+    """
+    layers = array.dask.layers
+    shared = [layer for name, layer in layers.items() if name != array.name]
+    parts = convert_legacy_graph({key: task for layer in shared for key, task in layer.items()})
+    tasks = {key: task.substitute(parts) for key, task in layers[array.name].items()}
+    graph = HighLevelGraph.from_collections(array.name, tasks)
+    return da.Array(graph, array.name, array.chunks, dtype=array.dtype, shape=array.shape)
 
 
 def _sketch(steps: Sequence[Step], bands: Sequence[Band], grid: NativeGrid, layout: Layout) -> xr.DataArray:

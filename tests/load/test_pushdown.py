@@ -309,6 +309,17 @@ def test_between_distant_geometries_little_is_read(
     xr.testing.assert_equal(found, run(catalog, graph, plan=False))
 
 
+def test_loads_are_where_the_work_of_the_cluster_begins(catalog: Catalog, two: Path) -> None:  # noqa: F811
+    """The scheduler of dask starts no more of such tasks than it finishes, so that memory stays bounded."""
+    found = evaluate({"process_graph": {"load": {**LOAD, "result": True}}}, Environment(catalog))
+    layers = found.data.dask.layers
+    sources = [layer for name, layer in layers.items() if not found.data.dask.dependencies[name]]
+    assert len(sources) == found.sizes["bands"]
+    tasks = [task for layer in sources for task in layer.values()]
+    assert len(tasks) == found.sizes["bands"] * found.sizes["t"]
+    assert not any(task.dependencies for task in tasks)
+
+
 def test_a_stored_process_passes_on_what_is_needed(
     catalog: Catalog,
     two: Path,  # noqa: F811
