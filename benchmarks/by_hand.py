@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -217,14 +217,9 @@ def preview(cache: Path, target: Path) -> None:
     write([images.isel(time=n) for n in range(images.sizes["time"])], cube.odc.crs, target)
 
 
-def whole_red(cache: Path) -> None:
-    """All that the box of 4 holds."""
-    load(cache, TILE, ["B04"], {"x": 2048, "y": 2048}).max().compute()
-
-
-def whole_tile(cache: Path) -> None:
-    """All that the box of 8 holds."""
-    load(cache, TILE, ["B04", "B08"], {"x": 2048, "y": 2048}).max().compute()
+def whole_tile(*bands: str) -> Callable[[Path], None]:
+    """What reads all that the box of 4 or 8 holds."""
+    return lambda cache: load(cache, TILE, bands, {"x": 2048, "y": 2048}).max().compute()
 
 
 def curve(cache: Path, target: Path) -> None:

@@ -53,11 +53,13 @@ def rows() -> dict[str, Row]:
         "1": Row("20 km box, 12 dates, 4 bands", graphs.box_to_cogs(), by_hand.box_to_cogs, integers=True),
         "2": Row("masked median NDVI", graphs.composite(), by_hand.composite, graphs.composite(pairs=True)),
         "3": Row("monthly means, interpolated", graphs.months(), by_hand.months, graphs.months(pairs=True)),
-        "4": Row("series of 500 polygons", graphs.series(), by_hand.series, whole=by_hand.whole_red),
+        "4": Row("series of 500 polygons", graphs.series(), by_hand.series, whole=by_hand.whole_tile("B04")),
         "5": Row("two zones, 20 m, EPSG:3035", graphs.zones(), by_hand.zones, graphs.zones(pairs=True)),
         "6": Row("smoothed DEM and slope", graphs.terrain(), by_hand.terrain, graphs.smoothing()),
         "7": Row("three uses of one load", graphs.three_uses(), by_hand.three_uses),
-        "8": Row("preview, 100x coarser", graphs.preview(), by_hand.preview, whole=by_hand.whole_tile),
+        "8": Row(
+            "preview, 100x coarser", graphs.preview(), by_hand.preview, whole=by_hand.whole_tile("B04", "B08")
+        ),
         "9": Row("1 + 1", graphs.one_and_one(), None, counts=False),
         "10": Row(
             "curve of two years", graphs.curve(), by_hand.curve, graphs.curve_of_cube(), peer_alone=True

@@ -172,19 +172,20 @@ KERNEL: Final = [[1.0, 2, 3, 2, 1], [2, 4, 6, 4, 2], [3, 6, 9, 6, 3], [2, 4, 6, 
 KERNEL_FACTOR: Final = 1 / 81
 
 
-def terrain() -> Graph:
-    """6. A smoothed elevation model, and its slope."""
+def _smooth() -> Graph:
+    """An elevation model, and the same ``smooth``."""
     smooth = node("apply_kernel", data=ref("load"), kernel=KERNEL, factor=KERNEL_FACTOR, border="replicate")
-    return finished(
-        {"load": load(HEIGHTS, "height"), "smooth": smooth, "slope": node("slope", data=ref("smooth"))},
-        "slope",
-    )
+    return {"load": load(HEIGHTS, "height"), "smooth": smooth}
+
+
+def terrain() -> Graph:
+    """6. The slope of a smoothed elevation model."""
+    return finished({**_smooth(), "slope": node("slope", data=ref("smooth"))}, "slope")
 
 
 def smoothing() -> Graph:
     """6 without slopes, for back-ends that have no such process."""
-    smooth = node("apply_kernel", data=ref("load"), kernel=KERNEL, factor=KERNEL_FACTOR, border="replicate")
-    return finished({"load": load(HEIGHTS, "height"), "smooth": smooth}, "smooth")
+    return finished(_smooth(), "smooth")
 
 
 def three_uses() -> Graph:

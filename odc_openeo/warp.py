@@ -141,7 +141,8 @@ def _warp(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str, nodat
 
 
 @lru_cache(maxsize=64)
-def _transformer(source: CRS, target: CRS) -> pyproj.Transformer:
+def transformer(source: CRS, target: CRS) -> pyproj.Transformer:
+    """From coordinates (x, y) of one reference system to those of another; making one takes long."""
     return pyproj.Transformer.from_crs(source.to_wkt(), target.to_wkt(), always_xy=True)
 
 
@@ -150,7 +151,7 @@ class _Step:
 
     def __init__(self, source: GeoBox, target: GeoBox, method: str, nodata: Any) -> None:
         self.source, self.target, self.method, self.nodata = source, target, method, nodata
-        self.to_source = _transformer(target.crs, source.crs)
+        self.to_source = transformer(target.crs, source.crs)
         self.linear = source.crs == target.crs
         self.scale = self._scale()
 

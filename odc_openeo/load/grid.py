@@ -6,10 +6,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-import pyproj
 import shapely
 from affine import Affine
 from odc.geo import CRS
@@ -18,6 +16,7 @@ from odc.geo.geom import BoundingBox, Geometry, bbox_union, box
 
 from odc_openeo.catalog import Scene
 from odc_openeo.errors import FeatureUnsupported, NoDataAvailable
+from odc_openeo.warp import transformer
 
 EQUAL_AREA = CRS("EPSG:6933")
 SLACK = 1e-6
@@ -120,12 +119,7 @@ def _points(
     grid: GeoBox, other: GeoBox, columns: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     x, y = grid.transform * (columns, rows)
-    return (x, y) if grid.crs == other.crs else _to_other(grid.crs, other.crs).transform(x, y)
-
-
-@cache
-def _to_other(crs: CRS, other: CRS) -> pyproj.Transformer:
-    return pyproj.Transformer.from_crs(crs.to_wkt(), other.to_wkt(), always_xy=True)
+    return (x, y) if grid.crs == other.crs else transformer(grid.crs, other.crs).transform(x, y)
 
 
 def _in_box(x: np.ndarray, y: np.ndarray, grid: GeoBox) -> np.ndarray:
