@@ -217,11 +217,32 @@ def in_grid(frame: gpd.GeoDataFrame, grid: GeoBox) -> np.ndarray:
     shapes = shapely.force_2d(frame.geometry.to_numpy())
     if source is None or target.equals(source, ignore_axis_order=True):
         return shapes
-    near = _cut(shapes, source, target, grid)
+    return _reprojected(_cut(shapes, source, target, grid), source, target, grid)
+
+
+def bounds_in_grid(frame: gpd.GeoDataFrame, grid: GeoBox) -> np.ndarray:
+    """West, south, east and north of each geometry in the CRS of a grid, ``(n, 4)``; NaN for empty ones.
+
+    They do not depend on how much of the geometry the grid covers. A geometry that reaches to where the CRS
+    has no coordinates has infinite bounds.
+    """
+    target = pyproj.CRS.from_user_input(grid.crs.to_wkt())
+    source = frame.crs
+    shapes = shapely.force_2d(frame.geometry.to_numpy())
+    if source is None or target.equals(source, ignore_axis_order=True):
+        return shapely.bounds(shapes)
+    whole = _reprojected(shapes, source, target, grid)
+    bounds = shapely.bounds(whole)
+    xy, owner = shapely.get_coordinates(whole, return_index=True)
+    bounds[owner[~np.isfinite(xy).all(axis=1)]] = (-np.inf, -np.inf, np.inf, np.inf)
+    return bounds
+
+
+def _reprojected(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS, grid: GeoBox) -> np.ndarray:
+    """Geometries in another CRS, with points on their edges so dense that curves are followed."""
     pixel = min(abs(grid.resolution.x), abs(grid.resolution.y)) * _metres_per_unit(target)
     step = np.sqrt(8 * pixel / 100 * _EARTH_RADIUS / 4) / _metres_per_unit(source)
-    longest = np.max(shapely.length(near), initial=0.0)
-    dense = shapely.segmentize(near, max(step, longest / _MAX_PIECES))
+    dense = shapely.segmentize(shapes, np.maximum(step, shapely.length(shapes) / _MAX_PIECES))
     transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
     return shapely.transform(dense, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 import dask.array as da
+import geopandas as gpd
 import numpy as np
 import shapely
 import xarray as xr
@@ -71,7 +72,7 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     frame = geometry.read(geometries, "filter_spatial", "geometries")
     grid = rasterize.grid_of(data, "filter_spatial")
     shapes = geometry.in_grid(frame, grid)
-    windows = [w for w in (rasterize.window(s, grid) for s in shapes) if w is not None]
+    windows = _windows(frame, grid)
     if not windows:
         raise NoDataAvailable(reason="no pixel of the cube is in the geometries of filter_spatial.")
     rows, columns = (
@@ -79,6 +80,15 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     )
     cropped = data.isel({cube.Y: rows, cube.X: columns})
     return _keep(cropped, _inside(cropped, shapes, grid[rows, columns]))
+
+
+def _windows(frame: gpd.GeoDataFrame, grid: GeoBox) -> list[rasterize.Window]:
+    """The parts of a grid in the bounding boxes of geometries."""
+    areas = shapely.get_dimensions(frame.geometry.to_numpy()) == 2
+    bounds = geometry.bounds_in_grid(frame, grid)
+    known = ~np.isnan(bounds).any(axis=1)
+    found = (rasterize.window_of(b, a, grid) for b, a in zip(bounds[known], areas[known], strict=True))
+    return [window for window in found if window is not None]
 
 
 def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:

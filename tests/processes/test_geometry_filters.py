@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import shapely
@@ -15,7 +16,7 @@ from odc_openeo.errors import (
     ProcessParameterInvalid,
 )
 from odc_openeo.processes.geometry_filters import apply_polygon, filter_spatial, filter_vector, mask_polygon
-from tests.processes.rasters import grid, nothing_computes, raster
+from tests.processes.rasters import UTM, grid, nothing_computes, raster
 from tests.processes.test_zonal import box_of, brute_force, circles, in_utm
 
 
@@ -80,6 +81,27 @@ def test_filter_spatial_with_points_and_outside() -> None:
     assert filter_spatial(data, point).values.tolist() == [[1.0]]
     with pytest.raises(NoDataAvailable, match="no pixel"):
         filter_spatial(data, in_utm(box_of(0, 0, 1, 1)))
+
+
+@pytest.mark.parametrize("columns", [slice(None), slice(140, None), slice(140, 160)])
+@pytest.mark.parametrize("crs", [32632, 4326])
+def test_what_filter_spatial_crops_to_is_the_box_of_the_whole_polygon(columns: slice, crs: int) -> None:
+    """Wherever the cube ends: the box must not follow what of the polygon is in the cube."""
+    source = grid(200, 200)
+    whole = raster(np.ones((200, 200)), source, {})
+    triangle = shapely.Polygon([(681505, 5150995), (690000, 5159000), (690000, 5150995)])
+    frame = gpd.GeoDataFrame(geometry=[shapely.segmentize(triangle, 200)], crs=UTM)
+    result = filter_spatial(whole.isel(x=columns), geometry.from_frame(frame.to_crs(crs)))
+    assert result.odc.geobox == source[:101, 150 : columns.stop or 200]
+    inside = covered(frame, (200, 200), source)[:101, 150 : columns.stop or 200]
+    np.testing.assert_array_equal(np.isfinite(result.values), inside)
+
+
+def test_filter_spatial_by_the_world() -> None:
+    """The CRS of the cube has no coordinates for much of it."""
+    data = raster(np.arange(400.0).reshape(20, 20), grid(20, 20), {})
+    result = filter_spatial(data, box_of(-180, -90, 180, 90))
+    xr.testing.assert_equal(result, data)
 
 
 @pytest.mark.parametrize(
