@@ -16,7 +16,9 @@ import pyproj
 import shapely
 import xarray as xr
 import xvec  # noqa: F401  (registers the accessor)
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox, Geometry
 from shapely.geometry import shape
 
 from odc_openeo import cube
@@ -31,6 +33,8 @@ ID: Final = "id"
 
 _EARTH_RADIUS: Final = 6_371_000.0
 _MAX_PIECES: Final = 20_000
+_EDGE: Final = 3_000.0
+"""Metres of an edge in one CRS that are, to a metre, straight in any other."""
 
 
 # --- Reading -------------------------------------------------------------------------------------
@@ -220,22 +224,30 @@ def in_grid(frame: gpd.GeoDataFrame, grid: GeoBox) -> np.ndarray:
     return _reprojected(_cut(shapes, source, target, grid), source, target, grid)
 
 
-def bounds_in_grid(frame: gpd.GeoDataFrame, grid: GeoBox) -> np.ndarray:
+def bounds_in_grid(shapes: np.ndarray, source: Any, grid: GeoBox) -> np.ndarray:
     """West, south, east and north of each geometry in the CRS of a grid, ``(n, 4)``; NaN for empty ones.
 
-    They do not depend on how much of the geometry the grid covers. A geometry that reaches to where the CRS
-    has no coordinates has infinite bounds.
+    They do not depend on how much of a geometry the grid covers, unless the geometry reaches to where the CRS
+    has no coordinates: then only what is near the grid counts.
     """
     target = pyproj.CRS.from_user_input(grid.crs.to_wkt())
-    source = frame.crs
-    shapes = shapely.force_2d(frame.geometry.to_numpy())
     if source is None or target.equals(source, ignore_axis_order=True):
         return shapely.bounds(shapes)
+    source = pyproj.CRS.from_user_input(source)
     whole = _reprojected(shapes, source, target, grid)
     bounds = shapely.bounds(whole)
     xy, owner = shapely.get_coordinates(whole, return_index=True)
-    bounds[owner[~np.isfinite(xy).all(axis=1)]] = (-np.inf, -np.inf, np.inf, np.inf)
+    far = np.unique(owner[~np.isfinite(xy).all(axis=1)])
+    if far.size:
+        near = _cut(shapes[far], source, target, grid)
+        bounds[far] = shapely.bounds(_reprojected(near, source, target, grid))
     return bounds
+
+
+def outline_in(box: BoundingBox, crs: CRS) -> Geometry:
+    """A box in another CRS, its edges as curved as they are there, to some metres."""
+    step = _EDGE / _metres_per_unit(pyproj.CRS.from_user_input(box.crs.to_wkt()))
+    return box.polygon.to_crs(crs, resolution=step)
 
 
 def _reprojected(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS, grid: GeoBox) -> np.ndarray:

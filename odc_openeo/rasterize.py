@@ -20,8 +20,6 @@ from odc_openeo.errors import ProcessParameterInvalid
 Window = tuple[slice, slice]
 """Rows and columns of a grid."""
 
-_FAR: Final = 1e15
-"""Beyond all coordinates of any CRS."""
 _SMALL: Final = 64 * 64
 _BATCH: Final = 2**20
 
@@ -53,7 +51,7 @@ def window(geometry: Any, grid: GeoBox) -> Window | None:
 def window_of(bounds: np.ndarray, area: bool, grid: GeoBox) -> Window | None:
     """The part of the grid in a bounding box (west, south, east, north): for an ``area`` the pixels with
     their centre in it, else those that touch it."""
-    west, south, east, north = np.clip(bounds, -_FAR, _FAR)
+    west, south, east, north = bounds
     inverse = ~grid.transform
     (x0, y0), (x1, y1) = inverse * (west, north), inverse * (east, south)
     columns = _interval(min(x0, x1), max(x0, x1), grid.shape.x, area)

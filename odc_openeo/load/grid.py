@@ -16,6 +16,7 @@ from odc.geo.geom import BoundingBox, Geometry, bbox_union, box
 
 from odc_openeo.catalog import Scene
 from odc_openeo.errors import FeatureUnsupported, NoDataAvailable
+from odc_openeo.geometry import bounds_in_grid
 from odc_openeo.warp import transformer
 
 EQUAL_AREA = CRS("EPSG:6933")
@@ -83,12 +84,12 @@ def crop(geobox: GeoBox, area: Geometry | None, margin: int) -> GeoBox:
     """The part of a grid that the area's bounding box touches, and ``margin`` pixels around; all if none."""
     if area is None:
         return geobox
-    left, bottom, right, top = geobox.extent.to_crs(area.crs, resolution="auto").boundingbox.bbox
-    dx, dy = (right - left) * 0.1, (top - bottom) * 0.1
-    near = area & box(left - dx, bottom - dy, right + dx, top + dy, area.crs)
-    if near.is_empty:
+    if not geobox.extent.to_crs(area.crs, resolution="auto").boundingbox.polygon.intersects(area):
         return geobox
-    found = _projected(near, geobox.crs).boundingbox
+    bounds = bounds_in_grid(np.array([area.geom]), area.crs.to_wkt(), geobox)[0]
+    if not np.isfinite(bounds).all():
+        return geobox
+    found = BoundingBox(*bounds, geobox.crs)
     first, last, top_row, bottom_row = _pixels(found, geobox, math.floor, math.ceil)
     height, width = geobox.shape.yx
     columns = slice(max(first - margin - 1, 0), min(last + margin + 1, width))

@@ -58,10 +58,10 @@ def only(demand: Demand, boxes: bool) -> load.Only:
     if demand.boxes is None or not boxes:
         return found
     try:
-        areas = [_box(asdict(b), "filter_bbox").to_crs("EPSG:4326", resolution="auto") for b in demand.boxes]
+        needed = [_box(asdict(b), "filter_bbox").boundingbox for b in demand.boxes]
     except OpenEOError:
         return found
-    union = shapely.union_all([a.geom for a in areas])
+    union = shapely.union_all([geometry.outline_in(b, CRS("EPSG:4326")).geom for b in needed])
     return replace(found, area=Geometry(union, "EPSG:4326"), margin=demand.margin)
 
 

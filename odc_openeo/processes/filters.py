@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 import xarray as xr
 from odc.geo.crs import CRS, CRSError
+from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox as OdcBoundingBox
 
 from odc_openeo import cube, geometry
@@ -158,7 +159,9 @@ def _common(own: Box, other: Box) -> Box | None:
     """What of a box lies in another one, in the reference system of the latter; all if that can't be told."""
     try:
         found = OdcBoundingBox(other.west, other.south, other.east, other.north, CRS(other.crs))
-        west, south, east, north = (found if other.crs == own.crs else found.to_crs(CRS(own.crs))).bbox
+        if other.crs != own.crs:
+            found = geometry.outline_in(found, CRS(own.crs)).boundingbox
+        west, south, east, north = found.bbox
     except (CRSError, ValueError, TypeError):
         return own
     if not all(math.isfinite(edge) for edge in (west, south, east, north)):
@@ -190,7 +193,7 @@ def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVector
     if not cube.has_raster_dimensions(data):
         raise DimensionMissing(type="spatial")
     if box.crs != data.odc.crs:
-        box = _transformed(box, data.odc.crs)
+        box = _transformed(box, data)
     selection = {
         X: _inside(data, X, box.left, box.right),
         Y: _inside(data, Y, box.bottom, box.top),
@@ -231,15 +234,20 @@ def check_box(extent: Mapping[str, Any], process: str, parameter: str) -> OdcBou
     return OdcBoundingBox(west, south, east, north, crs)
 
 
-def _transformed(box: OdcBoundingBox, crs: CRS | None) -> OdcBoundingBox:
+def _transformed(box: OdcBoundingBox, data: cube.Cube) -> OdcBoundingBox:
+    """The upright box around a box in the reference system of a cube."""
+    crs, grid = data.odc.crs, data.odc.geobox
     if crs is None:
         reason = "the cube has no reference system, so the box can't be placed in it."
         raise ProcessParameterInvalid(process="filter_bbox", parameter="data", reason=reason)
-    found = box.to_crs(crs)
-    if not all(math.isfinite(edge) for edge in found.bbox):
+    if isinstance(grid, GeoBox):
+        edges = geometry.bounds_in_grid(np.array([box.polygon.geom]), box.crs.to_wkt(), grid)[0].tolist()
+    else:
+        edges = geometry.outline_in(box, crs).boundingbox.bbox
+    if not all(math.isfinite(edge) for edge in edges):
         reason = f"it can't be transformed to the reference system of the cube ({crs})."
         raise ProcessParameterInvalid(process="filter_bbox", parameter="extent", reason=reason)
-    return found
+    return OdcBoundingBox(*edges, crs)
 
 
 def _inside(data: cube.Cube, dimension: str, low: float, high: float) -> slice | np.ndarray:
@@ -254,7 +262,7 @@ def _inside(data: cube.Cube, dimension: str, low: float, high: float) -> slice |
 
 
 def _geometries_within(data: cube.Cube, dimension: str, box: OdcBoundingBox) -> cube.Cube:
-    shape = box.polygon.to_crs(CRS(geometry.crs_of(data, dimension))).geom
+    shape = geometry.outline_in(box, CRS(geometry.crs_of(data, dimension))).geom
     geometries = data.coords[dimension].values
     keep = [i for i, g in enumerate(geometries) if g is not None and not g.is_empty and g.within(shape)]
     return data.isel({dimension: keep})

@@ -84,8 +84,9 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
 
 def _windows(frame: gpd.GeoDataFrame, grid: GeoBox) -> list[rasterize.Window]:
     """The parts of a grid in the bounding boxes of geometries."""
-    areas = shapely.get_dimensions(frame.geometry.to_numpy()) == 2
-    bounds = geometry.bounds_in_grid(frame, grid)
+    shapes = frame.geometry.to_numpy()
+    areas = shapely.get_dimensions(shapes) == 2
+    bounds = geometry.bounds_in_grid(shapes, frame.crs, grid)
     known = ~np.isnan(bounds).any(axis=1)
     found = (rasterize.window_of(b, a, grid) for b, a in zip(bounds[known], areas[known], strict=True))
     return [window for window in found if window is not None]

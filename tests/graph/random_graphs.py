@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import strategies as st
+from pyproj import Transformer
 
 X, Y, DATA = ({"from_parameter": name} for name in ("x", "y", "data"))
 WEST, NORTH = 600000, 5200000
 TIMES = ["2022-06-01", "2022-06-03", "2022-06-09", "2022-06-17T10:00:00Z", "2022-07-01", None]
 S2 = ("B04", "B08", "B11", "SCL")
+TO_LAEA = Transformer.from_crs(32632, 3035, always_xy=True)
 
 Draw = Callable[..., Any]
 
@@ -85,7 +87,7 @@ class Builder:
     def polygons(self) -> dict[str, Any]:
         west = 10.311 + self.draw(st.integers(0, 120)) / 1e4
         south = 46.938 + self.draw(st.integers(0, 60)) / 1e4
-        size = self.draw(st.integers(5, 60)) / 1e4
+        size = self.one(self.draw(st.integers(5, 60)) / 1e4, self.draw(st.integers(5, 60)) / 1e4, 2.0)
         ring = [[west, south], [west + size, south], [west, south + size], [west, south]]
         return {"type": "Polygon", "coordinates": [ring]}
 
@@ -124,7 +126,15 @@ def filter_box(b: Builder, c: Cube) -> Cube:
 
 def filter_degrees(b: Builder, c: Cube) -> Cube:
     west, south = 10.311 + b.draw(st.integers(0, 120)) / 1e4, 46.938 + b.draw(st.integers(0, 50)) / 1e4
-    extent = {"west": west, "east": west + 0.004, "south": south, "north": south + 0.003}
+    width, height = b.one((0.004, 0.003), (0.004, 0.003), (5.0, 0.003), (0.004, 3.0), (90.0, 0.004))
+    extent = {"west": west, "east": west + width, "south": south, "north": south + height}
+    return c.after(b.on(c, "filter_bbox", extent=extent))
+
+
+def filter_laea(b: Builder, c: Cube) -> Cube:
+    box = b.box()
+    west, south, east, north = TO_LAEA.transform_bounds(box["west"], box["south"], box["east"], box["north"])
+    extent = {"west": west, "south": south, "east": east, "north": north, "crs": 3035}
     return c.after(b.on(c, "filter_bbox", extent=extent))
 
 
@@ -335,6 +345,7 @@ def stored(b: Builder, c: Cube) -> Cube:
 STEPS: dict[str, Step] = {
     "xy: filter_box": filter_box,
     "xy: filter_degrees": filter_degrees,
+    "xy: filter_laea": filter_laea,
     "t: filter_times": filter_times,
     "b: filter_names": filter_names,
     "b: filter_labels": filter_labels,

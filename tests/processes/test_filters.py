@@ -10,6 +10,9 @@ import pytest
 import shapely
 import xarray as xr
 import xvec  # noqa: F401  (registers the .xvec accessor)
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import wrap_xr
 from pyproj import Transformer
 
 from odc_openeo import cube, errors
@@ -104,6 +107,30 @@ def test_a_box_in_degrees_is_transformed(data: xr.DataArray) -> None:
     # The upright box around the box in degrees is a little larger than the one in metres.
     assert found.x.values[[0, -1]] == pytest.approx([LEFT + 105, LEFT + 195], abs=10)
     assert found.y.values[[0, -1]] == pytest.approx([TOP - 105, TOP - 195], abs=10)
+
+
+def test_edges_in_degrees_are_curves(values: np.ndarray) -> None:
+    """A parallel is lowest at the central meridian: corners alone would leave out the rows there."""
+    source = GeoBox((200, 40), Affine.translation(499_800, 5_200_000) * Affine.scale(10, -10), "EPSG:32632")
+    whole = wrap_xr(np.zeros(source.shape.yx), source)
+    to_utm = Transformer.from_crs(4326, 32632, always_xy=True)
+    _, south = Transformer.from_crs(32632, 4326, always_xy=True).transform(500_000, 5_199_000)
+    extent = {"west": 8.2, "south": south, "east": 9.8, "north": south + 1}
+    corner = to_utm.transform(9.8, south)[1]
+    assert corner > 5_199_000 + 250
+    found = filter_bbox(whole, extent)
+    assert found.sizes["x"] == 40
+    assert found.y.values[-1] == 5_199_005
+    assert found.y.values[0] == 5_199_995
+
+
+def test_a_box_that_reaches_beyond_the_reference_system(data: xr.DataArray) -> None:
+    lon, lat = Transformer.from_crs(32632, 4326, always_xy=True).transform(LEFT + 200, TOP - 150)
+    found = filter_bbox(data, {"west": lon, "south": 0, "east": 180, "north": lat})
+    assert found.x.values[0] == pytest.approx(LEFT + 205, abs=20)
+    assert found.y.values[0] == pytest.approx(TOP - 155, abs=20)
+    assert found.x.values[-1] == data.x.values[-1]
+    assert found.y.values[-1] == data.y.values[-1]
 
 
 def test_a_cube_with_ascending_y(data: xr.DataArray, values: np.ndarray) -> None:
