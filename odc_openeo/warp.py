@@ -257,9 +257,12 @@ def _warp_block(
     block: np.ndarray, source: GeoBox, target: GeoBox, method: str, nodata: Any, options: dict[str, Any]
 ) -> np.ndarray:
     boolean = block.dtype.kind == "b"
-    planes = (block.astype("uint8") if boolean else block).reshape(-1, *block.shape[-2:])
+    number = math.prod(block.shape[:-2])
+    planes = (block.astype("uint8") if boolean else block).reshape(number, *block.shape[-2:])
     warp_plane = _warp_linear if source.crs == target.crs else _warp_projected
-    result = np.stack([warp_plane(p, source, target, method, nodata, options) for p in planes])
+    result = np.empty((number, *target.shape.yx), planes.dtype)
+    for index, plane in enumerate(planes):
+        result[index] = warp_plane(plane, source, target, method, nodata, options)
     shaped = result.reshape(*block.shape[:-2], *target.shape.yx)
     return shaped.astype(bool) if boolean else shaped
 

@@ -184,7 +184,12 @@ def _pixels(data: xr.DataArray) -> xr.DataArray:
     ordered = data.transpose(..., Y, X)
     shape = (*ordered.shape[:-2], ordered.shape[-2] * ordered.shape[-1])
     values = ordered.data
-    chunked = isinstance(values, da.Array) and values.size and not np.isnan(values.size)
-    flat = da.reshape_blockwise(values, shape) if chunked else values.reshape(shape)
+    if isinstance(values, da.Array) and not values.size:
+        # Dask cannot reshape what has no elements.
+        flat = da.empty(shape, dtype=values.dtype)
+    elif isinstance(values, da.Array) and not np.isnan(values.size):
+        flat = da.reshape_blockwise(values, shape)
+    else:
+        flat = values.reshape(shape)
     coords = {k: c for k, c in data.coords.items() if not {X, Y} & set(c.dims)}
     return xr.DataArray(flat, dims=(*ordered.dims[:-2], ARRAY), coords=coords, attrs=data.attrs)

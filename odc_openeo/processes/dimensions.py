@@ -315,11 +315,21 @@ def flatten_dimensions(
         texts = [f"{t}{label_separator}{a}" if t else a for t in texts for a in added]
     order = [str(d) for d in data.dims if d not in dimensions]
     order.insert(min(list(data.dims).index(d) for d in dimensions), target_dimension)
-    stacked = data.stack({target_dimension: list(dimensions)}, create_index=False)
-    stacked = stacked.drop_vars(list(dimensions), errors="ignore").transpose(*order)
+    stacked = _stacked(data, list(dimensions), target_dimension, len(texts)).transpose(*order)
     return stacked.assign_coords(
         {target_dimension: dimension_coordinates.coordinate(target_dimension, texts, "other")}
     )
+
+
+def _stacked(data: Cube, dimensions: list[str], target: str, length: int) -> Cube:
+    if isinstance(data, xr.DataArray) and not data.size:
+        # Xarray cannot stack what has no elements.
+        kept = {name: coord for name, coord in data.coords.items() if not {*dimensions} & {*coord.dims}}
+        sizes = {str(d): size for d, size in data.sizes.items() if d not in dimensions} | {target: length}
+        values = np.empty(list(sizes.values()), data.dtype)
+        return xr.DataArray(values, dims=list(sizes), coords=kept, attrs=data.attrs)
+    found = data.stack({target: dimensions}, create_index=False)
+    return found.drop_vars(dimensions, errors="ignore")
 
 
 def _needs_of_unflattening(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:

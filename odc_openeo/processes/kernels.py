@@ -71,8 +71,10 @@ def apply_kernel(
     clean = ordered.where(np.isfinite(ordered), replace_invalid)
     depth = weights.shape[0] // 2, weights.shape[1] // 2
     convolve = partial(_convolve, weights=weights * factor)
-    if isinstance(clean.data, da.Array):
-        values: Any = _overlapping(convolve, clean.data, depth, border)
+    if not clean.size:
+        values: Any = clean.data
+    elif isinstance(clean.data, da.Array):
+        values = _overlapping(convolve, clean.data, depth, border)
     else:
         values = _trim(convolve(_padded(np, clean.data, depth, border)), depth)
     return restored(clean.copy(data=values).transpose(*data.dims), data)
@@ -197,7 +199,12 @@ def padded(data: xr.DataArray, widths: dict[str, tuple[int, int]]) -> xr.DataArr
     missing = cube.nodata(data)
     if missing is None or isinstance(missing, xr.DataArray):
         data, missing = cube.decode(data), np.nan
-    filled = data.variable.pad(widths, mode="constant", constant_values=missing)
+    if data.size:
+        filled = data.variable.pad(widths, mode="constant", constant_values=missing)
+    else:
+        # Dask cannot pad what has no elements.
+        shape = [size + sum(widths.get(str(d), (0, 0))) for d, size in data.sizes.items()]
+        filled = xr.Variable(data.dims, da.full(shape, missing, dtype=data.dtype))
     coords = {k: c for k, c in data.coords.items() if not set(widths) & set(c.dims)}
     return xr.DataArray(filled.astype(data.dtype, copy=False), coords=coords, attrs=data.attrs)
 

@@ -1,0 +1,83 @@
+"""Cubes from which filters left nothing: a result as empty, or an openEO error, never any other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
+
+from odc_openeo.errors import OpenEOError
+from odc_openeo.graph import evaluate
+from tests.processes.test_properties import GRAPHS, MEAN, along, child, reducing, value
+
+CUBE, DATA, X = value("cube"), value("data"), value("x")
+RING = [[10.27, 45.14], [10.275, 45.14], [10.27, 45.145], [10.27, 45.14]]
+POLYGON = {"type": "Polygon", "coordinates": [RING]}
+PIXELS = [{"dimension": d, "value": 2, "unit": "px"} for d in "xy"]
+RIM = [{"dimension": d, "value": 1, "unit": "px"} for d in "xy"]
+PLUS = child("add", x=DATA, y=1)
+DEGREES = {"west": 10.27, "south": 45.14, "east": 10.28, "north": 45.16}
+
+MORE: dict[str, dict[str, Any]] = {
+    "mask": child("mask", data=CUBE, mask=CUBE),
+    "mask_polygon": child("mask_polygon", data=CUBE, mask=POLYGON),
+    "filter_spatial": child("filter_spatial", data=CUBE, geometries=POLYGON),
+    "filter_bbox": child("filter_bbox", data=CUBE, extent=DEGREES),
+    "filter_temporal": child("filter_temporal", data=CUBE, extent=["2022-01-01", "2022-02-01"]),
+    "zones": child("aggregate_spatial", data=CUBE, geometries=POLYGON, reducer=MEAN),
+    "counts": child(
+        "aggregate_spatial", data=CUBE, geometries=POLYGON, reducer=MEAN, target_dimension="numbers"
+    ),
+    "slope": child("slope", data=CUBE),
+    "merge": child(
+        "merge_cubes", cube1=CUBE, cube2=CUBE, overlap_resolver=child("max", data=[X, value("y")])
+    ),
+    "nearest": child("resample_spatial", data=CUBE, resolution=20),
+    "laea": child("resample_spatial", data=CUBE, projection=3035),
+    "like": child("resample_cube_spatial", data=CUBE, target=CUBE),
+    "times": child("resample_cube_temporal", data=CUBE, target=CUBE),
+    **{f"kernel {b}": child("apply_kernel", data=CUBE, kernel=[[1, 1, 1]], border=b) for b in ("wrap", 2)},
+    "blocks": child("apply_neighborhood", data=CUBE, size=PIXELS, overlap=RIM, process=PLUS),
+    "trim": child("aggregate_spatial_window", data=CUBE, size=[2, 2], boundary="trim", reducer=MEAN),
+    "intervals": child("aggregate_temporal", data=CUBE, intervals=[["2022-01-01", None]], reducer=MEAN),
+    "flatten": child("flatten_dimensions", data=CUBE, dimensions=["bands", "t"], target_dimension="both"),
+    "trim_cube": child("trim_cube", data=CUBE),
+    **{f"{id_} of columns": reducing(id_, "x") for id_ in ("mean", "max", "first", "count", "sd", "median")},
+    "element": reducing("array_element", "x", index=0),
+    **{f"{id_} along rows": along(id_, "y") for id_ in ("cumsum", "sort", "order", "extrema")},
+}
+CUTS = {"columns": ["x"], "rows": ["y"], "pixels": ["x", "y"], "dates": ["t"], "bands": ["bands"]}
+
+
+@pytest.fixture(params=[("uint16", {"nodata": 0}), ("float64", {})], ids=["integers", "floats"])
+def full(request: pytest.FixtureRequest) -> xr.DataArray:
+    dtype, attributes = request.param
+    grid = GeoBox.from_bbox((600000, 5000000, 600040, 5000030), 32632, resolution=10)
+    times = np.datetime64("2022-01-10", "ns") + np.arange(3) * np.timedelta64(13, "D")
+    coords = {"t": times, "bands": ["red", "nir"], **xr_coords(grid, dims=("y", "x"))}
+    values = np.ones((3, 2, 3, 4), dtype)
+    return xr.DataArray(values, dims=("t", "bands", "y", "x"), coords=coords, attrs=attributes)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("name", [*GRAPHS, *MORE])
+def test_nothing_is_left(full: xr.DataArray, name: str, cut: str) -> None:
+    graph = {**GRAPHS, **MORE}[name]
+    empty = full.isel(dict.fromkeys(CUTS[cut], slice(0, 0)))
+    one, other = (_result(graph, data) for data in (empty, empty.chunk()))
+    if isinstance(one, xr.DataArray):
+        assert (one.dims, one.shape) == (other.dims, other.shape)
+        np.testing.assert_array_equal(one.values, other.values)
+    else:
+        assert one == other
+
+
+def _result(graph: dict[str, Any], data: xr.DataArray) -> Any:
+    try:
+        return evaluate(graph, parameters={"cube": data}).compute(scheduler="synchronous")
+    except OpenEOError as error:
+        return error.code
