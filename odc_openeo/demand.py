@@ -26,13 +26,34 @@ Interval = tuple[str | None, str | None]
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in a CRS (an EPSG code or WKT2)."""
+    """A rectangle in a CRS (an EPSG code or WKT2); on a grid in another CRS, the upright box around it.
+
+    With ``limits`` only what of that is in the boxes around those rectangles, too.
+    """
 
     west: float
     south: float
     east: float
     north: float
     crs: int | str = 4326
+    limits: tuple[Box, ...] = ()
+
+    def limited(self, other: Box) -> Box:
+        """What of the box is in another one, which has no limits itself."""
+        if self.covers(other):
+            return replace(other, limits=self.limits)
+        known = any(other.covers(one) for one in (self, *self.limits))
+        return self if known else replace(self, limits=(*self.limits, other))
+
+    def covers(self, other: Box) -> bool:
+        """Whether the rectangle of another box is, beyond doubt, in the one of this."""
+        return (
+            self.crs == other.crs
+            and self.west <= other.west
+            and self.south <= other.south
+            and self.east >= other.east
+            and self.north >= other.north
+        )
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,8 @@ class Demand:
     ``boxes``: pixels inside any of them and ``margin`` pixels around; ``interval``: time; ``bands``: by name;
     ``grid``: the nearest pixels to those of a coarser grid. ``view``: the nearest to those of a map tile, and
     nothing else; where the pixels of the tile are larger than those of the data, overviews will do.
+    ``elsewhere``: boxes are upright, and have so many pixels around them, on a grid that need not be that of
+    the cube.
     """
 
     boxes: tuple[Box, ...] | None = None
@@ -66,6 +89,7 @@ class Demand:
     bands: tuple[str, ...] | None = None
     grid: Grid | None = None
     view: GeoBox | None = None
+    elsewhere: int | None = None
 
     def union(self, other: Demand) -> Demand:
         """What both need together."""
@@ -76,6 +100,7 @@ class Demand:
             bands=_both(self.bands, other.bands, lambda a, b: tuple(dict.fromkeys((*a, *b)))),
             grid=_both(self.grid, other.grid, _same_grid),
             view=self.view if self.view == other.view else None,
+            elsewhere=max((n for n in (self.elsewhere, other.elsewhere) if n is not None), default=None),
         )
 
     def grown(self, pixels: int) -> Demand:
@@ -84,16 +109,17 @@ class Demand:
 
     def everywhere(self) -> Demand:
         """The same without limits in space."""
-        return replace(self, boxes=None, margin=0, grid=None)
+        return replace(self, boxes=None, margin=0, grid=None, elsewhere=None)
 
     def of_another(self) -> Demand:
-        """The same of a cube that will be put on the pixels of the cube that the demand speaks of.
-
-        Its own pixels may be smaller: then a margin for neighbours would not be wide enough.
-        """
+        """The same of a cube that will be put on the pixels of the cube that the demand speaks of."""
         if self.boxes is not None:
-            return self.grown(SLACK) if self.margin <= SLACK else self.everywhere()
+            return replace(self.grown(SLACK), elsewhere=max(self.margin, self.elsewhere or 0))
         return replace(self, grid=None if self.grid is None else replace(self.grid, leads=False))
+
+    def alone(self, like: Demand) -> Demand:
+        """The same if the cube is on the grid of all others in the graph, of which ``like`` is needed."""
+        return replace(self, elsewhere=like.elsewhere)
 
     def at_all_times(self) -> Demand:
         """The same without limits in time."""

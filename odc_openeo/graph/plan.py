@@ -112,6 +112,7 @@ class _Demands:
     nodes: dict[str, Demand] = field(default_factory=dict)
     edges: dict[Edge, Demand] = field(default_factory=dict)
     inputs: dict[str, Demand] = field(default_factory=dict)
+    sources: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def plan(self, order: list[str], demand: Demand) -> Plan:
         """The plan of the graph whose nodes are in this order."""
@@ -148,7 +149,23 @@ class _Demands:
             return {}
         found = _signed(process.needs(demand, arguments), node.id)
         found = _viewed(found, demand.view if process.pointwise else None)
+        if len(self._sources(node)) == 1:
+            found = {name: part.alone(demand) for name, part in found.items()}
         return {} if self._is_open(node, arguments, found) else found
+
+    def _sources(self, node: Node) -> frozenset[str]:
+        """Where the cubes that a node takes come from, as far as can be told: nodes and parameters."""
+        if node.id not in self.sources:
+            found = {f"{name}()" for names in node.parameters.values() for name in names}
+            for used in node.dependencies:
+                found |= self._origin(self.graph.nodes[self.twins.get(used, used)])
+            self.sources[node.id] = frozenset(found)
+        return self.sources[node.id]
+
+    def _origin(self, node: Node) -> frozenset[str]:
+        process = _predefined(node)
+        passes_on = process is not None and process.needs is not None
+        return self._sources(node) if passes_on else frozenset({node.id})
 
     def sees(self, node: Node, demand: Demand) -> bool:
         """Whether a node makes its cube on the pixels of a view, or makes no cube of pixels."""

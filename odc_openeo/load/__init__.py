@@ -9,7 +9,6 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -29,46 +28,13 @@ from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.errors import NoDataAvailable, OpenEOError, StorageFailure
-from odc_openeo.load.grid import NativeGrid, covered, crop, native_grid
+from odc_openeo.load.grid import NativeGrid, covered, native_grid
+from odc_openeo.load.part import Only
 from odc_openeo.load.reader import Driver
 from odc_openeo.load.sources import Step, label, metadata, scenes_of_chunks, source, time_steps
-from odc_openeo.load.volume import SPARSE, Limits, Volume, chunks, start
+from odc_openeo.load.volume import Limits, Volume, chunks, start
 
 __all__ = ["Limits", "NativeGrid", "Only", "Volume", "explain", "load", "native_grid"]
-
-
-@dataclass(frozen=True)
-class Only:
-    """The part of a cube that is needed: ``area`` with ``margin`` pixels around, ``start`` ≤ time <
-    ``end``, bands by any of their names. What is needed of the cube and is not in it does not narrow it.
-    With ``view`` the pixels of that grid are made instead, each the nearest one in the files.
-    """
-
-    area: Geometry | None = None
-    margin: int = 0
-    names: frozenset[str] | None = None
-    start: datetime | None = None
-    end: datetime | None = None
-    view: GeoBox | None = None
-
-    def sparse(self, geobox: GeoBox) -> bool:
-        """Whether it is a small part of a grid."""
-        if self.area is None:
-            return False
-        whole = geobox.extent.to_crs(self.area.crs, resolution="auto")
-        return bool((self.area & whole).area < SPARSE * whole.area)
-
-    def scenes(self, scenes: Sequence[Scene]) -> Sequence[Scene]:
-        """Those of the scenes that are needed."""
-        return [s for s in scenes if self._in_time(s.time)] or scenes
-
-    def _in_time(self, time: datetime) -> bool:
-        return (self.start is None or self.start <= time) and (self.end is None or time < self.end)
-
-    def bands(self, bands: Sequence[Band]) -> Sequence[Band]:
-        """Those of the bands that are needed."""
-        names = self.names
-        return bands if names is None else [b for b in bands if b.names & names] or bands
 
 
 def load(
@@ -112,7 +78,7 @@ def load(
         bands = only.bands(bands)
         useful = list(only.scenes(useful)) if groupby == "time" else useful
         if other is None:
-            grid = replace(grid, geobox=crop(grid.geobox, only.area, only.margin))
+            grid = replace(grid, geobox=only.crop(grid.geobox))
     steps = time_steps(useful, groupby, grid.geobox)
     volume = _volume(steps, grid.geobox, bands, layout)
     if other is None and only is not None and only.sparse(grid.geobox):

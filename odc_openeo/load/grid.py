@@ -16,7 +16,6 @@ from odc.geo.geom import BoundingBox, Geometry, bbox_union, box
 
 from odc_openeo.catalog import Scene
 from odc_openeo.errors import FeatureUnsupported, NoDataAvailable
-from odc_openeo.geometry import bounds_in_grid
 from odc_openeo.warp import transformer
 
 EQUAL_AREA = CRS("EPSG:6933")
@@ -78,24 +77,6 @@ def native_grid(
     geobox = GeoBox((bottom - top, right - left), transform * Affine.translation(left, top), crs)
     others = tuple(sorted({str(s.crs) for s in scenes} - {str(crs)}))
     return NativeGrid(geobox, others, _other_sizes(scenes, bands, reference))
-
-
-def crop(geobox: GeoBox, area: Geometry | None, margin: int) -> GeoBox:
-    """The part of a grid that the area's bounding box touches, and ``margin`` pixels around; all if none."""
-    if area is None:
-        return geobox
-    if not geobox.extent.to_crs(area.crs, resolution="auto").boundingbox.polygon.intersects(area):
-        return geobox
-    bounds = bounds_in_grid(np.array([area.geom]), area.crs.to_wkt(), geobox)[0]
-    if not np.isfinite(bounds).all():
-        return geobox
-    found = BoundingBox(*bounds, geobox.crs)
-    first, last, top_row, bottom_row = _pixels(found, geobox, math.floor, math.ceil)
-    height, width = geobox.shape.yx
-    columns = slice(max(first - margin - 1, 0), min(last + margin + 1, width))
-    rows = slice(max(top_row - margin - 1, 0), min(bottom_row + margin + 1, height))
-    empty = columns.start >= columns.stop or rows.start >= rows.stop
-    return geobox if empty else geobox[rows, columns]
 
 
 def covered(grid: GeoBox, other: GeoBox) -> np.ndarray | None:

@@ -12,11 +12,11 @@ import numpy as np
 import shapely
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry, box
+from odc.geo.geom import BoundingBox, Geometry, box
 
 from odc_openeo import geometry, load
 from odc_openeo.catalog import Condition
-from odc_openeo.demand import Demand
+from odc_openeo.demand import SLACK, Box, Demand
 from odc_openeo.errors import OpenEOError, ProcessParameterInvalid
 from odc_openeo.process import Environment
 from odc_openeo.processes.filters import check_box
@@ -55,14 +55,36 @@ def only(demand: Demand, boxes: bool) -> load.Only:
     start, end = needed_times(demand)
     names = None if demand.bands is None else frozenset(demand.bands)
     found = load.Only(names=names, start=start, end=end, view=demand.view)
-    if demand.boxes is None or not boxes:
+    if demand.boxes is None or not boxes or _too_far(demand):
         return found
     try:
-        needed = [_box(asdict(b), "filter_bbox").boundingbox for b in demand.boxes]
+        needed = tuple(_rectangles(box, demand.elsewhere is not None) for box in demand.boxes)
     except OpenEOError:
+        # The process that this comes from will say what is wrong with it.
         return found
-    union = shapely.union_all([geometry.outline_in(b, CRS("EPSG:4326")).geom for b in needed])
-    return replace(found, area=Geometry(union, "EPSG:4326"), margin=demand.margin)
+    return replace(found, boxes=needed, margin=demand.margin)
+
+
+def _too_far(demand: Demand) -> bool:
+    """Whether more pixels around boxes are needed than its own, which may be smaller, would make up for."""
+    return demand.elsewhere is not None and demand.elsewhere > SLACK
+
+
+def _rectangles(box: Box, turned: bool) -> tuple[BoundingBox, ...]:
+    """The rectangle of a box and those that limit it."""
+    every = [asdict(one) for one in (box, *box.limits)]
+    found = (_box(one, "filter_bbox").boundingbox for one in every)
+    return tuple(_turned(one) if turned else one for one in found)
+
+
+def _turned(rectangle: BoundingBox) -> BoundingBox:
+    """What holds the upright box around a rectangle, whichever way up is, and however slanted a grid."""
+    west, south, east, north = rectangle.bbox
+    width, height = east - west, north - south
+    if rectangle.crs.geographic:
+        shrunk = max(0.01, math.cos(math.radians(max(abs(south), abs(north)))))
+        width, height = width * shrunk, height / shrunk
+    return BoundingBox(west - height, south - width, east + height, north + width, rectangle.crs)
 
 
 def onto(env: Environment) -> Callable[[GeoBox], GeoBox | None] | None:

@@ -149,26 +149,8 @@ def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Dem
     if not all(isinstance(edge, int | float) for edge in (west, south, east, north)):
         return {"data": demand.everywhere()}
     own = Box(west, south, east, north, extent.get("crs") or 4326)
-    # What lies beside the box is needed by nobody, and the filter must not be left without a pixel.
-    parts = [part for part in (_common(own, box) for box in demand.boxes or ()) if part is not None]
-    margin = max(demand.margin, SLACK) if parts else SLACK
-    return {"data": replace(demand, boxes=tuple(parts) or (own,), margin=margin, grid=None)}
-
-
-def _common(own: Box, other: Box) -> Box | None:
-    """What of a box lies in another one, in the reference system of the latter; all if that can't be told."""
-    try:
-        found = OdcBoundingBox(other.west, other.south, other.east, other.north, CRS(other.crs))
-        if other.crs != own.crs:
-            found = geometry.outline_in(found, CRS(own.crs)).boundingbox
-        west, south, east, north = found.bbox
-    except (CRSError, ValueError, TypeError):
-        return own
-    if not all(math.isfinite(edge) for edge in (west, south, east, north)):
-        return own
-    west, south = max(west, own.west), max(south, own.south)
-    east, north = min(east, own.east), min(north, own.north)
-    return Box(west, south, east, north, own.crs) if west < east and south < north else None
+    boxes = tuple(dict.fromkeys(box.limited(own) for box in demand.boxes or ())) or (own,)
+    return {"data": replace(demand, boxes=boxes, margin=max(demand.margin, SLACK), grid=None)}
 
 
 @process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True)

@@ -62,11 +62,11 @@ class Builder:
     # --- Sources ---
 
     def load(self) -> Cube:
-        which = self.one("tiny_s2", "tiny_s2", "tiny_s2", "heights")
+        which = self.one("tiny_s2", "tiny_s2", "tiny_s2", "heights", "cover")
         extent = self.one(None, None, {**self.box(), "crs": 32632})
         when = self.interval() if which == "tiny_s2" and self.maybe() else None
         arguments: dict[str, Any] = {"id": which, "spatial_extent": extent, "temporal_extent": when}
-        bands: tuple[str, ...] = ("height",)
+        bands: tuple[str, ...] = ("height" if which == "heights" else which,)
         if which == "tiny_s2":
             bands = S2
             if self.maybe():

@@ -27,6 +27,8 @@ from tests.graph.random_graphs import graphs
 EXAMPLES = int(os.environ.get("EXAMPLES", "40"))
 LONG = EXAMPLES > 100
 HEIGHTS = Grid(599990, 5200010, 10, (70, 90))
+COVER = Grid(1056360, 5225380, 20, (46, 56), 32631)
+"""Turned by 5 degrees against the others."""
 
 
 class Remembering:
@@ -54,7 +56,8 @@ class Remembering:
 
 @pytest.fixture
 def tiny(catalog: Catalog, index: Index, tmp_path: Path) -> Remembering:
-    """Four dates of optical scenes, on one of them two beside each other, and a model of heights."""
+    """Four dates of optical scenes, on one of them two beside each other, a model of heights, and the cover
+    of the ground in the reference system of the next zone."""
     times = ["2022-06-01T10:00:00Z", "2022-06-05T10:00:00Z", "2022-06-12T10:00:00Z", "2022-06-28T10:00:00Z"]
     for seed, time in enumerate(times):
         index.add(scene(tmp_path / f"s{seed}", seed, time))
@@ -65,6 +68,11 @@ def tiny(catalog: Catalog, index: Index, tmp_path: Path) -> Remembering:
     heights = (100 + 40 * np.sin(x / 7) + 0.7 * y).astype("float32")
     found = write(tmp_path / "h", {"height": (HEIGHTS, heights)}, name="heights", nodata=None)
     index.add(found)
+    index.add_product(
+        product("cover", measurements=[{"name": "cover", "dtype": "uint8", "nodata": 0, "units": "1"}])
+    )
+    kinds = np.random.default_rng(5).integers(1, 250, COVER.shape).astype("uint8")
+    index.add(write(tmp_path / "c", {"cover": (COVER, kinds)}, name="cover"))
     return Remembering(catalog)
 
 

@@ -11,6 +11,7 @@ from odc_openeo.demand import ALL, Box, Demand, Grid, hull, is_plain
 from odc_openeo.graph.parse import parse
 from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.process import PROCESSES
+from odc_openeo.processes.extents import only
 
 DATA, X = ({"from_parameter": name} for name in ("data", "x"))
 BOX = {"west": 1, "south": 2, "east": 3, "north": 4}
@@ -89,7 +90,7 @@ TWO = [["2022-01-01", "2022-02-01"], ["2022-03-01", "2022-04-01"]]
         ([node("filter_bbox", extent=BOX)], Demand(THERE, 2)),
         ([node("filter_bbox", extent={**BOX, "west": 2}), node("slope"), THEN_BOX],
          Demand((Box(2, 2, 3, 4),), 3)),
-        ([EAST, THEN_BOX], Demand((Box(5, 2, 9, 4),), 2)),
+        ([EAST, THEN_BOX], Demand((Box(1, 2, 3, 4, limits=(Box(5, 2, 9, 4),)),), 2)),
         ([LATER, SINCE], Demand(interval=("2022-02-01", None))),
         ([BEFORE, SINCE], Demand(interval=(None, "2021-01-01"))),
         ([node("slope"), THEN_BOX], Demand(THERE, 3)),
@@ -226,7 +227,7 @@ def test_two_that_could_lead_do_not() -> None:
     assert plan(nodes).demand("load") == ALL
 
 
-def test_a_margin_does_not_reach_far_enough_on_smaller_pixels() -> None:
+def test_a_margin_of_larger_pixels_may_be_wider_than_one_of_smaller() -> None:
     nodes = {
         "other": load("other"),
         "m": node("mask", mask={"from_node": "other"}),
@@ -235,7 +236,23 @@ def test_a_margin_does_not_reach_far_enough_on_smaller_pixels() -> None:
     }
     found = plan(nodes)
     assert found.demand("load") == Demand(THERE, 3)
-    assert found.demand("other") == ALL
+    assert found.demand("other") == Demand(THERE, 5, elsewhere=3)
+    assert only(found.demand("load"), boxes=True).boxes is not None
+    assert only(found.demand("other"), boxes=True).boxes is None
+
+
+def test_a_mask_from_the_same_load_is_on_the_same_grid() -> None:
+    shifted = node("apply", process=child("add", x={"from_parameter": "x"}, y=1))
+    nodes = {
+        "marks": {**shifted, "arguments": {**shifted["arguments"], "data": {"from_node": "load"}}},
+        "m": node("mask", mask={"from_node": "marks"}),
+        "s": node("slope", "m"),
+        "end": node("filter_bbox", "s", extent=BOX),
+    }
+    assert plan(nodes).demand("load") == Demand(THERE, 5)
+    stored = {"own": {"process_graph": {"l": {**load("other"), "result": True}}}}
+    nodes["marks"] = {"process_id": "own", "arguments": {}}
+    assert plan(nodes, stored=stored).demand("load") == Demand(THERE, 3)
 
 
 def test_intervals() -> None:
