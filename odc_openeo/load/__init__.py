@@ -73,7 +73,8 @@ def load(
     other = view or (onto(native) if onto is not None else None)
     if other is not None:
         grid = replace(grid, geobox=other)
-    layout = _layout(bands, view is None and _covered(useful, names, grid.geobox))
+    whole = view is None and (other is None or _holds(native, other))
+    layout = _layout(bands, whole and _covered(useful, names, native))
     if only is not None:
         bands = only.bands(bands)
         useful = list(only.scenes(useful)) if groupby == "time" else useful
@@ -91,12 +92,12 @@ def load(
         return _sketch(steps, bands, grid, layout)
     before = start(grid.geobox, useful) if other is None else (0, 0)
     made = _read(steps, bands, grid, layout, before, volume)
-    return made if view is None or area is None else _inside(made, view, native)
+    return made if other is None or area is None else _inside(made, other, native)
 
 
-def _inside(made: xr.DataArray, view: GeoBox, native: GeoBox) -> xr.DataArray:
+def _inside(made: xr.DataArray, grid: GeoBox, native: GeoBox) -> xr.DataArray:
     """The cube without the values of pixels that the cube on its own grid does not have."""
-    inside = covered(view, native)
+    inside = covered(grid, native)
     if inside is None:
         return made
     fill = np.nan if made.dtype.kind == "f" else cube.nodata(made)

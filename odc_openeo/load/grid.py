@@ -22,6 +22,8 @@ EQUAL_AREA = CRS("EPSG:6933")
 SLACK = 1e-6
 """Pixels: centres on the very edge of a box are in it, whatever the last bit of the edge is."""
 
+_GDAL = 1e-10
+
 
 @dataclass(frozen=True)
 class NativeGrid:
@@ -105,8 +107,12 @@ def _points(
 
 
 def _in_box(x: np.ndarray, y: np.ndarray, grid: GeoBox) -> np.ndarray:
-    left, bottom, right, top = grid.boundingbox.bbox
-    return np.asarray((left <= x) & (x <= right) & (bottom <= y) & (y <= top))
+    """Whether points are in the pixels of a grid; its first edges belong to it, its last ones do not."""
+    columns, rows = ~grid.transform * (x, y)
+    height, width = grid.shape.yx
+    # As GDAL has it when it looks for the nearest pixel.
+    column, row = np.floor(columns + _GDAL), np.floor(rows + _GDAL)
+    return np.asarray((column >= 0) & (column < width) & (row >= 0) & (row < height))
 
 
 def _grids(scenes: Iterable[Scene], bands: Sequence[str]) -> list[GeoBox]:

@@ -24,6 +24,8 @@ from odc_openeo.load import explain
 from odc_openeo.load import load as load_scenes
 from odc_openeo.process import Environment
 from odc_openeo.processes.collections import load_collection
+from odc_openeo.processes.resampling import new_grid
+from odc_openeo.warp import warp
 from tests.catalog.scenes import FINE, Grid, Index, pixels, product, scene, write
 
 BOX = {"west": 600100, "south": 5199600, "east": 600200, "north": 5199700, "crs": 32632}
@@ -203,6 +205,25 @@ def test_integers_without_nodata(catalog: Catalog, index: Index, tmp_path: Path)
     assert both.dtype == np.uint16
     assert not cube.has_nodata(both)
     np.testing.assert_array_equal(both[0, 0].values, here[:, 40:])
+
+
+@pytest.mark.parametrize("missing", [0, None])
+@pytest.mark.parametrize("right", [600100, 600130, 600140, 600160])
+@pytest.mark.parametrize("align", ["upper-left", "lower-right"])
+def test_a_coarser_grid_has_nothing_from_beyond_the_area(
+    catalog: Catalog, index: Index, tmp_path: Path, missing: int | None, right: float, align: str
+):
+    """The last coarse pixel may have its centre there, or on the very edge, where files go on."""
+    index.add(scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z"))
+    scenes = catalog.search("tiny_s2", Query())
+    bands = [replace(catalog.product("tiny_s2").bands[0], nodata=missing)]
+    area = box(600000, 5199600, right, 5199800, "EPSG:32632")
+    fine = load_scenes(scenes, bands, area)
+    target = new_grid(fine.odc.geobox, (40, 40), fine.odc.crs, align)
+    expected = warp(fine, fine.odc.geobox, target, "near")
+    found = load_scenes(scenes, bands, area, onto=lambda native: target)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found.values, expected.values)
 
 
 # --- Scenes --------------------------------------------------------------------------------------
