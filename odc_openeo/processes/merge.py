@@ -16,6 +16,7 @@ from odc_openeo.demand import SLACK, Demand
 from odc_openeo.errors import IncompatibleDataCubes, IncompatibleGeometryTypes, OverlapResolverMissing
 from odc_openeo.process import process
 from odc_openeo.processes.alignment import on_grid_of, resolution, with_current_transform
+from odc_openeo.processes.band_nodata import BandNodata
 from odc_openeo.processes.children import field
 from odc_openeo.processes.concatenation import concat
 from odc_openeo.processes.labels import index
@@ -74,7 +75,10 @@ def merge_cubes(
     common = [d for d in order if d in one.dims and d in other.dims]
     for name in common:
         _check_type(one, other, name)
-    merged = _Merge(one, other, overlap_resolver, context).run(one, other, common)
+    missing = BandNodata.of(one, other)
+    if missing is not None:
+        one, other = missing.declared(one), missing.declared(other)
+    merged = _Merge(one, other, overlap_resolver, context, missing).run(one, other, common)
     return with_current_transform(merged.transpose(*order))
 
 
@@ -113,12 +117,14 @@ def _check_type(one: xr.DataArray, other: xr.DataArray, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Merge:
-    """A merge in its course; ``one`` and ``other`` are the whole cubes."""
+    """A merge in its course; ``one`` and ``other`` are the whole cubes, ``missing`` the no-data of all bands
+    if they are of integers."""
 
     one: xr.DataArray
     other: xr.DataArray
     resolver: Callable[..., Any] | None
     context: Any
+    missing: BandNodata | None
 
     def run(self, a: xr.DataArray, b: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
         """Merge parts whose labels may differ along ``dims`` only.
@@ -157,12 +163,12 @@ class _Merge:
         if only_b.size:
             parts.append(self._widened(b.isel({name: only_b}), rest))
         joined = concat(parts, name) if parts else self._widened(a, rest)
-        return _reindexed(joined, name, self._labels(name))
+        return _reindexed(joined, name, self._labels(name), self.missing)
 
     def _widened(self, part: xr.DataArray, rest: Sequence[str]) -> xr.DataArray:
         """A part with all dimensions of the result, and along ``rest`` with all its labels."""
         for name in rest:
-            part = _reindexed(part, name, self._labels(name))
+            part = _reindexed(part, name, self._labels(name), self.missing)
         missing = {
             str(d): source for source in (self.one, self.other) for d in source.dims if d not in part.dims
         }
@@ -225,15 +231,17 @@ def _without_gaps(labels: pd.Index, a: pd.Index, step: float) -> pd.Index:
     return pd.Index(filled)
 
 
-def _reindexed(data: xr.DataArray, name: str, labels: pd.Index) -> xr.DataArray:
+def _reindexed(data: xr.DataArray, name: str, labels: pd.Index, missing: BandNodata | None) -> xr.DataArray:
     """The cube with these labels along a dimension; new ones have no data."""
     found = index(data, name).get_indexer(labels)
     if (found >= 0).all():
         in_order = found.size == data.sizes[name] and (found == np.arange(found.size)).all()
         return data if in_order else data.isel({name: found})
-    if cube.nodata(data) is None or NODATA in data.coords:
-        data = cube.decode(data)
+    by_band = NODATA in data.coords
+    if cube.nodata(data) is None or (by_band and missing is None):
+        data, by_band = cube.decode(data), False
     attributes = data.coords[name].attrs if name in data.coords else {}
-    widened = data.reindex({name: labels.values}, fill_value=cube.nodata(data))
+    bare = data.drop_vars(NODATA, errors="ignore")
+    widened = bare.reindex({name: labels.values}, fill_value=0 if by_band else cube.nodata(data))
     widened.coords[name].attrs.update(attributes)
-    return widened
+    return missing.filled(widened, name, found >= 0) if by_band and missing is not None else widened

@@ -260,6 +260,8 @@ def _assembled(
     dimension: str | None = None,
 ) -> xr.DataArray:
     """The blocks put together again, with the labels of the cube."""
+    if not made:
+        return data
     first = next(iter(made.values()))
     if not all(cube.same_nodata(first, m) for m in made.values()):
         made = {k: cube.decode(m) for k, m in made.items()}

@@ -69,9 +69,7 @@ def tiny(catalog: Catalog, index: Index, tmp_path: Path) -> Remembering:
     found = write(tmp_path / "h", {"height": (HEIGHTS, heights)}, name="heights", nodata=None)
     index.add(found)
     index.add_product(
-        product(
-            "cover", measurements=[{"name": "cover", "dtype": "uint8", "nodata": 0, "units": "1"}]
-        )
+        product("cover", measurements=[{"name": "cover", "dtype": "uint8", "nodata": 0, "units": "1"}])
     )
     kinds = np.random.default_rng(5).integers(0, 250, COVER.shape).astype("uint8")
     index.add(write(tmp_path / "c", {"cover": (COVER, kinds)}, name="cover"))

@@ -18,6 +18,7 @@ CUBE, DATA, X = value("cube"), value("data"), value("x")
 RING = [[10.27, 45.14], [10.275, 45.14], [10.27, 45.145], [10.27, 45.14]]
 POLYGON = {"type": "Polygon", "coordinates": [RING]}
 PIXELS = [{"dimension": d, "value": 2, "unit": "px"} for d in "xy"]
+SINGLE = [{"dimension": d, "value": 1, "unit": "px"} for d in ("x", "y", "bands")]
 RIM = [{"dimension": d, "value": 1, "unit": "px"} for d in "xy"]
 PLUS = child("add", x=DATA, y=1)
 DEGREES = {"west": 10.27, "south": 45.14, "east": 10.28, "north": 45.16}
@@ -42,6 +43,7 @@ MORE: dict[str, dict[str, Any]] = {
     "times": child("resample_cube_temporal", data=CUBE, target=CUBE),
     **{f"kernel {b}": child("apply_kernel", data=CUBE, kernel=[[1, 1, 1]], border=b) for b in ("wrap", 2)},
     "blocks": child("apply_neighborhood", data=CUBE, size=PIXELS, overlap=RIM, process=PLUS),
+    "single": child("apply_neighborhood", data=CUBE, size=SINGLE, process=child("cumsum", data=DATA)),
     "trim": child("aggregate_spatial_window", data=CUBE, size=[2, 2], boundary="trim", reducer=MEAN),
     "intervals": child("aggregate_temporal", data=CUBE, intervals=[["2022-01-01", None]], reducer=MEAN),
     "flatten": child("flatten_dimensions", data=CUBE, dimensions=["bands", "t"], target_dimension="both"),

@@ -56,6 +56,23 @@ def test_bands_of_other_types_keep_their_own_no_data_value() -> None:
     assert "nodata" not in floats.attrs
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_bands_stay_integers_also_at_the_dates_of_the_other_cube(swapped: bool) -> None:
+    """Whatever is missing there has the no-data value of its band."""
+    later = np.array(["2022-06-05", "2022-08-01"], "datetime64[ns]")
+    classes = cube_of((VALUES % 12).astype("uint8"), nodata=11)
+    classes = classes.assign_coords(bands=["C1", "C2", "C3"], t=later).isel(x=slice(2, None))
+    cubes = [cube_of(nodata=65535), classes]
+    found = merged(*(cubes[::-1] if swapped else cubes))
+    assert (found.dtype, found.sizes["t"]) == ("uint16", 4)
+    ours, theirs = (found.sel(bands=c.bands, t=c.t) for c in cubes)
+    np.testing.assert_array_equal(ours.values, VALUES)
+    np.testing.assert_array_equal(theirs.values[..., 2:], VALUES[..., 2:] % 12)
+    assert (theirs.values[..., :2] == 11).all()
+    assert int(cube.valid(found).sum()) == VALUES.size + int((VALUES[..., 2:] % 12 != 11).sum())
+    assert found.sel(bands="B01", t=later).values.min() == 65535
+
+
 def test_band_metadata_is_kept() -> None:
     one = cube_of().assign_coords(common_name=("bands", ["red", "nir", ""]))
     found = merged(one, cube_of().assign_coords(bands=["C1", "C2", "C3"]))
