@@ -201,6 +201,8 @@ def whole_arrays(data: xr.DataArray) -> xr.DataArray:
     if not isinstance(data.data, da.Array) or len(data.chunksizes[ARRAY]) <= 1:
         return data
     axis = data.get_axis_num(ARRAY)
+    if not data.size:
+        return data.copy(data=data.data.rechunk({axis: -1}))
     chunks: list[Any] = list(data.data.chunks)
     chunks[axis] = (data.sizes[ARRAY],)
     pixels = math.prod(max(c) for i, c in enumerate(chunks) if i != axis)

@@ -70,12 +70,14 @@ def full(request: pytest.FixtureRequest) -> xr.DataArray:
 def test_nothing_is_left(full: xr.DataArray, name: str, cut: str) -> None:
     graph = {**GRAPHS, **MORE}[name]
     empty = full.isel(dict.fromkeys(CUTS[cut], slice(0, 0)))
-    one, other = (_result(graph, data) for data in (empty, empty.chunk()))
-    if isinstance(one, xr.DataArray):
-        assert (one.dims, one.shape) == (other.dims, other.shape)
-        np.testing.assert_array_equal(one.values, other.values)
-    else:
-        assert one == other
+    expected = _result(graph, empty)
+    for chunks in ({}, {"t": 1}, {"bands": 1, "y": 2}, {"x": 1}):
+        found = _result(graph, empty.chunk(chunks))
+        if isinstance(expected, xr.DataArray):
+            assert (found.dims, found.shape) == (expected.dims, expected.shape)
+            np.testing.assert_array_equal(found.values, expected.values)
+        else:
+            assert found == expected
 
 
 def _result(graph: dict[str, Any], data: xr.DataArray) -> Any:
