@@ -186,7 +186,7 @@ def _pixels(data: xr.DataArray) -> xr.DataArray:
     values = ordered.data
     if isinstance(values, da.Array) and not values.size:
         # Dask cannot reshape what has no elements.
-        flat = da.empty(shape, dtype=values.dtype)
+        flat = da.empty(shape, dtype=values.dtype, chunks=-1)
     elif isinstance(values, da.Array) and not np.isnan(values.size):
         flat = da.reshape_blockwise(values, shape)
     else:

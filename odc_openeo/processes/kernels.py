@@ -204,7 +204,7 @@ def padded(data: xr.DataArray, widths: dict[str, tuple[int, int]]) -> xr.DataArr
     else:
         # Dask cannot pad what has no elements.
         shape = [size + sum(widths.get(str(d), (0, 0))) for d, size in data.sizes.items()]
-        filled = xr.Variable(data.dims, da.full(shape, missing, dtype=data.dtype))
+        filled = xr.Variable(data.dims, da.full(shape, missing, dtype=data.dtype, chunks=-1))
     coords = {k: c for k, c in data.coords.items() if not set(widths) & set(c.dims)}
     return xr.DataArray(filled.astype(data.dtype, copy=False), coords=coords, attrs=data.attrs)
 

@@ -58,10 +58,10 @@ CUTS = {"columns": ["x"], "rows": ["y"], "pixels": ["x", "y"], "dates": ["t"], "
 @pytest.fixture(params=[("uint16", {"nodata": 0}), ("float64", {})], ids=["integers", "floats"])
 def full(request: pytest.FixtureRequest) -> xr.DataArray:
     dtype, attributes = request.param
-    grid = GeoBox.from_bbox((600000, 5000000, 600040, 5000030), 32632, resolution=10)
+    grid = GeoBox.from_bbox((600000, 5000000, 601400, 5001200), 32632, resolution=10)
     times = np.datetime64("2022-01-10", "ns") + np.arange(3) * np.timedelta64(13, "D")
     coords = {"t": times, "bands": ["red", "nir"], **xr_coords(grid, dims=("y", "x"))}
-    values = np.ones((3, 2, 3, 4), dtype)
+    values = np.ones((3, 2, 120, 140), dtype)
     return xr.DataArray(values, dims=("t", "bands", "y", "x"), coords=coords, attrs=attributes)
 
 
