@@ -81,16 +81,17 @@ def load(
         if other is None:
             grid = replace(grid, geobox=only.crop(grid.geobox))
     steps = time_steps(useful, groupby, grid.geobox)
+    before = start(grid.geobox, useful) if other is None else (0, 0)
     volume = _volume(steps, grid.geobox, bands, layout)
     if other is None and only is not None and only.sparse(grid.geobox):
         volume = volume.sparse()
+        volume = replace(volume, part=only.share(grid.geobox, volume.side, before))
     limits = limits or Limits()
     limits.check(volume, loaded or ())
     if loaded is not None:
         loaded.append(volume)
     if limits.sketch_above is not None and volume.chunks > limits.sketch_above:
         return _sketch(steps, bands, grid, layout)
-    before = start(grid.geobox, useful) if other is None else (0, 0)
     made = _read(steps, bands, grid, layout, before, volume)
     return made if other is None or area is None else _inside(made, other, native)
 

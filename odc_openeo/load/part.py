@@ -68,6 +68,19 @@ class Only:
         rows, columns = (np.maximum(found[:, i + 1] - found[:, i], 0) for i in (0, 2))
         return bool((rows * columns).sum() < SPARSE * geobox.shape.y * geobox.shape.x)
 
+    def share(self, geobox: GeoBox, side: int, before: tuple[int, int]) -> float:
+        """How much of a grid is in chunks with pixels that are needed; the first chunk has so many rows and
+        columns ``before`` the grid."""
+        found = self._windows(geobox)
+        if found is None:
+            return 1.0
+        counts = [-(-(size + b) // side) for size, b in zip(geobox.shape.yx, before, strict=True)]
+        needed = np.zeros(counts, dtype=bool)
+        some = (found[:, 0] < found[:, 1]) & (found[:, 2] < found[:, 3])
+        for top, bottom, left, right in found[some] + np.repeat(before, 2):
+            needed[top // side : -(-bottom // side), left // side : -(-right // side)] = True
+        return float(needed.mean())
+
     def _windows(self, geobox: GeoBox) -> np.ndarray | None:
         """First and last (excluded) row and column of each box, ``(n, 4)``, in the grid; None if all of it
         is needed."""

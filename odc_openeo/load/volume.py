@@ -35,8 +35,8 @@ SPARSE_BYTES: Final = 8 * 2**20
 class Volume:
     """What a load reads: pixels of so many dates and bands, of ``datasets`` datasets.
 
-    ``side`` is that of its chunks, ``depth`` the dates in each; ``version`` changes with anything that is
-    known of these datasets and bands.
+    ``side`` is that of its chunks, ``depth`` the dates in each; ``part`` the share of chunks that are needed;
+    ``version`` changes with anything that is known of these datasets and bands.
     """
 
     collection: str
@@ -48,6 +48,7 @@ class Volume:
     itemsize: int
     side: int = field(default_factory=lambda: CHUNK)
     depth: int = 1
+    part: float = 1.0
     version: str = field(default="", compare=False)
 
     @property
@@ -57,8 +58,8 @@ class Volume:
 
     @property
     def bytes(self) -> int:
-        """Bytes in memory."""
-        return self.pixels * self.itemsize
+        """Bytes in memory of the chunks that are needed."""
+        return math.ceil(self.pixels * self.itemsize * self.part)
 
     @property
     def chunks(self) -> int:
@@ -104,7 +105,10 @@ class Limits:
             over = f"{chunks:,} pieces of files, and {self.chunks:,} may be read"
         else:
             return
-        what = f"{volume.width} x {volume.height} pixels, {volume.bands} bands and {volume.dates} dates"
+        share = f" ({volume.part:.0%} of them)" if volume.part < 1 else ""
+        what = (
+            f"{volume.width} x {volume.height} pixels{share}, {volume.bands} bands and {volume.dates} dates"
+        )
         together = f", with {len(others)} loads before it together" if others else ""
         raise ProcessGraphComplexity(
             reason=f"load_collection would load {what}{together}: {over}. Choose a smaller spatial_extent, a "

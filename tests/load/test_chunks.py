@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from odc_openeo.catalog import Catalog
+from odc_openeo.demand import Box, Demand
 from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.load import volume
 from odc_openeo.load.volume import Limits, Volume
+from odc_openeo.process import Environment
+from odc_openeo.processes.collections import load_collection
 from tests.load.test_load_collection import load, two  # noqa: F401  (a fixture)
 
 EDGES = {"west": 600050, "south": 5199410, "east": 600790, "north": 5199930, "crs": 32632}
@@ -33,6 +37,31 @@ def test_chunks_end_at_blocks(catalog: Catalog, two: Path, monkeypatch: pytest.M
     assert whole.data.numblocks[2:] == (1, 1)
     computed = pieces.compute(scheduler="sync")
     assert computed.identical(expected)
+
+
+def test_only_chunks_that_are_needed_count_for_limits(
+    catalog: Catalog,
+    two: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(volume, "CHUNK", 48)
+    monkeypatch.setattr(volume, "BLOCK", 16)
+    monkeypatch.setattr(volume, "SPARSE_CHUNKS", (16,))
+    corners = (Box(600000, 5199970, 600020, 5199990, 32632), Box(600760, 5199410, 600790, 5199430, 32632))
+    settings = {"load_max_bytes": 10_000}
+
+    def run(demand: Demand) -> xr.DataArray:
+        return load_collection(
+            "tiny_s2", None, None, env=Environment(catalog, settings=settings, demand=demand)
+        )
+
+    found = run(Demand(boxes=corners))
+    assert found.nbytes > 20_000
+    with pytest.raises(ProcessGraphComplexity, match="80 x 60 pixels, 4 bands"):
+        run(Demand())
+    settings["load_max_bytes"] = 5_000
+    with pytest.raises(ProcessGraphComplexity, match=r"pixels \(10% of them\)"):
+        run(Demand(boxes=corners))
 
 
 def grid(column: int, row: int, width: int, height: int, size: float = 10) -> GeoBox:

@@ -64,6 +64,16 @@ def test_few_pixels_of_a_grid_are_sparse() -> None:
     assert not Only().sparse(GRID)
 
 
+def test_only_chunks_with_something_needed_count() -> None:
+    corners = (box(600000, 5280000, 601000, 5290000),), (box(690000, 5190000, 700000, 5191000),)
+    only = Only(boxes=corners)
+    assert only.share(GRID, 250, (0, 0)) == 2 / 16
+    assert only.share(GRID, 1000, (0, 0)) == 1
+    assert only.share(GRID, 250, (200, 0)) == 3 / 20
+    assert Only(boxes=((box(500000, 5200000, 510000, 5230000),),)).share(GRID, 250, (0, 0)) == 0
+    assert Only().share(GRID, 250, (0, 0)) == 1
+
+
 @pytest.mark.parametrize("crs", [32632, 4326])
 def test_upright_on_any_other_grid(crs: int) -> None:
     """The upright box on a turned or slanted grid is within the rectangle that is taken."""
