@@ -16,6 +16,7 @@ from odc.geo.geom import BoundingBox, Geometry, bbox_union, box
 
 from odc_openeo.catalog import Scene
 from odc_openeo.errors import FeatureUnsupported, NoDataAvailable
+from odc_openeo.geometry import bounds_in_grid
 from odc_openeo.warp import transformer
 
 EQUAL_AREA = CRS("EPSG:6933")
@@ -68,7 +69,7 @@ def native_grid(
     if transform.b or transform.d:
         raise FeatureUnsupported(feature="rotated pixel grids")
     data = _pixels(_extent(scenes, crs), reference, math.floor, math.ceil)
-    wanted = data if area is None else _wanted(area, scenes, crs, reference, centres)
+    wanted = data if area is None else _wanted(area, reference, data, centres)
     left, right = max(data[0], wanted[0]), min(data[1], wanted[1])
     top, bottom = max(data[2], wanted[2]), min(data[3], wanted[3])
     if left >= right or top >= bottom:
@@ -76,9 +77,15 @@ def native_grid(
             reason=f"no pixel has its centre in the spatial extent; pixels are {abs(resolution.x):g} wide in "
             f"units of {crs}. Choose a larger spatial_extent."
         )
-    geobox = GeoBox((bottom - top, right - left), transform * Affine.translation(left, top), crs)
+    geobox = _part(reference, (left, right, top, bottom))
     others = tuple(sorted({str(s.crs) for s in scenes} - {str(crs)}))
     return NativeGrid(geobox, others, _other_sizes(scenes, bands, reference))
+
+
+def _part(reference: GeoBox, pixels: Pixels) -> GeoBox:
+    left, right, top, bottom = pixels
+    transform = reference.transform * Affine.translation(left, top)
+    return GeoBox((bottom - top, right - left), transform, reference.crs)
 
 
 def covered(grid: GeoBox, other: GeoBox) -> np.ndarray | None:
@@ -198,11 +205,15 @@ Pixels = tuple[int, int, int, int]
 """First and last + 1 of the columns, first and last + 1 of the rows, of a grid without end."""
 
 
-def _wanted(area: Geometry, scenes: Sequence[Scene], crs: CRS, reference: GeoBox, centres: bool) -> Pixels:
-    near = area if area.crs == crs else _projected(_near(area, scenes), crs)
+def _wanted(area: Geometry, reference: GeoBox, data: Pixels, centres: bool) -> Pixels:
+    """The pixels of an area, as those of the data are counted."""
+    bounds = bounds_in_grid(np.array([area.geom]), area.crs.to_wkt(), _part(reference, data))[0]
+    if not np.isfinite(bounds).all():
+        return 0, 0, 0, 0
+    found = BoundingBox(*bounds.tolist(), reference.crs)
     if not centres:
-        return _pixels(near.boundingbox, reference, math.floor, math.ceil)
-    return _pixels(near.boundingbox, reference, _first_centre, _after_last_centre)
+        return _pixels(found, reference, math.floor, math.ceil)
+    return _pixels(found, reference, _first_centre, _after_last_centre)
 
 
 def _first_centre(edge: float) -> int:

@@ -24,6 +24,7 @@ from odc_openeo.load import explain
 from odc_openeo.load import load as load_scenes
 from odc_openeo.process import Environment
 from odc_openeo.processes.collections import load_collection
+from odc_openeo.processes.filters import filter_bbox
 from odc_openeo.processes.resampling import new_grid
 from odc_openeo.warp import warp
 from tests.catalog.scenes import FINE, Grid, Index, pixels, product, scene, write
@@ -131,6 +132,23 @@ def test_wkt_and_world_boxes(catalog: Catalog, two: Path):
     assert load(catalog, {**BOX, "crs": wkt}, bands=["B04"]).shape == (2, 1, 10, 10)
     world = {"west": -180, "south": -90, "east": 180, "north": 90}
     assert load(catalog, world, bands=["B04"]).shape == (2, 1, *FINE.shape)
+
+
+@pytest.mark.parametrize(
+    "extent",
+    [
+        {"west": 10.3152, "south": 46.9405, "east": 10.3189, "north": 46.9431},
+        {"west": 10.3152, "south": 46.9405, "east": 16, "north": 46.9431},
+        {"west": 10.3152, "south": 46.9405, "east": 10.3189, "north": 60},
+        {"west": 4344900, "south": 2647400, "east": 4345100, "north": 2700000, "crs": 3035},
+        {"west": 10.3152, "south": 0, "east": 180, "north": 46.9431},
+    ],
+)
+def test_an_extent_is_what_a_filter_by_it_leaves(catalog: Catalog, two: Path, extent: dict[str, Any]):
+    """Also if it reaches far beyond the data."""
+    expected = filter_bbox(load(catalog, None), extent)
+    assert 0 < expected.sizes["y"] <= 60
+    xr.testing.assert_equal(load(catalog, extent).compute(), expected.compute())
 
 
 def test_coarse_band_beside_fine_ones(catalog: Catalog, two: Path):
