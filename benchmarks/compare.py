@@ -157,7 +157,7 @@ def show(row: Row, found: Mapping[str, Side], console: Console) -> None:
         if name in found:
             table.add_row(name, *_cells(found[name], base))
     console.print(table)
-    if WHOLE in found:
+    if all(name in found and found[name].costs for name in (WHOLE, HERE)):
         whole, here = (summary(found[name].costs) for name in (WHOLE, HERE))
         times = whole.read_bytes / (here.read_bytes + here.others_read_bytes)
         console.print(f"the whole box: {_megabytes(whole)} MB read, {times:.1f} times ours")
