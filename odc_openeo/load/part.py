@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import numpy as np
 import shapely
@@ -18,6 +19,10 @@ from odc_openeo.load.volume import SPARSE
 
 SLACK = 1e-6
 """Pixels: what ends at the edge of a pixel is not in the next one, whatever the last bit of the edge is."""
+
+
+_EVERYWHERE: Final = 2**40
+"""Pixels from the corner of a grid to where no data is, in any direction."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,15 @@ class Only:
         if found is None:
             return geobox
         height, width = geobox.shape.yx
-        return geobox[_hull(found[:, :2], height), _hull(found[:, 2:], width)]
+        return geobox[_hull(found[:, 0], height), _hull(found[:, 1], width)]
 
     def sparse(self, geobox: GeoBox) -> bool:
         """Whether it is a small part of a grid."""
         found = self._windows(geobox)
         if found is None:
             return False
-        rows, columns = (np.maximum(found[:, i + 1] - found[:, i], 0) for i in (0, 2))
-        return bool((rows * columns).sum() < SPARSE * geobox.shape.y * geobox.shape.x)
+        sides = found[..., 1] - found[..., 0]
+        return bool(sides.prod(axis=1).sum() < SPARSE * geobox.shape.y * geobox.shape.x)
 
     def share(self, geobox: GeoBox, side: int, before: tuple[int, int]) -> float:
         """How much of a grid is in chunks with pixels that are needed; the first chunk has so many rows and
@@ -76,52 +81,77 @@ class Only:
             return 1.0
         counts = [-(-(size + b) // side) for size, b in zip(geobox.shape.yx, before, strict=True)]
         needed = np.zeros(counts, dtype=bool)
-        some = (found[:, 0] < found[:, 1]) & (found[:, 2] < found[:, 3])
-        for top, bottom, left, right in found[some] + np.repeat(before, 2):
-            needed[top // side : -(-bottom // side), left // side : -(-right // side)] = True
+        for window in found[(found[..., 0] < found[..., 1]).all(axis=1)]:
+            rows, columns = (
+                slice((a + b) // side, -(-(z + b) // side)) for (a, z), b in zip(window, before, strict=True)
+            )
+            needed[rows, columns] = True
         return float(needed.mean())
 
     def _windows(self, geobox: GeoBox) -> np.ndarray | None:
-        """First and last (excluded) row and column of each box, ``(n, 4)``, in the grid; None if all of it
-        is needed."""
+        """The rows and columns of a grid in each box: first and last (excluded) index, ``(box, axis, 2)``.
+
+        None if all of the grid is needed. Without a pixel, an axis is 0 to 0.
+        """
         if self.boxes is None:
             return None
-        limits = np.array([0, geobox.shape.y, 0, geobox.shape.x])
-        found = np.tile(limits, (len(self.boxes), 1))
-        for number, windows in _of_rectangles(self.boxes, geobox, self.margin + 1):
-            found[number, ::2] = np.maximum(found[number, ::2], windows[:, ::2])
-            found[number, 1::2] = np.minimum(found[number, 1::2], windows[:, 1::2])
-        return found
+        touched = _touched(self.boxes, geobox)
+        ends = np.array(geobox.shape.yx)[:, np.newaxis]
+        around = np.array([-1, 1]) * (self.margin + 1)
+        exact = _shared(np.clip(touched, 0, ends))
+        wide = _shared(np.clip(touched + around, 0, ends))
+        some = exact[..., 0] < exact[..., 1]
+        # A filter upstream must keep a pixel if it would without a plan, also where nobody needs that.
+        alone = _left_out(self.boxes, np.all(some[:, 0], axis=1))
+        first = np.where(alone[:, np.newaxis], np.argmax(some, axis=1), 0)[:, np.newaxis]
+        chosen = np.take_along_axis(wide, first[..., np.newaxis], axis=1)[:, 0]
+        there = np.take_along_axis(some, first, axis=1)[:, 0]
+        return np.where(there[..., np.newaxis], chosen, 0)
 
 
-def _of_rectangles(
-    boxes: Sequence[Sequence[BoundingBox]], geobox: GeoBox, margin: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The boxes that have an n-th rectangle in a CRS, and the pixels that these touch, with a margin."""
-    groups: dict[tuple[int, CRS], list[int]] = {}
+def _left_out(boxes: Sequence[Sequence[BoundingBox]], found: np.ndarray) -> np.ndarray:
+    """Which boxes are limited by the same rectangles as others of which none is ``found``, nor themselves."""
+    limits = [tuple(rectangles[1:]) for rectangles in boxes]
+    reached = {limit for limit, is_found in zip(limits, found, strict=True) if is_found}
+    return np.array([limit not in reached for limit in limits])
+
+
+def _shared(windows: np.ndarray) -> np.ndarray:
+    """What each rectangle of a box shares with all that follow it: ``(box, rectangle, axis, 2)``."""
+    starts = np.maximum.accumulate(windows[:, ::-1, :, 0], axis=1)[:, ::-1]
+    stops = np.minimum.accumulate(windows[:, ::-1, :, 1], axis=1)[:, ::-1]
+    return np.stack([starts, np.maximum(starts, stops)], axis=-1)
+
+
+def _touched(boxes: Sequence[Sequence[BoundingBox]], geobox: GeoBox) -> np.ndarray:
+    """The pixels that the rectangles of each box touch, in a grid without end: ``(box, rectangle, axis, 2)``.
+
+    Boxes with fewer rectangles than others have everything in front.
+    """
+    depth = max(map(len, boxes))
+    found = np.empty((len(boxes), depth, 2, 2), dtype=np.int64)
+    found[...] = -_EVERYWHERE, _EVERYWHERE
+    places: dict[CRS, list[tuple[int, int, BoundingBox]]] = {}
     for number, rectangles in enumerate(boxes):
-        for place, one in enumerate(rectangles):
-            groups.setdefault((place, one.crs), []).append(number)
-    return [
-        (
-            np.array(numbers),
-            _touched(np.array([boxes[n][place].bbox for n in numbers]), crs, geobox, margin),
-        )
-        for (place, crs), numbers in groups.items()
-    ]
+        for place, one in enumerate(rectangles, depth - len(rectangles)):
+            places.setdefault(one.crs, []).append((number, place, one))
+    for crs, those in places.items():
+        numbers, order, rectangles = zip(*those, strict=True)
+        found[list(numbers), list(order)] = _pixels(np.array([r.bbox for r in rectangles]), crs, geobox)
+    return found
 
 
-def _touched(rectangles: np.ndarray, crs: CRS, geobox: GeoBox, margin: int) -> np.ndarray:
+def _pixels(rectangles: np.ndarray, crs: CRS, geobox: GeoBox) -> np.ndarray:
+    """The same of rectangles ``(n, 4)`` in one reference system: ``(n, axis, 2)``."""
     bounds = bounds_in_grid(shapely.box(*rectangles.T), crs.to_wkt(), geobox)
     x, y = ~geobox.transform * (bounds[:, ::2], bounds[:, 1::2])
-    first = np.stack([np.min(y, axis=1), np.min(x, axis=1)], axis=1)
-    last = np.stack([np.max(y, axis=1), np.max(x, axis=1)], axis=1)
+    axes = np.stack([y, x], axis=1)
+    first, last = axes.min(axis=-1), axes.max(axis=-1)
     # A rectangle that has no place in the reference system of the grid is nowhere in it.
-    first, last = np.nan_to_num(first, nan=np.inf), np.nan_to_num(last, nan=-np.inf)
-    ends = np.array(geobox.shape.yx)
-    start = np.clip(np.floor(first + SLACK) - margin, 0, ends)
-    stop = np.clip(np.ceil(last - SLACK) + margin, 0, ends)
-    return np.stack([start, stop], axis=-1).reshape(len(rectangles), 4).astype(int)
+    nowhere = np.isnan(first)
+    first[nowhere], last[nowhere] = _EVERYWHERE, -_EVERYWHERE
+    ends = np.stack([np.floor(first + SLACK), np.ceil(last - SLACK)], axis=-1)
+    return np.clip(ends, -_EVERYWHERE, _EVERYWHERE).astype(np.int64)
 
 
 def _hull(intervals: np.ndarray, size: int) -> slice:

@@ -39,6 +39,18 @@ def test_rectangles_limit_each_other() -> None:
     assert Only(boxes=((one,), (other,))).crop(GRID) == GRID[599:, 99:901]
 
 
+def test_a_filter_is_not_left_without_pixels_by_what_comes_after_it() -> None:
+    """Only where nothing else is needed of what it leaves."""
+    limit = box(620000, 5190000, 690000, 5210000)
+    beside, within = box(610000, 5200000, 619000, 5205000), box(650000, 5200000, 660000, 5205000)
+    assert Only(boxes=((beside, limit),)).crop(GRID) == GRID[849:901, 199:901]
+    both = Only(boxes=((beside, limit), (within, limit)))
+    assert both.crop(GRID) == GRID[849:901, 499:601]
+    assert Only(boxes=((beside, limit), (within,))).crop(GRID) == GRID[849:901, 199:901]
+    third = box(600000, 5250000, 700000, 5260000)
+    assert Only(boxes=((beside, limit, third),)).crop(GRID) == GRID[299:401, 199:901]
+
+
 def test_boxes_in_degrees_are_as_wide_as_their_widest_row() -> None:
     """Meridians lean: what two boxes share in degrees is narrower than what they share on the grid."""
     tall, flat = box(11, 46.9, 11.1, 47.7, 4326), box(10.4, 47.6, 12, 47.65, 4326)
