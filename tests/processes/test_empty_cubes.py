@@ -14,7 +14,8 @@ from odc_openeo.errors import OpenEOError
 from odc_openeo.graph import evaluate
 from tests.processes.test_properties import GRAPHS, MEAN, along, child, reducing, value
 
-CUBE, DATA, X = value("cube"), value("data"), value("x")
+CUBE, OTHER, DATA, X = (value(name) for name in ("cube", "other", "data", "x"))
+LARGEST = child("max", data=[X, value("y")])
 RING = [[10.27, 45.14], [10.275, 45.14], [10.27, 45.145], [10.27, 45.14]]
 POLYGON = {"type": "Polygon", "coordinates": [RING]}
 PIXELS = [{"dimension": d, "value": 2, "unit": "px"} for d in "xy"]
@@ -80,8 +81,33 @@ def test_nothing_is_left(full: xr.DataArray, name: str, cut: str) -> None:
             assert found == expected
 
 
-def _result(graph: dict[str, Any], data: xr.DataArray) -> Any:
+PAIRS: dict[str, dict[str, Any]] = {
+    "mask": child("mask", data=CUBE, mask=OTHER),
+    "merge": child("merge_cubes", cube1=CUBE, cube2=OTHER, overlap_resolver=LARGEST),
+    "like": child("resample_cube_spatial", data=CUBE, target=OTHER),
+    "times": child("resample_cube_temporal", data=CUBE, target=OTHER),
+}
+
+
+@pytest.mark.parametrize("shift", [0, 50])
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("name", PAIRS)
+def test_nothing_is_left_of_one_of_two(full: xr.DataArray, name: str, cut: str, shift: int) -> None:
+    empty = full.isel(dict.fromkeys(CUTS[cut], slice(0, 0)))
+    moved = full.assign_coords(x=full.x + shift)
+    for one, other in ((empty, moved), (moved, empty)):
+        expected = _result(PAIRS[name], one, other)
+        for chunks in ({"t": 1}, {"x": 50, "y": 40}):
+            found = _result(PAIRS[name], one.chunk(chunks), other.chunk(chunks))
+            if isinstance(expected, xr.DataArray):
+                np.testing.assert_array_equal(found.values, expected.values)
+            else:
+                assert found == expected
+
+
+def _result(graph: dict[str, Any], data: xr.DataArray, other: xr.DataArray | None = None) -> Any:
     try:
-        return evaluate(graph, parameters={"cube": data}).compute(scheduler="synchronous")
+        parameters = {"cube": data} if other is None else {"cube": data, "other": other}
+        return evaluate(graph, parameters=parameters).compute(scheduler="synchronous")
     except OpenEOError as error:
         return error.code
