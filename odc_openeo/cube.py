@@ -146,6 +146,15 @@ def rfc3339(time: np.datetime64) -> str:
     return f"{np.datetime_as_string(precise)}Z"
 
 
+def as_slice(positions: np.ndarray) -> slice | np.ndarray:
+    """Positions that follow each other as a slice: dask takes that as it is, others it has to sort."""
+    if not positions.size:
+        return slice(0, 0)
+    first = int(positions[0])
+    follow = np.array_equal(positions, np.arange(first, first + positions.size))
+    return slice(first, first + positions.size) if follow else positions
+
+
 def to_array(data: xr.DataArray, dimension: str) -> xr.DataArray:
     """Turn a dimension into the array dimension for a child process; its coordinate gives the labels."""
     return data.rename({dimension: ARRAY})

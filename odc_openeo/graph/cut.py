@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from odc_openeo.cube import T
+from odc_openeo.cube import T, as_slice
 from odc_openeo.demand import Demand, Interval, is_plain
 
 
@@ -25,9 +25,7 @@ def cut(value: Any, demand: Demand) -> Any:
     positions = np.flatnonzero(_inside(value.coords[T].values, interval))
     if positions.size in (0, value.sizes[T]):
         return value
-    first, last = int(positions[0]), int(positions[-1])
-    contiguous = last - first + 1 == positions.size
-    return value.isel({T: slice(first, last + 1) if contiguous else positions})
+    return value.isel({T: as_slice(positions)})
 
 
 def _inside(times: np.ndarray, interval: Interval) -> np.ndarray:

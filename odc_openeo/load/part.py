@@ -15,11 +15,8 @@ from odc.geo.geom import BoundingBox
 
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.geometry import bounds_in_grid
+from odc_openeo.load.grid import SLACK
 from odc_openeo.load.volume import SPARSE
-
-SLACK = 1e-6
-"""Pixels: what ends at the edge of a pixel is not in the next one, whatever the last bit of the edge is."""
-
 
 _EVERYWHERE: Final = 2**40
 """Pixels from the corner of a grid to where no data is, in any direction."""

@@ -26,7 +26,6 @@ from odc_openeo.process import Schema, process
 from odc_openeo.processes.alignment import resolution, with_current_transform
 from odc_openeo.processes.dimensions import dimension_labels
 from odc_openeo.processes.instants import interval, parse_instant, within
-from odc_openeo.processes.labels import as_slice
 from odc_openeo.processes.schemas import (
     GEOMETRY,
     SPATIAL,
@@ -237,7 +236,7 @@ def _inside(data: cube.Cube, dimension: str, low: float, high: float) -> slice |
     labels = data[dimension].values
     # A millionth of a pixel: centres on the very edge are in, whatever the last bit of the edge is.
     slack = abs(resolution(data, dimension) or 0) * 1e-6 if dimension in (X, Y) and labels.size else 0
-    return as_slice(np.flatnonzero((labels >= low - slack) & (labels <= high + slack)))
+    return cube.as_slice(np.flatnonzero((labels >= low - slack) & (labels <= high + slack)))
 
 
 def _geometries_within(data: cube.Cube, dimension: str, box: OdcBoundingBox) -> cube.Cube:
@@ -284,7 +283,7 @@ def filter_temporal(
     start, end = interval(extent, "filter_temporal", "extent")
     for name in names:
         positions = np.flatnonzero(within(times(data, name, "filter_temporal"), start, end))
-        data = data.isel({name: as_slice(positions)})
+        data = data.isel({name: cube.as_slice(positions)})
     return data
 
 
@@ -330,7 +329,7 @@ def filter_labels(data: Cube, condition: Condition, dimension: String, context: 
     cube.require_dimension(data, dimension)
     labels = dimension_labels(data, dimension)
     keep = np.array([_is_true(condition(value=label, context=context)) for label in labels], dtype=bool)
-    filtered = data.isel({dimension: as_slice(np.flatnonzero(keep))})
+    filtered = data.isel({dimension: cube.as_slice(np.flatnonzero(keep))})
     return with_current_transform(filtered) if dimension in (X, Y) else filtered
 
 

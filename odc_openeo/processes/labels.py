@@ -44,15 +44,6 @@ def index(data: cube.Cube, dimension: str) -> pd.Index:
     return found
 
 
-def as_slice(positions: np.ndarray) -> slice | np.ndarray:
-    """Positions that follow each other as a slice: dask takes that as it is, others it has to sort."""
-    if not positions.size:
-        return slice(0, 0)
-    first = int(positions[0])
-    follow = np.array_equal(positions, np.arange(first, first + positions.size))
-    return slice(first, first + positions.size) if follow else positions
-
-
 def position(labels: Sequence[Any], label: Any) -> int | None:
     """Where a label (as the client writes it) is among the JSON labels of a dimension, None if nowhere."""
     wanted = _canonical(label)

@@ -14,7 +14,7 @@ from odc_openeo.errors import DimensionMissing, IncompatibleDataCubes, ProcessPa
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.alignment import on_grid_of
 from odc_openeo.processes.children import constant, restored
-from odc_openeo.processes.labels import as_slice, index
+from odc_openeo.processes.labels import index
 from odc_openeo.processes.schemas import SpatialCube
 
 Replacement = Annotated[float | bool | str | None, Schema({"type": ["number", "boolean", "string", "null"]})]
@@ -94,7 +94,7 @@ def _covering(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
         return mask
     positions = {d: index(mask, d).get_indexer(index(data, d)) for d in axes}
     if all((found >= 0).all() for found in positions.values()):
-        return mask.isel({d: as_slice(found) for d, found in positions.items()})
+        return mask.isel({d: cube.as_slice(found) for d, found in positions.items()})
     if not all(data.sizes[d] for d in axes):
         # Dask cannot reindex to what has no elements.
         shape = [data.sizes[d] for d in mask.dims]

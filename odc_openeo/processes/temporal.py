@@ -219,7 +219,7 @@ def _aggregated(
     like = without_dimension(data, name)
 
     def reduced(positions: np.ndarray) -> xr.DataArray:
-        part = data.isel({name: _as_range(positions)})
+        part = data.isel({name: cube.as_slice(positions)})
         result = reducer(data=cube.to_array(part, name), context=context)
         return field(result, like, process, "reducer").expand_dims(name)
 
@@ -232,12 +232,6 @@ def _aggregated(
     lost = [n for n, c in joined.coords.items() if name in c.dims and n != cube.NODATA]
     coord = coordinate(name, labels, cube.dimension_type(data, name))
     return joined.drop_vars(lost).assign_coords({name: coord})
-
-
-def _as_range(positions: np.ndarray) -> slice | np.ndarray:
-    first, last = int(positions[0]), int(positions[-1])
-    contiguous = last - first + 1 == positions.size and bool((np.diff(positions) == 1).all())
-    return slice(first, last + 1) if contiguous else positions
 
 
 def _of_nothing(reducer: Callable[..., Any], context: Any, like: xr.DataArray) -> xr.DataArray:
