@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import odc_openeo.processes  # noqa: F401  importing registers the processes
 from odc_openeo import api
 from odc_openeo.api import service_tiles
 from odc_openeo.api.backend import Backend
-from odc_openeo.catalog import Catalog
+from odc_openeo.api.runs import run_for_view
 from odc_openeo.config import Config
+from odc_openeo.server_log import log_to_stderr
 from odc_openeo.services import Tiles
 
 
@@ -46,23 +46,14 @@ def create_app(config: Config | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    catalog = Catalog(config)
-    app.extensions["odc_openeo"] = Backend(config, catalog)
-    app.extensions[service_tiles.EXTENSION] = Tiles(config, catalog)
+    backend = Backend.from_config(config)
+    app.extensions["odc_openeo"] = backend
+    app.extensions[service_tiles.EXTENSION] = Tiles(config, backend.catalog, run_for_view)
     if config.trusted_proxies:
         # Without this all clients would have the address of the proxy.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=config.trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
         )
-    _log_to_stderr(config)
+    log_to_stderr(config)
     api.register(app)
     return app
-
-
-def _log_to_stderr(config: Config) -> None:
-    log = logging.getLogger("odc_openeo")
-    log.setLevel(config.log_level.upper())
-    if not log.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        log.addHandler(handler)

@@ -6,11 +6,12 @@ import ipaddress
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -100,6 +101,36 @@ class Config(BaseSettings):
         description="Requests estimated below this many bytes run on threads at once.",
     )
 
+    # --- Runners ---
+    runners: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Most processes that evaluate process graphs of synchronous requests at the same time, "
+        "for each HTTP process; half as many and one more make map tiles and previews and validate.",
+    )
+    runner_memory: ByteSize = Field(
+        ByteSize(2 * 2**30),
+        ge=128 * 2**20,
+        description="Memory that a runner may take for a request, such as 2GiB. Beyond it the request is "
+        "refused and the runner replaced.",
+    )
+    job_memory: ByteSize = Field(
+        ByteSize(4 * 2**30),
+        ge=128 * 2**20,
+        description="Memory that the process of a batch job may take on this machine, such as 4GiB; dask "
+        "workers have limits of their own.",
+    )
+    runs_per_user: int = Field(
+        2,
+        ge=1,
+        description="Synchronous requests of one user that are computed at the same time on this machine, "
+        "and as many map tiles of one user's services; others wait.",
+    )
+    run_wait_s: float = Field(
+        10, ge=0, description="Seconds that a request waits for others to finish before it is refused."
+    )
+
     # --- HTTP ---
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
@@ -108,8 +139,19 @@ class Config(BaseSettings):
         pattern=r"^https?://[^\s]+$",
         description="Root URL as clients see it, when a proxy is in front. Default: http://host:port.",
     )
-    gunicorn_workers: int = Field(2, ge=1, le=256, description="Processes that answer HTTP requests.")
-    gunicorn_threads: int = Field(8, ge=1, le=256, description="Threads of each of those processes.")
+    gunicorn_workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that answer HTTP requests; each has runners of its own (see runners).",
+    )
+    gunicorn_threads: int = Field(
+        48,
+        ge=6,
+        le=1024,
+        description="Threads of each of those processes. Two thirds of them may wait for runners, a third "
+        "for those of one user; the others are for requests that need none.",
+    )
     cors_origins: str = Field("*", description="Origins whose web pages may use the API; * for all.")
     requests_per_minute_user: int = Field(
         6000,
@@ -173,6 +215,9 @@ class Config(BaseSettings):
     outgoing_timeout_s: float = Field(300, gt=0, description="Seconds that fetching it may take.")
 
     # --- Secondary web services ---
+    tile_timeout_s: float = Field(
+        60, gt=0, description="Seconds until a map tile, a preview or a validation is given up."
+    )
     tile_max_bytes: int = Field(
         512 * 2**20, ge=1, description="Largest volume of pixels, in bytes, that one map tile may read."
     )
@@ -358,6 +403,12 @@ def child_environment(config: Config | None = None, **extra: str) -> dict[str, s
     """For a child process: this one's environment, ``config`` written into it, ``extra`` on top."""
     settings = config.environment() if config is not None else {}
     return {**os.environ, **settings, **extra}
+
+
+def replace_environment(environment: Mapping[str, str]) -> None:
+    """Give this process another environment."""
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def use_odc_database(url: str) -> None:

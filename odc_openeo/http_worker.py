@@ -19,18 +19,41 @@ STALL_SECONDS: Final = 60.0
 
 
 class Worker(ThreadWorker):
-    """Gives a thread to a connection only for a while, until the head of its request is there."""
+    """Gives a thread to a connection only for a while, until the head of its request is there.
+
+    While all threads are busy it accepts no connections: another process may have a thread for them.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._heads: dict[TConn, float] = {}
         self._lock = threading.Lock()
+        self._busy_threads = 0
+
+    def load_wsgi(self) -> None:
+        """Load the application, and start its runners while the first requests are on their way."""
+        super().load_wsgi()
+        backend = getattr(self.wsgi, "extensions", {}).get("odc_openeo")
+        if backend is not None:
+            threading.Thread(target=backend.start_runners, name="start runners", daemon=True).start()
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept new connections, or not; called by the main thread only, as are those that count threads."""
+        super().set_accept_enabled(enabled and self._busy_threads < self.cfg.threads)
 
     def enqueue_req(self, conn: TConn) -> None:
         """Hand a connection with something to read to a thread."""
         # Called by the thread before it reads, each time after the socket has lost its timeout.
         conn.init = partial(self._begin, conn)
+        self._busy_threads += 1
+        if self._accepting:
+            self.set_accept_enabled(True)
         super().enqueue_req(conn)
+
+    def finish_request(self, conn: TConn, fs: Any) -> None:
+        """Take a connection back from its thread."""
+        self._busy_threads -= 1
+        super().finish_request(conn, fs)
 
     def _begin(self, conn: TConn) -> None:
         TConn.init(conn)

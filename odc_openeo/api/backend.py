@@ -10,6 +10,8 @@ from werkzeug.routing import MapAdapter
 
 from odc_openeo.catalog import Catalog
 from odc_openeo.config import Config
+from odc_openeo.evaluation.lanes import result_lane, view_lane
+from odc_openeo.runners import RunnerPool
 
 API_VERSION: Final = "1.3.0"
 API_PATH: Final = "/openeo/1.3"
@@ -22,6 +24,19 @@ class Backend:
 
     config: Config
     catalog: Catalog
+    result_runners: RunnerPool
+    view_runners: RunnerPool
+
+    @classmethod
+    def from_config(cls, config: Config) -> Backend:
+        """The backend of a configuration."""
+        pools = (RunnerPool(config, lane(config)) for lane in (result_lane, view_lane))
+        return cls(config, Catalog(config), *pools)
+
+    def start_runners(self) -> None:
+        """Start the runners that are kept warm, so that the first request need not wait for them."""
+        self.view_runners.start()
+        self.result_runners.start()
 
 
 def backend() -> Backend:

@@ -19,16 +19,19 @@ from odc_openeo.errors import (
     TooManyRequests,
     UnsupportedApiVersion,
 )
+from odc_openeo.runners import RunAbandoned
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 10
+CLIENT_CLOSED_REQUEST = 499
 
 
 def register(app: Flask) -> None:
     """Handle every exception that a request may end with."""
     app.register_error_handler(OpenEOError, answer)
     app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(RunAbandoned, _abandoned)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -73,6 +76,11 @@ def _not_found() -> OpenEOError:
     if len(parts) > 2 and parts[1] == "openeo" and parts[2] != API_VERSION.rpartition(".")[0]:
         return UnsupportedApiVersion(version=parts[2], supported=API_VERSION)
     return NotFound()
+
+
+def _abandoned(error: RunAbandoned) -> Response:
+    """Nobody reads this answer; the status is what nginx logs for clients that have left."""
+    return Response(status=CLIENT_CLOSED_REQUEST)
 
 
 def _unexpected(error: Exception) -> Response:

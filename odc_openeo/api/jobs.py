@@ -11,7 +11,6 @@ from odc_openeo.api import job_actions
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import api_url, backend
 from odc_openeo.api.body import json_object
-from odc_openeo.api.estimates import estimate
 from odc_openeo.api.job_documents import (
     changes,
     draft,
@@ -23,6 +22,8 @@ from odc_openeo.api.job_documents import (
     short_job,
 )
 from odc_openeo.api.parameters import takes
+from odc_openeo.api.runs import run_for_view
+from odc_openeo.evaluation import estimates
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -74,9 +75,10 @@ def delete_job(job_id: str) -> Response:
 
 @blueprint.get("/jobs/<job_id>/estimate")
 @signed_in
-def estimate_job(job_id: str) -> dict[str, Any]:
+def estimate_job(job_id: str) -> Any:
     """``GET /jobs/{job_id}/estimate``: how large the results will be."""
-    return estimate(backend(), jobs.get(backend().config, current_user().id, job_id))
+    user = current_user().id
+    return run_for_view(estimates.estimate_job, jobs.get(backend().config, user, job_id), user=str(user))
 
 
 @blueprint.get("/jobs/<job_id>/logs")

@@ -8,13 +8,13 @@ from typing import Any, Final
 from flask import Blueprint, Response, current_app, request
 
 from odc_openeo.api.auth import user_if_signed_in
-from odc_openeo.api.backend import api_url, backend, link
+from odc_openeo.api.backend import api_url, link
 from odc_openeo.api.body import json_object
 from odc_openeo.api.job_documents import limit_argument
+from odc_openeo.api.runs import run_for_view
 from odc_openeo.errors import ProcessParameterMissing
-from odc_openeo.graph import Limits, validate
+from odc_openeo.evaluation.validation import find_problems
 from odc_openeo.process import PROCESSES
-from odc_openeo.stored import Library
 
 blueprint = Blueprint("processes", __name__)
 
@@ -35,11 +35,9 @@ def list_processes() -> Response:
 @blueprint.post("/validation")
 def validate_process() -> dict[str, Any]:
     """``POST /validation``: all errors of a process."""
-    config = backend().config
-    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     user = user_if_signed_in()
-    library = Library(config, user.id if user else None)
-    errors = validate(json_object(), limits=limits, lookup=library)
+    id_ = user.id if user else None
+    errors = run_for_view(find_problems, json_object(), id_, user=str(id_) if id_ else None)
     # Parameters that get their values only when the process is called are no errors here.
     return {"errors": [e.to_dict() for e in errors if not isinstance(e, ProcessParameterMissing)]}
 

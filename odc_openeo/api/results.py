@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, send_file
 
 from odc_openeo.api.auth import current_user, signed_in
-from odc_openeo.api.backend import backend
 from odc_openeo.api.body import json_object
 from odc_openeo.api.request_log import request_id
-from odc_openeo.api.synchronous import requested_process, run
+from odc_openeo.api.runs import run_for_result
+from odc_openeo.errors import ProcessInvalid
+from odc_openeo.evaluation import synchronous
 
 blueprint = Blueprint("results", __name__)
 log = logging.getLogger(__name__)
@@ -22,12 +25,24 @@ log = logging.getLogger(__name__)
 @signed_in
 def compute_result() -> Response:
     """``POST /result``: run a process now, answer with the file it makes."""
-    process = requested_process(json_object())
+    process = _requested_process(json_object())
     with tempfile.TemporaryDirectory(prefix="odc-openeo-result-") as folder:
-        path, media_type = run(backend(), process, str(current_user().id), Path(folder))
+        user = str(current_user().id)
+        path, media_type = run_for_result(synchronous.compute_result, process, user, Path(folder), user=user)
         response = _send(path, media_type)
     response.headers["OpenEO-Identifier"] = request_id()
     return response
+
+
+def _requested_process(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The process in the body of ``POST /result``; plan and budget have no meaning here and are ignored."""
+    process = body.get("process")
+    if isinstance(process, Mapping):
+        return process
+    reason = "the body needs a member 'process', an object that holds 'process_graph'."
+    if "process_graph" in body:
+        reason = "put 'process_graph' into an object and that into the member 'process' of the body."
+    raise ProcessInvalid(reason=reason)
 
 
 def _send(path: Path, media_type: str) -> Response:

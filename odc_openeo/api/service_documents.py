@@ -10,16 +10,15 @@ from morecantile.models import TileMatrixSet
 
 from odc_openeo.api.backend import backend, link, root_url
 from odc_openeo.api.job_documents import changes
-from odc_openeo.config import Config
+from odc_openeo.api.runs import run_for_view
 from odc_openeo.errors import ProcessInvalid, PropertyNotEditable, RequestInvalid
-from odc_openeo.graph import Limits, validate
+from odc_openeo.evaluation.validation import find_problems
 from odc_openeo.results import rfc3339
 from odc_openeo.services import Service, ServiceDraft, check_configuration, grids, kind, links
 from odc_openeo.services.colors import EXTENSIONS
 from odc_openeo.services.configuration import EXTENT
 from odc_openeo.services.outline import Outline
 from odc_openeo.services.wmts import LAYER
-from odc_openeo.stored import Library
 
 PATH: Final = "/services"
 """Path below the root of the server at which the tiles of services are."""
@@ -79,9 +78,7 @@ def _configuration(value: Any) -> dict[str, Any]:
 
 
 def _check(process: Mapping[str, Any], user: UUID) -> None:
-    config: Config = backend().config
-    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
-    for error in validate(process, {EXTENT: None}, limits, Library(config, user)):
+    for error in run_for_view(find_problems, process, user, {EXTENT: None}, user=str(user)):
         raise error
 
 

@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
+from odc_openeo.json_pickling import PickledAsJson
+
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """Levels of log entries, from low to high severity."""
 
@@ -16,8 +18,10 @@ BUSY: Final = ("queued", "running")
 
 
 @dataclass(frozen=True)
-class JobDraft:
+class JobDraft(PickledAsJson):
     """What a user says of a job; ``extras`` are properties that the API does not know."""
+
+    json_fields = ("process", "extras")
 
     process: Mapping[str, Any]
     title: str | None = None

@@ -103,13 +103,13 @@ def _repeatable(node: Mapping[str, Any], exported: frozenset[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Runner:
-    """Runs processes of services."""
+class ServiceEvaluator:
+    """Evaluates processes of services."""
 
     config: Config
     catalog: Catalog
 
-    def run(
+    def evaluate_service(
         self,
         service: Service,
         log: logging.Logger,

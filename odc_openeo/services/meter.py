@@ -12,8 +12,7 @@ from uuid import UUID
 
 from odc_openeo.config import Config
 from odc_openeo.errors import OpenEOError
-from odc_openeo.jobs import LEVELS, Entry
-from odc_openeo.jobs.records import entry_of
+from odc_openeo.jobs import Entry
 from odc_openeo.services import store
 
 FLUSH_S: Final = 1.0
@@ -82,15 +81,3 @@ class Meter:
             except OpenEOError:
                 # Counting is not worth failing for; the loss of the database shows elsewhere.
                 _log.warning("usage of service %s was lost", id_)
-
-
-class Handler(logging.Handler):
-    """Passes log records of running a process on to the owner of the service."""
-
-    def __init__(self, meter: Meter, service: UUID, level: str) -> None:
-        super().__init__(LEVELS[level])
-        self._meter, self._service = meter, service
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Pass one on."""
-        self._meter.said(self._service, entry_of(record))

@@ -8,10 +8,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from odc_openeo.json_pickling import PickledAsJson
+
 
 @dataclass(frozen=True)
-class ServiceDraft:
+class ServiceDraft(PickledAsJson):
     """What a user says of a service; ``extras`` are properties that the API does not know."""
+
+    json_fields = ("process", "configuration", "extras")
 
     type: str
     process: Mapping[str, Any]

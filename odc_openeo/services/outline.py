@@ -17,7 +17,7 @@ from odc_openeo import geometry
 from odc_openeo.catalog import Catalog
 from odc_openeo.errors import CollectionNotFound, OpenEOError
 from odc_openeo.rasterize import grid_of
-from odc_openeo.services.evaluation import COARSEST_M, DEGREE_M, Result, Runner, nodes
+from odc_openeo.services.evaluation import COARSEST_M, DEGREE_M, Result, ServiceEvaluator, nodes
 from odc_openeo.services.grids import NativeGrid, native_of
 from odc_openeo.services.model import Service
 
@@ -59,16 +59,16 @@ def _degrees(grid: GeoBox) -> Geometry:
     return grid.extent.to_crs("EPSG:4326", resolution=resolution)
 
 
-def outline(runner: Runner, service: Service, log: logging.Logger) -> Outline:
+def outline(evaluator: ServiceEvaluator, service: Service, log: logging.Logger) -> Outline:
     """Look at a service: the catalogue and the evaluated process tell, no pixel is read."""
     loads = [n for n in nodes(service.draft.process) if n["process_id"] == "load_collection"]
-    found = [c for load in loads if (c := _collection(runner.catalog, load)) is not None]
+    found = [c for load in loads if (c := _collection(evaluator.catalog, load)) is not None]
     whole = _bounds(found)
     grids = [g for c, _ in found if (g := native_of(c["cube:dimensions"])) is not None]
     coarsest = max((_metres(c) for c, _ in found), default=COARSEST_M)
     known = Outline(whole, (), grids[0] if grids else None, coarsest)
     try:
-        result = runner.run(service, log, sketch_grid(known), None, coarsest)
+        result = evaluator.evaluate_service(service, log, sketch_grid(known), None, coarsest)
     except OpenEOError as error:
         return Outline(whole, (), known.native, coarsest, error)
     return Outline(whole or _extent_of(result), result.times, known.native, coarsest)

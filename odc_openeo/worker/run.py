@@ -34,6 +34,7 @@ from odc_openeo.jobs import LEVELS, Entry, Job
 from odc_openeo.jobs.options import resources
 from odc_openeo.jobs.records import entry_of
 from odc_openeo.process import Environment
+from odc_openeo.runners.memory import is_memory_failure, limit_memory, memory_exceeded
 from odc_openeo.storage import storage
 from odc_openeo.stored import Library
 from odc_openeo.worker.describe import RecordingCatalog, describe, details
@@ -123,12 +124,13 @@ class Handler(logging.Handler):
 def run(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
     """Run a job; its files go below ``key`` in the storage, by way of ``folder`` unless that is the place."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    limit_memory(config.job_memory)
     channel = Channel(pipe)
     this = Run(config, job, key, folder, channel, _log_to(channel, job))
     try:
         channel.send(this.result())
     except Exception as error:
-        channel.send(_failure(error, counts=this.began))
+        channel.send(_failure(error, counts=this.began, memory_bytes=config.job_memory))
     finally:
         pipe.close()
         # Threads of dask's client would only delay the end.
@@ -275,8 +277,11 @@ def nbytes(value: Any) -> int:
     return int(size) if isinstance(size, int | float) and size == size else 0
 
 
-def _failure(error: Exception, *, counts: bool) -> Failed:
-    explained = error if isinstance(error, OpenEOError) else load.explain(error) or Internal()
+def _failure(error: Exception, *, counts: bool, memory_bytes: int) -> Failed:
+    if is_memory_failure(error):
+        explained: OpenEOError = memory_exceeded(memory_bytes)
+    else:
+        explained = error if isinstance(error, OpenEOError) else load.explain(error) or Internal()
     if isinstance(explained, Internal):
         log.error("a job failed", exc_info=error)
     body = explained.to_dict()

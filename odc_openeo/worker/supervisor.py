@@ -23,6 +23,8 @@ from odc_openeo.config import Config
 from odc_openeo.errors import InfrastructureBusy, OpenEOError
 from odc_openeo.jobs import LEVELS, Entry, queue
 from odc_openeo.jobs.queue import Claim
+from odc_openeo.runners.memory import memory_exceeded, read_status_bytes
+from odc_openeo.runners.pool import WATCH_MARGIN
 from odc_openeo.storage import storage
 from odc_openeo.worker.cleaning import clean, remove_attempt, scratch
 from odc_openeo.worker.run import Done, Failed, News, run
@@ -169,8 +171,12 @@ class Supervision:
 
     def _watch(self, process: Any, pipe: Connection, stop: threading.Event) -> bool:
         """Return when the run has ended (True), is no longer wanted (False), or ``stop`` is set."""
+        baseline = read_status_bytes(process.pid, "RssAnon")
         while self.outcome is None and not stop.is_set():
             alive = self._listen(pipe)
+            if read_status_bytes(process.pid, "RssAnon") - baseline > self.config.job_memory * WATCH_MARGIN:
+                self.outcome = self.outcome or self._over_memory()
+                return True
             self.usage.sample(process.pid)
             if not self._beat():
                 return False
@@ -227,6 +233,10 @@ class Supervision:
             return now - self.beaten < 0.7 * self.config.job_lost_after_s
         self.entries, self.part, self.beaten = [], None, time.monotonic()
         return wanted
+
+    def _over_memory(self) -> Failed:
+        error = memory_exceeded(self.config.job_memory)
+        return Failed(Entry("error", error.message, db.now(), {"code": error.code}), transient=False)
 
     def _gone(self, status: int | None) -> Failed:
         reason = f"signal {-status}" if status is not None and status < 0 else f"status {status}"

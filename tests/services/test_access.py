@@ -11,6 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from odc_openeo import accounts, db
+from odc_openeo.api.runs import run_for_view
 from odc_openeo.catalog import Catalog
 from odc_openeo.config import Config
 from odc_openeo.services import Tiles, store
@@ -127,7 +128,9 @@ def test_what_is_not_known_to_stay_is_not_kept(
 
 @pytest.mark.parametrize("limit", [0, 10_000])
 def test_the_cache_is_bounded(limit: int, odc_config: Config) -> None:
-    tiles = Tiles(odc_config.model_copy(update={"tile_cache_bytes": limit}), Catalog(odc_config))
+    tiles = Tiles(
+        odc_config.model_copy(update={"tile_cache_bytes": limit}), Catalog(odc_config), run_for_view
+    )
     for number in range(100):
         tiles._keep(f"tag {number}", b"x" * 500)
     assert tiles._made.currsize <= limit

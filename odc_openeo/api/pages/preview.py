@@ -7,28 +7,21 @@ files have them; one picture at a time in each process, kept while the same scen
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import xarray as xr
 from cachetools import TTLCache
 from flask import render_template
 from odc.geo.geobox import GeoBox
 
-from odc_openeo import cluster, cube
 from odc_openeo.api.backend import Backend
 from odc_openeo.api.pages.bands import shown_bands
+from odc_openeo.api.runs import run_for_view
 from odc_openeo.catalog import Product, Scene
 from odc_openeo.errors import OpenEOError
-from odc_openeo.formats import Output, write_outputs
-from odc_openeo.graph import evaluate
-from odc_openeo.graph.estimate import read_bytes
-from odc_openeo.process import Environment
+from odc_openeo.evaluation.previews import SECONDS, draw_preview
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +31,10 @@ MOST_PIXELS: Final = 12_288
 SIDE: Final = 512
 """Pixels along the longer side of the picture, at most."""
 
-MOST_BYTES: Final = 128 * 2**20
-SECONDS: Final = 30
 WAIT_SECONDS: Final = 20
 LIFETIME_S: Final = 24 * 3600
 BAD_LIFETIME_S: Final = 120
 MOST_KEPT: Final = 200
-COLOURS: Final = ["#0b2433", "#14586a", "#4f9a86", "#b9cf8b", "#f2e7b9", "#fffdf2"]
-CUT_PERCENT: Final = (2, 98)
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ def preview_of(backend: Backend, id_: str) -> Picture:
     if not _one_at_a_time.acquire(timeout=WAIT_SECONDS):
         return _none("Busy: try again in a minute", seconds=10)
     try:
-        return _look_up(key) or _keep(key, _make(backend, product, scene))
+        return _look_up(key) or _keep(key, _make(product, scene))
     finally:
         _one_at_a_time.release()
 
@@ -108,10 +97,12 @@ def _scene(backend: Backend, id_: str) -> Scene | None:
         return None
 
 
-def _make(backend: Backend, product: Product, scene: Scene) -> Picture:
+def _make(product: Product, scene: Scene) -> Picture:
     try:
-        values = _values(backend, product, scene)
-        return Picture(_png(values), "image/png", 3600)
+        process = {"process_graph": process_graph(product, scene)}
+        # Previews are nobody's: they count together.
+        picture = run_for_view(draw_preview, process, user="previews", seconds=SECONDS)
+        return Picture(picture, "image/png", 3600)
     except OpenEOError as error:
         log.info("No preview of %s: %s", product.name, error)
         return _none("A scene could not be shown")
@@ -119,15 +110,6 @@ def _make(backend: Backend, product: Product, scene: Scene) -> Picture:
         # Whatever is wrong with a file must not take the page along; the log has the details.
         log.exception("No preview of %s", product.name)
         return _none("A scene could not be read")
-
-
-def _values(backend: Backend, product: Product, scene: Scene) -> xr.DataArray:
-    """The pixels of the picture: dimensions bands, y, x."""
-    settings = {"load_max_bytes": MOST_BYTES, "load_max_chunks": 1000}
-    process = {"process_graph": process_graph(product, scene)}
-    lazy = evaluate(process, Environment(catalog=backend.catalog, settings=settings))
-    computed = cluster.compute(backend.config, lazy, nbytes=read_bytes([lazy]), timeout=SECONDS)
-    return computed[0]
 
 
 def process_graph(product: Product, scene: Scene) -> dict[str, Any]:
@@ -175,21 +157,3 @@ def _box(grid: GeoBox) -> dict[str, Any]:
     assert grid.crs is not None
     crs = grid.crs.epsg or grid.crs.to_wkt()
     return {"west": west, "south": south, "east": east, "north": north, "crs": crs}
-
-
-def _png(values: xr.DataArray) -> bytes:
-    numbers = cube.decode(values)
-    low, high = _range(numbers.values[np.isfinite(numbers.values)])
-    scaled = (numbers - low) * (255 / (high - low))
-    options = {"colormap": COLOURS} if scaled.sizes[cube.BANDS] == 1 else {}
-    with tempfile.TemporaryDirectory(prefix="odc-openeo-preview-") as folder:
-        (asset,) = write_outputs(None, [Output.of(scaled, "PNG", options)], Path(folder))
-        return asset.path.read_bytes()
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    """The values that become the darkest and the brightest shade."""
-    if not values.size:
-        raise ValueError("the scene has no valid pixel in its middle")
-    low, high = (float(v) for v in np.nanpercentile(values, CUT_PERCENT))
-    return (low, high) if high > low else (low - 0.5, low + 0.5)

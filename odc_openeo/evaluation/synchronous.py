@@ -1,4 +1,4 @@
-"""Runs a process at once and writes its result into a folder, within limits of size and time."""
+"""Run a process at once and write its result into a folder, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, Final
 from uuid import UUID
 
 from odc_openeo import cluster, load
-from odc_openeo.api.backend import Backend
 from odc_openeo.cache import Cache, digest
-from odc_openeo.errors import ProcessInvalid, RequestTimeout
+from odc_openeo.config import Config
+from odc_openeo.errors import RequestTimeout
+from odc_openeo.evaluation.catalogs import shared_catalog
 from odc_openeo.formats import single_file, write_outputs
 from odc_openeo.graph import Limits, evaluate, identity
 from odc_openeo.graph.estimate import Bounds, estimate
@@ -23,29 +24,17 @@ MOST_CHUNKS: Final = 20_000
 """Chunks that a load may have here: building and sending larger graphs takes tens of seconds."""
 
 
-def requested_process(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The process in the body of ``POST /result``; plan and budget have no meaning here and are ignored."""
-    process = body.get("process")
-    if isinstance(process, Mapping):
-        return process
-    reason = "the body needs a member 'process', an object that holds 'process_graph'."
-    if "process_graph" in body:
-        reason = "put 'process_graph' into an object and that into the member 'process' of the body."
-    raise ProcessInvalid(reason=reason)
-
-
-def run(backend: Backend, process: Mapping[str, Any], user: str, folder: Path) -> tuple[Path, str]:
+def compute_result(config: Config, process: Mapping[str, Any], user: str, folder: Path) -> tuple[Path, str]:
     """Evaluate a process, write what it saves into ``folder``: one file, and its media type.
 
     Raises:
         ProcessGraphComplexity: it reads more than a synchronous request may; nothing was computed.
         RequestTimeout: it took longer than a synchronous request may.
     """
-    config = backend.config
     deadline = time.monotonic() + config.sync_timeout_s
     settings = {"load_max_bytes": config.sync_max_bytes, "load_max_chunks": MOST_CHUNKS}
     env = Environment(
-        catalog=backend.catalog, user=user, settings=settings, lookup=Library(config, UUID(user))
+        catalog=shared_catalog(config), user=user, settings=settings, lookup=Library(config, UUID(user))
     )
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
     value = evaluate(process, env, limits=limits)
@@ -57,7 +46,7 @@ def run(backend: Backend, process: Mapping[str, Any], user: str, folder: Path) -
     kept = None if key is None else cache.get(key, folder)
     if kept is not None:
         return kept
-    compute = partial(_compute, backend, found.input_bytes, deadline)
+    compute = partial(_compute, config, found.input_bytes, deadline)
     path, media_type = single_file(write_outputs(value, env.outputs, folder, compute), folder)
     if key is not None:
         cache.put(key, path, media_type)
@@ -70,13 +59,13 @@ def _key(process: Mapping[str, Any], env: Environment, limits: Limits) -> str | 
     return None if same is None else digest(same, [repr(load) for load in env.loads], env.user)
 
 
-def _compute(backend: Backend, nbytes: int, deadline: float, *collections: Any) -> tuple[Any, ...]:
-    seconds = backend.config.sync_timeout_s
+def _compute(config: Config, nbytes: int, deadline: float, *collections: Any) -> tuple[Any, ...]:
+    seconds = config.sync_timeout_s
     left = deadline - time.monotonic()
     if left <= 0:
         raise RequestTimeout(seconds=seconds)
     try:
-        return cluster.compute(backend.config, *collections, nbytes=nbytes, timeout=left)
+        return cluster.compute(config, *collections, nbytes=nbytes, timeout=left)
     except RequestTimeout as error:
         raise RequestTimeout(seconds=seconds) from error
     except Exception as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from odc_openeo.api.backend import Backend
+from odc_openeo.config import Config
+from odc_openeo.evaluation.catalogs import shared_catalog
 from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import Estimate
 from odc_openeo.graph.estimate import estimate as estimate_values
@@ -16,14 +17,13 @@ SKETCH_ABOVE: Final = 20_000
 """Chunks of a load from which on only its form is known here: building larger graphs takes too long."""
 
 
-def estimate(backend: Backend, job: Job) -> dict[str, Any]:
-    """The estimate as the API has it, with the numbers that it is made of.
+def estimate_job(config: Config, job: Job) -> dict[str, Any]:
+    """Return the estimate as the API has it, with the numbers that it is made of.
 
     Raises what evaluating the graph raises: a job that can't run has no estimate.
     """
-    config = backend.config
     env = Environment(
-        catalog=backend.catalog,
+        catalog=shared_catalog(config),
         user=str(job.user),
         lookup=Library(config, job.user),
         exports=[],

@@ -1,0 +1,55 @@
+"""Let runners do the work of a request, for as long as its client waits."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from flask import request
+
+from odc_openeo import accounts
+from odc_openeo.api.backend import backend
+from odc_openeo.api.request_log import request_id
+from odc_openeo.runners import RunnerPool, is_always_wanted
+
+
+def run_for_result(function: Callable[..., Any], *arguments: Any, user: str) -> Any:
+    """Run a task of a synchronous request for a user; the errors of `RunnerPool.run`."""
+    return _run(backend().result_runners, function, arguments, user, backend().config.sync_timeout_s)
+
+
+def run_for_view(
+    function: Callable[..., Any], *arguments: Any, user: str | None, seconds: float | None = None
+) -> Any:
+    """Run a task that somebody looks at the result of; without a user it counts for the client's address."""
+    limit = seconds or backend().config.tile_timeout_s
+    counted = user or accounts.network(request.remote_addr or "")
+    return _run(backend().view_runners, function, arguments, counted, limit)
+
+
+def _run(
+    pool: RunnerPool, function: Callable[..., Any], arguments: tuple[Any, ...], user: str, seconds: float
+) -> Any:
+    return pool.run(
+        function, *arguments, user=user, seconds=seconds, is_wanted=_connection_check(), label=request_id()
+    )
+
+
+def _connection_check() -> Callable[[], bool]:
+    """A function that tells whether the client of this request is still connected."""
+    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+    if connection is None:
+        return is_always_wanted
+
+    def is_connected() -> bool:
+        try:
+            readable, _, _ = select.select([connection], [], [], 0)
+            return not readable or bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except (OSError, ValueError):
+            return False
+
+    return is_connected

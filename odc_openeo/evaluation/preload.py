@@ -1,0 +1,13 @@
+"""Imported once by the server that runners are forked from, so that they start with everything at hand."""
+
+from __future__ import annotations
+
+import odc_openeo.processes  # noqa: F401  (importing registers the processes)
+from odc_openeo.evaluation import estimates, lanes, previews, synchronous, validation  # noqa: F401
+from odc_openeo.process import PROCESSES
+from odc_openeo.services import tile_maker  # noqa: F401
+
+# Descriptions and validators are made at their first use, which takes longer than evaluating a small graph.
+for _process in PROCESSES.values():
+    for _parameter in _process.parameters.values():
+        _ = _parameter.validator

@@ -1,0 +1,55 @@
+"""Draw a small picture of what a process graph loads, as a user would: scale, save as PNG."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cluster, cube
+from odc_openeo.config import Config
+from odc_openeo.evaluation.catalogs import shared_catalog
+from odc_openeo.formats import Output, write_outputs
+from odc_openeo.graph import evaluate
+from odc_openeo.graph.estimate import read_bytes
+from odc_openeo.process import Environment
+
+MOST_BYTES: Final = 128 * 2**20
+SECONDS: Final = 30
+COLOURS: Final = ["#0b2433", "#14586a", "#4f9a86", "#b9cf8b", "#f2e7b9", "#fffdf2"]
+CUT_PERCENT: Final = (2, 98)
+
+
+def draw_preview(config: Config, process: Mapping[str, Any]) -> bytes:
+    """Return a PNG of a process that gives a cube with the dimensions bands, y, x.
+
+    Raises:
+        OpenEOError: what evaluating and computing raise.
+        ValueError: no pixel is valid.
+    """
+    settings = {"load_max_bytes": MOST_BYTES, "load_max_chunks": 1000}
+    lazy = evaluate(process, Environment(catalog=shared_catalog(config), settings=settings))
+    (computed,) = cluster.compute(config, lazy, nbytes=read_bytes([lazy]), timeout=SECONDS)
+    return _encode_png(computed)
+
+
+def _encode_png(values: xr.DataArray) -> bytes:
+    numbers = cube.decode(values)
+    low, high = _find_range(numbers.values[np.isfinite(numbers.values)])
+    scaled = (numbers - low) * (255 / (high - low))
+    options = {"colormap": COLOURS} if scaled.sizes[cube.BANDS] == 1 else {}
+    with tempfile.TemporaryDirectory(prefix="odc-openeo-preview-") as folder:
+        (asset,) = write_outputs(None, [Output.of(scaled, "PNG", options)], Path(folder))
+        return asset.path.read_bytes()
+
+
+def _find_range(values: np.ndarray) -> tuple[float, float]:
+    """The values that become the darkest and the brightest shade."""
+    if not values.size:
+        raise ValueError("the scene has no valid pixel in its middle")
+    low, high = (float(v) for v in np.nanpercentile(values, CUT_PERCENT))
+    return (low, high) if high > low else (low - 0.5, low + 0.5)

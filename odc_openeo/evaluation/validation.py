@@ -1,0 +1,20 @@
+"""Find the errors of process graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from odc_openeo.config import Config
+from odc_openeo.errors import OpenEOError
+from odc_openeo.graph import Limits, validate
+from odc_openeo.stored import Library
+
+
+def find_problems(
+    config: Config, process: Any, user: UUID | None, parameters: Mapping[str, Any] | None = None
+) -> list[OpenEOError]:
+    """Return all errors of a process of a user, whose outer ``parameters`` are given by name."""
+    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
+    return validate(process, parameters, limits, Library(config, user))

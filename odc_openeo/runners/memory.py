@@ -1,0 +1,64 @@
+"""Limits of memory for processes that work on what users send."""
+
+from __future__ import annotations
+
+import errno
+import re
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from odc_openeo.errors import ProcessGraphComplexity
+
+_MEMORY_MESSAGES: Final = re.compile(
+    r"bad_alloc|allocate memory|out of memory|memory allocation", re.IGNORECASE
+)
+"""How C and C++ libraries report that an allocation failed, in errors of their own."""
+
+
+def limit_memory(nbytes: int) -> None:
+    """Let this process allocate at most ``nbytes`` more than it has now; beyond, allocating fails.
+
+    ``RLIMIT_DATA`` counts private writable memory: heap, anonymous mappings and stacks, but neither files
+    that are mapped nor address space that is only reserved (getrlimit(2)).
+    """
+    limit = read_status_bytes("self", "VmData") + nbytes
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+
+
+def read_status_bytes(pid: int | str, name: str) -> int:
+    """A size, such as ``RssAnon``, from the kernel's status of a process; 0 if the process has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    match = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
+
+
+def is_memory_failure(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that an allocation failed."""
+    return any(
+        isinstance(cause, MemoryError)
+        or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
+        or bool(_MEMORY_MESSAGES.search(str(cause)))
+        for cause in _walk_causes(error)
+    )
+
+
+def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:
+    visited: set[int] = set()
+    while error is not None and id(error) not in visited:
+        visited.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def memory_exceeded(limit_bytes: int) -> ProcessGraphComplexity:
+    """The error for a run that needed more than its memory."""
+    return ProcessGraphComplexity(
+        reason=f"it needed more than {limit_bytes / 2**20:,.0f} MiB of memory while it was prepared or its "
+        "result was written. Choose a smaller extent, fewer dates or bands, or smaller arrays."
+    )

@@ -1,0 +1,138 @@
+"""The inside of a runner: a process that carries out one task after the other."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from odc_openeo.config import Config, replace_environment
+from odc_openeo.errors import Internal, OpenEOError
+from odc_openeo.json_pickling import decode_json, encode_json
+from odc_openeo.runners.memory import is_memory_failure, limit_memory, memory_exceeded, read_status_bytes
+from odc_openeo.server_log import log_to_stderr
+
+RECYCLE_TASKS: Final = 1000
+"""Tasks after which a runner is replaced, whatever its libraries have kept."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A module-level function and its arguments; ``label`` stands in the log with whatever goes wrong."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    label: str = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_task, (self.function, tuple(map(encode_json, self.arguments)), self.label)
+
+
+def _restore_task(function: Callable[..., Any], arguments: tuple[Any, ...], label: str) -> Task:
+    return Task(function, tuple(map(decode_json, arguments)), label)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a task returned or raised. ``is_spent``: the runner has to be replaced."""
+
+    value: Any = None
+    error: OpenEOError | None = None
+    is_spent: bool = False
+
+
+@dataclass(frozen=True)
+class RunnerSettings:
+    """How a runner starts: the service's configuration, the environment, its memory in bytes, its niceness.
+
+    ``warm_up`` is called with the configuration before the first task.
+    """
+
+    config: Config
+    environment: Mapping[str, str]
+    memory_bytes: int
+    niceness: int
+    warm_up: Callable[[Config], None] | None = None
+
+
+def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
+    """Carry out the tasks that come through ``pipe``; never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # The process that this one was forked from may have another environment.
+    replace_environment(settings.environment)
+    log_to_stderr(settings.config)
+    os.nice(settings.niceness)
+    baseline = read_status_bytes("self", "RssAnon")
+    limit_memory(settings.memory_bytes)
+    _warm_up(settings)
+    tasks = 0
+    try:
+        while True:
+            reply = _carry_out(pipe.recv(), settings)
+            tasks += 1
+            grown = read_status_bytes("self", "RssAnon") - baseline
+            spent = reply.is_spent or tasks >= RECYCLE_TASKS or grown > settings.memory_bytes / 2
+            _send(pipe, Reply(reply.value, reply.error, spent))
+    except (EOFError, OSError):
+        # The pool has let go of this runner.
+        pass
+    finally:
+        # Threads of dask's client would only delay the end.
+        os._exit(0)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _warm_up(settings: RunnerSettings) -> None:
+    if settings.warm_up is None:
+        return
+    try:
+        settings.warm_up(settings.config)
+    except Exception:
+        # Whatever is missing (the database, say) is reported by the first task that needs it.
+        log.debug("warming up failed", exc_info=True)
+
+
+def _carry_out(task: Task, settings: RunnerSettings) -> Reply:
+    try:
+        return Reply(task.function(settings.config, *task.arguments))
+    except Exception as error:
+        if is_memory_failure(error):
+            log.info("[%s] a run needed more memory than it may have", task.label)
+            return Reply(error=memory_exceeded(settings.memory_bytes), is_spent=True)
+        if isinstance(error, OpenEOError):
+            if error.status >= 500:
+                log.error("[%s] %s", task.label, error, exc_info=error)
+            return Reply(error=_without_traceback(error))
+        log.exception("[%s] a run failed", task.label)
+        return Reply(error=Internal())
+
+
+def _without_traceback(error: OpenEOError) -> OpenEOError:
+    """The error alone: some libraries let tracebacks and causes be pickled, which can be too deep for it."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _send(pipe: Connection, reply: Reply) -> None:
+    try:
+        pipe.send(reply)
+    except (OSError, EOFError):
+        raise
+    except Exception:
+        log.exception("the value of a task cannot be sent")
+        pipe.send(Reply(error=Internal(), is_spent=True))
