@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-BENCHMARKS := compare growth small clients catalogue tiles item_search jobs memory reductions
+BENCHMARKS := compare growth small clients overload catalogue tiles item_search jobs memory reductions
 
 .PHONY: help demo test serve check bench clean venv
 

@@ -21,11 +21,9 @@ import odc_openeo.processes  # noqa: F401  (registers the processes)
 from benchmarks import scenes
 from benchmarks.measure import Processes
 from odc_openeo import accounts, cluster, db
-from odc_openeo.api import synchronous
-from odc_openeo.api.backend import Backend
-from odc_openeo.catalog import Catalog
 from odc_openeo.config import Config, child_environment, use_odc_database
 from odc_openeo.embedded import Stack, free_port
+from odc_openeo.evaluation import synchronous
 from odc_openeo.indexing.index import index_datasets, index_products
 
 CACHE = (
@@ -56,10 +54,10 @@ class Service:
         return f"{self.stack.url}/openeo/1.3"
 
     @cached_property
-    def backend(self) -> Backend:
-        """The same service in this process."""
+    def config(self) -> Config:
+        """The configuration with which this process does what runners do."""
         use_odc_database(db.database_url(self.stack.config).render_as_string(hide_password=False))
-        return Backend(self.stack.config, Catalog(self.stack.config))
+        return self.stack.config
 
     @cached_property
     def user(self) -> UUID:
@@ -75,7 +73,7 @@ class Service:
 
     def in_process(self, graph: dict[str, Any], target: Path) -> None:
         """Compute with the same functions, without HTTP."""
-        path, _ = synchronous.run(self.backend, {"process_graph": graph}, str(self.user), target)
+        path, _ = synchronous.compute_result(self.config, {"process_graph": graph}, str(self.user), target)
         path.replace(target / "result")
 
     def processes(self, *, here: bool) -> Processes:

@@ -47,6 +47,7 @@ DATABASE = "datacube"
 SCHEDULER = "dask scheduler"
 STOP_SECONDS = 4.0
 START_SECONDS = 120.0
+COMPUTING_NICENESS = 5
 LONGEST_HEADER = 2**16 + 2**10
 
 Say = Callable[[str], None]
@@ -128,7 +129,20 @@ class Stack:
         size = ["--nworkers", str(self.config.workers), "--nthreads", str(self.config.threads_per_worker)]
         memory = ["--memory-limit", self.config.worker_memory, "--resources", self._resources()]
         folder = ["--local-directory", str(self.config.data_dir / "dask"), *no_page]
-        command = [*dask, "worker", "--host", "127.0.0.1", *file, *size, *memory, *folder]
+        # What they do can wait for what people look at.
+        command = [
+            "nice",
+            "-n",
+            str(COMPUTING_NICENESS),
+            *dask,
+            "worker",
+            "--host",
+            "127.0.0.1",
+            *file,
+            *size,
+            *memory,
+            *folder,
+        ]
         self._run("dask workers", command, environment)
 
     def _resources(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import request
@@ -33,13 +33,21 @@ def _run(
     pool: RunnerPool, function: Callable[..., Any], arguments: tuple[Any, ...], user: str, seconds: float
 ) -> Any:
     return pool.run(
-        function, *arguments, user=user, seconds=seconds, is_wanted=_connection_check(), label=request_id()
+        function,
+        *arguments,
+        user=user,
+        seconds=seconds,
+        is_wanted=watch_client(request.environ),
+        label=request_id(),
     )
 
 
-def _connection_check() -> Callable[[], bool]:
-    """A function that tells whether the client of this request is still connected."""
-    connection: socket.socket | None = request.environ.get("gunicorn.socket")
+def watch_client(environ: Mapping[str, Any]) -> Callable[[], bool]:
+    """Return a function that tells whether the client of a WSGI request is still connected.
+
+    As proxies do, a client that has closed its side of the connection counts as gone.
+    """
+    connection: socket.socket | None = environ.get("gunicorn.socket")
     if connection is None:
         return is_always_wanted
 

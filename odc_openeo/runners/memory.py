@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from odc_openeo.errors import ProcessGraphComplexity
+from odc_openeo.errors import OpenEOError, ProcessGraphComplexity
 
 _MEMORY_MESSAGES: Final = re.compile(
     r"bad_alloc|allocate memory|out of memory|memory allocation", re.IGNORECASE
@@ -28,6 +28,12 @@ def limit_memory(nbytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
 
 
+def lift_memory_limit() -> None:
+    """Undo `limit_memory`, so that a process at its limit can say so before it ends."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
 def read_status_bytes(pid: int | str, name: str) -> int:
     """A size, such as ``RssAnon``, from the kernel's status of a process; 0 if the process has ended."""
     try:
@@ -43,7 +49,7 @@ def is_memory_failure(error: BaseException) -> bool:
     return any(
         isinstance(cause, MemoryError)
         or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
-        or bool(_MEMORY_MESSAGES.search(str(cause)))
+        or (not isinstance(cause, OpenEOError) and bool(_MEMORY_MESSAGES.search(str(cause))))
         for cause in _walk_causes(error)
     )
 

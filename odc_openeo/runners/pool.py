@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import weakref
@@ -18,7 +19,7 @@ from typing import Any, Final
 from odc_openeo.config import Config, child_environment
 from odc_openeo.errors import InfrastructureBusy, Internal, RequestTimeout, TooManyRequests
 from odc_openeo.runners.memory import memory_exceeded, read_status_bytes
-from odc_openeo.runners.runner import Reply, RunnerSettings, Task, serve_tasks
+from odc_openeo.runners.runner import OUT_OF_MEMORY, Reply, RunnerSettings, Task, serve_tasks
 from odc_openeo.runners.slots import hold_slot
 
 TICK_S: Final = 0.1
@@ -29,6 +30,9 @@ RETRY_S: Final = 2
 
 WATCH_MARGIN: Final = 1.1
 """Share of the memory limit at which a runner is killed in which allocating did not fail."""
+
+IDLE_S: Final = 60.0
+"""Seconds after which idle runners end, but for those that are kept warm."""
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +75,7 @@ class RunnerPool:
         self._idle: list[_Runner] = []
         self._busy = 0
         self._pending: dict[str, int] = {}
+        self._trimming: threading.Timer | None = None
         self._owner = os.getpid()
         weakref.finalize(self, _kill_all, self._idle)
 
@@ -194,7 +199,20 @@ class RunnerPool:
         with self._condition:
             self._busy -= 1
             self._idle.append(runner)
+            if len(self._idle) > self.lane.warm and self._trimming is None:
+                self._trimming = threading.Timer(IDLE_S, _trim, [weakref.ref(self)])
+                self._trimming.daemon = True
+                self._trimming.start()
             self._condition.notify()
+
+    def end_idle_runners(self) -> None:
+        """End runners that have had nothing to do for a while, but for those that are kept warm."""
+        with self._condition:
+            self._trimming = None
+            # The last ones are used first.
+            superfluous = self._idle[: max(len(self._idle) + self._busy - self.lane.warm, 0)]
+            del self._idle[: len(superfluous)]
+        _kill_all(superfluous)
 
     def _replace(self, runner: _Runner) -> None:
         """Kill a runner; start another one at once where fewer than the warm ones would be left."""
@@ -218,6 +236,12 @@ class RunnerPool:
         with self._condition:
             idle, self._idle[:] = list(self._idle), []
         _kill_all(idle)
+
+
+def _trim(pool: weakref.ref[RunnerPool]) -> None:
+    alive = pool()
+    if alive is not None:
+        alive.end_idle_runners()
 
 
 def _kill_all(runners: list[_Runner]) -> None:
@@ -288,11 +312,13 @@ class _Runner:
         self.process.join(1)
         log.error("[%s] a runner ended with status %s", task.label, self.process.exitcode)
         # The kernel kills who takes the last memory of the machine.
-        return memory_exceeded(self.memory_bytes) if self.process.exitcode == -9 else Internal()
+        is_memory = self.process.exitcode in (-signal.SIGKILL, OUT_OF_MEMORY)
+        return memory_exceeded(self.memory_bytes) if is_memory else Internal()
 
     def kill(self) -> None:
         """End the process, whatever it does."""
         self.is_good = False
         self.process.kill()
         self.process.join()
+        self.process.close()
         self.pipe.close()

@@ -15,11 +15,20 @@ from typing import Any, Final
 from odc_openeo.config import Config, replace_environment
 from odc_openeo.errors import Internal, OpenEOError
 from odc_openeo.json_pickling import decode_json, encode_json
-from odc_openeo.runners.memory import is_memory_failure, limit_memory, memory_exceeded, read_status_bytes
+from odc_openeo.runners.memory import (
+    is_memory_failure,
+    lift_memory_limit,
+    limit_memory,
+    memory_exceeded,
+    read_status_bytes,
+)
 from odc_openeo.server_log import log_to_stderr
 
 RECYCLE_TASKS: Final = 1000
 """Tasks after which a runner is replaced, whatever its libraries have kept."""
+
+OUT_OF_MEMORY: Final = 79
+"""Exit status of a runner that has not even enough memory left to say so."""
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +91,10 @@ def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
             grown = read_status_bytes("self", "RssAnon") - baseline
             spent = reply.is_spent or tasks >= RECYCLE_TASKS or grown > settings.memory_bytes / 2
             _send(pipe, Reply(reply.value, reply.error, spent))
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
     except (EOFError, OSError):
-        # The pool has let go of this runner.
-        pass
-    finally:
-        # Threads of dask's client would only delay the end.
+        # The pool has let go of this runner. Threads of dask's client would only delay the end.
         os._exit(0)
 
 
@@ -112,6 +120,7 @@ def _carry_out(task: Task, settings: RunnerSettings) -> Reply:
         return Reply(task.function(settings.config, *task.arguments))
     except Exception as error:
         if is_memory_failure(error):
+            lift_memory_limit()
             log.info("[%s] a run needed more memory than it may have", task.label)
             return Reply(error=memory_exceeded(settings.memory_bytes), is_spent=True)
         if isinstance(error, OpenEOError):

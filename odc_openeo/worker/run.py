@@ -34,7 +34,7 @@ from odc_openeo.jobs import LEVELS, Entry, Job
 from odc_openeo.jobs.options import resources
 from odc_openeo.jobs.records import entry_of
 from odc_openeo.process import Environment
-from odc_openeo.runners.memory import is_memory_failure, limit_memory, memory_exceeded
+from odc_openeo.runners.memory import is_memory_failure, lift_memory_limit, limit_memory, memory_exceeded
 from odc_openeo.storage import storage
 from odc_openeo.stored import Library
 from odc_openeo.worker.describe import RecordingCatalog, describe, details
@@ -279,6 +279,7 @@ def nbytes(value: Any) -> int:
 
 def _failure(error: Exception, *, counts: bool, memory_bytes: int) -> Failed:
     if is_memory_failure(error):
+        lift_memory_limit()
         explained: OpenEOError = memory_exceeded(memory_bytes)
     else:
         explained = error if isinstance(error, OpenEOError) else load.explain(error) or Internal()

@@ -1,0 +1,283 @@
+"""Runners: what they give back, and what ends them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from odc_openeo.config import Config
+from odc_openeo.errors import (
+    InfrastructureBusy,
+    Internal,
+    NoDataAvailable,
+    OpenEOError,
+    ProcessGraphComplexity,
+    RequestTimeout,
+    TooManyRequests,
+)
+from odc_openeo.runners import Lane, RunAbandoned, RunnerPool
+from tests.runners import tasks
+
+LANE = Lane("test", runners=2, per_user=1, waiting=4, waiting_per_user=2)
+MEMORY = 256 * 2**20
+
+
+@pytest.fixture
+def make_pool(tmp_path: Path) -> Iterator[Callable[..., RunnerPool]]:
+    pools = []
+
+    def make(lane: Lane = LANE, **settings: Any) -> RunnerPool:
+        config = Config(data_dir=tmp_path, runner_memory=MEMORY, **{"run_wait_s": 0.3, **settings})
+        pools.append(RunnerPool(config, lane))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.stop()
+
+
+@pytest.fixture
+def pool(make_pool: Callable[..., RunnerPool]) -> RunnerPool:
+    return make_pool()
+
+
+def run(pool: RunnerPool, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    return pool.run(function, *arguments, **{"user": "ada", "seconds": 30.0, **options})
+
+
+def wait_for(path: Path) -> int:
+    """The process id that a task has written."""
+    deadline = time.monotonic() + 20
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_values_come_back_from_another_process(pool: RunnerPool) -> None:
+    assert run(pool, tasks.give_back, {"a": [1, None, "é"]}) == {"a": [1, None, "é"]}
+    first = run(pool, tasks.tell_process)
+    assert first != os.getpid()
+    # Warm: the same one again.
+    assert run(pool, tasks.tell_process) == first
+
+
+def test_json_nested_deeper_than_pickle_can_follow(pool: RunnerPool) -> None:
+    value: Any = 1
+    for _ in range(900):
+        value = [value]
+    assert run(pool, tasks.measure_depth, value) == 900
+
+
+def test_runners_have_the_environment_of_now(pool: RunnerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODC_SOMETHING", "now")
+    assert run(pool, tasks.read_variable, "ODC_SOMETHING") == "now"
+
+
+def test_runners_inherit_no_listening_socket(pool: RunnerPool) -> None:
+    assert run(pool, tasks.list_sockets) == []
+
+
+@pytest.mark.parametrize("niceness", [0, 5])
+def test_niceness_of_a_lane(make_pool: Callable[..., RunnerPool], niceness: int) -> None:
+    lane = Lane("nice", 1, 1, 1, 1, niceness=niceness)
+    assert run(make_pool(lane), tasks.tell_niceness) == niceness + os.nice(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NoDataAvailable(reason="none."), NoDataAvailable),
+        (NoDataAvailable(reason="none.", node="load"), NoDataAvailable),
+        (ValueError("/etc/secret"), Internal),
+        (KeyError("x"), Internal),
+        (RecursionError(), Internal),
+    ],
+)
+def test_errors_come_back_without_internals(
+    pool: RunnerPool, error: Exception, expected: type[OpenEOError]
+) -> None:
+    with pytest.raises(expected) as caught:
+        run(pool, tasks.raise_error, error)
+    assert caught.value.__cause__ is None
+    assert "/etc" not in str(caught.value)
+    assert caught.value.node == getattr(error, "node", None)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        (tasks.allocate_array, 2 * MEMORY),
+        (tasks.allocate_array, 2**45),
+        (tasks.allocate_strings,),
+        (tasks.allocate_slowly, 2**14),
+        (tasks.allocate_slowly, 2**24),
+        (tasks.allocate_in_thread,),
+        (tasks.hide_memory_error,),
+        (tasks.crash, signal.SIGKILL),
+    ],
+    ids=lambda task: task[0].__name__,
+)
+def test_too_much_memory(pool: RunnerPool, task: tuple[Any, ...]) -> None:
+    before = run(pool, tasks.tell_process)
+    with pytest.raises(ProcessGraphComplexity, match="256 MiB"):
+        run(pool, *task)
+    after = run(pool, tasks.tell_process)
+    assert after != before
+    assert has_ended(before)
+
+
+def test_as_much_memory_as_is_allowed(pool: RunnerPool) -> None:
+    assert run(pool, tasks.allocate_array, MEMORY // 2) == MEMORY // 16
+    assert run(pool, tasks.allocate_array, MEMORY // 2) == MEMORY // 16
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM])
+def test_crashes_are_nobodys_else(pool: RunnerPool, number: int) -> None:
+    with pytest.raises(Internal):
+        run(pool, tasks.crash, number)
+    assert run(pool, tasks.give_back, 1) == 1
+
+
+def test_a_runner_that_has_left(pool: RunnerPool) -> None:
+    with pytest.raises(Internal):
+        run(pool, tasks.leave)
+    assert run(pool, tasks.give_back, 1) == 1
+
+
+def test_a_runner_that_was_killed_while_idle(pool: RunnerPool) -> None:
+    os.kill(run(pool, tasks.tell_process), signal.SIGKILL)
+    time.sleep(0.1)
+    assert run(pool, tasks.give_back, 1) == 1
+
+
+def test_what_cannot_be_sent(pool: RunnerPool) -> None:
+    with pytest.raises(Internal):
+        run(pool, tasks.give_function)
+    assert run(pool, tasks.give_back, 1) == 1
+
+
+@pytest.mark.parametrize("task", [tasks.block_interpreter, tasks.ignore_signals])
+def test_the_deadline_ends_whatever_runs(pool: RunnerPool, task: Callable[..., Any]) -> None:
+    pid = run(pool, tasks.tell_process)
+    with pytest.raises(RequestTimeout):
+        run(pool, task, seconds=0.5)
+    assert has_ended(pid)
+    assert run(pool, tasks.give_back, 1) == 1
+
+
+def test_a_client_that_leaves_ends_its_run(pool: RunnerPool, tmp_path: Path) -> None:
+    mark, is_there = tmp_path / "mark", threading.Event()
+    is_there.set()
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(run, pool, tasks.sleep_and_mark, mark, 600, is_wanted=is_there.is_set)
+        pid = wait_for(mark)
+        is_there.clear()
+        left = time.monotonic()
+        with pytest.raises(RunAbandoned):
+            future.result(timeout=30)
+        assert time.monotonic() - left < 20
+    assert has_ended(pid)
+
+
+def test_a_user_has_only_so_many_runs_at_once(pool: RunnerPool, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(run, pool, tasks.sleep_and_mark, mark, 2.0)
+        wait_for(mark)
+        with pytest.raises(TooManyRequests) as caught:
+            run(pool, tasks.give_back, 1)
+        assert caught.value.seconds >= 1
+        # Another user is not kept waiting.
+        assert run(pool, tasks.give_back, 2, user="bob") == 2
+        first.result()
+    assert run(pool, tasks.give_back, 3) == 3
+
+
+def test_runs_are_counted_over_all_processes(make_pool: Callable[..., RunnerPool], tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    here, there = make_pool(), make_pool()
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(run, here, tasks.sleep_and_mark, mark, 2.0)
+        wait_for(mark)
+        with pytest.raises(TooManyRequests):
+            run(there, tasks.give_back, 1)
+        first.result()
+    assert run(there, tasks.give_back, 1) == 1
+
+
+def test_waiting_requests_are_bounded(make_pool: Callable[..., RunnerPool], tmp_path: Path) -> None:
+    pool, mark = make_pool(run_wait_s=30), tmp_path / "mark"
+    with ThreadPoolExecutor(8) as threads:
+        running = threads.submit(run, pool, tasks.sleep_and_mark, mark, 1.5)
+        wait_for(mark)
+        waiting = threads.submit(run, pool, tasks.give_back, 1)
+        time.sleep(0.2)
+        # Two of this user are all that may be here.
+        with pytest.raises(TooManyRequests):
+            run(pool, tasks.give_back, 2)
+        running.result()
+        assert waiting.result() == 1
+
+
+def test_busy_runners_of_others(make_pool: Callable[..., RunnerPool], tmp_path: Path) -> None:
+    pool = make_pool(Lane("test", 1, 1, 4, 2))
+    mark = tmp_path / "mark"
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(run, pool, tasks.sleep_and_mark, mark, 2.0)
+        wait_for(mark)
+        with pytest.raises(InfrastructureBusy):
+            run(pool, tasks.give_back, 1, user="bob")
+        first.result()
+    assert run(pool, tasks.give_back, 1, user="bob") == 1
+
+
+def test_many_runs_leave_nothing_behind(make_pool: Callable[..., RunnerPool]) -> None:
+    pool = make_pool(Lane("test", 2, 2, 64, 64), run_wait_s=60)
+    run(pool, tasks.give_back, 0)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with ThreadPoolExecutor(16) as threads:
+        futures = [
+            threads.submit(run, pool, *task, seconds=20.0)
+            for task in [(tasks.give_back, 1), (tasks.crash, signal.SIGSEGV)] * 20
+        ]
+    outcomes = [future.exception() for future in futures]
+    assert [type(outcome) for outcome in outcomes] == [type(None), Internal] * 20
+    pool.stop()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_idle_runners_end_but_for_the_warm_ones(make_pool: Callable[..., RunnerPool], tmp_path: Path) -> None:
+    pool = make_pool(Lane("test", 2, 2, 8, 8, warm=1))
+    marks = [tmp_path / "a", tmp_path / "b"]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda mark: run(pool, tasks.sleep_and_mark, mark, 0.5), marks))
+    pids = [wait_for(mark) for mark in marks]
+    assert not any(map(has_ended, pids))
+    pool.end_idle_runners()
+    assert sum(map(has_ended, pids)) == 1
+    assert run(pool, tasks.tell_process) in pids
+
+
+def test_runners_end_with_the_pool(make_pool: Callable[..., RunnerPool]) -> None:
+    pool = make_pool()
+    pool.start()
+    pid = run(pool, tasks.tell_process)
+    pool.stop()
+    assert has_ended(pid)
