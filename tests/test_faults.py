@@ -371,3 +371,23 @@ def test_the_scheduler_comes_late(config: Config, ada: UUID, worker, tmp_path: P
     assert_right(config, job)
     assert job.usage is not None
     db.dispose(absent)
+
+
+def test_a_job_that_needs_more_memory_than_it_may_have(config: Config, worker) -> None:
+    """It fails at once and says what to change; trying again would not help."""
+    limited = config.model_copy(update={"job_memory": 160 * 2**20})
+    user = accounts.create_user(config, "eve", "correct horse").id
+    profile = {"driver": "GTiff", "dtype": "float64", "count": 1, "height": 6000, "width": 6000}
+    grid = {"crs": "EPSG:32632", "transform": from_origin(680000, 5152000, 10, 10)}
+    with MemoryFile() as memory:
+        with memory.open(**profile, **grid, SPARSE_OK=True, tiled=True):
+            pass
+        files.receive(config, str(user), "pixels.tif", io.BytesIO(memory.read()), None)
+    worker(limited)
+    id_ = make(limited, user, format_="netCDF")
+    job = until(limited, user, id_, "error", "finished")
+    (error,) = jobs.list_logs(config, job, "error").items
+    assert (job.status, job.tries) == ("error", 1)
+    assert error.more["code"] == "ProcessGraphComplexity"
+    assert "160 MiB of memory" in error.message
+    assert stored(config) == []

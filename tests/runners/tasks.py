@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 
+from odc_openeo import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import NoDataAvailable
 
@@ -112,6 +114,13 @@ def leave(config: Config) -> None:
 def raise_error(config: Config, error: Exception) -> None:
     """Raise an error."""
     raise error
+
+
+def compute_on_dask(config: Config, mark: Path, chunks: int, seconds: float) -> None:
+    """Compute chunks on the cluster that take a while each."""
+    sleep = dask.delayed(time.sleep)
+    mark.write_text(str(os.getpid()))
+    cluster.compute(config, *[sleep(seconds, dask_key_name=f"sleep-{i}") for i in range(chunks)])
 
 
 def give_function(config: Config) -> Any:
