@@ -93,6 +93,22 @@ def worker() -> None:
     work(config, stop)
 
 
+@cli.command(
+    "dask-worker", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]}
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="ADDRESS [OPTIONS OF `dask worker`]...")
+def dask_worker(options: tuple[str, ...]) -> None:
+    """Run a dask worker that reads quickly and safely: environment, GDAL and threads are set for it.
+
+    ADDRESS is that of the scheduler, such as tcp://scheduler:8786. See `dask worker --help` for the options.
+    """
+    from odc_openeo.cluster import WORKER_ENVIRONMENT
+    from odc_openeo.dask_worker import dask_worker_command
+
+    command = dask_worker_command(options)
+    os.execve(command[0], command, child_environment(None, **WORKER_ENVIRONMENT))
+
+
 def _need_database(config: Config) -> None:
     if config.database_url is None:
         raise click.ClickException(

@@ -40,6 +40,9 @@ WORKER_ENVIRONMENT = {
 idle: dask's profiler looks at threads a hundred times a second, its event loops at themselves fifty times.
 """
 
+WORKER_MARK = "odc_openeo"
+"""The metric by which workers started with ``odc-openeo dask-worker`` are known; it is their version."""
+
 CONNECT_SECONDS = 5
 TICK_SECONDS = 0.5
 
@@ -70,7 +73,29 @@ def connect(config: Config) -> Client | None:
         if client is None or client.status not in ("running", "newly-created"):
             _forget(key)
             client = _clients[key] = _new_client(config.dask_scheduler)
+            _warn_of_plain_workers(client)
     return client
+
+
+def _warn_of_plain_workers(client: Client) -> None:
+    count = count_plain_workers(client)
+    if count:
+        log.warning("%s", describe_plain_workers(count))
+
+
+def count_plain_workers(client: Client) -> int:
+    """Workers that are connected now and were not started by our command."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return sum(WORKER_MARK not in worker["metrics"] for worker in workers)
+
+
+def describe_plain_workers(count: int) -> str:
+    """What is wrong with such workers, and what to do."""
+    return (
+        f"{count} dask workers were not started by `odc-openeo dask-worker`: settings of GDAL and threads "
+        "that make reading quick and safe may be missing. Start workers with that command; its options are "
+        "those of `dask worker`"
+    )
 
 
 def _new_client(address: str) -> Client:
@@ -321,9 +346,16 @@ def check(config: Config) -> str:
     """Say in a few words what the cluster is; InfrastructureBusy when it is unusable."""
     client = connect(config)
     if client is None:
-        return "none configured: computing on threads of the HTTP processes"
+        return "none configured: computing on threads of the runners"
     with _lost_scheduler(config):
         threads = client.nthreads()
     if not threads:
         raise _no_worker(config)
     return f"{config.dask_scheduler}: {len(threads)} workers, {sum(threads.values())} threads"
+
+
+def find_warning(config: Config) -> str | None:
+    """What to change about the workers of a cluster that can be used; None if there is nothing."""
+    client = connect(config)
+    count = 0 if client is None else count_plain_workers(client)
+    return describe_plain_workers(count) if count else None

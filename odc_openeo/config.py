@@ -189,6 +189,12 @@ class Config(BaseSettings):
 
     search_timeout_s: float = Field(20, gt=0, description="Seconds that a search for STAC Items may take.")
 
+    gdal_drivers: str = Field(
+        "",
+        description="GDAL drivers that your own datasets need beside those of self-contained formats, "
+        "separated by commas. Drivers that open what a file refers to (VRT, say) let users' files do that.",
+    )
+
     # --- Files of users ---
     max_file_bytes: int = Field(10 * 2**30, ge=1, description="Largest file that a user may upload.")
     user_storage_bytes: int | None = Field(
@@ -423,6 +429,12 @@ def odc_database_environment(url: str) -> dict[str, str]:
         "ODC_DEFAULT_DB_URL": url,
         "ODC_DEFAULT_INDEX_DRIVER": "postgres",
     }
+
+
+def allowed_gdal_drivers() -> tuple[str, ...]:
+    """The names in the setting ``gdal_drivers``, for processes that have no other settings."""
+    names = os.environ.get(f"{PREFIX}GDAL_DRIVERS", "").split(",")
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def odc_settings() -> dict[str, str]:

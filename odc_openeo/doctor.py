@@ -17,6 +17,7 @@ from odc_openeo import cluster, db, oidc
 from odc_openeo.config import (
     PREFIX,
     Config,
+    allowed_gdal_drivers,
     child_environment,
     describe,
     mask_password,
@@ -24,17 +25,22 @@ from odc_openeo.config import (
     unknown_variables,
 )
 from odc_openeo.errors import OpenEOError
+from odc_openeo.gdal_drivers import verify_gdal_is_closed
 
 CHECK_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: ``text`` says how it is, or what to mend when it is not ``good``."""
+    """What a check found: ``text`` says how it is, or what to fix when it is not ``good``.
+
+    A warning is about something that works, and should be changed even so.
+    """
 
     part: str
     good: bool
     text: str
+    is_warning: bool = False
 
 
 def findings(config: Config) -> list[Finding]:
@@ -44,16 +50,24 @@ def findings(config: Config) -> list[Finding]:
         ("database", db.check),
         ("index", _index),
         ("dask", cluster.check),
+        ("GDAL", _check_gdal),
         ("storage", _storage),
         ("sign-in", oidc.check),
     ]
-    return [_finding(part, check, config) for part, check in checks]
+    warnings: list[tuple[str, Callable[[Config], str | None]]] = [
+        ("dask", cluster.find_warning),
+        ("GDAL", _find_gdal_warning),
+    ]
+    findings = [_finding(part, check, config) for part, check in checks]
+    usable = {finding.part for finding in findings if finding.good}
+    texts = [(part, warn(config)) for part, warn in warnings if part in usable]
+    return [*findings, *(Finding(part, True, text, is_warning=True) for part, text in texts if text)]
 
 
 def _finding(part: str, check: Callable[[Config], str], config: Config) -> Finding:
     try:
         return Finding(part, True, mask_password(check(config)))
-    except (OpenEOError, ValueError, OSError, ImportError, subprocess.SubprocessError) as error:
+    except (OpenEOError, ValueError, OSError, ImportError, RuntimeError, subprocess.SubprocessError) as error:
         cause = f" ({str(error.__cause__).splitlines()[0]})" if str(error.__cause__ or "") else ""
         return Finding(part, False, mask_password(f"{error}{cause}"))
 
@@ -63,6 +77,23 @@ def _settings(config: Config) -> str:
     if unknown:
         raise ValueError(f"no such setting: {', '.join(unknown)}; the table above has all")
     return "all known"
+
+
+def _check_gdal(config: Config) -> str:
+    from odc_openeo import load  # noqa: F401  (closes GDAL, as in all processes that read)
+
+    verify_gdal_is_closed(allowed_gdal_drivers())
+    return "opens only formats that refer to no other files"
+
+
+def _find_gdal_warning(config: Config) -> str | None:
+    allowed = allowed_gdal_drivers()
+    if not allowed:
+        return None
+    return (
+        f"{PREFIX}GDAL_DRIVERS lets GDAL use {', '.join(allowed)} in all processes. Drivers that open what a "
+        "file refers to weaken the protection against users' files; convert your datasets if you can"
+    )
 
 
 def _index(config: Config) -> str:
@@ -109,6 +140,8 @@ def report(config: Config, console: Console) -> bool:
         console.print(escape(f"{name}={value}"))
     found = findings(config)
     for finding in found:
-        mark = "[green]ok  [/]" if finding.good else "[red]mend[/]"
+        mark = "[green]ok  [/]" if finding.good else "[red]fail[/]"
+        if finding.is_warning:
+            mark = "[yellow]warn[/]"
         console.print(f"{mark} {finding.part}: {escape(finding.text)}", soft_wrap=True)
     return all(finding.good for finding in found)

@@ -38,6 +38,7 @@ from odc_openeo.config import (
     odc_database_environment,
     odc_settings,
 )
+from odc_openeo.dask_worker import dask_worker_command
 from odc_openeo.errors import OpenEOError
 from odc_openeo.jobs.options import MEMORY, SLOTS
 
@@ -130,19 +131,8 @@ class Stack:
         memory = ["--memory-limit", self.config.worker_memory, "--resources", self._resources()]
         folder = ["--local-directory", str(self.config.data_dir / "dask"), *no_page]
         # What they do can wait for what people look at.
-        command = [
-            "nice",
-            "-n",
-            str(COMPUTING_NICENESS),
-            *dask,
-            "worker",
-            "--host",
-            "127.0.0.1",
-            *file,
-            *size,
-            *memory,
-            *folder,
-        ]
+        nice = ["nice", "-n", str(COMPUTING_NICENESS)]
+        command = [*nice, *dask_worker_command(["--host", "127.0.0.1", *file, *size, *memory, *folder])]
         self._run("dask workers", command, environment)
 
     def _resources(self) -> str:

@@ -6,9 +6,9 @@ import contextlib
 from typing import Final
 
 from odc_openeo import cluster, db
-from odc_openeo.config import Config
-from odc_openeo.errors import OpenEOError
+from odc_openeo.config import Config, allowed_gdal_drivers
 from odc_openeo.evaluation.catalogs import shared_catalog
+from odc_openeo.gdal_drivers import verify_gdal_is_closed
 from odc_openeo.runners import Lane
 
 PRELOAD: Final = ("odc_openeo.evaluation.preload",)
@@ -29,7 +29,7 @@ def result_lane(config: Config) -> Lane:
         niceness=RESULTS_NICENESS,
         warm=min(2, config.runners),
         preload=PRELOAD,
-        warm_up=open_connections,
+        prepare=prepare_runner,
     )
 
 
@@ -44,16 +44,21 @@ def view_lane(config: Config) -> Lane:
         waiting_per_user=max(config.gunicorn_threads // 3, config.runs_per_user),
         warm=1,
         preload=PRELOAD,
-        warm_up=open_connections,
+        prepare=prepare_runner,
     )
 
 
-def open_connections(config: Config) -> None:
-    """Connect to index, database and dask before the first task needs them."""
+def prepare_runner(config: Config) -> None:
+    """Check that GDAL is closed; connect to index, database and dask before the first task needs them.
+
+    Raises:
+        GdalIsOpenError: GDAL could open what it must not.
+    """
+    verify_gdal_is_closed(allowed_gdal_drivers())
     # What is not there now may be there when a task needs it.
-    with contextlib.suppress(OpenEOError):
+    with contextlib.suppress(Exception):
         shared_catalog(config).state()
-    with contextlib.suppress(OpenEOError), db.reading(config):
+    with contextlib.suppress(Exception), db.reading(config):
         pass
-    with contextlib.suppress(OpenEOError):
+    with contextlib.suppress(Exception):
         cluster.connect(config)

@@ -57,7 +57,7 @@ class Lane:
     niceness: int = 0
     warm: int = 1
     preload: tuple[str, ...] = ()
-    warm_up: Callable[[Config], None] | None = None
+    prepare: Callable[[Config], None] | None = None
 
 
 def is_always_wanted() -> bool:
@@ -271,7 +271,7 @@ class _Runner:
         context.set_forkserver_preload([serve_tasks.__module__, *lane.preload])
         ours, theirs = context.Pipe()
         memory = int(config.runner_memory)
-        settings = RunnerSettings(config, child_environment(), memory, lane.niceness, lane.warm_up)
+        settings = RunnerSettings(config, child_environment(), memory, lane.niceness, lane.prepare)
         process = context.Process(
             target=serve_tasks, args=(settings, theirs), name=f"{lane.name} runner", daemon=True
         )

@@ -62,14 +62,14 @@ class Reply:
 class RunnerSettings:
     """How a runner starts: the service's configuration, the environment, its memory in bytes, its niceness.
 
-    ``warm_up`` is called with the configuration before the first task.
+    ``prepare`` is called with the configuration before the first task; a runner in which it fails ends.
     """
 
     config: Config
     environment: Mapping[str, str]
     memory_bytes: int
     niceness: int
-    warm_up: Callable[[Config], None] | None = None
+    prepare: Callable[[Config], None] | None = None
 
 
 def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
@@ -82,7 +82,8 @@ def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
     os.nice(settings.niceness)
     baseline = read_status_bytes("self", "RssAnon")
     limit_memory(settings.memory_bytes)
-    _warm_up(settings)
+    if settings.prepare is not None:
+        settings.prepare(settings.config)
     tasks = 0
     try:
         while True:
@@ -103,16 +104,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _warm_up(settings: RunnerSettings) -> None:
-    if settings.warm_up is None:
-        return
-    try:
-        settings.warm_up(settings.config)
-    except Exception:
-        # Whatever is missing (the database, say) is reported by the first task that needs it.
-        log.debug("warming up failed", exc_info=True)
 
 
 def _carry_out(task: Task, settings: RunnerSettings) -> Reply:

@@ -12,6 +12,7 @@ from typing import Any
 
 import dask
 import numpy as np
+import rasterio
 
 from odc_openeo import cluster
 from odc_openeo.config import Config
@@ -121,6 +122,15 @@ def compute_on_dask(config: Config, mark: Path, chunks: int, seconds: float) -> 
     sleep = dask.delayed(time.sleep)
     mark.write_text(str(os.getpid()))
     cluster.compute(config, *[sleep(seconds, dask_key_name=f"sleep-{i}") for i in range(chunks)])
+
+
+def open_raster(config: Config | None, name: str) -> str:
+    """Open what GDAL makes of a name; return a pixel or the kind of error."""
+    try:
+        with rasterio.open(name) as file:
+            return f"opened {file.read(1)[0, 0]}"
+    except Exception as error:
+        return type(error).__name__
 
 
 def give_function(config: Config) -> Any:

@@ -1,7 +1,7 @@
 """Small requests that ask for much: refused by the runner's limits, and the process that answers stays small.
 
-Budgets of processes refuse most of these at once; here it only counts that no answer is a server error and that
-the HTTP process takes no part in it.
+Budgets of processes refuse most of these at once; here it only counts that no answer is a server error and
+that the HTTP process takes no part in it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,232 @@
+"""The second wall: in each kind of process GDAL can open nothing that refers to other files."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import distributed
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+import odc_openeo.load  # noqa: F401  (closes GDAL in this process, as in all that read)
+from odc_openeo import cluster, doctor, gdal_drivers
+from odc_openeo.config import Config, child_environment
+from odc_openeo.gdal_drivers import close_gdal, list_drivers, verify_gdal_is_closed
+from odc_openeo.runners import Lane, RunnerPool
+from tests.runners import tasks
+
+SECRET = 137
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A raster of somebody else."""
+    path = tmp_path / "secret.tif"
+    profile = {"driver": "GTiff", "width": 4, "height": 4, "count": 1, "dtype": "uint8"}
+    with rasterio.open(
+        path, "w", crs="EPSG:32632", transform=from_origin(600_000, 5_200_000, 10, 10), **profile
+    ) as file:
+        file.write(np.full((1, 4, 4), SECRET, "uint8"))
+    return path
+
+
+def vrt(path: object) -> str:
+    return (
+        '<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1">'
+        f"<SimpleSource><SourceFilename>{path}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+
+
+def raw_vrt(path: object) -> str:
+    return (
+        '<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1" '
+        f'subClass="VRTRawRasterBand"><SourceFilename>{path}</SourceFilename></VRTRasterBand></VRTDataset>'
+    )
+
+
+WMS = (
+    '<GDAL_WMS><Service name="TMS"><ServerUrl>http://127.0.0.1:9/${z}</ServerUrl></Service><DataWindow>'
+    "<UpperLeftX>0</UpperLeftX><UpperLeftY>1</UpperLeftY><LowerRightX>1</LowerRightX><LowerRightY>0"
+    "</LowerRightY><SizeX>4</SizeX><SizeY>4</SizeY></DataWindow></GDAL_WMS>"
+)
+WMTS = "<GDAL_WMTS><GetCapabilitiesUrl>http://127.0.0.1:9/</GetCapabilitiesUrl></GDAL_WMTS>"
+WCS = "<WCS_GDAL><ServiceURL>http://127.0.0.1:9/</ServiceURL><CoverageName>x</CoverageName></WCS_GDAL>"
+GTI = "<GDALTileIndexDataset><IndexDataset>{}</IndexDataset></GDALTileIndexDataset>"
+MRF = "<MRF_META><CachedSource><Source>{}</Source></CachedSource><Raster><Size x='4'/></Raster></MRF_META>"
+STACIT = (
+    '{{"stac_version":"1.0.0","type":"FeatureCollection","features":[{{"assets":{{"a":{{"href":"{}"}}}}}}]}}'
+)
+GEOJSON = '{"type":"FeatureCollection","features":[]}'
+PDS4 = "<Product_Observational><File><file_name>{}</file_name></File></Product_Observational>"
+
+CONTENTS = {
+    "VRT": vrt,
+    "raw VRT": raw_vrt,
+    "GTI": GTI.format,
+    "WMS": lambda path: WMS,
+    "WMTS": lambda path: WMTS,
+    "WCS": lambda path: WCS,
+    "MRF": MRF.format,
+    "STACIT": STACIT.format,
+    "GeoJSON": lambda path: GEOJSON,
+    "PDS4": PDS4.format,
+}
+NAMES = {
+    "derived": "DERIVED_SUBDATASET:LOGAMPLITUDE:{}",
+    "STACTA": "STACTA:{}",
+    "STACIT": 'STACIT:"{}"',
+    "GTI": "GTI:{}",
+    "WMS": "WMS:http://127.0.0.1:9/",
+    "WMTS": "WMTS:http://127.0.0.1:9/",
+    "EEDAI": "EEDAI:projects/x",
+    "PLMosaic": "PLMOSAIC:mosaic=x",
+    "vrt://": "vrt://{}?bands=1",
+    "Zarr": 'ZARR:"{}"',
+    "GeoJSON by URL": "GeoJSON:http://127.0.0.1:9/",
+    "SQLite": "SQLITE:{}",
+}
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+@pytest.mark.parametrize("by", ["name", "content"])
+def test_documents_that_refer_to_files(kind: str, by: str, secret: Path, tmp_path: Path) -> None:
+    """By any name and in any file, with no driver named: this wall alone."""
+    document = CONTENTS[kind](secret)
+    target = document
+    if by == "content":
+        (tmp_path / "attack.tif").write_text(document)
+        target = str(tmp_path / "attack.tif")
+    with pytest.raises((rasterio.errors.RasterioError, ValueError)):
+        rasterio.open(target)
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
+def test_names_of_other_drivers(name: str, secret: Path) -> None:
+    with pytest.raises((rasterio.errors.RasterioError, ValueError)):
+        rasterio.open(name.format(secret))
+
+
+def test_only_self_contained_formats_are_left() -> None:
+    assert list_drivers() - {"VRT"} <= gdal_drivers.SELF_CONTAINED
+    # Again and again, in environments and threads of their own.
+    for _ in range(3):
+        with rasterio.Env(GDAL_CACHEMAX=1):
+            pass
+        verify_gdal_is_closed()
+    close_gdal()
+    verify_gdal_is_closed()
+
+
+def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    environment = child_environment(None, **variables)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_self_test_notices_an_open_gdal() -> None:
+    code = "from odc_openeo.gdal_drivers import verify_gdal_is_closed; verify_gdal_is_closed()"
+    done = run_python(code)
+    assert done.returncode
+    assert "GdalIsOpenError" in done.stderr
+    # With the registered drivers taken away, but VRT's left to come back.
+    skipping = (
+        "import rasterio; from odc_openeo import gdal_drivers as g; e = rasterio.Env(); e.__enter__();"
+        "gdal = g._load_gdal(); names = g.list_drivers() - g.SELF_CONTAINED;"
+        "gdal.CPLSetConfigOption(b'GDAL_SKIP', ','.join(names).encode());"
+        "[gdal.GDALDeregisterDriver(gdal.GDALGetDriverByName(n.encode())) for n in names];"
+        "g.verify_gdal_is_closed()"
+    )
+    done = run_python(skipping)
+    assert done.returncode
+    assert "after opening a warped raster" in done.stderr
+
+
+@pytest.mark.parametrize(("names", "opens"), [("", False), ("GTI", False), ("VRT, GTI", True)])
+def test_an_operator_may_allow_drivers(names: str, opens: bool, secret: Path) -> None:
+    code = (
+        "import rasterio, odc_openeo.load; from odc_openeo.config import allowed_gdal_drivers as allowed;"
+        "from odc_openeo.gdal_drivers import verify_gdal_is_closed; verify_gdal_is_closed(allowed());"
+        f"print(rasterio.open('''{vrt(secret)}''').read(1)[0, 0])"
+    )
+    done = run_python(code, ODC_OPENEO_GDAL_DRIVERS=names)
+    assert (str(SECRET) in done.stdout) is opens
+    assert bool(done.returncode) is not opens
+
+
+def test_doctor_shows_allowed_drivers(odc_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_part = {f.part: f for f in doctor.findings(odc_config) if f.part == "GDAL"}
+    assert by_part["GDAL"].good
+    assert not by_part["GDAL"].is_warning
+    monkeypatch.setenv("ODC_OPENEO_GDAL_DRIVERS", "VRT")
+    warnings = [f.text for f in doctor.findings(odc_config) if f.is_warning]
+    assert any("VRT" in text for text in warnings)
+
+
+def test_runners(secret: Path, tmp_path: Path) -> None:
+    pool = RunnerPool(Config(data_dir=tmp_path), Lane("test", 1, 1, 1, 1, preload=("odc_openeo.load",)))
+    assert pool.run(tasks.open_raster, vrt(secret), user="ada", seconds=30) == "RasterioIOError"
+    assert pool.run(tasks.open_raster, str(secret), user="ada", seconds=30) == f"opened {SECRET}"
+    pool.stop()
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Any:
+    with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as local:
+        yield local.scheduler_address
+
+
+def start_worker(command: list[str], scheduler: str, folder: Path) -> subprocess.Popen[bytes]:
+    options = [scheduler, "--nworkers", "1", "--nthreads", "1", "--local-directory", str(folder)]
+    options += ["--no-dashboard", "--host", "127.0.0.1"]
+    return subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("kind", ["ours", "plain"])
+def test_dask_workers(kind: str, scheduler: str, secret: Path, tmp_path: Path) -> None:
+    """Ours are closed and known as such; plain ones are closed by the first of our tasks, and warned of."""
+    command = {
+        "ours": [sys.executable, "-m", "odc_openeo.cli", "dask-worker"],
+        "plain": [sys.executable, "-m", "dask", "worker"],
+    }
+    config = Config(data_dir=tmp_path, dask_scheduler=scheduler)
+    worker = start_worker(command[kind], scheduler, tmp_path)
+    try:
+        with distributed.Client(scheduler) as client:
+            client.wait_for_workers(1, timeout=60)
+            if kind == "plain":
+                client.submit(_import_load, pure=False).result(timeout=60)
+            assert (
+                client.submit(tasks.open_raster, None, vrt(secret), pure=False).result(timeout=60)
+                == "RasterioIOError"
+            )
+            assert (
+                client.submit(tasks.open_raster, None, str(secret)).result(timeout=60) == f"opened {SECRET}"
+            )
+            environment = client.submit(_read_environment, pure=False).result(timeout=60)
+        warning = cluster.find_warning(config)
+        if kind == "ours":
+            assert warning is None
+            assert environment["OMP_NUM_THREADS"] == "1"
+            assert environment["GDAL_DISABLE_READDIR_ON_OPEN"] == "EMPTY_DIR"
+        else:
+            assert warning is not None
+            assert "odc-openeo dask-worker" in warning
+    finally:
+        cluster.close(config)
+        worker.terminate()
+        worker.wait(30)
+
+
+def _import_load() -> None:
+    importlib.import_module("odc_openeo.load")
+
+
+def _read_environment() -> dict[str, str]:
+    return dict(os.environ)
