@@ -117,15 +117,9 @@ def _carry_out(task: Task, settings: RunnerSettings) -> Reply:
         if isinstance(error, OpenEOError):
             if error.status >= 500:
                 log.error("[%s] %s", task.label, error, exc_info=error)
-            return Reply(error=_without_traceback(error))
+            return Reply(error=error.detach())
         log.exception("[%s] a run failed", task.label)
         return Reply(error=Internal())
-
-
-def _without_traceback(error: OpenEOError) -> OpenEOError:
-    """The error alone: some libraries let tracebacks and causes be pickled, which can be too deep for it."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 def _send(pipe: Connection, reply: Reply) -> None:
