@@ -8,15 +8,19 @@ and a file that refers to other files is refused. ``docs/adr/0012-foreign-files.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from pyproj.exceptions import CRSError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
@@ -31,6 +35,13 @@ ALONE: Final = {
 
 REFERRING_DOMAINS: Final = ("OVERVIEWS",)
 """Domains of metadata in which GDAL looks for the names of other files."""
+
+
+SMALLEST_PIXEL: Final = 1e-24
+"""Area of a pixel, in square units of the reference system, below which it is none."""
+
+LARGEST_NUMBER: Final = 1e12
+"""Coordinates of reference systems in use stay far below."""
 
 
 class RasterRefusedError(ValueError):
@@ -128,3 +139,32 @@ def _check_is_self_contained(raster: DatasetReader) -> None:
             raise RasterRefusedError("it refers to other files, as overviews for example. Keep them inside.")
     if len(raster.files) > 1:
         raise RasterRefusedError("it needs other files beside it.")
+
+
+def read_grid(raster: DatasetReader) -> GeoBox | None:
+    """The pixel grid of a raster, None if it has no reference system.
+
+    Raises:
+        RasterRefusedError: it has a reference system or a transform that places no pixel on Earth.
+    """
+    return None if raster.crs is None else make_grid(raster.shape, raster.transform, raster.crs)
+
+
+def make_grid(shape: Sequence[int], transform: Affine, crs: Any) -> GeoBox:
+    """The pixel grid of a shape (rows, columns), the transform of pixels, and a reference system.
+
+    Raises:
+        RasterRefusedError: as for `read_grid`.
+    """
+    if not all(map(math.isfinite, transform)) or abs(transform.determinant) < SMALLEST_PIXEL:
+        raise RasterRefusedError("its transform is degenerate: pixels need a width and a height.")
+    if max(map(abs, transform)) > LARGEST_NUMBER or min(shape) < 1:
+        raise RasterRefusedError("its transform leads far beyond the Earth, or it has no pixels.")
+    try:
+        grid = GeoBox(tuple(shape), transform, crs)
+        is_on_earth = grid.crs is not None and (grid.crs.geographic or grid.crs.projected)
+    except (ValueError, CRSError) as error:
+        raise RasterRefusedError("its reference system is not a valid one.") from error
+    if not is_on_earth:
+        raise RasterRefusedError("its reference system is neither projected nor geographic.")
+    return grid

@@ -5,6 +5,7 @@ They are opened in the one way in which foreign rasters are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,9 +22,11 @@ from rasterio.errors import RasterioError
 
 from odc_openeo.cube import BANDS, NODATA, X, Y
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
-from odc_openeo.foreign_rasters import LocalFolder, RasterRefusedError, open_foreign_raster
+from odc_openeo.foreign_rasters import LocalFolder, RasterRefusedError, open_foreign_raster, read_grid
 
 CHUNK: Final = 1024
+MOST_CHUNKS: Final = 200_000
+"""Pieces of a file, of about a million values each, that one graph can have."""
 
 
 def read_gtiff(paths: Sequence[Path]) -> xr.DataArray:
@@ -58,19 +61,29 @@ def one_cube(rasters: Sequence[xr.DataArray]) -> xr.DataArray:
 def _raster(path: Path) -> xr.DataArray:
     try:
         with open_foreign_raster(str(path), LocalFolder(path.parent)) as file:
-            grid = GeoBox(file.shape, file.transform, file.crs)
+            grid = read_grid(file)
             names = [text or f"band_{i}" for i, text in enumerate(file.descriptions, 1)]
             dtype, missing = np.dtype(file.dtypes[0]), file.nodata
             tall, wide = file.block_shapes[0]
             whole = len(set(file.dtypes)) == 1 and len(set(names)) == len(names)
     except RasterRefusedError as error:
         raise FileContentInvalid(file=path.name, reason=str(error)) from error
-    if not whole or file.crs is None or not grid.axis_aligned:
+    if not whole or grid is None or not grid.axis_aligned:
         reason = "it needs a CRS, a north-up grid, one data type and distinct names of bands."
         raise FileContentInvalid(file=path.name, reason=reason)
     sides = (max(CHUNK // tall, 1) * tall, max(CHUNK // wide, 1) * wide)
+    check_chunks(path.name, (len(names), *grid.shape), (1, *sides))
     pixels = _lazy(path, (len(names), *grid.shape), sides, dtype, missing)
     return _cube(pixels, grid, names, missing)
+
+
+def check_chunks(name: str, shape: Sequence[int], chunks: Sequence[int]) -> None:
+    """FileContentInvalid if a file declares more pixels than can be planned, however few it holds."""
+    count = math.prod(math.ceil(size / chunk) for size, chunk in zip(shape, chunks, strict=True))
+    if count > MOST_CHUNKS:
+        sizes = " x ".join(map(str, shape))
+        reason = f"it declares {sizes} values, which is too much. Cut it into smaller files."
+        raise FileContentInvalid(file=name, reason=reason)
 
 
 def _lazy(path: Path, shape: Any, sides: tuple[int, int], dtype: np.dtype, missing: Any) -> da.Array:

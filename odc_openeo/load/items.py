@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +15,8 @@ from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
+from pyproj.exceptions import CRSError
+from shapely.errors import ShapelyError
 
 from odc_openeo.catalog import Band, File, Scene, nominal_time
 from odc_openeo.errors import (
@@ -22,8 +26,15 @@ from odc_openeo.errors import (
     OpenEOError,
     UrlUnreachable,
 )
-from odc_openeo.foreign_rasters import RasterPlace, RasterRefusedError, open_foreign_raster
+from odc_openeo.foreign_rasters import (
+    RasterPlace,
+    RasterRefusedError,
+    make_grid,
+    open_foreign_raster,
+    read_grid,
+)
 from odc_openeo.load.reader import name_of
+from odc_openeo.runners.notices import note_files
 
 TYPES: Final = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff")
 ENDINGS: Final = (".tif", ".tiff", ".jp2")
@@ -58,7 +69,12 @@ class Raster:
         code = self.fields.get("proj:code") or self.fields.get("proj:epsg")
         if not shape or not transform or not code:
             return None
-        return GeoBox(tuple(shape), Affine(*transform[:6]), CRS(code))
+        try:
+            rows, columns = map(operator.index, shape)
+            return make_grid((rows, columns), Affine(*map(float, transform[:6])), CRS(code))
+        except (RasterRefusedError, TypeError, ValueError, CRSError):
+            # The file itself tells.
+            return None
 
 
 def read_items(items: Sequence[Mapping[str, Any]], place: RasterPlace) -> tuple[list[Band], list[Scene]]:
@@ -71,7 +87,10 @@ def read_items(items: Sequence[Mapping[str, Any]], place: RasterPlace) -> tuple[
         NoDataAvailable: no Item has an asset with pixels.
         UrlUnreachable, FileContentInvalid: a file cannot be had, is not a raster, or refers to other files.
     """
-    rasters = [_rasters(item) for item in items]
+    rasters: list[list[Raster]] = []
+    for item in items:
+        with _checked(item):
+            rasters.append(_rasters(item))
     kinds = {_kind(raster): raster for found in reversed(rasters) for raster in reversed(found)}
     if not kinds:
         raise NoDataAvailable(reason="no asset is a GeoTIFF or JPEG 2000 file with data.")
@@ -84,19 +103,37 @@ def read_items(items: Sequence[Mapping[str, Any]], place: RasterPlace) -> tuple[
     for found in reversed(named.values()):
         for band in found:
             bands.setdefault(band.name, band)
-    scenes = [
-        scene
-        for item, found in zip(items, rasters, strict=True)
-        for scene in _scenes(item, found, named, headers, place)
-    ]
+    scenes: list[Scene] = []
+    for item, assets in zip(items, rasters, strict=True):
+        with _checked(item):
+            scenes += _scenes(item, assets, named, headers, place)
     return list(bands.values()), scenes
+
+
+_MALFORMED: Final = (
+    *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError),
+    ShapelyError,
+)
+"""What using members of an Item raises if they are not what STAC has there."""
+
+
+@contextlib.contextmanager
+def _checked(item: Any) -> Iterator[None]:
+    """Name the Item in errors that come of members that are not what STAC has there."""
+    try:
+        yield
+    except _MALFORMED as error:
+        id_ = item.get("id") if isinstance(item, Mapping) else None
+        reason = "a member of the STAC Item has a value that STAC does not allow there."
+        raise FileContentInvalid(file=str(id_ or "STAC Item"), reason=reason) from error
 
 
 def read_header(href: str, place: RasterPlace) -> Header:
     """Open a file; the errors of `read_items`."""
+    note_files([name_of(href)])
     try:
         with open_foreign_raster(href, place) as file:
-            grid = GeoBox(file.shape, file.transform, file.crs) if file.crs else None
+            grid = read_grid(file)
             bands = zip(
                 file.descriptions,
                 file.dtypes,
@@ -236,4 +273,8 @@ def _footprint(item: Mapping[str, Any], outline: Geometry) -> Geometry:
     shape = item.get("geometry")
     if not shape:
         return outline
-    return Geometry(shape, "EPSG:4326").to_crs(outline.crs, resolution="auto", check_and_fix=True)
+    footprint = Geometry(shape, "EPSG:4326")
+    west, south, east, north = footprint.boundingbox.bbox
+    if not (-720 <= west <= east <= 720 and -90 <= south <= north <= 90):
+        raise ValueError("a geometry that is not in degrees")
+    return footprint.to_crs(outline.crs, resolution="auto", check_and_fix=True)
