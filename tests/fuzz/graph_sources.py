@@ -35,6 +35,12 @@ NULLS = {"type": "FeatureCollection", "features": [_feature(None, a=1), _feature
 EMPTY = {"type": "FeatureCollection", "features": []}
 
 
+_REPROJECT = {
+    "process_id": "vector_reproject",
+    "arguments": {"data": {"from_parameter": "data"}, "projection": 32632},
+}
+
+
 def make_sources() -> dict[str, Any]:
     """Make the values of the outer parameters of generated graphs, by name."""
     rng = np.random.default_rng(1)
@@ -58,13 +64,17 @@ def make_sources() -> dict[str, Any]:
         "vectors": _make_vectors(FEATURES, ["a"]),
         "shapes": _make_vectors(FEATURES, []),
         "nulls": _make_vectors(NULLS, ["a"]),
+        "fields": evaluate(
+            {"process_graph": {"reproject": {**_REPROJECT, "result": True}}},
+            parameters={"data": _make_vectors(FEATURES, ["a"])},
+        ),
         "labelled": LabeledArray(["a", "b", "c"], [1, None, 2.5]),
         "dated": LabeledArray([f"{day}T00:00:00Z" for day in ("2022-01-01", "2022-01-02")], [1, 2]),
     }
 
 
 CUBES = ("floats", "integers", "mixed", "eager", "image", "booleans")
-VECTORS = ("vectors", "shapes", "nulls")
+VECTORS = ("fields", "vectors", "shapes", "nulls")
 ARRAYS = ("labelled", "dated")
 
 

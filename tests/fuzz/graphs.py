@@ -108,13 +108,16 @@ class _Maker:
         default_factory=lambda: {"cube": CUBES, "vector": VECTORS, "array": ARRAYS}
     )
     depth: int = 0
+    oddness: float = 0.0
 
     def make_process(self) -> dict[str, Any]:
         nodes: dict[str, Any] = {}
-        for _ in range(self.rng.randint(1, 6)):
+        self.oddness = self.rng.choice([0.0, 0.02, 0.1])
+        for _ in range(self.rng.choice([1, 1, 1, 2, 2, 3, 4, 6])):
             self._add_node(nodes, self._pick_process())
-        if self.rng.random() < 0.8:
-            arguments = {"data": self._refer(nodes), "format": self.rng.choice(list(FORMATS)).upper()}
+        last = list(nodes)[-1]
+        if self.rng.random() < (0.9 if "cube" in _list_kinds(nodes[last]["process_id"]) else self.oddness):
+            arguments = {"data": {"from_node": last}, "format": self.rng.choice(list(FORMATS)).upper()}
             nodes["save"] = {"process_id": "save_result", "arguments": arguments}
         last = list(nodes)[-1]
         nodes[last]["result"] = True
@@ -143,32 +146,40 @@ class _Maker:
 
     def _make_argument(self, parameter: Parameter, nodes: dict[str, Any]) -> Any:
         choice = self.rng.random()
-        if choice < 0.04:
+        if choice < self.oddness:
             return self._make_odd()
-        if choice < 0.08:
+        if choice < self.oddness * 2:
             return self._refer(nodes)
-        if choice < 0.14:
+        if choice < self.oddness * 3:
             name = f"n{len(nodes)}"
             nodes[name] = {"process_id": "constant", "arguments": {"x": self._make_odd()}}
             return {"from_node": name}
         schema = self.rng.choice(parameter.alternatives)
         if parameter.child is not None:
             return self._make_child(parameter.child)
+        if self.depth and parameter.name in ("x", "y", "data") and choice < 0.85:
+            return self._refer(nodes)
         return self._make_valid(schema, parameter.name, nodes)
 
     def _make_child(self, schema: Mapping[str, Any]) -> Any:
         given = tuple(p["name"] for p in schema.get("parameters", ()))
-        maker = _Maker(
-            self.rng, {"given": given, "array": given[:1]} if given else self.names, self.depth + 1
-        )
+        names = {"array": given[:1], "first": given[:1], "given": given} if given else self.names
+        maker = _Maker(self.rng, names, self.depth + 1, self.oddness)
         nodes: dict[str, Any] = {}
-        for _ in range(self.rng.randint(1, 2)):
-            id_ = (
-                self.rng.choice(_list_value_processes()) if self.rng.random() < 0.9 else self._pick_process()
-            )
-            maker._add_node(nodes, id_)
+        for _ in range(self.rng.choice([0, 0, 1, 2])):
+            maker._add_node(nodes, self._pick_inner())
+        maker._add_node(nodes, self._pick_last(given[:1]))
         nodes[list(nodes)[-1]]["result"] = True
         return {"process_graph": nodes}
+
+    def _pick_inner(self) -> str:
+        return self.rng.choice(_list_value_processes()) if self.rng.random() < 0.95 else self._pick_process()
+
+    def _pick_last(self, given: tuple[str, ...]) -> str:
+        likely = _list_processes_of("reducer" if self.rng.random() < 0.7 else "arrays")
+        if given == ("x",):
+            likely = _list_processes_of("math" if self.rng.random() < 0.7 else "comparison")
+        return self.rng.choice(likely) if self.rng.random() < 0.8 else self._pick_inner()
 
     def _make_valid(self, schema: Mapping[str, Any], name: str, nodes: dict[str, Any]) -> Any:
         subtype = str(schema.get("subtype", ""))
@@ -176,13 +187,19 @@ class _Maker:
             vector = {"type": "geometry"}.items() <= {
                 k: v for d in schema.get("dimensions", ()) for k, v in d.items()
             }.items()
-            if nodes and self.rng.random() < 0.6:
-                return self._refer(nodes)
+            made = [id_ for id_, node in nodes.items() if "cube" in _list_kinds(node["process_id"])]
+            if made and self.rng.random() < 0.7:
+                return {"from_node": made[-1] if self.rng.random() < 0.8 else self.rng.choice(made)}
             return self._refer_outside("vector" if vector or self.rng.random() < 0.1 else "cube")
         if subtype == "geojson":
             return self.rng.choice([POLYGON, FEATURES, NULLS, EMPTY])
-        if self.depth and self.rng.random() < 0.6:
+        if self.depth and self.rng.random() < 0.3:
             return self._refer(nodes)
+        types = schema.get("type", ())
+        wanted = {types} if isinstance(types, str) else set(types)
+        made = [id_ for id_, node in nodes.items() if wanted & _list_kinds(node["process_id"])]
+        if made and self.rng.random() < 0.3:
+            return {"from_node": self.rng.choice(made)}
         return self._make_constant(schema, name, nodes)
 
     def _make_constant(self, schema: Mapping[str, Any], name: str, nodes: dict[str, Any]) -> Any:
@@ -190,7 +207,7 @@ class _Maker:
             return self.rng.choice(schema["enum"])
         types = schema.get("type")
         if types is None:
-            return self._make_odd() if self.rng.random() < 0.3 else self._refer(nodes)
+            return self._make_odd() if self.rng.random() < self.oddness * 3 else self._refer(nodes)
         type_ = self.rng.choice(types) if isinstance(types, list) else types
         makers = {"string": self._make_string, "number": self._make_number, "integer": self._make_integer}
         if type_ in makers:
@@ -199,13 +216,15 @@ class _Maker:
             length = self.rng.choice([0, 1, 2, 2, 3, 5]) if "minItems" not in schema else schema["minItems"]
             items = schema.get("items", {})
             items = self.rng.choice(items["anyOf"]) if "anyOf" in items else items
+            if not items:
+                return [self._make_number(name) for _ in range(length)]
             return [self._make_item(items, name, nodes) for _ in range(length)]
         if type_ == "object":
             return self._make_object(schema, name, nodes)
         return self.rng.choice([True, False]) if type_ == "boolean" else None
 
     def _make_item(self, schema: Mapping[str, Any], name: str, nodes: dict[str, Any]) -> Any:
-        return self._refer(nodes) if self.rng.random() < 0.1 else self._make_constant(schema, name, nodes)
+        return self._refer(nodes) if self.rng.random() < 0.04 else self._make_constant(schema, name, nodes)
 
     def _make_object(self, schema: Mapping[str, Any], name: str, nodes: dict[str, Any]) -> Any:
         if schema.get("subtype") == "bounding-box":
@@ -215,17 +234,19 @@ class _Maker:
         return {key: self._make_constant(inner, key, nodes) for key, inner in properties.items()}
 
     def _make_string(self, name: str) -> str:
-        likely = DIMENSIONS if "dimension" in name or name in ("name", "source", "target") else STRINGS
-        return self.rng.choice(likely if self.rng.random() < 0.85 else STRINGS)
+        if "dimension" in name or name in ("name", "source", "target"):
+            pick = self.rng.random()
+            return self.rng.choice(DIMENSIONS[:6] if pick < 0.8 else DIMENSIONS if pick < 0.95 else STRINGS)
+        return self.rng.choice(STRINGS)
 
     def _make_number(self, name: str) -> Any:
-        return self.rng.choice(NUMBERS if self.rng.random() < 0.85 else ODD_NUMBERS)
+        return self.rng.choice(ODD_NUMBERS if self.rng.random() < self.oddness else NUMBERS)
 
     def _make_integer(self, name: str) -> Any:
         if name in ("crs", "projection") and self.rng.random() < 0.8:
             return self.rng.choice([32632, 4326, 3035])
         numbers = [n for n in NUMBERS if isinstance(n, int)]
-        return self.rng.choice(numbers if self.rng.random() < 0.85 else [*ODD_NUMBERS[5:], 2.0])
+        return self.rng.choice([*ODD_NUMBERS[5:], 2.0] if self.rng.random() < self.oddness else numbers)
 
     def _make_odd(self) -> Any:
         pick = self.rng.random()
@@ -250,6 +271,22 @@ def _list_cube_processes() -> list[str]:
 def _list_value_processes() -> list[str]:
     """The processes for children: those of numbers, arrays and strings."""
     return [id_ for id_ in IDS if id_ not in _list_cube_processes()]
+
+
+@cache
+def _list_kinds(id_: str) -> frozenset[str]:
+    """The kinds of values that a process returns: types of JSON, or ``cube``."""
+    schemas = PROCESSES[id_].returns
+    kinds: set[str] = set()
+    for schema in schemas if isinstance(schemas, list) else [schemas]:
+        types = "cube" if str(schema.get("subtype", "")).endswith("cube") else schema.get("type", "cube")
+        kinds |= {types} if isinstance(types, str) else set(types)
+    return frozenset(kinds)
+
+
+@cache
+def _list_processes_of(category: str) -> list[str]:
+    return [id_ for id_ in _list_value_processes() if category in PROCESSES[id_].categories]
 
 
 def _takes_cube(parameter: Parameter) -> bool:
