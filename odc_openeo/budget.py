@@ -7,7 +7,6 @@ machine has. Each evaluation has one `Budget`; processes that would allocate bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,7 +67,7 @@ def measure_json(value: Any) -> tuple[int, int]:
         if isinstance(one, str):
             characters += len(one)
             check_count(characters, MOST_CHARACTERS, "characters of a value", "Make shorter strings.")
-        elif isinstance(one, list | tuple | LabeledArray | Mapping):
+        elif isinstance(one, list | tuple | LabeledArray | dict):
             inner, names = _open(one)
             elements += len(inner)
             characters += names
@@ -91,7 +90,7 @@ def check_count(count: float, most: int, what: str, advice: str) -> None:
 def _open(value: Any) -> tuple[Any, int]:
     if isinstance(value, LabeledArray):
         return value.values, sum(len(name) for name in value.labels if isinstance(name, str))
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return list(value.values()), sum(map(len, map(str, value)))
     return value, 0
 

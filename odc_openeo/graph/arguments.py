@@ -150,6 +150,9 @@ def _find_json_mismatch(parameter: Parameter, value: Any) -> str | None:
 def _find_inner_mismatches(parameter: Parameter, value: Any) -> Iterator[str]:
     """What in a JSON value can't be there, whatever its schema says: cubes, child processes, infinities."""
     untyped = any("type" not in s for s in parameter.alternatives)
+    mixed = parameter.takes_pixels and not untyped and _find_mixed(value)
+    if mixed:
+        yield f"{_short(mixed)} and values of a data cube are in one array. Give numbers beside these only."
     filters = any(s.get("subtype") == "metadata-filter" for s in parameter.alternatives)
     for depth, inner in _walk(value):
         if is_child(inner) and not (filters and depth == 1 and isinstance(value, Mapping)):
@@ -167,7 +170,9 @@ def _walk(value: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
     waiting = [(depth, value)]
     while waiting:
         level, one = waiting.pop()
-        if isinstance(one, Mapping):
+        if cube.is_cube(one):
+            yield level, one
+        elif isinstance(one, Mapping):
             waiting.extend((level + 1, v) for v in one.values())
         elif isinstance(one, LabeledArray):
             waiting.extend((level + 1, v) for v in (*one.values, *one.labels))
@@ -175,6 +180,20 @@ def _walk(value: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
             waiting.extend((level + 1, v) for v in one)
         else:
             yield level, one
+
+
+def _find_mixed(value: Any) -> Any:
+    """What stands beside values of a cube in an array without being a number, a boolean or null."""
+    elements = value.values if isinstance(value, LabeledArray) else value
+    if not (isinstance(elements, list | tuple) and any(map(cube.is_cube, elements))):
+        return None
+    return next((v for v in elements if not _is_beside_pixels(v)), None)
+
+
+def _is_beside_pixels(value: Any) -> bool:
+    if isinstance(value, xr.DataArray):
+        return ARRAY not in value.dims and value.dtype.kind in "biuf"
+    return type(value) in SCALARS and not isinstance(value, str)
 
 
 def _is_scalar(value: Any) -> bool:

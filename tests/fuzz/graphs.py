@@ -87,11 +87,18 @@ def attempt_graph(process: Mapping[str, Any]) -> Outcome:
             write_outputs(value, env.outputs, Path(folder), partial(dask.compute, scheduler="synchronous"))
     except OpenEOError as error:
         if error.status >= 500 and not isinstance(error, FeatureUnsupported):
-            return Outcome(fault=traceback.format_exc()[-1800:])
+            return Outcome(fault=_describe_fault(error))
         return Outcome(refused=True)
-    except Exception:
-        return Outcome(fault=traceback.format_exc()[-1800:])
+    except Exception as error:
+        return Outcome(fault=_describe_fault(error))
     return Outcome()
+
+
+def _describe_fault(error: Exception) -> str:
+    """What was raised, and the last lines of the product that it went through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames if "odc_openeo" in f.filename]
+    return f"{type(error).__name__}: {str(error)[:300]}\n    at: {' > '.join(lines[-6:])}"
 
 
 @cache
