@@ -320,18 +320,34 @@ def _identify(config: Config, provider: Provider, token: str, address: str) -> I
 
 
 def ensure_demo_user(config: Config) -> None:
-    """Make the user demo with password demo if it is missing; ValueError unless on loopback."""
-    if not config.on_loopback:
-        raise ValueError(f"the user {DEMO_USER} exists only on a loopback address, not on {config.host}")
+    """Make the user demo with password demo if it is missing; ValueError where others may come in."""
+    if not config.is_local_only:
+        raise ValueError(f"there can be no user {DEMO_USER} here: {config.reason_for_access}")
     if all(user.name != DEMO_USER or user.issuer for user in list_users(config)):
         _insert(config, DEMO_USER, DEMO_USER, ())
+
+
+def has_demo_user(config: Config) -> bool:
+    """Whether the user demo with password demo can sign in here; InfrastructureBusy without a database."""
+    if not (config.basic_login and config.is_local_only):
+        return False
+    demo = (db.User.name == DEMO_USER) & db.User.issuer.is_(None)
+    with db.reading(config) as session:
+        return session.scalar(select(db.User.id).where(demo, ~db.User.disabled)) is not None
+
+
+def has_users(config: Config) -> bool:
+    """Whether anybody but the demo user has an account here."""
+    others = (db.User.name != DEMO_USER) | db.User.issuer.is_not(None)
+    with db.reading(config) as session:
+        return session.scalar(select(db.User.id).where(others).limit(1)) is not None
 
 
 def locked_out(config: Config, user: db.User) -> bool:
     """Whether a user may not do anything here."""
     # The name of the demo user is nobody else's: its password is known to all.
     demo = user.name == DEMO_USER and user.issuer is None
-    return user.disabled or (demo and not config.on_loopback)
+    return user.disabled or (demo and not config.is_local_only)
 
 
 def _hash(token: str) -> bytes:

@@ -73,7 +73,7 @@ class Config(BaseSettings):
     serve_assets: bool | None = Field(
         None,
         description="Whether anyone may download the files of indexed datasets that lie on this machine. "
-        "Default: only on a loopback address without public_url.",
+        "Default: only on a loopback address without trusted_proxies and without a public_url of another host.",
     )
 
     # --- Computing ---
@@ -162,7 +162,7 @@ class Config(BaseSettings):
         6000,
         ge=0,
         description="Requests without a signed-in user from one address within a minute (IPv6: from one "
-        "network of 64 bits; this machine: any), counted by each HTTP process; 0: any.",
+        "network of 64 bits; this machine: any, unless a proxy may be in front), counted by each HTTP process; 0: any.",
     )
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest JSON request body; a larger one is refused unread."
@@ -276,8 +276,8 @@ class Config(BaseSettings):
     token_lifetime_hours: float = Field(24, gt=0, description="Hours until a Basic login's token expires.")
     demo_user: bool | None = Field(
         None,
-        description="A user `demo` with password `demo`; only possible on a loopback address. Default: "
-        "made by `odc-openeo up` on loopback.",
+        description="A user `demo` with password `demo`; only possible on a loopback address without "
+        "trusted_proxies and without a public_url of another host. Default: made by `odc-openeo up` there.",
     )
 
     # --- Appearance ---
@@ -303,10 +303,10 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Config:
-        if self.demo_user and not self.on_loopback:
+        if self.demo_user and not self.is_local_only:
             raise ValueError(
-                f"the user demo with password demo is possible only on a loopback address, and host is "
-                f"{self.host}: unset {PREFIX}DEMO_USER and make users with `odc-openeo user add`"
+                f"the user demo with password demo is possible only where nobody else can come in, and "
+                f"{self.reason_for_access}: unset {PREFIX}DEMO_USER and make users with `odc-openeo user add`"
             )
         return self
 
@@ -331,17 +331,28 @@ class Config(BaseSettings):
         """Whether files of datasets on this machine can be downloaded."""
         if self.serve_assets is not None:
             return self.serve_assets
-        return self.on_loopback and self.public_url is None
+        return self.is_local_only
+
+    @property
+    def is_local_only(self) -> bool:
+        """Whether the settings say that only this machine can reach the service."""
+        return self.reason_for_access is None
+
+    @property
+    def reason_for_access(self) -> str | None:
+        """Which setting says that others can reach the service; None if none does."""
+        if not self.on_loopback:
+            return f"host is {self.host}"
+        if self.trusted_proxies:
+            return f"trusted_proxies is {self.trusted_proxies}"
+        if self.public_url is not None and not _is_loopback(urlsplit(self.public_url).hostname or ""):
+            return f"public_url is {self.public_url}"
+        return None
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine can reach the service."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        """Whether the service listens on a loopback address."""
+        return _is_loopback(self.host)
 
     @property
     def root_url(self) -> str:
@@ -378,6 +389,15 @@ class Config(BaseSettings):
         """The settings that are not at their defaults as variables, secrets included: for child processes."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
         return {PREFIX + name.upper(): _plain(value) for name, value in values.items() if value is not None}
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _place(url: SplitResult) -> tuple[str, str | None, int | None]:

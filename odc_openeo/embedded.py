@@ -170,11 +170,21 @@ class Stack:
         with self._once("index", version("datacube")) as needed:
             task = self._run("datacube system init", command, environment) if needed else None
             migrations.upgrade(self.config)
-            if self.config.on_loopback and self.config.demo_user is not False:
-                accounts.ensure_demo_user(self.config)
+            self._prepare_users()
             db.dispose(self.config)
             if task is not None:
                 self._finish(task)
+
+    def _prepare_users(self) -> None:
+        """Make the demo user where it may exist, else say how to make users if there are none."""
+        if self.config.is_local_only and self.config.demo_user is not False:
+            accounts.ensure_demo_user(self.config)
+        elif self.config.basic_login and not accounts.has_users(self.config):
+            reason = self.config.reason_for_access
+            self.say(
+                f"There are no users yet{f', and no user {DEMO_USER} because {reason}' if reason else ''}. "
+                "Make one: `odc-openeo user add NAME`"
+            )
 
     def _index_samples(self) -> None:
         command = [sys.executable, "-m", "odc_openeo.cli", "index", "samples"]
@@ -288,8 +298,10 @@ def _obituary(part: Child) -> str:
 
 
 def _check_address(config: Config) -> None:
-    if config.demo_user and not config.on_loopback:
-        raise StackError(f"the user {DEMO_USER} is refused on {config.host}: unset {PREFIX}DEMO_USER")
+    if config.demo_user and not config.is_local_only:
+        raise StackError(
+            f"the user {DEMO_USER} is refused as {config.reason_for_access}: unset {PREFIX}DEMO_USER"
+        )
     host = config.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

@@ -22,6 +22,7 @@ from odc_openeo.api import (
     processes,
     rate_limit,
     request_log,
+    request_strings,
     results,
     service_tiles,
     services,
@@ -42,6 +43,7 @@ def register(app: Flask) -> None:
     cors.register(app)
     failures.register(app)
     rate_limit.register(app)
+    request_strings.register(app)
     for module in (
         capabilities,
         collections,

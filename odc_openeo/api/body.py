@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,6 +10,7 @@ from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from odc_openeo.errors import ContentTypeInvalid, RequestInvalid
+from odc_openeo.strict_json import parse_json
 
 MAX_DEPTH = 600
 """Most levels of arrays and objects: a level of child processes takes four of them."""
@@ -44,16 +44,10 @@ def json_object() -> dict[str, Any]:
 
 def _parse(raw: bytes) -> Any:
     try:
-        return json.loads(raw)
-    except RecursionError as error:
-        raise _too_deep() from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise RequestInvalid(reason=f"it is no JSON: {error.msg} at {where}.") from error
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestInvalid(reason=f"it is no UTF-8 text: byte {error.start} is wrong.") from error
-    except ValueError as error:
-        raise RequestInvalid(reason=f"it holds a number that is too long ({error}).") from error
+    return parse_json(text)
 
 
 def _check_depth(value: Any) -> None:
@@ -92,7 +86,7 @@ def text_or_null(body: Mapping[str, Any], name: str) -> str | None:
     value, most = body.get(name), TEXTS[name]
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > most or "\0" in value:
+    if not isinstance(value, str) or len(value) > most:
         raise RequestInvalid(reason=f"'{name}' must be a text of at most {most} characters, or null.")
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +10,7 @@ from flask import request
 
 from odc_openeo.catalog import ItemQuery, SortKey, box, geometry, parse, parse_interval
 from odc_openeo.errors import RequestInvalid
+from odc_openeo.strict_json import parse_json
 
 DEFAULT_LIMIT: Final = 10
 MOST: Final = 1000
@@ -34,6 +34,8 @@ CRS84: Final = (
     "http://www.opengis.net/def/crs/OGC/1.3/CRS84",
     "https://www.opengis.net/def/crs/OGC/1.3/CRS84",
 )
+MOST_LISTED: Final = {"collections": 1000, "ids": 1000, "sortby": 20, "fields": 200}
+"""Most elements of lists in a search."""
 ALWAYS: Final = frozenset({"type", "stac_version", "id", "collection"})
 """Members that an item keeps if it is not asked for without them."""
 
@@ -84,7 +86,7 @@ def body_of_query() -> dict[str, Any]:
     body |= {name: read(args[name]) for name, read in lists.items() if name in args}
     body |= {name: args[name] for name in ("filter-lang", "filter-crs") if name in args}
     if "limit" in args:
-        body["limit"] = int(args["limit"]) if args["limit"].isdecimal() else args["limit"]
+        body["limit"] = int(args["limit"]) if args["limit"].isdecimal() and len(args["limit"]) < 20 else -1
     if "intersects" in args:
         body["intersects"] = _json(args["intersects"], "intersects")
     if "filter" in args:
@@ -152,9 +154,9 @@ def _order(text: str) -> list[dict[str, str]]:
 
 def _json(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"'{name}' is no JSON.") from error
+        return parse_json(text)
+    except RequestInvalid as error:
+        raise invalid(f"'{name}' is no JSON: {error.message}") from error
 
 
 def _limit(value: Any) -> int:
@@ -169,6 +171,9 @@ def _list(body: Mapping[str, Any], name: str) -> list[Any] | None:
     value = body.get(name)
     if value is not None and not isinstance(value, list):
         raise invalid(f"'{name}' must be an array.")
+    most = MOST_LISTED[name]
+    if value is not None and len(value) > most:
+        raise invalid(f"'{name}' may have at most {most} elements. Send several searches.")
     return value
 
 
@@ -218,4 +223,6 @@ def _wanted(value: Any) -> Fields:
     lists = [value.get(name) or [] for name in ("include", "exclude")] if known else None
     if lists is None or not all(isinstance(v, list) and all(isinstance(p, str) for p in v) for v in lists):
         raise invalid("'fields' must be an object with the arrays of strings 'include' and 'exclude'.")
+    if sum(map(len, lists)) > MOST_LISTED["fields"]:
+        raise invalid(f"'fields' may name at most {MOST_LISTED['fields']} members.")
     return Fields(tuple(lists[0]), tuple(lists[1]))

@@ -12,6 +12,7 @@ from cachetools import TTLCache
 from flask import Flask, current_app, request
 
 from odc_openeo import accounts
+from odc_openeo.api.backend import backend
 from odc_openeo.errors import TooManyRequests
 
 EXTENSION: Final = "odc_openeo.rates"
@@ -73,10 +74,11 @@ def count_user(user: str) -> None:
 def count_address() -> None:
     """Count a request of nobody known by its address; TooManyRequests if it is one too many.
 
-    This machine itself is not limited: that is the operator, or a proxy in front.
+    This machine itself is not limited where nobody else can come in: that is the operator. Where a proxy may be
+    in front, its clients without ``trusted_proxies`` all have its address.
     """
     address = accounts.network(request.remote_addr or "")
-    if not _is_loopback(address):
+    if not (_is_loopback(address) and backend().config.is_local_only):
         _rates("address").take(address)
 
 

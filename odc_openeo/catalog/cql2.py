@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import cql2
 import shapely
 from shapely.geometry.base import BaseGeometry
 from sqlalchemy import ColumnElement, and_, false, not_, or_, true
 
+from odc_openeo.catalog.filter_limits import check_filter_text, check_filter_tree, check_vertices
 from odc_openeo.catalog.times import Bounds, parse_instant, parse_interval
 from odc_openeo.errors import RequestInvalid
 
@@ -91,12 +92,49 @@ def parse(given: Any, language: str) -> Expression:
         raise _invalid(f"'filter-lang' is '{language}'; it can be cql2-text or cql2-json")
     if (language == "cql2-text") != isinstance(given, str):
         raise _invalid(f"a filter in {language} must be {'a string' if language == 'cql2-text' else 'JSON'}")
+    expression = _parse_text(given) if isinstance(given, str) else given
+    check_filter_tree(expression)
+    _check_expression(expression)
+    return expression
+
+
+def _parse_text(text: str) -> Expression:
+    check_filter_text(text)
     try:
-        expression = cql2.parse_text(given) if language == "cql2-text" else cql2.parse_json(json.dumps(given))
-        expression.validate()
-    except (cql2.ParseError, cql2.ValidationError, ValueError) as error:
+        return cql2.parse_text(text).to_json()
+    except (cql2.ParseError, ValueError) as error:
         raise _invalid(f"it is no CQL2. {' '.join(str(error).split())[:300]}") from error
-    return expression.to_json()
+
+
+# How many arguments an operator has. The library's own validation takes time that is exponential in the depth.
+ARGUMENTS: Final[Mapping[str, int]] = {"not": 1, "isNull": 1, "between": 3}
+
+
+def _check_expression(expression: Expression) -> None:
+    """Refuse what is not built as CQL2 is: operators, and the numbers of their arguments."""
+    waiting = [expression]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, Mapping) and "op" in value:
+            _check_operation(value)
+            waiting.extend(value["args"])
+
+
+def _check_operation(operation: Mapping[str, Any]) -> None:
+    op, args = operation["op"], operation.get("args")
+    if not isinstance(op, str) or not isinstance(args, list):
+        raise _invalid("it is no CQL2. A condition has a string 'op' and an array 'args'")
+    if op in ("and", "or"):
+        if len(args) < 2:
+            raise _invalid(f"it is no CQL2. '{op}' has at least 2 arguments")
+        return
+    count = ARGUMENTS.get(op, 2)
+    if op in (*COMPARISONS, *ARGUMENTS, "in", "like", *RELATIONS, *TEMPORAL) and len(args) != count:
+        raise _invalid(f"it is no CQL2. '{op}' has {count} argument{'s' if count > 1 else ''}")
+    if op == "in" and not isinstance(args[1], list):
+        raise _invalid("it is no CQL2. 'in' has an array of values as second argument")
 
 
 def compile_filter(expression: Expression, columns: Columns) -> Compiled:
@@ -183,6 +221,7 @@ def geometry(given: Any) -> BaseGeometry:
     """
     if isinstance(given, Mapping) and "bbox" in given:
         return box(given["bbox"])
+    check_vertices(given)
     try:
         found = shapely.from_geojson(json.dumps(given))
     except (shapely.errors.GEOSException, TypeError, ValueError) as error:
@@ -250,7 +289,8 @@ def _unsupported(op: str) -> RequestInvalid:
 
 
 def _property(value: Any) -> str | None:
-    return str(value["property"]) if isinstance(value, Mapping) and "property" in value else None
+    name = value.get("property") if isinstance(value, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def _named(value: Any, op: str) -> str:
@@ -279,7 +319,10 @@ def _pair(name: str, value: Any, columns: Columns) -> tuple[ColumnElement[Any], 
     if isinstance(value, bool):
         return columns.value(name, bool), value
     if _is_number(value):
-        return columns.value(name, float), float(value)
+        try:
+            return columns.value(name, float), float(value)
+        except OverflowError as error:
+            raise _invalid(f"the number that '{name}' is compared with is too large") from error
     if isinstance(value, str):
         return columns.value(name, str), value
     raise _invalid(f"'{name}' is compared with something that is no number, string or boolean")
@@ -308,6 +351,8 @@ def _in(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
 def _like(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
     if not isinstance(args[1], str):
         raise _invalid("'like' needs a pattern, a string with % and _")
+    if (len(args[1]) - len(args[1].rstrip("\\"))) % 2:
+        raise _invalid("the pattern of 'like' ends with a backslash, which stands before another character")
     return columns.value(_named(args[0], "like"), str).like(args[1])
 
 

@@ -43,6 +43,7 @@ from odc_openeo.catalog.columns import DATASET, TIME, TIMES, Source, SourceColum
 from odc_openeo.catalog.cql2 import Compiled
 from odc_openeo.catalog.outlines import outline
 from odc_openeo.errors import RequestInvalid, RequestTimeout
+from odc_openeo.strict_json import parse_json
 
 MOST_ROWS: Final = 1000
 """Rows read at once."""
@@ -396,11 +397,12 @@ class _Cursor:
     def read(cls, token: str, keys: Sequence[SortKey]) -> _Cursor:
         try:
             plain = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-            names, product, values = json.loads(plain)
+            names, product, values = parse_json(plain.decode())
+            json.dumps(values, allow_nan=False)
             if names != [k.name for k in keys] or not isinstance(product, str) or len(values) != len(keys):
                 raise ValueError("another order")
             return cls(product, tuple(_value(k, v) for k, v in zip(keys, values, strict=True)))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RequestInvalid) as error:
             raise RequestInvalid(
                 "'token' is none of this search. Follow the links 'next' of a search as they are."
             ) from error

@@ -11,7 +11,7 @@ from odc_openeo import oidc
 from odc_openeo.api.backend import backend, root_url
 from odc_openeo.api.locator import close_up, extent_box, interval
 from odc_openeo.api.pages.chart import Chart, chart
-from odc_openeo.api.pages.html import markdown, page, shows_errors
+from odc_openeo.api.pages.html import has_demo_user, markdown, page, shows_errors
 from odc_openeo.api.pages.preview import preview_of
 from odc_openeo.api.pages.snippets import Ways, example
 from odc_openeo.catalog import Band, Product, Summary
@@ -93,7 +93,6 @@ def _chart(id_: str) -> Chart | None:
 
 
 def _example(product: Product) -> Ways | None:
-    config = backend().config
     try:
         scene = backend().catalog.specimen(product.name)
     except OpenEOError:
@@ -101,5 +100,5 @@ def _example(product: Product) -> Ways | None:
         return None
     if scene is None or not product.bands:
         return None
-    demo = config.on_loopback and config.demo_user is not False and config.basic_login
-    return example(product, scene, root_url(), demo=demo, openid=bool(oidc.listing(config)))
+    openid = bool(oidc.listing(backend().config))
+    return example(product, scene, root_url(), demo=has_demo_user(), openid=openid)

@@ -19,7 +19,9 @@ from odc_openeo import sessions
 from odc_openeo.accounts import Account
 from odc_openeo.api.backend import backend, root_url
 from odc_openeo.api.pages.html import address, page
+from odc_openeo.api.request_strings import strings_of
 from odc_openeo.errors import FormInvalid, TokenInvalid
+from odc_openeo.strict_json import check_string
 
 P = ParamSpec("P")
 
@@ -98,6 +100,8 @@ def form_key(secret: str | None) -> str:
 
 def check_form(secret: str | None) -> None:
     """FormInvalid unless the form came from a page of ours in the same browser."""
+    for value in strings_of(request.form):
+        check_string(value)
     sent = request.form.get("form_key", "")
     if not secret or not hmac.compare_digest(sent.encode(), form_key(secret).encode()) or _from_elsewhere():
         raise FormInvalid

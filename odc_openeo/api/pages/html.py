@@ -10,7 +10,7 @@ from flask import Blueprint, Response, render_template, request, url_for
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from odc_openeo import __version__
+from odc_openeo import __version__, accounts
 from odc_openeo.api.backend import API_VERSION, api_url, backend, root_url, web_editor_url
 from odc_openeo.api.failures import answer
 from odc_openeo.errors import OpenEOError
@@ -34,6 +34,14 @@ def page(template: str, status: int = 200, *, private: bool = False, **context: 
         response.add_etag()
         response.make_conditional(request)
     return response
+
+
+def has_demo_user() -> bool:
+    """Whether to tell of the demo user; pages are shown without a database too."""
+    try:
+        return accounts.has_demo_user(backend().config)
+    except OpenEOError:
+        return False
 
 
 def _site() -> dict[str, Any]:

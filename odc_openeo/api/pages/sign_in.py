@@ -23,7 +23,7 @@ from odc_openeo.api.pages.forms import (
     set_cookie,
     visitor,
 )
-from odc_openeo.api.pages.html import address, page, shows_errors
+from odc_openeo.api.pages.html import address, has_demo_user, page, shows_errors
 from odc_openeo.errors import AuthenticationSchemeInvalid, OpenEOError
 
 blueprint = shows_errors(Blueprint("sign_in", __name__))
@@ -100,7 +100,7 @@ def _form(status: int = 200, error: OpenEOError | None = None, name: str = "") -
         name=name,
         error=error,
         basic=config.basic_login,
-        demo=config.on_loopback and config.demo_user is not False,
+        demo=has_demo_user(),
         providers=oidc.for_browsers(config, _callback()),
     )
     set_cookie(response, VISITOR, secret, VISIT_SECONDS)

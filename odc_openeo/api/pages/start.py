@@ -13,7 +13,7 @@ from odc_openeo import __version__, db, oidc
 from odc_openeo.api import capabilities
 from odc_openeo.api.backend import API_PATH, backend
 from odc_openeo.api.locator import Box, CloseUp, Span, TimeAxis, close_up, extent_box, time_axis
-from odc_openeo.api.pages.html import found, markdown, page, query
+from odc_openeo.api.pages.html import found, has_demo_user, markdown, page, query
 from odc_openeo.errors import OpenEOError
 from odc_openeo.formats import FORMATS
 from odc_openeo.process import PROCESSES
@@ -87,7 +87,7 @@ def _start_page() -> AnyResponse:
         axis=axis,
         processes=len(PROCESSES),
         formats=list(FORMATS),
-        demo=config.on_loopback and config.demo_user is not False and config.basic_login,
+        demo=has_demo_user(),
         openid=bool(oidc.listing(config)),
     )
 
