@@ -69,7 +69,7 @@ def main() -> None:
     asked = parser.parse_args()
     console = Console(width=120)
     # One user is all clients here, and none is to be refused.
-    with service(asked.cache, runs_per_user=4, gunicorn_threads=4 * max(CLIENTS)) as running:
+    with service(asked.cache, runs_per_user=4, gunicorn_threads=6 * max(CLIENTS)) as running:
         for title, make in GRAPHS.items():
             graph = make()
             together(running, graph, 8, asked.seconds / 3)

@@ -150,7 +150,7 @@ class Config(BaseSettings):
         ge=6,
         le=1024,
         description="Threads of each of those processes. Two thirds of them may wait for runners, a third "
-        "for those of one user; the others are for requests that need none.",
+        "for those of one user at most; the others are for requests that need none.",
     )
     cors_origins: str = Field("*", description="Origins whose web pages may use the API; * for all.")
     requests_per_minute_user: int = Field(
