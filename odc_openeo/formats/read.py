@@ -15,9 +15,13 @@ from odc_openeo.errors import FileContentInvalid, FileTypeInvalid, OpenEOError
 from odc_openeo.formats.read_gtiff import read_gtiff
 from odc_openeo.formats.read_netcdf import read_netcdf
 from odc_openeo.formats.read_vector import read_csv, read_geojson, read_parquet
-from odc_openeo.runners.notices import note_files
+from odc_openeo.runners.notices import opening_files
 
 log = logging.getLogger(__name__)
+
+
+SECONDS_TO_OPEN: Final = 10.0
+"""Time for a file of which only the header is read."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class InputFormat:
     description: str
     gis_data_types: Sequence[str]
     reader: Callable[[Sequence[Path]], Any]
+    seconds_to_open: float | None = None
 
     def read(self, paths: Sequence[Path]) -> Any:
         """One cube of several files, in their order.
@@ -38,9 +43,9 @@ class InputFormat:
                 have errors for, so all errors that they raise count as this one.
             IncompatibleDataCubes: the files do not make one cube.
         """
-        note_files([path.name for path in paths])
         try:
-            return self.reader(paths)
+            with opening_files([path.name for path in paths], self.seconds_to_open):
+                return self.reader(paths)
         except (OpenEOError, MemoryError):
             raise
         except Exception as error:
@@ -65,6 +70,7 @@ INPUT_FORMATS: Final[dict[str, InputFormat]] = {
             "on. Several files on one grid become one cube with the bands of all.",
             ["raster"],
             read_gtiff,
+            SECONDS_TO_OPEN,
         ),
         InputFormat(
             "netCDF",
@@ -74,6 +80,7 @@ INPUT_FORMATS: Final[dict[str, InputFormat]] = {
             "one grid become one cube with the bands of all.",
             ["raster"],
             read_netcdf,
+            SECONDS_TO_OPEN,
         ),
         InputFormat(
             "GeoJSON",

@@ -34,7 +34,7 @@ from odc_openeo.foreign_rasters import (
     read_grid,
 )
 from odc_openeo.load.reader import name_of
-from odc_openeo.runners.notices import note_files
+from odc_openeo.runners.notices import opening_files
 
 TYPES: Final = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff")
 ENDINGS: Final = (".tif", ".tiff", ".jp2")
@@ -111,7 +111,7 @@ def read_items(items: Sequence[Mapping[str, Any]], place: RasterPlace) -> tuple[
 
 
 _MALFORMED: Final = (
-    *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError),
+    *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError, AssertionError),
     ShapelyError,
 )
 """What using members of an Item raises if they are not what STAC has there."""
@@ -130,9 +130,8 @@ def _checked(item: Any) -> Iterator[None]:
 
 def read_header(href: str, place: RasterPlace) -> Header:
     """Open a file; the errors of `read_items`."""
-    note_files([name_of(href)])
     try:
-        with open_foreign_raster(href, place) as file:
+        with opening_files([name_of(href)]), open_foreign_raster(href, place) as file:
             grid = read_grid(file)
             bands = zip(
                 file.descriptions,

@@ -25,7 +25,8 @@ from odc_openeo.errors import (
     TooManyRequests,
 )
 from odc_openeo.runners.memory import memory_exceeded, read_status_bytes
-from odc_openeo.runners.runner import OUT_OF_MEMORY, Notice, Reply, RunnerSettings, Task, serve_tasks
+from odc_openeo.runners.notices import Notice
+from odc_openeo.runners.runner import OUT_OF_MEMORY, Reply, RunnerSettings, Task, serve_tasks
 from odc_openeo.runners.slots import hold_slot
 
 TICK_S: Final = 0.1
@@ -273,6 +274,7 @@ class _Runner:
     baseline: int = field(init=False)
     is_good: bool = True
     files: str = ""
+    opened_by: float | None = None
 
     def __post_init__(self) -> None:
         self.baseline = read_status_bytes(self.process.pid or 0, "RssAnon")
@@ -311,7 +313,7 @@ class _Runner:
         return reply.value
 
     def _wait_for_reply(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> Reply:
-        self.files = ""
+        self.files, self.opened_by = "", None
         while True:
             while not self.pipe.poll(TICK_S):
                 self._check(deadline, seconds, is_wanted)
@@ -319,10 +321,13 @@ class _Runner:
             if isinstance(message, Reply):
                 return message
             self.files = message.files
+            self.opened_by = None if message.seconds is None else time.monotonic() + message.seconds
 
     def _check(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise RequestTimeout(seconds=seconds)
+        if self.opened_by is not None and time.monotonic() > self.opened_by:
+            raise FileContentInvalid(file=self.files, reason="opening it takes too long: it is damaged.")
         if not is_wanted():
             raise RunAbandoned
         grown = read_status_bytes(self.process.pid or 0, "RssAnon") - self.baseline

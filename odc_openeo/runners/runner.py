@@ -60,13 +60,6 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """Files of a user that a task reads from now on."""
-
-    files: str
-
-
-@dataclass(frozen=True)
 class RunnerSettings:
     """How a runner starts: the service's configuration, the environment, its memory in bytes, its niceness.
 
@@ -90,7 +83,7 @@ def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
     os.nice(settings.niceness)
     baseline = read_status_bytes("self", "RssAnon")
     limit_memory(settings.memory_bytes)
-    set_receiver(lambda files: pipe.send(Notice(files)))
+    set_receiver(pipe.send)
     if settings.prepare is not None:
         settings.prepare(settings.config)
     tasks = 0

@@ -17,7 +17,7 @@ import rasterio
 from odc_openeo import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import NoDataAvailable
-from odc_openeo.runners.notices import note_files
+from odc_openeo.runners.notices import opening_files
 
 KEPT: list[Any] = []
 
@@ -110,9 +110,16 @@ def crash(config: Config, number: int) -> None:
 
 def crash_in_file(config: Config, name: str) -> None:
     """End as a library would that a damaged file has crashed."""
-    note_files([name])
-    os.kill(os.getpid(), signal.SIGSEGV)
-    time.sleep(60)
+    with opening_files([name]):
+        os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(60)
+
+
+def hang_in_file(config: Config, name: str, seconds: float, within: bool) -> None:
+    """Go round in circles as a library does that a damaged file has confused."""
+    with opening_files([name], seconds):
+        time.sleep(60 if within else 0)
+    time.sleep(seconds * 3)
 
 
 def leave(config: Config) -> None:

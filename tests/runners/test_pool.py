@@ -164,6 +164,13 @@ def test_a_file_that_crashes_its_reader(pool: RunnerPool) -> None:
         run(pool, tasks.crash, signal.SIGSEGV)
 
 
+def test_a_file_that_cannot_be_opened_in_time(pool: RunnerPool) -> None:
+    with pytest.raises(FileContentInvalid, match=r"odd\.nc"):
+        run(pool, tasks.hang_in_file, "odd.nc", 0.5, True)
+    # What comes after opening has the time of the whole run.
+    run(pool, tasks.hang_in_file, "sound.nc", 0.5, False)
+
+
 def test_a_runner_that_has_left(pool: RunnerPool) -> None:
     with pytest.raises(Internal):
         run(pool, tasks.leave)
