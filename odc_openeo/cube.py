@@ -33,6 +33,8 @@ COMMON_NAME: Final = "common_name"
 """Coordinate along the bands that holds their common names (empty where there is none)."""
 WAVELENGTH: Final = "center_wavelength"
 """Coordinate along the bands that holds their central wavelengths in micrometres (NaN where unknown)."""
+VARIABLE: Final = "__variable__"
+"""The dimension along which the variables of a Dataset are, while something looks at them together."""
 TYPE: Final = "openeo_type"
 """Attribute of a dimension's coordinate that holds its openEO type where name and values don't tell it."""
 
@@ -207,7 +209,8 @@ def nodata(data: xr.DataArray) -> Any:
     if not np.issubdtype(data.dtype, np.integer):
         return None
     if NODATA in data.coords:
-        return data.coords[NODATA].drop_vars(NODATA)
+        # Chunking a cube chunks its coordinates as well, needlessly.
+        return data.coords[NODATA].drop_vars(NODATA).compute(scheduler="synchronous")
     value = data.attrs.get(NODATA)
     return None if value is None or np.isnan(value) else value
 

@@ -7,7 +7,7 @@ The class name is the code. Codes of the API come from its error list, codes of 
 from __future__ import annotations
 
 import errno
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class OpenEOError(Exception):
@@ -26,6 +26,11 @@ class OpenEOError(Exception):
     def code(self) -> str:
         """The openEO error code."""
         return type(self).__name__
+
+    def detach(self) -> Self:
+        """Drop traceback and causes, which some libraries let be pickled with errors; return the error."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
     def to_dict(self) -> dict[str, str]:
         """The JSON body of an openEO error response."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from odc_openeo import results
 from odc_openeo.config import Config
@@ -27,6 +27,8 @@ class SavedStac:
 
     ``changes`` are merge patches (RFC 7386) for the Collection, in order.
     """
+
+    openeo_subtypes: ClassVar = ("stac",)
 
     output: int
     format: str

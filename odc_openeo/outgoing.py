@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
+from rasterio._vsiopener import _opener_registration
 from rasterio.abc import FileContainer
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -403,3 +404,20 @@ class Opener(FileContainer):
     def rm(self, path: str) -> None:
         """Refused."""
         raise PermissionError(path)
+
+
+@dataclass(frozen=True)
+class RemoteFiles:
+    """Addresses that a policy permits, as a place of foreign rasters; can be pickled."""
+
+    policy: Policy
+
+    @contextlib.contextmanager
+    def expose(self, href: str) -> Iterator[str]:
+        """A name by which GDAL reads from an address through `RemoteFile`."""
+        with _opener_registration(href, Opener(self.policy)) as name:
+            yield name
+
+    def explain_failure(self, href: str) -> None:
+        """Raise the error of the connection, if there is one."""
+        RemoteFile(self.policy, href).close()

@@ -33,6 +33,7 @@ from odc_openeo.errors import (
     StorageQuotaExceeded,
 )
 from odc_openeo.exports import Package
+from odc_openeo.foreign_rasters import LocalFolder
 from odc_openeo.load.items import read_items
 from odc_openeo.storage import storage
 
@@ -104,12 +105,19 @@ def ids(config: Config, user: UUID) -> frozenset[str]:
         return frozenset(found)
 
 
-def items(config: Config, user: UUID, id_: str) -> list[dict[str, Any]] | None:
-    """The STAC Items of a collection with paths to their files on this machine; None if there is none."""
+def items(config: Config, user: UUID, id_: str) -> tuple[list[dict[str, Any]], LocalFolder] | None:
+    """The STAC Items of a collection with paths to their files, and the folder of these; None if none."""
     with db.session(config) as session:
         if session.get(db.UserCollection, (user, id_)) is None:
             return None
-        return _items(config, session, user, id_)
+        return _items(config, session, user, id_), _local_folder(config, user, id_)
+
+
+def _local_folder(config: Config, user: UUID, id_: str) -> LocalFolder:
+    folder = storage(config).local(_folder(user, id_))
+    if folder is None:
+        raise FeatureUnsupported(feature="collections of users, as its storage is no folder")
+    return LocalFolder(folder)
 
 
 def _items(config: Config, session: Session, user: UUID, id_: str) -> list[dict[str, Any]]:
@@ -119,13 +127,13 @@ def _items(config: Config, session: Session, user: UUID, id_: str) -> list[dict[
 
 
 def _placed(config: Config, item: dict[str, Any], folder: str) -> dict[str, Any]:
-    def path(href: str) -> str:
-        place = storage(config).local(f"{folder}/{href.removeprefix('./')}")
-        if place is None:
-            raise FeatureUnsupported(feature="collections of users, as its storage is no folder")
-        return str(place)
-
-    assets = {name: {**asset, "href": path(asset["href"])} for name, asset in item["assets"].items()}
+    root = storage(config).local(folder)
+    if root is None:
+        raise FeatureUnsupported(feature="collections of users, as its storage is no folder")
+    assets = {
+        name: {**asset, "href": str(root / asset["href"].removeprefix("./"))}
+        for name, asset in item["assets"].items()
+    }
     return {**item, "assets": assets}
 
 
@@ -161,7 +169,8 @@ def export(config: Config, user: UUID, id_: str, content: Package) -> None:
         session.execute(new.on_conflict_do_nothing())
         row = session.scalars(select(db.UserCollection).where(*own).with_for_update()).one()
         _replace_items(session, user, id_, content)
-        row.details = json.dumps(_details(_items(config, session, user, id_)))
+        place = _local_folder(config, user, id_)
+        row.details = json.dumps(_details(_items(config, session, user, id_), place))
         row.updated = db.now()
 
 
@@ -204,8 +213,8 @@ def _folder(user: UUID, id_: str, *parts: str) -> str:
 # --- What follows from the Items -----------------------------------------------------------------
 
 
-def _details(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    bands, scenes = read_items(found)
+def _details(found: Sequence[Mapping[str, Any]], place: LocalFolder) -> dict[str, Any]:
+    bands, scenes = read_items(found, place)
     return {"bands": [asdict(band) for band in bands], "summary": _summary(found, scenes)}
 
 

@@ -16,9 +16,12 @@ from functools import cached_property
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
+import xarray as xr
 from jsonschema import Draft7Validator
 
+from odc_openeo.budget import Budget
 from odc_openeo.demand import ALL, Demand, Needs
+from odc_openeo.json_schemas import Match, compile_match, make_validator
 
 
 class _Omitted:
@@ -88,7 +91,7 @@ class Environment:
     ``user`` is the id of who runs the graph, ``log`` is where messages for that user go, ``demand`` is the
     part of the process's value that the rest of the graph needs (a process may deliver more), ``grid`` the
     pixel grid on which that is looked at, if it is that of another cube, ``lookup`` finds user-defined
-    processes by id and namespace.
+    processes by id and namespace, ``budget`` what JSON values and calls of child processes may still take.
     """
 
     catalog: Any = None
@@ -101,6 +104,7 @@ class Environment:
     demand: Demand = ALL
     grid: Any = None
     lookup: Callable[[str, str | None], Mapping[str, Any] | None] | None = None
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Parameter:
     deferred: bool
     accepts: Any = None
     deprecated: bool = False
+    takes_pixels: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """The parameter as the process description wants it."""
@@ -130,8 +135,21 @@ class Parameter:
     @cached_property
     def validator(self) -> Draft7Validator:
         """Checks JSON values against the schema."""
-        schema = self.schema if self.accepts is None else self.accepts
-        return Draft7Validator({"anyOf": schema} if isinstance(schema, list) else schema)
+        return make_validator(self._checked)
+
+    @cached_property
+    def match(self) -> Match:
+        """The quick test that most JSON values pass which the validator accepts."""
+        return compile_match(self._checked, exact=self.exact)
+
+    @property
+    def exact(self) -> bool:
+        """Whether numbers must be finite and integers fit into 64 bits: those that are not data."""
+        return not self.takes_pixels
+
+    @property
+    def _checked(self) -> Any:
+        return self.schema if self.accepts is None else self.accepts
 
     @property
     def alternatives(self) -> list[dict[str, Any]]:
@@ -291,16 +309,26 @@ def _schema(hint: Any) -> Schema:
     return found[-1] if found else Schema({})
 
 
+def _takes_pixels(hint: Any, schema: Any) -> bool:
+    """Whether an argument may be, or hold, a DataArray: of values to calculate with, or a cube."""
+    if any("type" not in alternative for alternative in (schema if isinstance(schema, list) else [schema])):
+        return True
+    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return xr.DataArray in (base, *get_args(base))
+
+
 def _parameter(p: inspect.Parameter, hint: Any, prose: str) -> Parameter:
     schema = _schema(hint)
     default = list(p.default) if isinstance(p.default, tuple) else p.default
+    deferred = get_origin(hint) is Annotated and DEFERRED in get_args(hint)[1:]
     return Parameter(
         name=p.name.rstrip("_"),
         description=prose,
         schema=schema.json,
         default=None if default is inspect.Parameter.empty else default,
         optional=p.default is not inspect.Parameter.empty,
-        deferred=get_origin(hint) is Annotated and DEFERRED in get_args(hint)[1:],
+        deferred=deferred,
         accepts=schema.accepts,
         deprecated=schema.deprecated,
+        takes_pixels=deferred or _takes_pixels(hint, schema.json),
     )

@@ -42,10 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> Iterator[None]:
-    """The developer's own Open Data Cube and settings do not reach the tests."""
+    """The developer's own Open Data Cube and settings do not reach the tests.
+
+    But for the drivers of GDAL: they are those of the whole process, from its start.
+    """
     before = dict(os.environ)
     for name in list(os.environ):
-        if name.startswith(("ODC_", "DATACUBE_", "PG")):
+        if name.startswith(("ODC_", "DATACUBE_", "PG")) and name != "ODC_OPENEO_GDAL_DRIVERS":
             del os.environ[name]
     yield
     os.environ.clear()
@@ -193,7 +196,9 @@ class Site:
     folder: Path
 
 
-class _Files(SimpleHTTPRequestHandler):
+class SiteHandler(SimpleHTTPRequestHandler):
+    """Serves the files of a folder, whole and in parts."""
+
     def do_GET(self) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         path = Path(self.translate_path(self.path))
@@ -217,7 +222,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     """A web server of a folder of its own."""
     folder = tmp_path / "site"
     folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(folder))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SiteHandler, directory=str(folder))) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Site(f"http://127.0.0.1:{server.server_port}", folder)

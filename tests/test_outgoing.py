@@ -19,7 +19,7 @@ from rasterio.transform import from_origin
 
 from odc_openeo import outgoing
 from odc_openeo.errors import UrlForbidden, UrlTooLarge, UrlUnreachable
-from odc_openeo.formats.read_gtiff import ALONE
+from odc_openeo.foreign_rasters import ALONE
 from odc_openeo.outgoing import Opener, Policy
 
 HERE = Policy(allow=("127.0.0.1",), bytes=2**20, seconds=2)

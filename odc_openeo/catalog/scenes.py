@@ -27,14 +27,14 @@ DEFAULT_GRID = "default"
 class File:
     """Where the pixels of one band are: ``band`` counts from 1, ``layer`` is the variable in a netCDF file.
 
-    ``opener`` opens it for rasterio where GDAL must not read from the address itself.
+    ``place`` is where it may be opened if it did not come from the index (see `odc_openeo.foreign_rasters`).
     """
 
     href: str
     band: int = 1
     layer: str | None = None
     grid: str = DEFAULT_GRID
-    opener: Any = None
+    place: Any = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,4 +17,4 @@ def find_problems(
 ) -> list[OpenEOError]:
     """Return all errors of a process of a user, whose outer ``parameters`` are given by name."""
     limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
-    return validate(process, parameters, limits, Library(config, user))
+    return [error.detach() for error in validate(process, parameters, limits, Library(config, user))]

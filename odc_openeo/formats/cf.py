@@ -13,6 +13,7 @@ import xarray as xr
 from odc_openeo.cube import BANDS, GEOMETRY, X, Y, dimensions_of_type, json_labels, nodata
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.raster import band_dimension
+from odc_openeo.formats.vector import describe_objects
 
 GRID_MAPPING: Final = "spatial_ref"
 CONVENTIONS: Final = "CF-1.11"
@@ -178,6 +179,11 @@ def _vector(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Dataset:
     if isinstance(found, xr.DataArray):
         band = next(iter(dimensions_of_type(found, "bands")), None)
         found = found.to_dataset(dim=band) if band else found.to_dataset(name=str(found.name or "value"))
+    if any(shape is None or shape.is_empty for shape in data[GEOMETRY].values):
+        reason = "it has features without geometry, which CF can't describe. Use GeoJSON or Parquet."
+        raise FormatUnsuitable(format=format_, reason=reason)
+    objects = [str(n) for n, v in found.variables.items() if v.dtype == object and n != GEOMETRY]
+    found = found.assign_coords({n: (found[n].dims, describe_objects(found[n].values)) for n in objects})
     try:
         encoded = found.xvec.encode_cf()
     except ValueError as error:

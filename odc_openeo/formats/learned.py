@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class TrainedModel:
 
     Nothing is trained before a value is predicted or the model is saved.
     """
+
+    openeo_subtypes: ClassVar = ("ml-model",)
 
     estimator: Any
     features: Sequence[str]

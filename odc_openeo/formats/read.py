@@ -5,30 +5,49 @@ Files come from users, so only the reader of the named format opens them, and no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from odc_openeo.errors import FileTypeInvalid
+from odc_openeo.errors import FileContentInvalid, FileTypeInvalid, OpenEOError
 from odc_openeo.formats.read_gtiff import read_gtiff
 from odc_openeo.formats.read_netcdf import read_netcdf
 from odc_openeo.formats.read_vector import read_csv, read_geojson, read_parquet
+from odc_openeo.runners.notices import note_files
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """A format that can be read: ``read`` makes one cube of several files, in their order.
-
-    Its errors: FileContentInvalid for a file that is none of this format, IncompatibleDataCubes for files
-    that make no single cube.
-    """
+    """A format that can be read: ``reader`` makes one cube of several files, in their order."""
 
     name: str
     title: str
     description: str
     gis_data_types: Sequence[str]
-    read: Callable[[Sequence[Path]], Any]
+    reader: Callable[[Sequence[Path]], Any]
+
+    def read(self, paths: Sequence[Path]) -> Any:
+        """One cube of several files, in their order.
+
+        Raises:
+            FileContentInvalid: a file is not of this format. Files are damaged in more ways than libraries
+                have errors for, so all errors that they raise count as this one.
+            IncompatibleDataCubes: the files do not make one cube.
+        """
+        note_files([path.name for path in paths])
+        try:
+            return self.reader(paths)
+        except (OpenEOError, MemoryError):
+            raise
+        except Exception as error:
+            log.info("a user's file cannot be read", exc_info=True)
+            names = ", ".join(path.name for path in paths)
+            reason = f"it is not a valid {self.name} file, or a damaged one."
+            raise FileContentInvalid(file=names, reason=reason) from error
 
     def to_dict(self) -> dict[str, Any]:
         """The format as an entry of ``GET /file_formats``."""

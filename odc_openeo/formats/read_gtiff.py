@@ -1,11 +1,11 @@
 """GeoTIFF files of users as raster cubes, lazily.
 
-Only the driver of GeoTIFF opens them, and GDAL does not look at files beside them: it would follow what those
-refer to.
+They are opened in the one way in which foreign rasters are.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,18 +13,20 @@ from typing import Any, Final
 import dask.array as da
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers the .odc accessor)
-import rasterio
 import xarray as xr
 from dask.array.core import normalize_chunks
 from dask.base import tokenize
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from rasterio.errors import RasterioError
 
 from odc_openeo.cube import BANDS, NODATA, X, Y
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
+from odc_openeo.foreign_rasters import LocalFolder, RasterRefusedError, open_foreign_raster, read_grid
 
 CHUNK: Final = 1024
-ALONE: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+MOST_CHUNKS: Final = 200_000
+"""Pieces of a file, of about a million values each, that one graph can have."""
 
 
 def read_gtiff(paths: Sequence[Path]) -> xr.DataArray:
@@ -58,20 +60,30 @@ def one_cube(rasters: Sequence[xr.DataArray]) -> xr.DataArray:
 
 def _raster(path: Path) -> xr.DataArray:
     try:
-        with rasterio.Env(**ALONE), rasterio.open(path, driver="GTiff") as file:
-            grid = GeoBox(file.shape, file.transform, file.crs)
+        with open_foreign_raster(str(path), LocalFolder(path.parent)) as file:
+            grid = read_grid(file)
             names = [text or f"band_{i}" for i, text in enumerate(file.descriptions, 1)]
             dtype, missing = np.dtype(file.dtypes[0]), file.nodata
             tall, wide = file.block_shapes[0]
             whole = len(set(file.dtypes)) == 1 and len(set(names)) == len(names)
-    except rasterio.errors.RasterioError as error:
-        raise FileContentInvalid(file=path.name, reason="it is no GeoTIFF, or a damaged one.") from error
-    if not whole or file.crs is None or not grid.axis_aligned:
+    except RasterRefusedError as error:
+        raise FileContentInvalid(file=path.name, reason=str(error)) from error
+    if not whole or grid is None or not grid.axis_aligned:
         reason = "it needs a CRS, a north-up grid, one data type and distinct names of bands."
         raise FileContentInvalid(file=path.name, reason=reason)
     sides = (max(CHUNK // tall, 1) * tall, max(CHUNK // wide, 1) * wide)
+    check_chunks(path.name, (len(names), *grid.shape), (1, *sides))
     pixels = _lazy(path, (len(names), *grid.shape), sides, dtype, missing)
     return _cube(pixels, grid, names, missing)
+
+
+def check_chunks(name: str, shape: Sequence[int], chunks: Sequence[int]) -> None:
+    """FileContentInvalid if a file declares more pixels than can be planned, however few it holds."""
+    count = math.prod(math.ceil(size / chunk) for size, chunk in zip(shape, chunks, strict=True))
+    if count > MOST_CHUNKS:
+        sizes = " x ".join(map(str, shape))
+        reason = f"it declares {sizes} values, which is too much. Cut it into smaller files."
+        raise FileContentInvalid(file=name, reason=reason)
 
 
 def _lazy(path: Path, shape: Any, sides: tuple[int, int], dtype: np.dtype, missing: Any) -> da.Array:
@@ -84,8 +96,12 @@ def _lazy(path: Path, shape: Any, sides: tuple[int, int], dtype: np.dtype, missi
 
 def _block(path: str, missing: Any, block_info: Any = None) -> np.ndarray:
     (first, last), *window = block_info[None]["array-location"]
-    with rasterio.Env(**ALONE), rasterio.open(path, driver="GTiff") as file:
-        pixels = np.asarray(file.read(list(range(first + 1, last + 1)), window=tuple(window)))
+    try:
+        with open_foreign_raster(path, LocalFolder(Path(path).parent)) as file:
+            pixels = np.asarray(file.read(list(range(first + 1, last + 1)), window=tuple(window)))
+    except (RasterRefusedError, RasterioError) as error:
+        reason = "its pixels cannot be read: it is damaged, or has changed meanwhile."
+        raise FileContentInvalid(file=Path(path).name, reason=reason) from error
     if pixels.dtype.kind == "f" and missing is not None:
         pixels[pixels == missing] = np.nan
     return pixels

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import dask.array as da
 import h5py
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers the .odc accessor)
 import xarray as xr
+from dask.array.core import normalize_chunks
+from dask.base import tokenize
 from odc.geo.xr import xr_coords
+from scipy.io import netcdf_file
 
 from odc_openeo.cube import BANDS, NODATA, T, X, Y
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
-from odc_openeo.formats.read_gtiff import one_cube
+from odc_openeo.formats.read_gtiff import check_chunks, one_cube
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
-CLASSIC: Final = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
+CLASSIC: Final = (b"CDF\x01", b"CDF\x02")
+CLASSIC_64: Final = b"CDF\x05"
 AXES: Final = {
     X: ("projection_x_coordinate", "longitude"),
     Y: ("projection_y_coordinate", "latitude"),
@@ -27,6 +33,8 @@ AXES: Final = {
 
 NAMES: Final = {X: ("x", "lon", "longitude"), Y: ("y", "lat", "latitude"), T: ("t", "time")}
 CHUNK: Final = 1024
+MOST_LABELS: Final = 10_000_000
+"""Labels of a dimension."""
 
 
 def read_netcdf(paths: Sequence[Path]) -> xr.DataArray:
@@ -57,11 +65,38 @@ def _cube(path: Path) -> xr.DataArray:
 
 def _opened(path: Path) -> xr.Dataset:
     try:
-        found = xr.open_dataset(path, engine="netcdf4", mask_and_scale=False, decode_coords="all", chunks={})
+        found = xr.open_dataset(
+            path, engine="netcdf4", mask_and_scale=False, decode_coords="all", cache=False
+        )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _bad(path, "it is no netCDF file, or a damaged one.") from error
-    small = {d: min(CHUNK, n) for d, n in found.sizes.items() if n > CHUNK}
-    return found.chunk(small) if small else found
+        raise _bad(path, "it is not a netCDF file, or a damaged one.") from error
+    return found.assign({name: _read_lazily(path, variable) for name, variable in found.data_vars.items()})
+
+
+def _read_lazily(path: Path, variable: xr.DataArray) -> xr.DataArray:
+    sides = tuple(min(CHUNK, size) for size in variable.shape[-2:])
+    chunks = (*(1,) * (variable.ndim - len(sides)), *sides)
+    check_chunks(path.name, variable.shape, [max(chunk, 1) for chunk in chunks])
+    status = path.stat()
+    token = tokenize(str(path), variable.name, status.st_mtime_ns, status.st_ino, status.st_size)
+    values = da.map_blocks(
+        partial(_read_block, path.name, variable.variable),
+        chunks=normalize_chunks(chunks, variable.shape, dtype=variable.dtype),
+        dtype=variable.dtype,
+        meta=np.empty((0,) * variable.ndim, variable.dtype),
+        name=f"read-netcdf-{token}",
+    )
+    return variable.copy(data=values)
+
+
+def _read_block(file: str, variable: xr.Variable, block_info: Any = None) -> np.ndarray:
+    """A piece of a variable; xarray opens the file, one thread at a time, as its library wants it."""
+    window = tuple(slice(start, stop) for start, stop in block_info[None]["array-location"])
+    try:
+        return np.asarray(variable[window].values)
+    except (OSError, ValueError, KeyError, RuntimeError, IndexError) as error:
+        reason = "its values cannot be read: it is damaged, or has changed meanwhile."
+        raise FileContentInvalid(file=file, reason=reason) from error
 
 
 def _axis(found: xr.Dataset, dimension: str) -> str | None:
@@ -106,16 +141,40 @@ def _check_file(path: Path) -> None:
     """Refuse what is no netCDF, and HDF5 files that take data from other files of this machine."""
     with path.open("rb") as file:
         start = file.read(8)
-    if start.startswith(CLASSIC):
-        return
-    if start != HDF5:
-        raise _bad(path, "it is no netCDF file.")
+    if start == HDF5:
+        _check_links(path)
+    elif start.startswith(CLASSIC):
+        _check_dimensions(path)
+    elif not start.startswith(CLASSIC_64):
+        raise _bad(path, "it is not a netCDF file.")
+
+
+def _check_links(path: Path) -> None:
     try:
         with h5py.File(path, "r") as opened:
             if not _alone(opened):
                 raise _bad(path, "it refers to other files.")
-    except (OSError, RuntimeError, KeyError) as error:
+            _check_sizes(path, {name: max(opened[name].shape, default=0) for name in _datasets_of(opened)})
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise _bad(path, "it is a damaged netCDF file.") from error
+
+
+def _check_dimensions(path: Path) -> None:
+    """Refuse dimensions that are too long in files of the classic format, whose header scipy can read."""
+    try:
+        with netcdf_file(path, mmap=False) as opened:
+            sizes = {name: size or 0 for name, size in opened.dimensions.items()}
+    except (ValueError, TypeError, OSError, LookupError, OverflowError) as error:
+        raise _bad(path, "it is a damaged netCDF file.") from error
+    _check_sizes(path, sizes)
+
+
+def _check_sizes(path: Path, sizes: Mapping[str, int]) -> None:
+    """Refuse dimensions that are too long: labels are read whole, also if the file holds none of them."""
+    for name, size in sizes.items():
+        if size > MOST_LABELS:
+            reason = f"its dimension '{name}' has {size} labels, and {MOST_LABELS} are possible."
+            raise _bad(path, reason)
 
 
 def _alone(group: h5py.Group) -> bool:
@@ -128,6 +187,13 @@ def _alone(group: h5py.Group) -> bool:
         if isinstance(member, h5py.Group) and not _alone(member):
             return False
     return True
+
+
+def _datasets_of(group: h5py.Group) -> Iterator[str]:
+    """The names of the variables and dimensions at the top of a file: groups below are not read."""
+    for name in group:
+        if isinstance(group[name], h5py.Dataset):
+            yield name
 
 
 def _bad(path: Path, reason: str) -> FileContentInvalid:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import shapely
 import xarray as xr
 
@@ -16,6 +18,7 @@ from odc_openeo import geometry
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes, OpenEOError
 
 MOST_BYTES: Final = 512 * 2**20
+MOST_CELLS: Final = 20_000_000
 LONGITUDE: Final = ("lon", "longitude", "x")
 LATITUDE: Final = ("lat", "latitude", "y")
 WKT: Final = ("geometry", "wkt")
@@ -23,7 +26,7 @@ WKT: Final = ("geometry", "wkt")
 
 def read_geojson(paths: Sequence[Path]) -> xr.Dataset:
     """A vector cube without values: the features of all files, properties beside the geometries."""
-    return _together([_geojson(path) for path in paths])
+    return _together(paths, [_geojson(path) for path in paths])
 
 
 def _geojson(path: Path) -> gpd.GeoDataFrame:
@@ -38,12 +41,15 @@ def _geojson(path: Path) -> gpd.GeoDataFrame:
 
 def read_parquet(paths: Sequence[Path]) -> xr.Dataset:
     """The same from GeoParquet."""
-    return _together([_geoparquet(path) for path in paths])
+    return _together(paths, [_geoparquet(path) for path in paths])
 
 
 def _geoparquet(path: Path) -> gpd.GeoDataFrame:
     try:
-        found = gpd.read_parquet(_small(path))
+        _check_table_size(_small(path))
+        found = gpd.read_parquet(path)
+    except OpenEOError:
+        raise
     except (ValueError, OSError) as error:
         reason = "it is no GeoParquet. Tables without geometries can't be loaded."
         raise FileContentInvalid(file=path.name, reason=reason) from error
@@ -52,9 +58,18 @@ def _geoparquet(path: Path) -> gpd.GeoDataFrame:
     return found.rename_geometry("geometry") if found.geometry.name != "geometry" else found
 
 
+def _check_table_size(path: Path) -> None:
+    """Refuse tables whose rows are many, whatever room they take: equal values take next to none."""
+    metadata = pq.read_metadata(path)
+    cells = metadata.num_rows * max(metadata.num_columns, 1)
+    if cells > MOST_CELLS:
+        reason = f"it has {metadata.num_rows} rows of {metadata.num_columns} columns, which is too much."
+        raise FileContentInvalid(file=path.name, reason=f"{reason} Leave out columns, or split it.")
+
+
 def read_csv(paths: Sequence[Path]) -> xr.Dataset:
     """The same from CSV: points by longitude and latitude, or geometries in WKT."""
-    return _together([_csv(path) for path in paths])
+    return _together(paths, [_csv(path) for path in paths])
 
 
 def _csv(path: Path) -> gpd.GeoDataFrame:
@@ -83,7 +98,12 @@ def _small(path: Path) -> Path:
     return path
 
 
-def _together(frames: list[gpd.GeoDataFrame]) -> xr.Dataset:
+def _together(paths: Sequence[Path], frames: list[gpd.GeoDataFrame]) -> xr.Dataset:
+    for path, frame in zip(paths, frames, strict=True):
+        missing = np.flatnonzero(frame.geometry.isna())
+        if missing.size:
+            reason = f"row {missing[0] + 1} has no geometry. Leave out such rows."
+            raise FileContentInvalid(file=path.name, reason=reason)
     if any(frame.crs != frames[0].crs for frame in frames):
         reason = "the files differ in CRS. Load them one by one and use vector_reproject."
         raise IncompatibleDataCubes(reason=reason)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import pandas as pd
 import xarray as xr
 
 from odc_openeo.cube import GEOMETRY
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.assets import cube_asset
 from odc_openeo.formats.model import Asset, Format, Options, Target
-from odc_openeo.formats.vector import as_array, features, table
+from odc_openeo.formats.vector import as_array, describe_objects, features, table
 
 ROWS: Final = 2_000_000
 _TIDY: Final = (
@@ -53,6 +54,11 @@ def _computed(data: xr.DataArray | xr.Dataset, target: Target) -> xr.DataArray:
     return as_array(target.compute(data)[0])
 
 
+def _is_mixed(column: pd.Series) -> bool:
+    kinds = {type(v) for v in column if v is not None and v == v}
+    return len(kinds) > 1 or bool(kinds & {list, dict})
+
+
 def write_csv(data: xr.DataArray | xr.Dataset, target: Target, options: Options) -> list[Asset]:
     """One CSV file."""
     path = target.path("csv")
@@ -78,6 +84,8 @@ def write_parquet(data: xr.DataArray | xr.Dataset, target: Target, options: Opti
     path = target.path("parquet")
     cube = _computed(data, target)
     rows = features(cube) if GEOMETRY in cube.dims else table(cube, times_as_text=False)
+    for name in [c for c in rows.columns if rows[c].dtype == object and _is_mixed(rows[c])]:
+        rows[name] = describe_objects(rows[name].to_numpy())
     rows.to_parquet(path, index=False, compression=options["compression"])
     return [cube_asset(path, PARQUET.media_type, data)]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import rasterio
 from PIL import Image
 
+from odc_openeo.foreign_rasters import LocalFolder, open_foreign_raster
 from odc_openeo.formats import gtiff
 from odc_openeo.formats.model import Asset
 from odc_openeo.formats.storing import storing
@@ -51,7 +51,7 @@ def _picture(path: Path) -> Image.Image:
 
 
 def _raster(path: Path) -> Image.Image | None:
-    with rasterio.open(path) as file:
+    with open_foreign_raster(str(path), LocalFolder(path.parent)) as file:
         if np.dtype(file.dtypes[0]).kind == "c":
             return None
         shrink = max(file.width, file.height, SIDE) / SIDE

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 import xarray as xr
 import xvec  # noqa: F401  (registers the .xvec accessor and its index)
 
@@ -20,6 +22,8 @@ def as_array(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
     """A cube as one array: variables of a dataset become bands, those of geometries alone properties."""
     if isinstance(data, xr.DataArray):
         return data
+    if BANDS in data.coords and BANDS not in data.dims:
+        data = data.rename({BANDS: f"property_{BANDS}"})
     names = [n for n, v in data.data_vars.items() if set(v.dims) - {GEOMETRY} or v.dtype.kind in "biuf"]
     properties = [n for n in data.data_vars if n not in names]
     cube = data.set_coords(properties)
@@ -37,6 +41,21 @@ def properties(data: xr.DataArray) -> list[str]:
     return [str(n) for n, c in data.coords.items() if c.dims == (GEOMETRY,) and n != GEOMETRY]
 
 
+def describe_objects(values: np.ndarray) -> np.ndarray:
+    """Values of a property as strings if some are: others become JSON, what is missing an empty string.
+
+    Formats whose columns are of one type can't hold lists and objects, or numbers beside strings.
+    """
+    if values.dtype != object or all(isinstance(v, shapely.Geometry) for v in values):
+        return values
+    texts = ["" if v is None or v is pd.NA or v != v else _as_text(v) for v in values]
+    return np.array(texts, dtype=str)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
 def table(data: xr.DataArray, *, times_as_text: bool) -> pd.DataFrame:
     """A computed cube as a tidy table.
 
@@ -45,7 +64,7 @@ def table(data: xr.DataArray, *, times_as_text: bool) -> pd.DataFrame:
     further dimensions, then one column for each band (``value`` if there are none). No-data is empty.
     """
     values = decode(data) if has_nodata(data) else data
-    values = values.drop_vars([c for c in data.coords if c not in data.dims])
+    values = values.drop_vars([c for c in values.coords if c not in data.dims])
     if GEOMETRY in values.dims:
         values = values.drop_vars(GEOMETRY).assign_coords({GEOMETRY: np.arange(data.sizes[GEOMETRY])})
     band = next(iter(dimensions_of_type(data, "bands")), None)

@@ -20,11 +20,12 @@ from odc_openeo.errors import (
     ProcessGraphMissing,
     ProcessParameterMissing,
 )
+from odc_openeo.graph.arguments import check_argument
 from odc_openeo.graph.cut import cut
 from odc_openeo.graph.definitions import Definition
 from odc_openeo.graph.parse import Graph, Limits, Node, free_parameters, parse
 from odc_openeo.graph.plan import Plan, make_plan, seen
-from odc_openeo.graph.validate import check_value, problems, process_of
+from odc_openeo.graph.validate import problems, process_of
 from odc_openeo.process import DEFERRED, NODES, OMITTED, PROCESSES, Environment, Process
 
 __all__ = ["DEFERRED", "evaluate"]
@@ -118,18 +119,25 @@ class _Scope:
                 name: self._argument(found, node, name, value, where)
                 for name, value in node.arguments.items()
             }
-            demand = self.plan.demand(node.id)
-            if isinstance(found, Definition):
-                self._tell_of(node)
-                return self._run(found, arguments, demand, f"{where}.")
-            grid = self._grid_of(self.plan.leaders.get(node.id))
-            return found.call(arguments, replace(self.env, demand=demand, grid=grid))
+            value = self._run_process(node, found, arguments, where)
+            self.env.budget.spend(value)
+            return value
         except OpenEOError as error:
             if error.node is None:
                 error.node = where
             raise
         finally:
             NODES.reset(before)
+
+    def _run_process(
+        self, node: Node, found: Process | Definition, arguments: Mapping[str, Any], where: str
+    ) -> Any:
+        demand = self.plan.demand(node.id)
+        if isinstance(found, Definition):
+            self._tell_of(node)
+            return self._run(found, arguments, demand, f"{where}.")
+        grid = self._grid_of(self.plan.leaders.get(node.id))
+        return found.call(arguments, replace(self.env, demand=demand, grid=grid))
 
     def _tell_of(self, node: Node) -> None:
         if node.namespace is None and node.process_id in PROCESSES:
@@ -145,11 +153,15 @@ class _Scope:
 
     def _argument(self, found: Process | Definition, node: Node, name: str, value: Any, where: str) -> Any:
         if found.parameters[name].deferred:
-            return lambda: self._resolve(value, where)
-        resolved = value if node.is_constant(name) else self._resolve(value, where)
-        if resolved is not value:
-            check_value(found, name, resolved)
+            return lambda: self._resolve_checked(found, name, value, where)
+        resolved = value if node.is_constant(name) else self._resolve_checked(found, name, value, where)
         return cut(resolved, self.plan.edge(node.id, name))
+
+    def _resolve_checked(self, found: Process | Definition, name: str, value: Any, where: str) -> Any:
+        resolved = self._resolve(value, where)
+        if resolved is not value:
+            check_argument(found, name, resolved)
+        return resolved
 
     def _resolve(self, value: Any, where: str) -> Any:
         """The argument with references, child graphs and all they hold replaced by values."""

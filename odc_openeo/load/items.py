@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
-import rasterio
 from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
-from rasterio.errors import RasterioError
+from pyproj.exceptions import CRSError
+from shapely.errors import ShapelyError
 
 from odc_openeo.catalog import Band, File, Scene, nominal_time
-from odc_openeo.errors import FeatureUnsupported, NoDataAvailable, UrlUnreachable
-from odc_openeo.load.reader import ALONE
+from odc_openeo.errors import (
+    FeatureUnsupported,
+    FileContentInvalid,
+    NoDataAvailable,
+    OpenEOError,
+    UrlUnreachable,
+)
+from odc_openeo.foreign_rasters import (
+    RasterPlace,
+    RasterRefusedError,
+    make_grid,
+    open_foreign_raster,
+    read_grid,
+)
+from odc_openeo.load.reader import name_of
+from odc_openeo.runners.notices import note_files
 
 TYPES: Final = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff")
 ENDINGS: Final = (".tif", ".tiff", ".jp2")
@@ -53,47 +69,71 @@ class Raster:
         code = self.fields.get("proj:code") or self.fields.get("proj:epsg")
         if not shape or not transform or not code:
             return None
-        return GeoBox(tuple(shape), Affine(*transform[:6]), CRS(code))
+        try:
+            rows, columns = map(operator.index, shape)
+            return make_grid((rows, columns), Affine(*map(float, transform[:6])), CRS(code))
+        except (RasterRefusedError, TypeError, ValueError, CRSError):
+            # The file itself tells.
+            return None
 
 
-def read_items(items: Sequence[Mapping[str, Any]], opener: Any = None) -> tuple[list[Band], list[Scene]]:
+def read_items(items: Sequence[Mapping[str, Any]], place: RasterPlace) -> tuple[list[Band], list[Scene]]:
     """The bands of all Items, and the Items as scenes.
 
     Addresses are relative to the Item's member ``base``. Of each band the first file is opened: pixel type
-    and no-data value are those of the file. ``opener`` opens files for rasterio; without one they are paths
-    on this machine.
+    and no-data value are those of the file. ``place`` is where the files may be.
 
     Raises:
         NoDataAvailable: no Item has an asset with pixels.
-        UrlUnreachable: a file can't be had or is no raster.
+        UrlUnreachable, FileContentInvalid: a file cannot be had, is not a raster, or refers to other files.
     """
-    rasters = [_rasters(item) for item in items]
+    rasters: list[list[Raster]] = []
+    for item in items:
+        with _checked(item):
+            rasters.append(_rasters(item))
     kinds = {_kind(raster): raster for found in reversed(rasters) for raster in reversed(found)}
     if not kinds:
         raise NoDataAvailable(reason="no asset is a GeoTIFF or JPEG 2000 file with data.")
     needed = {r.href: r for r in kinds.values()}
     needed |= {r.href: r for found in rasters for r in found if r.grid() is None}
     with ThreadPoolExecutor(THREADS) as pool:
-        headers = dict(zip(needed, pool.map(lambda href: read_header(href, opener), needed), strict=True))
+        headers = dict(zip(needed, pool.map(lambda href: read_header(href, place), needed), strict=True))
     bands: dict[str, Band] = {}
     named = {kind: _bands(raster, headers[raster.href]) for kind, raster in kinds.items()}
     for found in reversed(named.values()):
         for band in found:
             bands.setdefault(band.name, band)
-    scenes = [
-        scene
-        for item, found in zip(items, rasters, strict=True)
-        for scene in _scenes(item, found, named, headers, opener)
-    ]
+    scenes: list[Scene] = []
+    for item, assets in zip(items, rasters, strict=True):
+        with _checked(item):
+            scenes += _scenes(item, assets, named, headers, place)
     return list(bands.values()), scenes
 
 
-def read_header(href: str, opener: Any = None) -> Header:
-    """Open a file; the errors of `read_items`."""
-    options = {} if opener is None else {"opener": opener}
+_MALFORMED: Final = (
+    *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError),
+    ShapelyError,
+)
+"""What using members of an Item raises if they are not what STAC has there."""
+
+
+@contextlib.contextmanager
+def _checked(item: Any) -> Iterator[None]:
+    """Name the Item in errors that come of members that are not what STAC has there."""
     try:
-        with rasterio.Env(**ALONE), rasterio.open(href, **options) as file:
-            grid = GeoBox(file.shape, file.transform, file.crs) if file.crs else None
+        yield
+    except _MALFORMED as error:
+        id_ = item.get("id") if isinstance(item, Mapping) else None
+        reason = "a member of the STAC Item has a value that STAC does not allow there."
+        raise FileContentInvalid(file=str(id_ or "STAC Item"), reason=reason) from error
+
+
+def read_header(href: str, place: RasterPlace) -> Header:
+    """Open a file; the errors of `read_items`."""
+    note_files([name_of(href)])
+    try:
+        with open_foreign_raster(href, place) as file:
+            grid = read_grid(file)
             bands = zip(
                 file.descriptions,
                 file.dtypes,
@@ -104,16 +144,15 @@ def read_header(href: str, opener: Any = None) -> Header:
                 strict=True,
             )
             return Header(grid, tuple(bands))
-    except RasterioError as error:
-        if opener is not None:
-            # GDAL hides what went wrong; if it still does, this tells.
-            opener.open(href).close()
-        reason = f"the raster {_name(href)} is damaged or can't be read."
-        raise UrlUnreachable(host=urlsplit(href).hostname or "the storage", reason=reason) from error
+    except RasterRefusedError as error:
+        raise _refused(href, f"the raster {name_of(href)} cannot be read: {error}") from error
 
 
-def _name(href: str) -> str:
-    return urlsplit(href).path.rpartition("/")[2]
+def _refused(href: str, reason: str) -> OpenEOError:
+    host = urlsplit(href).hostname
+    if host is None:
+        return FileContentInvalid(file=name_of(href), reason=reason)
+    return UrlUnreachable(host=host, reason=reason)
 
 
 def _rasters(item: Mapping[str, Any]) -> list[Raster]:
@@ -186,26 +225,25 @@ def _scenes(
     rasters: Sequence[Raster],
     named: Mapping[tuple[str, ...], Sequence[Band]],
     headers: Mapping[str, Header],
-    opener: Any,
+    place: RasterPlace,
 ) -> list[Scene]:
     """The item as a scene; as several where it has the same band more than once (tiles)."""
     parts: list[dict[str, tuple[Raster, int, GeoBox]]] = []
     for raster in rasters:
         grid = raster.grid() or headers[raster.href].grid
         if grid is None:
-            reason = f"the raster {_name(raster.href)} has no reference system."
-            raise UrlUnreachable(host=urlsplit(raster.href).hostname or "the storage", reason=reason)
+            raise _refused(raster.href, f"the raster {name_of(raster.href)} has no reference system.")
         found = {band.name: (raster, i, grid) for i, band in enumerate(named[_kind(raster)], 1)}
-        place = next((part for part in parts if not part.keys() & found.keys()), None)
-        if place is None:
+        free_part = next((part for part in parts if not part.keys() & found.keys()), None)
+        if free_part is None:
             parts.append(found)
         else:
-            place.update(found)
-    return [_scene(item, f"{item.get('id')}", part, opener) for part in parts]
+            free_part.update(found)
+    return [_scene(item, f"{item.get('id')}", part, place) for part in parts]
 
 
 def _scene(
-    item: Mapping[str, Any], id_: str, part: Mapping[str, tuple[Raster, int, GeoBox]], opener: Any
+    item: Mapping[str, Any], id_: str, part: Mapping[str, tuple[Raster, int, GeoBox]], place: RasterPlace
 ) -> Scene:
     distinct = list(dict.fromkeys(grid for _, _, grid in part.values()))
     names = {grid: f"grid{i}" if i else "default" for i, grid in enumerate(distinct)}
@@ -217,7 +255,7 @@ def _scene(
         crs=distinct[0].crs,
         grids={name: grid for grid, name in names.items() if grid.crs == distinct[0].crs},
         files={
-            band: File(raster.href, i, None, names[grid], opener)
+            band: File(raster.href, i, None, names[grid], place)
             for band, (raster, i, grid) in part.items()
             if grid.crs == distinct[0].crs
         },
@@ -235,4 +273,8 @@ def _footprint(item: Mapping[str, Any], outline: Geometry) -> Geometry:
     shape = item.get("geometry")
     if not shape:
         return outline
-    return Geometry(shape, "EPSG:4326").to_crs(outline.crs, resolution="auto", check_and_fix=True)
+    footprint = Geometry(shape, "EPSG:4326")
+    west, south, east, north = footprint.boundingbox.bbox
+    if not (-720 <= west <= east <= 720 and -90 <= south <= north <= 90):
+        raise ValueError("a geometry that is not in degrees")
+    return footprint.to_crs(outline.crs, resolution="auto", check_and_fix=True)

@@ -10,19 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
-import rasterio
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
-from odc.loader._rio import rio_read
 from odc.loader.types import RasterLoadParams, RasterSource
-from rasterio._vsiopener import _opener_registration
 
-from odc_openeo.errors import StorageFailure
-
-ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
-"""Files beside a raster are not looked at."""
+from odc_openeo.errors import FileContentInvalid, OpenEOError, StorageFailure
+from odc_openeo.foreign_rasters import RasterPlace, RasterRefusedError, open_foreign_raster
+from odc_openeo.load.rio_internals import find_overview, plan_read, read_band
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +29,10 @@ class Driver(RioDriver):
 
     def open(self, src: RasterSource, ctx: Any) -> Reader:
         """A reader of one band of one dataset."""
+        place = src.driver_data.get("place")
+        if place is not None:
+            return ForeignReader(place, src, src.driver_data)
         with told(src.driver_data):
-            opener = src.driver_data.get("opener")
-            if opener is not None:
-                return ForeignReader(opener, _source(src), src.driver_data)
             return Reader(super().open(_source(src), ctx), src.driver_data)
 
 
@@ -61,24 +58,58 @@ class Reader:
         Raises:
             StorageFailure: the file is missing or damaged; the message names the dataset, not the file.
         """
+        with told(self._place):
+            return self._read_pixels(cfg, dst_geobox, **options)
+
+    def _read_pixels(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
         nodata = self._place["nodata"]
         if nodata is not None and not np.isnan(nodata):
             # Files may lack the value that the product declares.
             cfg = replace(cfg, src_nodata_fallback=nodata)
-        with told(self._place):
-            return self._read(cfg, dst_geobox, **options)
+        return self._read(cfg, dst_geobox, **options)
 
 
 class ForeignReader(Reader):
-    """Reads from an address that a user has named: GDAL is given the opener's file, never the address."""
+    """Reads a raster that did not come from the index, in the one way in which such are opened."""
 
-    def __init__(self, opener: Any, src: RasterSource, place: Mapping[str, Any]) -> None:
+    def __init__(self, raster_place: RasterPlace, src: RasterSource, place: Mapping[str, Any]) -> None:
         super().__init__(None, place)
-        self._opener, self._src = opener, src
+        self._raster_place, self._src = raster_place, src
 
-    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
-        with rasterio.Env(**ALONE), _opener_registration(self._src.uri, self._opener) as path:
-            return rio_read(self._src.patch(uri=path), cfg, dst_geobox, **options)
+    def read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
+        """The pixels of the file that lie in ``dst_geobox``.
+
+        Raises:
+            FileContentInvalid: the file is not what it was, or its pixels are damaged.
+            OpenEOError: it is at an address that cannot be read.
+        """
+        try:
+            return super()._read_pixels(cfg, dst_geobox, **options)
+        except (OpenEOError, MemoryError):
+            raise
+        except RasterRefusedError as error:
+            raise FileContentInvalid(file=name_of(self._src.uri), reason=str(error)) from None
+        except Exception:
+            _log.info("pixels of a user's file cannot be read", exc_info=True)
+            reason = "its pixels cannot be read: it is damaged."
+            raise FileContentInvalid(file=name_of(self._src.uri), reason=reason) from None
+
+    def _read(
+        self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
+    ) -> Any:
+        band = self._place["band"]
+        with open_foreign_raster(self._src.uri, self._raster_place) as raster:
+            plan = plan_read(raster, cfg, dst_geobox)
+            overview = find_overview(raster, band, cfg, plan)
+            if overview is None:
+                return read_band(raster, band, cfg, dst_geobox, plan, dst)
+        with open_foreign_raster(self._src.uri, self._raster_place, overview_level=overview) as raster:
+            return read_band(raster, band, cfg, dst_geobox, plan, dst)
+
+
+def name_of(href: str) -> str:
+    """The name of a file, without the folders or the server that it is in."""
+    return urlsplit(href).path.rpartition("/")[2]
 
 
 @contextmanager

@@ -55,8 +55,8 @@ def source(scene: Scene, band: Band, dtype: str) -> RasterSource | None:
         "layer": file.layer,
         "nodata": band.nodata,
     }
-    if file.opener is not None:
-        place["opener"] = file.opener
+    if file.place is not None:
+        place["place"] = file.place
     return RasterSource(file.href, 1, meta=metadata(band, dtype), driver_data=place)
 
 

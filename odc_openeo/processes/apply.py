@@ -17,7 +17,7 @@ from odc_openeo.errors import DimensionMissing, TargetDimensionExists
 from odc_openeo.process import process
 from odc_openeo.processes.children import array, elements_taken, field, restored, without_dimension
 from odc_openeo.processes.filters import OptionalName
-from odc_openeo.processes.labels import coordinate
+from odc_openeo.processes.labels import check_name, coordinate
 from odc_openeo.processes.schemas import (
     ANY_ARRAY,
     ANY_JSON,
@@ -51,7 +51,7 @@ def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
         The data cube with the new values and the same dimensions and labels.
     """
     if isinstance(data, xr.Dataset):
-        return data.map(lambda variable: apply(variable, process, context), keep_attrs=True)
+        return data.assign({name: apply(v, process, context) for name, v in data.data_vars.items()})
     return field(process(x=data, context=context), data, "apply", "process")
 
 
@@ -84,6 +84,8 @@ def apply_dimension(
         TargetDimensionExists: The target dimension exists and has several labels.
     """
     cube.require_dimension(data, dimension)
+    if target_dimension is not None and target_dimension not in data.dims:
+        check_name(target_dimension, "other", "apply_dimension", "target_dimension")
     if isinstance(data, xr.Dataset):
         one = {k: v for k, v in data.data_vars.items() if dimension in v.dims}
         new = {k: apply_dimension(v, process, dimension, target_dimension, context) for k, v in one.items()}

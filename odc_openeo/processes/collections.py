@@ -137,7 +137,7 @@ def load_collection(
     query = _query(spatial_extent, temporal_extent, properties)
     own = own_collections.items(catalog.config, UUID(env.user), id) if env.user else None
     if own is not None:
-        return load_items((own, None), query, spatial_extent, bands, NAME, env)
+        return load_items(own, query, spatial_extent, bands, NAME, env)
     product = catalog.product(id)
     wanted = resolve(product.bands, bands)
     scenes = _search(catalog, id, query, env)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
+import xarray as xr
+
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.process import Example, Schema, process
 from odc_openeo.processes.elementwise import labelwise
@@ -31,8 +33,9 @@ _DATE_TIME = {"type": "string", "format": "date-time", "subtype": "date-time"}
 _DATE = {"type": "string", "format": "date", "subtype": "date"}
 _TIME = {"type": "string", "subtype": "time", "pattern": "^\\d{2}:\\d{2}:\\d{2}$"}
 
-Date = Annotated[str, Schema([_DATE_TIME, _DATE])]
-DateOrTime = Annotated[str, Schema([_DATE_TIME, _DATE, _TIME])]
+Date = Annotated[str | xr.DataArray, Schema([_DATE_TIME, _DATE])]
+DateOrTime = Annotated[str | xr.DataArray, Schema([_DATE_TIME, _DATE, _TIME])]
+Limit = Annotated[str, Schema([_DATE_TIME, _DATE, _TIME])]
 Unit = Annotated[str, Schema({"type": "string", "enum": _UNITS})]
 
 _PATTERN = re.compile(
@@ -123,9 +126,7 @@ def date_shift(date: Date, value: Integer, unit: Unit) -> Date:
         Example({"x": "2020-01-01T01:00:00+01:00", "min": "2020-01-01", "max": "2020-01-02"}, True),
     ],
 )
-def date_between(
-    x: DateOrTime, min: DateOrTime, max: DateOrTime, exclude_max: Boolean = False
-) -> BooleanOrNull:
+def date_between(x: DateOrTime, min: Limit, max: Limit, exclude_max: Boolean = False) -> BooleanOrNull:
     """Whether a date is in a period.
 
     Both limits belong to the period. If they are swapped, no date is in it. If the limits are times of the

@@ -83,6 +83,7 @@ def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = 
     """
     if name in data.dims:
         raise DimensionExists(name=name)
+    dimension_coordinates.check_name(name, type, "add_dimension", "name")
     spatial = cube.dimensions_of_type(data, "spatial")
     if type == "spatial" and len(spatial) >= 3:
         raise DimensionExists(
@@ -147,6 +148,7 @@ def rename_dimension(data: Cube, source: String, target: String) -> Cube:
     if target in data.dims:
         raise DimensionExists(name=target)
     type_ = cube.dimension_type(data, source)
+    dimension_coordinates.check_name(target, type_, "rename_dimension", "target")
     renamed = data.drop_vars(target, errors="ignore").rename({source: target})
     if geometry.geometry_dimension(data) == source:
         # xarray drops the index of geometries, and with it their CRS, when it renames.
@@ -257,7 +259,9 @@ def trim_cube(data: Cube) -> Cube:
     Returns:
         The data cube with the same dimensions, some of them shorter.
     """
-    valid = cube.valid(data) if isinstance(data, xr.DataArray) else data.to_array("__variable__").notnull()
+    if isinstance(data, xr.Dataset) and not data.data_vars:
+        return data
+    valid = cube.valid(data) if isinstance(data, xr.DataArray) else data.to_array(cube.VARIABLE).notnull()
     names = [str(d) for d in data.dims]
     with_data = [valid.any([other for other in valid.dims if other != d]) for d in names]
     found = [mask.values for mask in dask.compute(*with_data)]
@@ -309,6 +313,7 @@ def flatten_dimensions(
         raise ProcessParameterInvalid(process="flatten_dimensions", parameter="dimensions", reason=reason)
     if target_dimension in data.dims:
         raise TargetDimensionExists(name=target_dimension)
+    dimension_coordinates.check_name(target_dimension, "other", "flatten_dimensions", "target_dimension")
     texts = [""]
     for name in dimensions:
         added = [str(label) for label in dimension_labels(data, name)]
@@ -366,6 +371,7 @@ def unflatten_dimension(
     for name in target_dimensions:
         if name in data.dims:
             raise TargetDimensionExists(name=name)
+        dimension_coordinates.check_name(name, "other", "unflatten_dimension", "target_dimensions")
     parts = [tuple(str(label).split(label_separator)) for label in cube.labels(data, dimension)]
     new = _grid(parts, target_dimensions, dimension)
     wanted = {combination: i for i, combination in enumerate(parts)}

@@ -13,6 +13,7 @@ from odc_openeo import jobs, outgoing, results, workspaces
 from odc_openeo.catalog import Query
 from odc_openeo.config import Config
 from odc_openeo.errors import FeatureUnsupported, JobNotFinished, JobNotFound
+from odc_openeo.foreign_rasters import LocalFolder
 from odc_openeo.load import crawl
 from odc_openeo.process import Environment, Schema, process
 from odc_openeo.processes import extents
@@ -137,10 +138,10 @@ def _find(url: str, query: Query, env: Environment) -> Found:
         return _own_items(own, config)
     if env.user and (found := re.match(re.escape(config.root_url) + r".*?/workspaces/([^/]+)/files/", url)):
         workspace = workspaces.get(config, UUID(env.user), found[1])
-        return workspaces.find_items(config, workspace, found[0], url, query, limit), None
+        return workspaces.find_items(config, workspace, found[0], url, query, limit)
     policy = outgoing.Policy.of(config)
     items = crawl.find_items(lambda each: outgoing.fetch_json(policy, each), url, query, limit)
-    return items, outgoing.Opener(policy)
+    return items, outgoing.RemoteFiles(policy)
 
 
 def _of_this_service(url: str, config: Config, env: Environment) -> results.Results | None:
@@ -165,12 +166,13 @@ def _own(env: Environment, id_: str) -> results.Results:
 
 
 def _own_items(found: results.Results, config: Config) -> Found:
+    folder = storage(config).local(found.folder)
+    if folder is None:
+        raise FeatureUnsupported(feature="loading results, as its storage is no folder")
+
     def path(name: str) -> str:
-        place = storage(config).local(f"{found.folder}/{name}")
-        if place is None:
-            raise FeatureUnsupported(feature="loading results, as its storage is no folder")
-        return str(place)
+        return str(folder / name)
 
     expires = results.expiry(config)
     items = [results.item(found, id_, path, expires) for id_ in results.items(found)]
-    return [item for item in items if item is not None], None
+    return [item for item in items if item is not None], LocalFolder(folder)

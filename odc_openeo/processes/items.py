@@ -10,13 +10,14 @@ import xarray as xr
 from odc_openeo import load
 from odc_openeo.catalog import Query, matching, resolve
 from odc_openeo.errors import NoDataAvailable
+from odc_openeo.foreign_rasters import RasterPlace
 from odc_openeo.load.items import read_items
 from odc_openeo.process import Environment
 from odc_openeo.processes import extents
 from odc_openeo.processes.geometry_filters import filter_spatial
 
-Found = tuple[Sequence[Mapping[str, Any]], Any]
-"""STAC Items, and what opens their files."""
+Found = tuple[Sequence[Mapping[str, Any]], RasterPlace]
+"""STAC Items, and where their files may be."""
 
 
 def load_items(
@@ -32,12 +33,12 @@ def load_items(
     Raises:
         NoDataAvailable: there is none.
     """
-    items, opener = found
+    items, place = found
     if not items:
         raise NoDataAvailable(
             reason="no STAC Item with a place was found at that address in the given extents."
         )
-    bands, scenes = read_items(items, opener)
+    bands, scenes = read_items(items, place)
     wanted = resolve(bands, names, process_id)
     scenes = matching(scenes, query)
     if not scenes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final
@@ -15,12 +16,19 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from odc_openeo import cube, rasterize
+from odc_openeo.budget import check_count
 from odc_openeo.demand import Demand, over
 from odc_openeo.errors import KernelDimensionsUneven, ProcessParameterInvalid
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.children import field, restored
 from odc_openeo.processes.geometry_schemas import Corner, PixelReducer
-from odc_openeo.processes.schemas import AnyValue, Number, SpatialCube
+from odc_openeo.processes.schemas import AnyValue, SpatialCube
+
+MOST_CELLS: Final = 101 * 101
+"""Cells of a kernel: each pixel takes as many multiplications."""
+MOST_WINDOW: Final = 1024
+"""Pixels along a side of a window, if the cube is not larger."""
+MOST_WINDOW_PIXELS: Final = 4096 * 4096
 
 _NUMBERS: Final = {"type": "array", "items": {"type": "number"}}
 Kernel = Annotated[
@@ -29,6 +37,7 @@ Kernel = Annotated[
 BORDERS: Final = {"replicate": "edge", "reflect": "symmetric", "reflect_pixel": "reflect", "wrap": "wrap"}
 """numpy's names of the ways to go on beyond the border."""
 
+Factor = Annotated[float, Schema({"type": "number"})]
 Border = Annotated[str | float, Schema([{"type": "string", "enum": list(BORDERS)}, {"type": "number"}])]
 
 
@@ -43,7 +52,7 @@ def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]
 
 @process(categories=["cubes", "math > image filter"], needs=_needs)
 def apply_kernel(
-    data: SpatialCube, kernel: Kernel, factor: Number = 1, border: Border = 0, replace_invalid: Number = 0
+    data: SpatialCube, kernel: Kernel, factor: Factor = 1, border: Border = 0, replace_invalid: Factor = 0
 ) -> SpatialCube:
     """Weighted sums of neighbouring pixels.
 
@@ -85,6 +94,10 @@ def _weights(kernel: Sequence[Sequence[float]]) -> np.ndarray:
     if len(lengths) != 1:
         reason = "all inner arrays must have the same length."
         raise ProcessParameterInvalid(process="apply_kernel", parameter="kernel", reason=reason)
+    cells = len(kernel) * lengths.pop()
+    check_count(
+        cells, MOST_CELLS, "cells of the kernel", "Resample the cube first and take a smaller kernel."
+    )
     weights = np.asarray(kernel, dtype=float)
     if any(n % 2 == 0 for n in weights.shape):
         raise KernelDimensionsUneven(shape=" x ".join(map(str, weights.shape)))
@@ -162,6 +175,7 @@ def aggregate_spatial_window(
     ordered = data.transpose(..., cube.Y, cube.X)
     upper, left = align.startswith("upper"), align.endswith("left")
     from_start = upper == (grid.transform.e < 0), left == (grid.transform.a > 0)
+    _check_windows(ordered, size)
     counts, before, fitted = [], [], ordered
     for dimension, length, start in zip((cube.Y, cube.X), reversed(size), from_start, strict=True):
         count, offset, fitted = _fit(fitted, dimension, length, start, boundary == "pad")
@@ -176,6 +190,15 @@ def aggregate_spatial_window(
     reduced = field(reducer(data=stacked, context=context), like, "aggregate_spatial_window", "reducer")
     labels = xr_coords(cells, crs_coord_name="spatial_ref", always_yx=True)
     return reduced.assign_coords(labels).transpose(*data.dims)
+
+
+def _check_windows(data: xr.DataArray, size: Sequence[int]) -> None:
+    """Windows that reach far beyond the cube would be filled up with no-data, and held in memory whole."""
+    for dimension, length in zip((cube.X, cube.Y), size, strict=True):
+        most = max(MOST_WINDOW, data.sizes[dimension])
+        advice = f"The cube has {data.sizes[dimension]}. Choose a smaller size."
+        check_count(length, most, f"pixels of a window along {dimension}", advice)
+    check_count(math.prod(size), MOST_WINDOW_PIXELS, "pixels of a window", "Choose a smaller size.")
 
 
 def _fit(

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.errors import IncompatibleDataCubes
+from odc_openeo.errors import IncompatibleDataCubes, ProcessParameterInvalid
 from odc_openeo.processes.instants import parse_instant
+
+RESERVED: Final = frozenset(
+    {cube.ARRAY, cube.NODATA, cube.COMMON_NAME, cube.WAVELENGTH, cube.VARIABLE, "spatial_ref"}
+)
+"""Names of what cubes hold beside their dimensions."""
+_OF_TYPE: Final = {cube.GEOMETRY: "geometry", cube.X: "spatial", cube.Y: "spatial"}
+
+
+def check_name(name: str, type_: str, process: str, parameter: str) -> None:
+    """Check the name that a user gives to a dimension of a type.
+
+    Raises:
+        ProcessParameterInvalid: it stands for something else in a cube.
+    """
+    if name in RESERVED:
+        reason = f"{name!r} is the name of something else in a data cube. Choose another name."
+    elif not name or not name.isprintable() or "/" in name:
+        reason = f"{name!r} is not a valid name of a dimension. Use printable characters other than '/'."
+    elif name in _OF_TYPE and _OF_TYPE[name] != type_:
+        reason = f"{name!r} is for dimensions of type {_OF_TYPE[name]!r}, not {type_!r}. Choose another name."
+    else:
+        return
+    raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
 
 
 def coordinate(dimension: str, labels: Sequence[Any], type_: str) -> xr.DataArray:

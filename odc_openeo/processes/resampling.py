@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import numpy as np
 import rasterio.warp
@@ -13,6 +13,7 @@ from odc.geo.crs import CRS, CRSError
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import rasterize
+from odc_openeo.budget import check_count
 from odc_openeo.demand import Demand, Grid
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.process import Schema, process
@@ -36,6 +37,9 @@ Resolution = Annotated[
         ]
     ),
 ]
+MOST_PIXELS: Final = 10_000_000
+"""Pixels along a side of a new grid: the earth around at four metres."""
+
 Projection = Annotated[
     int | str | None, Schema([EPSG, WKT2, {"title": "Don't change projection", "type": "null"}])
 ]
@@ -125,6 +129,8 @@ def new_grid(grid: GeoBox, resolution: Sequence[float], crs: CRS, align: str = "
     left, bottom, right, top = _extent(grid, crs)
     kept = _kept_resolution(grid, crs)
     size = [float(given or own) for given, own in zip(resolution, kept, strict=True)]
+    for length, step in zip((right - left, top - bottom), size, strict=True):
+        check_count(length / step, MOST_PIXELS, "pixels along a side", "Choose a coarser resolution.")
     columns, rows = (
         max(1, int(np.ceil(length / step - 1e-6)))
         for length, step in zip((right - left, top - bottom), size, strict=True)

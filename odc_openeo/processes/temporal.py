@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.budget import check_count
 from odc_openeo.demand import Demand, hull, over
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
@@ -32,6 +33,8 @@ from odc_openeo.processes.labels import coordinate, typed
 from odc_openeo.processes.periods import PERIODS
 from odc_openeo.processes.schemas import AnyValue, LabeledReducer, TemporalCube
 
+MOST_INTERVALS = 5_000
+"""Intervals of a node, each of which the reducer is called for."""
 MOST_LABELS = 100_000
 """Largest number of periods in one aggregation."""
 
@@ -100,6 +103,8 @@ def aggregate_temporal(
             no labels.
         TemporalExtentEmpty: The end of an interval is not later than its start.
     """
+    advice = "Split them over several nodes, or use aggregate_temporal_period."
+    check_count(len(intervals), MOST_INTERVALS, "intervals", advice)
     name = cube.temporal_dimension(data, dimension)
     instants = times(data, name, "aggregate_temporal")
     groups = [np.flatnonzero(_in_interval(instants, pair)) for pair in intervals]

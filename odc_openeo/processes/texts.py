@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import xarray as xr
+
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.process import Example, Schema, process
 from odc_openeo.processes.elementwise import labelwise
-from odc_openeo.processes.schemas import Boolean, BooleanOrNull, JsonArray, String, StringOrNull
+from odc_openeo.processes.schemas import Boolean, BooleanOrNull, JsonArray, String
 
+Text = Annotated[str | None | xr.DataArray, Schema({"type": ["string", "null"]})]
 _ANY_SCALAR = {"type": ["string", "number", "boolean", "null"]}
 Scalars = Annotated[JsonArray, Schema({"type": "array", "items": _ANY_SCALAR})]
 ScalarText = Annotated[Any, Schema(_ANY_SCALAR)]
@@ -28,7 +31,7 @@ _TEXT = "Lorem ipsum dolor sit amet"
         Example({"data": None, "pattern": "null"}, None),
     ],
 )
-def text_begins(data: StringOrNull, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
+def text_begins(data: Text, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
     """Whether a text begins with another.
 
     No-data stays no-data.
@@ -52,7 +55,7 @@ def text_begins(data: StringOrNull, pattern: String, case_sensitive: Boolean = T
         Example({"data": _TEXT, "pattern": "AMET", "case_sensitive": False}, True),
     ],
 )
-def text_ends(data: StringOrNull, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
+def text_ends(data: Text, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
     """Whether a text ends with another.
 
     No-data stays no-data.
@@ -76,7 +79,7 @@ def text_ends(data: StringOrNull, pattern: String, case_sensitive: Boolean = Tru
         Example({"data": _TEXT, "pattern": "openEO"}, False),
     ],
 )
-def text_contains(data: StringOrNull, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
+def text_contains(data: Text, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
     """Whether a text contains another.
 
     No-data stays no-data.
@@ -101,7 +104,7 @@ def text_contains(data: StringOrNull, pattern: String, case_sensitive: Boolean =
     ],
     experimental=True,
 )
-def text_find(data: StringOrNull, pattern: String, case_sensitive: Boolean = True) -> Position:
+def text_find(data: Text, pattern: String, case_sensitive: Boolean = True) -> Position:
     """Position of a text in another.
 
     Counts characters from zero to the first place where `pattern` begins. No-data stays no-data.

@@ -14,11 +14,14 @@ import shapely
 import xarray as xr
 
 from odc_openeo import cube, geometry, rasterize
+from odc_openeo.budget import check_count
 from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParameterInvalid, UnitMismatch
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.geometry_schemas import GeometryCube, PointCube
 from odc_openeo.processes.schemas import EPSG, WKT2, Boolean, SpatialCube, StringOrNull
 
+MOST_POINTS: Final = 1_000_000
+"""Points that are sampled in all geometries together."""
 PROPERTIES: Final = "properties"
 _NOTHING: Final[list[str]] = []
 
@@ -55,7 +58,7 @@ def load_geojson(data: GeoJSON, properties: Names = _NOTHING) -> GeometryCube:
     first = columns[properties[0]]
     if len(properties) == 1 and any(isinstance(v, list) for v in first):
         rows = [v if isinstance(v, list) else [] for v in first]
-        labels: list[Any] = list(range(max(len(r) for r in rows)))
+        labels: list[Any] = list(range(max(map(len, rows), default=0)))
         table = [[*r, *[None] * (len(labels) - len(r))] for r in rows]
     else:
         labels = list(properties)
@@ -183,7 +186,8 @@ def vector_to_random_points(
         counts[used] = total_count // max(1, len(used))
         counts[used[: total_count % max(1, len(used))]] += 1
         counts = np.minimum(counts, geometry_count) if geometry_count else counts
-    random = np.random.default_rng(seed)
+    _check_points(int(counts.sum()))
+    random = np.random.default_rng(None if seed is None else seed % 2**64)
     return _points(frame, [_random(s, n, random) for s, n in zip(shapes, counts, strict=True)], group)
 
 
@@ -235,7 +239,23 @@ def vector_to_regular_points(data: GeometryCube, distance: Spacing, group: Boole
     """
     frame = geometry.read(data, "vector_to_regular_points", "data")
     _require_metres(frame.crs)
+    _check_points(sum(_count_regular(s, distance) for s in frame.geometry))
     return _points(frame, [_regular(s, distance) for s in frame.geometry], group)
+
+
+def _check_points(count: float) -> None:
+    check_count(count, MOST_POINTS, "points", "Ask for fewer points, or for a larger distance between them.")
+
+
+def _count_regular(shape: Any, distance: float) -> float:
+    """How many places are looked at to sample a geometry."""
+    if shapely.is_empty(shape):
+        return 0
+    west, south, east, north = shapely.bounds(shape)
+    dimension = shapely.get_dimensions(shape)
+    if dimension < 2:
+        return float(shapely.length(shape) / distance + shapely.get_num_coordinates(shape))
+    return float((1 + (east - west) / distance) * (1 + (north - south) / distance))
 
 
 def _regular(shape: Any, distance: float) -> np.ndarray:

@@ -17,9 +17,15 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Final
 
 from odc_openeo.config import Config, child_environment
-from odc_openeo.errors import InfrastructureBusy, Internal, RequestTimeout, TooManyRequests
+from odc_openeo.errors import (
+    FileContentInvalid,
+    InfrastructureBusy,
+    Internal,
+    RequestTimeout,
+    TooManyRequests,
+)
 from odc_openeo.runners.memory import memory_exceeded, read_status_bytes
-from odc_openeo.runners.runner import OUT_OF_MEMORY, Reply, RunnerSettings, Task, serve_tasks
+from odc_openeo.runners.runner import OUT_OF_MEMORY, Notice, Reply, RunnerSettings, Task, serve_tasks
 from odc_openeo.runners.slots import hold_slot
 
 TICK_S: Final = 0.1
@@ -231,6 +237,12 @@ class RunnerPool:
             self._idle.clear()
             self._busy, self._pending, self._owner = 0, {}, os.getpid()
 
+    def read_peak_memory(self) -> int:
+        """The most bytes that a runner which is idle now has held."""
+        with self._condition:
+            pids = [runner.process.pid or 0 for runner in self._idle]
+        return max((read_status_bytes(pid, "VmHWM") for pid in pids), default=0)
+
     def stop(self) -> None:
         """Kill the runners that are idle; those at work end with this process."""
         with self._condition:
@@ -260,6 +272,7 @@ class _Runner:
     memory_bytes: int
     baseline: int = field(init=False)
     is_good: bool = True
+    files: str = ""
 
     def __post_init__(self) -> None:
         self.baseline = read_status_bytes(self.process.pid or 0, "RssAnon")
@@ -289,15 +302,23 @@ class _Runner:
         deadline = time.monotonic() + seconds
         try:
             self.pipe.send(task)
-            while not self.pipe.poll(TICK_S):
-                self._check(deadline, seconds, is_wanted)
-            reply: Reply = self.pipe.recv()
+            reply = self._wait_for_reply(deadline, seconds, is_wanted)
         except (EOFError, ConnectionError) as error:
             raise self._explain_end(task) from error
         self.is_good = not reply.is_spent
         if reply.error is not None:
             raise reply.error
         return reply.value
+
+    def _wait_for_reply(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> Reply:
+        self.files = ""
+        while True:
+            while not self.pipe.poll(TICK_S):
+                self._check(deadline, seconds, is_wanted)
+            message: Reply | Notice = self.pipe.recv()
+            if isinstance(message, Reply):
+                return message
+            self.files = message.files
 
     def _check(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
@@ -312,8 +333,12 @@ class _Runner:
         self.process.join(1)
         log.error("[%s] a runner ended with status %s", task.label, self.process.exitcode)
         # The kernel kills who takes the last memory of the machine.
-        is_memory = self.process.exitcode in (-signal.SIGKILL, OUT_OF_MEMORY)
-        return memory_exceeded(self.memory_bytes) if is_memory else Internal()
+        if self.process.exitcode in (-signal.SIGKILL, OUT_OF_MEMORY):
+            return memory_exceeded(self.memory_bytes)
+        if self.files:
+            reason = "reading it ended the process that did so: it is damaged."
+            return FileContentInvalid(file=self.files, reason=reason)
+        return Internal()
 
     def kill(self) -> None:
         """End the process, whatever it does."""

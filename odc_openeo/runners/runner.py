@@ -22,6 +22,7 @@ from odc_openeo.runners.memory import (
     memory_exceeded,
     read_status_bytes,
 )
+from odc_openeo.runners.notices import set_receiver
 from odc_openeo.server_log import log_to_stderr
 
 RECYCLE_TASKS: Final = 1000
@@ -59,6 +60,13 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Files of a user that a task reads from now on."""
+
+    files: str
+
+
+@dataclass(frozen=True)
 class RunnerSettings:
     """How a runner starts: the service's configuration, the environment, its memory in bytes, its niceness.
 
@@ -82,6 +90,7 @@ def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
     os.nice(settings.niceness)
     baseline = read_status_bytes("self", "RssAnon")
     limit_memory(settings.memory_bytes)
+    set_receiver(lambda files: pipe.send(Notice(files)))
     if settings.prepare is not None:
         settings.prepare(settings.config)
     tasks = 0
@@ -117,15 +126,9 @@ def _carry_out(task: Task, settings: RunnerSettings) -> Reply:
         if isinstance(error, OpenEOError):
             if error.status >= 500:
                 log.error("[%s] %s", task.label, error, exc_info=error)
-            return Reply(error=_without_traceback(error))
+            return Reply(error=error.detach())
         log.exception("[%s] a run failed", task.label)
         return Reply(error=Internal())
-
-
-def _without_traceback(error: OpenEOError) -> OpenEOError:
-    """The error alone: some libraries let tracebacks and causes be pickled, which can be too deep for it."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 def _send(pipe: Connection, reply: Reply) -> None:

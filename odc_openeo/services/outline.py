@@ -70,7 +70,7 @@ def outline(evaluator: ServiceEvaluator, service: Service, log: logging.Logger) 
     try:
         result = evaluator.evaluate_service(service, log, sketch_grid(known), None, coarsest)
     except OpenEOError as error:
-        return Outline(whole, (), known.native, coarsest, error)
+        return Outline(whole, (), known.native, coarsest, error.detach())
     return Outline(whole or _extent_of(result), result.times, known.native, coarsest)
 
 

@@ -120,7 +120,7 @@ class TileMaker:
             if explained is None:
                 raise
             failure = explained
-        return TileReply(None, failure, [*self.entries, error_entry(failure)])
+        return TileReply(None, failure.detach(), [*self.entries, error_entry(failure)])
 
     def draw_tile(self, grid: GeoBox, time: str | None) -> bytes:
         """The picture of a grid."""

@@ -9,14 +9,15 @@ from urllib.parse import unquote, urljoin
 from odc_openeo.catalog import Query
 from odc_openeo.config import Config
 from odc_openeo.errors import FeatureUnsupported, UrlForbidden
+from odc_openeo.foreign_rasters import LocalFolder
 from odc_openeo.load import crawl
 from odc_openeo.workspaces.store import Workspace, find_file, storage_of
 
 
 def find_items(
     config: Config, workspace: Workspace, root: str, url: str, query: Query, limit: int
-) -> list[dict[str, Any]]:
-    """The STAC Items behind an address in a workspace, with paths to their files on this machine.
+) -> tuple[list[dict[str, Any]], LocalFolder]:
+    """The STAC Items behind an address in a workspace, with paths to their files, and the folder of these.
 
     ``root`` is the address of the workspace's files, with a slash at the end.
 
@@ -34,17 +35,14 @@ def find_items(
         with find_file(config, workspace, path(address))[0] as stream:
             return json.load(stream)
 
-    def local(href: str) -> str:
-        place = storage_of(config, workspace).local(f"{workspace.folder}/{path(href)}")
-        if place is None:
-            raise FeatureUnsupported(feature="loading from workspaces that are no folder")
-        return str(place)
-
+    folder = storage_of(config, workspace).local(workspace.folder)
+    if folder is None:
+        raise FeatureUnsupported(feature="loading from workspaces that are no folder")
     found = []
     for item in crawl.find_items(fetch, url, query, limit):
         assets = {
-            name: {**asset, "href": local(urljoin(item["base"], asset["href"]))}
+            name: {**asset, "href": str(folder / path(urljoin(item["base"], asset["href"])))}
             for name, asset in item["assets"].items()
         }
         found.append({**item, "base": None, "assets": assets})
-    return found
+    return found, LocalFolder(folder)

@@ -81,8 +81,6 @@ def test_a_disguised_vrt_is_not_followed(tmp_path: Path) -> None:
     band = f'<VRTRasterBand dataType="Int16" band="1">{source}</VRTRasterBand>'
     text = f'<VRTDataset rasterXSize="{SHAPE[1]}" rasterYSize="{SHAPE[0]}">{band}</VRTDataset>'
     (tmp_path / "a.tif").write_text(text)
-    with rasterio.open(tmp_path / "a.tif") as file:
-        assert file.driver == "VRT", "GDAL itself would follow it"
     with pytest.raises(FileContentInvalid, match=r"a\.tif"):
         read("GTiff", tmp_path / "a.tif")
 

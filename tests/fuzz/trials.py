@@ -11,6 +11,10 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+from odc_openeo.config import Config
+from odc_openeo.errors import FeatureUnsupported, OpenEOError, RequestTimeout
+from odc_openeo.runners import Lane, RunnerPool
+
 MOST_FAILURES = 50
 """Failures that are kept in full; all are counted."""
 
@@ -105,6 +109,39 @@ def _try_case(report: Report, child: _Child, case: Any, deadline_s: float) -> No
         report.server_errors += 1
         report.add_failure(case, outcome.fault)
     report.peak_memory_mb = max(report.peak_memory_mb, child.read_peak_memory_mb())
+
+
+def run_in_runners(
+    report: Report,
+    cases: Iterable[Any],
+    task: Callable[..., Any],
+    *,
+    config: Config,
+    deadline_s: float,
+    preload: tuple[str, ...] = (),
+) -> Report:
+    """Let a runner of the service carry out ``task(config, case)`` for each case, with all its limits.
+
+    An error with a status below 500 counts as refused, a run beyond its deadline as a hang.
+    """
+    start = time.monotonic()
+    pool = RunnerPool(config, Lane("fuzz", 1, 1, 1, 1, preload=(task.__module__, *preload)))
+    for case in cases:
+        report.cases += 1
+        try:
+            pool.run(task, case, user="fuzz", seconds=deadline_s)
+        except RequestTimeout:
+            report.hangs += 1
+            report.add_failure(case, f"no answer within {deadline_s:g} s")
+        except OpenEOError as error:
+            report.refused += 1
+            if error.status >= 500 and not isinstance(error, FeatureUnsupported):
+                report.server_errors += 1
+                report.add_failure(case, f"{error.code}: {error}")
+        report.peak_memory_mb = max(report.peak_memory_mb, pool.read_peak_memory() / 1e6)
+    pool.stop()
+    report.seconds += time.monotonic() - start
+    return report
 
 
 class _Child:

@@ -17,6 +17,7 @@ import rasterio
 from odc_openeo import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import NoDataAvailable
+from odc_openeo.runners.notices import note_files
 
 KEPT: list[Any] = []
 
@@ -104,6 +105,13 @@ def hide_memory_error(config: Config) -> None:
 def crash(config: Config, number: int) -> None:
     """End as a fault in a library of C would end the process."""
     os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def crash_in_file(config: Config, name: str) -> None:
+    """End as a library would that a damaged file has crashed."""
+    note_files([name])
+    os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(60)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from odc_openeo.config import Config
 from odc_openeo.errors import (
+    FileContentInvalid,
     InfrastructureBusy,
     Internal,
     NoDataAvailable,
@@ -153,6 +154,14 @@ def test_crashes_are_nobodys_else(pool: RunnerPool, number: int) -> None:
     with pytest.raises(Internal):
         run(pool, tasks.crash, number)
     assert run(pool, tasks.give_back, 1) == 1
+
+
+def test_a_file_that_crashes_its_reader(pool: RunnerPool) -> None:
+    with pytest.raises(FileContentInvalid, match=r"odd\.nc"):
+        run(pool, tasks.crash_in_file, "odd.nc")
+    # What one run has read is no matter of the next.
+    with pytest.raises(Internal):
+        run(pool, tasks.crash, signal.SIGSEGV)
 
 
 def test_a_runner_that_has_left(pool: RunnerPool) -> None:

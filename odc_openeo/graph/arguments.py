@@ -1,0 +1,271 @@
+"""Check the arguments of processes against the schemas of their parameters.
+
+The same check is made when a graph is validated (of what is constant in it) and when a process is called (of
+all that came from nodes, parameters and defaults). Cubes are looked at, never computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.cube import ARRAY, GEOMETRY, LabeledArray
+from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.graph.definitions import Definition
+from odc_openeo.graph.parse import Graph
+from odc_openeo.json_schemas import SCALARS, is_exact
+from odc_openeo.process import OMITTED, Parameter, Process
+
+_CONTAINERS = (list, tuple, LabeledArray, Mapping)
+
+
+def check_argument(process: Process | Definition, name: str, value: Any) -> None:
+    """Check the value of an argument at the time of the call.
+
+    Raises:
+        ProcessParameterInvalid: it does not fit the schema of the parameter.
+    """
+    reason = find_mismatch(process.parameters[name], value)
+    if reason:
+        raise ProcessParameterInvalid(process=process.id, parameter=name, reason=reason)
+
+
+def find_mismatch(parameter: Parameter, value: Any) -> str | None:
+    """Why a value does not fit the schema of a parameter, None if it does.
+
+    The value is JSON in which labelled arrays, cubes, child processes and models may stand.
+    """
+    if parameter.match(value):
+        return None
+    if value is OMITTED or (value is None and parameter.optional and parameter.default is None):
+        return None
+    if is_child(value):
+        return None if _takes_child(parameter) else "it does not take a child process."
+    if cube.is_cube(value):
+        return _find_cube_mismatch(parameter, value)
+    if not (_is_scalar(value) or isinstance(value, _CONTAINERS)):
+        return _find_object_mismatch(parameter, value)
+    return _find_json_mismatch(parameter, value)
+
+
+def is_child(value: Any) -> bool:
+    """Whether a value is a child process, as it stands in a graph or to be called."""
+    return isinstance(value, Graph) or callable(value)
+
+
+def list_kinds(schema: Any) -> set[str] | None:
+    """The kinds of values that a schema accepts, None if any."""
+    kinds: set[str] = set()
+    for alternative in schema if isinstance(schema, list) else [schema]:
+        types = alternative.get("type")
+        if types is None:
+            return None
+        if str(alternative.get("subtype", "")).endswith("cube"):
+            types = "datacube"
+        kinds |= {types} if isinstance(types, str) else set(types)
+    return kinds | {"integer"} if "number" in kinds else kinds | {"number"} if "integer" in kinds else kinds
+
+
+def describe_kinds(kinds: set[str]) -> str:
+    """Kinds of values as text."""
+    names = {"datacube": "a data cube", "integer": None, "object": "an object", "array": "an array"}
+    shown = [n for n in (names.get(k, k if k == "null" else f"a {k}") for k in sorted(kinds)) if n]
+    return " or ".join(shown) or "an integer"
+
+
+# --- Child processes, cubes and other objects ----------------------------------------------------
+
+
+def _takes_child(parameter: Parameter) -> bool:
+    return parameter.child is not None or any("type" not in s for s in parameter.alternatives)
+
+
+def _find_object_mismatch(parameter: Parameter, value: Any) -> str | None:
+    """Why a trained model or saved data can't be the argument."""
+    if any("type" not in s or s.get("subtype") in value_subtypes(value) for s in parameter.alternatives):
+        return None
+    return f"{_describe_wanted(parameter)}, not {_describe(value)}."
+
+
+def value_subtypes(value: Any) -> frozenset[str]:
+    """The subtypes of openEO that an object of ours is of."""
+    return frozenset(getattr(type(value), "openeo_subtypes", ()))
+
+
+def _find_cube_mismatch(parameter: Parameter, data: cube.Cube) -> str | None:
+    if any("type" not in s for s in parameter.alternatives):
+        return None
+    if isinstance(data, xr.DataArray) and ARRAY in data.dims:
+        if parameter.takes_pixels and "array" in (list_kinds(parameter.alternatives) or ()):
+            return None
+        return f"{_describe_wanted(parameter)}, not an array of values of a data cube."
+    cubes = [s for s in parameter.alternatives if str(s.get("subtype", "")).endswith("cube")]
+    if cubes:
+        reasons = [_find_dimension_mismatch(s, data) for s in cubes]
+        return None if None in reasons else reasons[0]
+    if isinstance(data, xr.DataArray) and parameter.takes_pixels and _takes_scalar(parameter):
+        return None
+    advice = ""
+    if "array" in (list_kinds(parameter.alternatives) or ()) and parameter.takes_pixels:
+        advice = " Use the process in a child process, for example of reduce_dimension."
+    return f"{_describe_wanted(parameter)}, not a data cube.{advice}"
+
+
+def _takes_scalar(parameter: Parameter) -> bool:
+    kinds = list_kinds(parameter.alternatives) or set()
+    return bool(kinds & {"number", "boolean", "string", "null"})
+
+
+def _find_dimension_mismatch(schema: Mapping[str, Any], data: cube.Cube) -> str | None:
+    """Why a cube does not have the dimensions of space that a schema names; others are up to the process."""
+    types = [d.get("type") for d in schema.get("dimensions", ())]
+    has = ", ".join(map(str, data.dims)) or "none"
+    if "geometry" in types and "geometry" not in {cube.dimension_type(data, d) for d in data.dims}:
+        return f"it must be a vector cube, but the data cube has no dimension of geometries. It has: {has}."
+    if "spatial" in types and not (isinstance(data, xr.DataArray) and cube.has_raster_dimensions(data)):
+        what = "is a vector cube" if GEOMETRY in data.dims else f"has the dimensions {has}"
+        return f"it must be a raster cube with the dimensions x and y, but it {what}."
+    return None
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def _find_json_mismatch(parameter: Parameter, value: Any) -> str | None:
+    alternatives = parameter.alternatives
+    if isinstance(value, Mapping) and _only_opaque(alternatives):
+        return f"it must be {_subtypes(alternatives)}, not a JSON object. Refer to a node with 'from_node'."
+    reason = next(_find_inner_mismatches(parameter, value), None)
+    if reason:
+        return reason
+    plain = _strip_pixels(value)
+    error = next(parameter.validator.iter_errors(plain), None)
+    return None if error is None else _explain(error, plain, alternatives)
+
+
+def _find_inner_mismatches(parameter: Parameter, value: Any) -> Iterator[str]:
+    """What in a JSON value can't be there, whatever its schema says: cubes, child processes, infinities."""
+    untyped = any("type" not in s for s in parameter.alternatives)
+    mixed = parameter.takes_pixels and not untyped and _find_mixed(value)
+    if mixed:
+        yield f"{_short(mixed)} and values of a data cube are in one array. Give numbers beside these only."
+    filters = any(s.get("subtype") == "metadata-filter" for s in parameter.alternatives)
+    for depth, inner in _walk(value):
+        if is_child(inner) and not (filters and depth == 1 and isinstance(value, Mapping)):
+            yield "a child process can't be an element of a value. Give it as the argument itself."
+        elif cube.is_cube(inner) and not (parameter.takes_pixels and isinstance(inner, xr.DataArray)):
+            yield f"{_describe_wanted(parameter)}, but there is a data cube in it."
+        elif parameter.exact and not is_exact(inner):
+            yield f"{_short(inner)} is in it. Numbers must be finite here, and integers fit into 64 bits."
+        elif not (_is_scalar(inner) or untyped or is_child(inner) or cube.is_cube(inner)):
+            yield f"{_describe_wanted(parameter)}, but there is {_describe(inner)} in it."
+
+
+def _walk(value: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
+    """What a JSON value holds that holds nothing itself, and how deep."""
+    waiting = [(depth, value)]
+    while waiting:
+        level, one = waiting.pop()
+        if cube.is_cube(one):
+            yield level, one
+        elif isinstance(one, Mapping):
+            waiting.extend((level + 1, v) for v in one.values())
+        elif isinstance(one, LabeledArray):
+            waiting.extend((level + 1, v) for v in (*one.values, *one.labels))
+        elif isinstance(one, list | tuple):
+            waiting.extend((level + 1, v) for v in one)
+        else:
+            yield level, one
+
+
+def _find_mixed(value: Any) -> Any:
+    """What stands beside values of a cube in an array without being a number, a boolean or null."""
+    elements = value.values if isinstance(value, LabeledArray) else value
+    if not (isinstance(elements, list | tuple) and any(map(cube.is_cube, elements))):
+        return None
+    return next((v for v in elements if not _is_beside_pixels(v)), None)
+
+
+def _is_beside_pixels(value: Any) -> bool:
+    if isinstance(value, xr.DataArray):
+        return ARRAY not in value.dims and value.dtype.kind in "biuf"
+    return type(value) in SCALARS and not isinstance(value, str)
+
+
+def _is_scalar(value: Any) -> bool:
+    return type(value) in SCALARS or isinstance(value, np.generic)
+
+
+def _strip_pixels(value: Any) -> Any:
+    """The value as jsonschema knows JSON: labelled arrays as lists, without what are cubes in lists."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, LabeledArray):
+        value = value.values
+    if isinstance(value, list | tuple):
+        return [v if type(v) in SCALARS else _strip_pixels(v) for v in value if not cube.is_cube(v)]
+    if isinstance(value, Mapping):
+        return {k: _strip_pixels(v) for k, v in value.items() if not (cube.is_cube(v) or is_child(v))}
+    return value
+
+
+# --- Messages ------------------------------------------------------------------------------------
+
+
+def _explain(error: Any, value: Any, alternatives: list[dict[str, Any]]) -> str:
+    deepest = max(error.context, key=lambda e: len(e.absolute_path), default=None) if error.context else None
+    if deepest is not None and deepest.absolute_path:
+        error = deepest
+    if error.validator == "anyOf":
+        kinds = list_kinds(alternatives) or set()
+        return f"it must be {describe_kinds(kinds)}; {_short(value)} is none of them."
+    where = "".join(f"[{p!r}]" for p in error.absolute_path)
+    message = error.message if len(error.message) < 300 else f"{error.message[:300]}…"
+    return f"{where}: {message}." if where else f"{message}."
+
+
+def _only_opaque(alternatives: list[dict[str, Any]]) -> bool:
+    objects = [s for s in alternatives if _fits_type(s, "object")]
+    return bool(objects) and all(_is_opaque(s) for s in objects)
+
+
+def _is_opaque(schema: Mapping[str, Any]) -> bool:
+    """Whether a value of this schema can come only from another process, never from JSON."""
+    subtype = str(schema.get("subtype", ""))
+    return subtype.endswith("cube") or subtype in {"process-graph", "ml-model"}
+
+
+def _fits_type(schema: Mapping[str, Any], type_: str) -> bool:
+    types = schema.get("type", type_)
+    return type_ == types or (isinstance(types, list) and type_ in types)
+
+
+def _subtypes(alternatives: list[dict[str, Any]]) -> str:
+    names = {"process-graph": "a child process", "ml-model": "a model"}
+    kinds = dict.fromkeys(
+        names.get(s.get("subtype", ""), "a data cube") for s in alternatives if _is_opaque(s)
+    )
+    return " or ".join(kinds)
+
+
+def _describe_wanted(parameter: Parameter) -> str:
+    if _only_opaque(parameter.alternatives):
+        return f"it must be {_subtypes(parameter.alternatives)}"
+    return f"it must be {describe_kinds(list_kinds(parameter.alternatives) or set())}"
+
+
+def _describe(value: Any) -> str:
+    names = {"ml-model": "a trained model", "stac": "what save_result returned"}
+    return next((names[s] for s in value_subtypes(value) if s in names), f"a {type(value).__name__}")
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,0 +1,45 @@
+"""Functions of odc-loader that it does not publish; a test names its version if they have changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import rasterio
+from odc.geo.geobox import GeoBox
+from odc.loader._rio import _do_read, _reproject_info_from_rio, pick_overview, rio_env
+from odc.loader.types import RasterLoadParams
+from rasterio.io import DatasetReader
+
+NEAREST_TOLERANCE = 0.9
+"""Pixels by which grids may be off each other and still count as the same if the nearest pixel is taken."""
+
+TOLERANCE = 0.05
+
+
+def plan_read(raster: DatasetReader, cfg: RasterLoadParams, geobox: GeoBox) -> Any:
+    """How the pixels of a grid are found in an open raster."""
+    tolerance = NEAREST_TOLERANCE if cfg.nearest else TOLERANCE
+    return _reproject_info_from_rio(raster, geobox, ttol=tolerance)
+
+
+def find_overview(raster: DatasetReader, band: int, cfg: RasterLoadParams, plan: Any) -> int | None:
+    """The overview that suffices for a plan, None if there is none."""
+    if not cfg.use_overviews or plan.read_shrink <= 1:
+        return None
+    index: int | None = pick_overview(plan.read_shrink, raster.overviews(band))
+    return index
+
+
+def read_band(
+    raster: DatasetReader,
+    band: int,
+    cfg: RasterLoadParams,
+    geobox: GeoBox,
+    plan: Any,
+    dst: np.ndarray | None = None,
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The pixels of a band, and which part of the grid they are."""
+    with rio_env(VSI_CACHE=False):
+        region, pixels = _do_read(rasterio.band(raster, band), cfg, geobox, plan, dst=dst)
+    return region, pixels
