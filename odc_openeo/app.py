@@ -17,6 +17,7 @@ from odc_openeo.api.backend import Backend
 from odc_openeo.api.runs import run_for_view
 from odc_openeo.config import Config, allowed_gdal_drivers
 from odc_openeo.gdal_drivers import verify_gdal_is_closed
+from odc_openeo.scratch import remove_abandoned_scratch
 from odc_openeo.server_log import log_to_stderr
 from odc_openeo.services import Tiles
 
@@ -48,6 +49,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    remove_abandoned_scratch(config)
     backend = Backend.from_config(config)
     app.extensions["odc_openeo"] = backend
     app.extensions[service_tiles.EXTENSION] = Tiles(config, backend.catalog, run_for_view)

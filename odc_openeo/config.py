@@ -73,7 +73,7 @@ class Config(BaseSettings):
     serve_assets: bool | None = Field(
         None,
         description="Whether anyone may download the files of indexed datasets that lie on this machine. "
-        "Default: only on a loopback address without trusted_proxies and without a public_url of another host.",
+        "Default: only on a loopback address without trusted_proxies or a public_url of another host.",
     )
 
     # --- Computing ---
@@ -162,7 +162,8 @@ class Config(BaseSettings):
         6000,
         ge=0,
         description="Requests without a signed-in user from one address within a minute (IPv6: from one "
-        "network of 64 bits; this machine: any, unless a proxy may be in front), counted by each HTTP process; 0: any.",
+        "network of 64 bits; this machine: any unless a proxy may be in front), counted by each HTTP "
+        "process; 0: any.",
     )
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest JSON request body; a larger one is refused unread."

@@ -6,6 +6,7 @@ The class name is the code. Codes of the API come from its error list, codes of 
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar, Self
 
 
@@ -213,9 +214,20 @@ class WorkerTooSmall(OpenEOError):
     )
 
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says when there is no room for a file."""
+
+
 class StorageFailure(OpenEOError):
     status = 500
     template = "The server could not store or read files. Please try again later."
+
+    @classmethod
+    def from_os_error(cls, error: OSError) -> StorageFailure:
+        """Tell a full disk apart from other failures."""
+        if error.errno in NO_ROOM:
+            return cls("There is no room left on the server to store the file. Please try again later.")
+        return cls()
 
 
 class StorageQuotaExceeded(OpenEOError):

@@ -172,7 +172,8 @@ def fetch(config: Config, user: str, url: str) -> Path:
     _sweep(fetched)
     name = posixpath.basename(urlsplit(url).path) or "file"
     place = fetched / f"{uuid4().hex}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}"
-    outgoing.download(outgoing.Policy.of(config), url, place)
+    with _failures():
+        outgoing.download(outgoing.Policy.of(config), url, place)
     return place
 
 
@@ -314,4 +315,4 @@ def _failures() -> Iterator[None]:
     except OpenEOError:
         raise
     except OSError as error:
-        raise StorageFailure from error
+        raise StorageFailure.from_os_error(error) from error

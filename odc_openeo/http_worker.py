@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
+from uuid import uuid4
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
@@ -16,6 +20,42 @@ HEAD_SECONDS: Final = 15.0
 
 STALL_SECONDS: Final = 60.0
 """Time without a byte, in a body that is sent or an answer that is read, after which a client is given up."""
+
+
+MESSAGES: Final[Mapping[int, tuple[str, str]]] = {
+    400: ("RequestInvalid", "The request is not valid HTTP/1.1. Check its first line and its headers."),
+    403: ("RequestInvalid", "The request is not accepted from this proxy."),
+    414: ("RequestInvalid", "The address is too long. Send long queries by POST if the address allows it."),
+    417: ("RequestInvalid", "The header Expect has a value that is not supported. Leave it out."),
+    431: ("RequestTooLarge", "The headers are too large. Leave out what is not needed, such as old cookies."),
+    500: ("Internal", "The server failed to handle the request. Please report the id of this error."),
+    501: ("FeatureUnsupported", "The transfer coding of the request is not supported. Use chunked or none."),
+}
+"""Code and message by the status of answers to requests that never reach the application."""
+
+
+class _ErrorWriter:
+    """A socket that sends gunicorn's pages of errors as errors of openEO."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def sendall(self, data: bytes) -> None:
+        """Send an answer of which only the status is kept: gunicorn's text may repeat what was sent."""
+        self._client.sendall(_format_error(int(data.split(b" ", 2)[1])))
+
+
+def _format_error(status: int) -> bytes:
+    code, message = MESSAGES.get(status, MESSAGES[500 if status >= 500 else 400])
+    body = json.dumps({"id": uuid4().hex, "code": code, "message": message}).encode()
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("latin-1") + body
 
 
 class Worker(ThreadWorker):
@@ -60,6 +100,10 @@ class Worker(ThreadWorker):
         conn.sock.settimeout(STALL_SECONDS)
         with self._lock:
             self._heads[conn] = time.monotonic() + HEAD_SECONDS
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer what never reaches the application: a request that is not HTTP, or has too large a head."""
+        super().handle_error(req, _ErrorWriter(client), addr, exc)
 
     def handle(self, conn: TConn) -> Any:
         """Read a request and answer it."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
 import requests
@@ -30,7 +30,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.connection import create_connection
 
 from odc_openeo.config import Config
-from odc_openeo.errors import UrlForbidden, UrlTooLarge, UrlUnreachable
+from odc_openeo.errors import StorageFailure, UrlForbidden, UrlTooLarge, UrlUnreachable
 
 CONNECT_SECONDS: Final = 10.0
 READ_SECONDS: Final = 30.0
@@ -276,12 +276,22 @@ def fetch_json(policy: Policy, url: str, body: Any = None) -> Any:
 def download(policy: Policy, url: str, place: Path) -> None:
     """Write what is at an address to a file; the errors of `fetch_json`. Nothing stays after a failure."""
     try:
+        # The file's own failures must not be taken for those of the connection.
         with place.open("wb") as file, _answer(policy, url, {}, None) as blocks:
             for block in _limited(blocks, policy.bytes):
-                file.write(block)
+                _write_block(file, block)
+            _write_block(file, b"")
     except BaseException:
         place.unlink(missing_ok=True)
         raise
+
+
+def _write_block(file: IO[bytes], block: bytes) -> None:
+    """Write a block, or what is still in the buffer if it is empty."""
+    try:
+        file.write(block) if block else file.flush()
+    except OSError as error:
+        raise StorageFailure.from_os_error(error) from error
 
 
 # --- Parts of rasters ----------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def _failures() -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StorageFailure from error
+        raise StorageFailure.from_os_error(error) from error
 
 
 @cache

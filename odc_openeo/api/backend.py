@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 from flask import current_app, request
 from werkzeug.routing import MapAdapter
@@ -48,6 +49,11 @@ def root_url() -> str:
     """The URL of the server without trailing slash: as configured, else as the client calls it."""
     configured = backend().config.public_url
     return (configured or request.root_url).rstrip("/")
+
+
+def public_path(path: str) -> str:
+    """A path of the service as clients see it: a proxy may have given it a beginning."""
+    return f"{urlsplit(root_url()).path.rstrip('/')}{path}"
 
 
 def api_url(path: str = "") -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.routing import RequestRedirect
 
-from odc_openeo.api.backend import API_VERSION, backend
+from odc_openeo.api.backend import API_VERSION, backend, public_path
 from odc_openeo.api.request_log import request_id
 from odc_openeo.errors import (
     Internal,
@@ -24,6 +27,7 @@ from odc_openeo.runners import RunAbandoned
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 10
+KEPT_HEADERS: Final = frozenset({"Allow", "Content-Range"})
 CLIENT_CLOSED_REQUEST = 499
 
 
@@ -52,11 +56,22 @@ def answer(error: OpenEOError) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
+    if isinstance(error, RequestRedirect):
+        return _redirect(error)
     if error.response is not None or (error.code or 500) < 400:
         return error.get_response()  # type: ignore[return-value]
     answered = answer(_translate(error))
-    answered.headers.extend({k: v for k, v in error.get_headers() if k in {"Allow"}})
+    answered.headers.extend({k: v for k, v in error.get_headers() if k in KEPT_HEADERS})
     return answered
+
+
+def _redirect(error: RequestRedirect) -> Response:
+    """Lead to another spelling of an address of ours: never to the host that the client has named."""
+    target = urlsplit(error.new_url)
+    path = "/" + target.path.lstrip("/")
+    response = Response(status=error.code)
+    response.headers["Location"] = urlunsplit(("", "", public_path(path), target.query, ""))
+    return response
 
 
 def _translate(error: HTTPException) -> OpenEOError:

@@ -14,6 +14,7 @@ from werkzeug.wsgi import wrap_file
 from odc_openeo import files
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend
+from odc_openeo.api.content import make_conditional
 from odc_openeo.api.job_documents import limit_argument, page_links
 from odc_openeo.api.parameters import takes
 from odc_openeo.errors import RequestInvalid
@@ -57,8 +58,7 @@ def content_of(user: str, path: str) -> Response:
     name = quote(found.path.rpartition("/")[2], safe="")
     response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
     response.call_on_close(content.close)
-    response.make_conditional(request.environ, accept_ranges=True, complete_length=found.size)
-    return response
+    return make_conditional(response, found.size)
 
 
 @blueprint.put("/files/<path:path>")

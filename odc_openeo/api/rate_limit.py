@@ -74,8 +74,8 @@ def count_user(user: str) -> None:
 def count_address() -> None:
     """Count a request of nobody known by its address; TooManyRequests if it is one too many.
 
-    This machine itself is not limited where nobody else can come in: that is the operator. Where a proxy may be
-    in front, its clients without ``trusted_proxies`` all have its address.
+    This machine itself is not limited where nobody else can come in: that is the operator. Where a proxy may
+    be in front, its clients without ``trusted_proxies`` all have its address.
     """
     address = accounts.network(request.remote_addr or "")
     if not (_is_loopback(address) and backend().config.is_local_only):

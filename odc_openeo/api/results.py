@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,13 @@ from typing import Any
 from flask import Blueprint, Response, send_file
 
 from odc_openeo.api.auth import current_user, signed_in
+from odc_openeo.api.backend import backend
 from odc_openeo.api.body import json_object
 from odc_openeo.api.request_log import request_id
 from odc_openeo.api.runs import run_for_result
 from odc_openeo.errors import ProcessInvalid
 from odc_openeo.evaluation import synchronous
+from odc_openeo.scratch import make_scratch_folder
 
 blueprint = Blueprint("results", __name__)
 log = logging.getLogger(__name__)
@@ -26,9 +27,9 @@ log = logging.getLogger(__name__)
 def compute_result() -> Response:
     """``POST /result``: run a process now, answer with the file it makes."""
     process = _requested_process(json_object())
-    with tempfile.TemporaryDirectory(prefix="odc-openeo-result-") as folder:
+    with make_scratch_folder(backend().config) as folder:
         user = str(current_user().id)
-        path, media_type = run_for_result(synchronous.compute_result, process, user, Path(folder), user=user)
+        path, media_type = run_for_result(synchronous.compute_result, process, user, folder, user=user)
         response = _send(path, media_type)
     response.headers["OpenEO-Identifier"] = request_id()
     return response
@@ -48,7 +49,7 @@ def _requested_process(body: Mapping[str, Any]) -> Mapping[str, Any]:
 def _send(path: Path, media_type: str) -> Response:
     """Stream a file, which may be deleted once this returns: the open file lives on until it is sent."""
     file = path.open("rb")
-    response = send_file(file, mimetype=media_type, as_attachment=True, download_name=path.name)
+    response = send_file(file, media_type, as_attachment=True, download_name=path.name, conditional=False)
     response.content_length = path.stat().st_size
     response.call_on_close(file.close)
     return response

@@ -91,9 +91,14 @@ def _answer(body: Mapping[str, Any], path: str, collection: str | None = None) -
     return _geojson(found)
 
 
+def _self_url(path: str) -> str:
+    query = request.query_string.decode("ascii", "replace") if request.method == "GET" else ""
+    return f"{api_url(path)}?{query}" if query else api_url(path)
+
+
 def _page_links(path: str, collection: str | None) -> list[dict[str, Any]]:
     links = [
-        link("self", request.url if request.method == "GET" else api_url(path), "This page", GEOJSON),
+        link("self", _self_url(path), "This page", GEOJSON),
         link("root", api_url("/"), "Capabilities"),
     ]
     if collection is not None:

@@ -14,6 +14,7 @@ from odc_openeo import workspaces
 from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import api_url, backend
 from odc_openeo.api.body import TEXTS, json_object, text_or_null
+from odc_openeo.api.content import COPY_BYTES, make_conditional
 from odc_openeo.api.job_documents import limit_argument, page_links
 from odc_openeo.api.parameters import takes
 from odc_openeo.errors import (
@@ -27,7 +28,6 @@ from odc_openeo.workspaces import Draft, Workspace
 
 blueprint = Blueprint("workspaces", __name__)
 
-COPY_BYTES: Final = 2**20
 LARGEST_QUOTA: Final = 2**60
 
 
@@ -109,8 +109,7 @@ def download_workspace_file(workspace_id: str, path: str) -> Response:
     response.cache_control.no_cache = True
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.call_on_close(content.close)
-    response.make_conditional(request.environ, accept_ranges=True, complete_length=size)
-    return response
+    return make_conditional(response, size)
 
 
 def _find(id_: str) -> Workspace:

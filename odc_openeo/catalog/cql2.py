@@ -106,7 +106,7 @@ def _parse_text(text: str) -> Expression:
         raise _invalid(f"it is no CQL2. {' '.join(str(error).split())[:300]}") from error
 
 
-# How many arguments an operator has. The library's own validation takes time that is exponential in the depth.
+# Arguments of operators that have not two. The library's own validation takes exponential time.
 ARGUMENTS: Final[Mapping[str, int]] = {"not": 1, "isNull": 1, "between": 3}
 
 

@@ -1,7 +1,7 @@
 """Limits of filters that anybody may send: checked before CQL2 is parsed, in time linear in the filter.
 
-The parser of CQL2 text takes twice as long for each bracket that another is nested in, and goes one level of its
-stack deeper for each operator of a chain: without limits a few bytes would stop the process.
+The parser of CQL2 text takes twice as long for each bracket that another is nested in, and goes one level of
+its stack deeper for each operator of a chain: without limits a few bytes would stop the process.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from typing import Any
 from datacube import Datacube
 from datacube.cfg import psql_url_from_config
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.event import listen
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import QueuePool
 
 from odc_openeo.config import Config
@@ -72,6 +74,7 @@ class IndexConnection:
             if self._datacube is None:
                 with reachable():
                     self._datacube = Datacube(env=self._config.odc_environment, app="odc-openeo")
+                    _ping_connections(self._datacube)
             return self._datacube
 
     @property
@@ -120,6 +123,20 @@ class IndexConnection:
                 if self._engine is not None:
                     self._engine.dispose()
             self._datacube = self._engine = None
+
+
+def _ping_connections(datacube: Datacube) -> None:
+    """Let Open Data Cube's engine test connections before it uses them, as ours do (``pool_pre_ping``)."""
+    dialect = datacube.index._db._engine.dialect
+
+    def ping_connection(connection: Any, record: object, proxy: object) -> None:
+        try:
+            dialect.do_ping(connection)
+        except dialect.dbapi.Error as error:
+            # The pool makes a new connection then, and throws away all that are as old.
+            raise InvalidatePoolError from error
+
+    listen(datacube.index._db._engine, "checkout", ping_connection)
 
 
 def _url(datacube: Datacube) -> str:

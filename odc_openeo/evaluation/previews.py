@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +15,7 @@ from odc_openeo.formats import Output, write_outputs
 from odc_openeo.graph import evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.process import Environment
+from odc_openeo.scratch import make_scratch_folder
 
 MOST_BYTES: Final = 128 * 2**20
 SECONDS: Final = 30
@@ -34,16 +33,16 @@ def draw_preview(config: Config, process: Mapping[str, Any]) -> bytes:
     settings = {"load_max_bytes": MOST_BYTES, "load_max_chunks": 1000}
     lazy = evaluate(process, Environment(catalog=shared_catalog(config), settings=settings))
     (computed,) = cluster.compute(config, lazy, nbytes=read_bytes([lazy]), timeout=SECONDS)
-    return _encode_png(computed)
+    return _encode_png(config, computed)
 
 
-def _encode_png(values: xr.DataArray) -> bytes:
+def _encode_png(config: Config, values: xr.DataArray) -> bytes:
     numbers = cube.decode(values)
     low, high = _find_range(numbers.values[np.isfinite(numbers.values)])
     scaled = (numbers - low) * (255 / (high - low))
     options = {"colormap": COLOURS} if scaled.sizes[cube.BANDS] == 1 else {}
-    with tempfile.TemporaryDirectory(prefix="odc-openeo-preview-") as folder:
-        (asset,) = write_outputs(None, [Output.of(scaled, "PNG", options)], Path(folder))
+    with make_scratch_folder(config) as folder:
+        (asset,) = write_outputs(None, [Output.of(scaled, "PNG", options)], folder)
         return asset.path.read_bytes()
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from rasterio.errors import RasterioError
 
-from odc_openeo.errors import StorageFailure
+from odc_openeo.errors import NO_ROOM, StorageFailure
 
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says when there is no room for a file."""
+FULL: Final = NO_ROOM
 
 
 @contextmanager

@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urldefrag, urlencode, urljoin, urlsplit, urlunsplit
 
 from odc_openeo.catalog import Query
 from odc_openeo.errors import ProcessGraphComplexity, UrlUnreachable
 
 PAGE: Final = 250
 MOST_DOCUMENTS: Final = 2000
-"""Documents of a static catalogue that are read."""
+"""Documents that are read for one load: of a static catalogue, or pages of a STAC API."""
+MOST_BYTES: Final = 256 * 2**20
+"""Size of those documents together."""
+MOST_SECONDS: Final = 120.0
+"""Time in which they must be there."""
 THREADS: Final = 8
 
 Item = Mapping[str, Any]
 Fetch = Callable[[str], Any]
 """Gives the JSON document at an address."""
+
+
+class _Budget:
+    """Fetches documents until there are too many, they are too large together, or it takes too long."""
+
+    def __init__(self, fetch: Fetch, seconds: float) -> None:
+        self._fetch = fetch
+        self._lock = threading.Lock()
+        self._documents = self._bytes = 0
+        self._deadline = time.monotonic() + seconds
+
+    def fetch(self, url: str) -> Any:
+        """Give the document at an address; ProcessGraphComplexity beyond the limits."""
+        self._count(1, 0)
+        document = self._fetch(url)
+        self._count(0, _measure(document))
+        return document
+
+    def _count(self, documents: int, size: int) -> None:
+        with self._lock:
+            self._documents += documents
+            self._bytes += size
+            exceeded = [
+                (self._documents > MOST_DOCUMENTS, f"{MOST_DOCUMENTS} documents"),
+                (self._bytes > MOST_BYTES, f"{MOST_BYTES} bytes"),
+                (time.monotonic() > self._deadline, f"{MOST_SECONDS:g} s"),
+            ]
+        for is_exceeded, limit in exceeded:
+            if is_exceeded:
+                raise ProcessGraphComplexity(
+                    reason=f"reading the STAC documents at that address takes more than {limit}. "
+                    "Name a part of it, or choose smaller extents."
+                )
+
+
+def _measure(document: Any) -> int:
+    """The size of a document as JSON, about."""
+    return len(json.dumps(document))
 
 
 def find_items(fetch: Fetch, url: str, query: Query, limit: int) -> list[Item]:
@@ -31,7 +77,7 @@ def find_items(fetch: Fetch, url: str, query: Query, limit: int) -> list[Item]:
         UrlUnreachable: what is there is no STAC.
     """
     found: list[Item] = []
-    for item in _items(fetch, url, query):
+    for item in _items(_Budget(fetch, MOST_SECONDS).fetch, url, query):
         found.append(item)
         if len(found) > limit:
             raise ProcessGraphComplexity(
@@ -57,13 +103,28 @@ def _items(fetch: Fetch, url: str, query: Query) -> Iterator[Item]:
         raise UrlUnreachable(host=urlsplit(url).hostname or "", reason="its answer is no STAC.")
 
 
+def _check_object(document: Any, url: str) -> Mapping[str, Any]:
+    if not isinstance(document, Mapping):
+        raise UrlUnreachable(host=urlsplit(url).hostname or "", reason="its answer is no STAC.")
+    return document
+
+
 def _link(document: Mapping[str, Any], rel: str, base: str) -> str | None:
     return next(iter(_links(document, rel, base)), None)
 
 
 def _links(document: Mapping[str, Any], rel: str, base: str) -> list[str]:
-    links = document.get("links") or ()
-    return [urljoin(base, link["href"]) for link in links if link.get("rel") == rel and link.get("href")]
+    links = document.get("links")
+    objects = [link for link in links if isinstance(link, Mapping)] if isinstance(links, list) else []
+    hrefs = [link.get("href") for link in objects if link.get("rel") == rel]
+    return [_join(base, href) for href in hrefs if href and isinstance(href, str)]
+
+
+def _join(base: str, href: str) -> str:
+    try:
+        return urljoin(base, href)
+    except ValueError as error:
+        raise UrlUnreachable(host=urlsplit(base).hostname or "", reason="a link of it is invalid.") from error
 
 
 # --- STAC API ------------------------------------------------------------------------------------
@@ -95,8 +156,8 @@ def _instant(time: datetime | None) -> str:
 def _pages(fetch: Fetch, page: Any, url: str) -> Iterator[Item]:
     seen = {url}
     while True:
-        for item in page.get("features") or ():
-            yield {**item, "base": _link(item, "self", url) or url}
+        for item in _check_object(page, url).get("features") or ():
+            yield {**_check_object(item, url), "base": _link(item, "self", url) or url}
         following = _link(page, "next", url)
         if following is None or following in seen:
             return
@@ -108,22 +169,35 @@ def _pages(fetch: Fetch, page: Any, url: str) -> Iterator[Item]:
 
 
 def _static(fetch: Fetch, document: Mapping[str, Any], url: str) -> Iterator[Item]:
-    waiting: list[tuple[Mapping[str, Any], str]] = [(document, url)]
-    read = 0
+    waiting: deque[tuple[Mapping[str, Any], str]] = deque([(document, url)])
+    visited = {_without_fragment(url)}
     while waiting:
-        catalogue, base = waiting.pop(0)
-        items, children = _links(catalogue, "item", base), _links(catalogue, "child", base)
-        read += len(items) + len(children)
-        if read > MOST_DOCUMENTS:
+        catalogue, base = waiting.popleft()
+        items = _new_addresses(_links(catalogue, "item", base), visited)
+        children = _new_addresses(_links(catalogue, "child", base), visited)
+        if len(visited) > MOST_DOCUMENTS:
             raise ProcessGraphComplexity(
                 reason=f"the catalogue at that address has more than {MOST_DOCUMENTS} documents. "
                 "Name a part of it."
             )
-        if not items and not children and catalogue.get("assets"):
+        has_links = any(_links(catalogue, rel, base) for rel in ("item", "child"))
+        if not has_links and catalogue.get("assets"):
             yield _as_item(catalogue, base)
         for href, item in zip(items, _all(fetch, items), strict=True):
-            yield {**item, "base": href}
-        waiting += zip(_all(fetch, children), children, strict=True)
+            yield {**_check_object(item, href), "base": href}
+        for href, child in zip(children, _all(fetch, children), strict=True):
+            waiting.append((_check_object(child, href), href))
+
+
+def _new_addresses(urls: Sequence[str], visited: set[str]) -> list[str]:
+    """Addresses that were not visited yet, which they are then: catalogues may link in circles."""
+    addresses = [url for url in dict.fromkeys(map(_without_fragment, urls)) if url not in visited]
+    visited.update(addresses)
+    return addresses
+
+
+def _without_fragment(url: str) -> str:
+    return urldefrag(url).url
 
 
 def _all(fetch: Fetch, urls: Sequence[str]) -> list[Any]:

@@ -11,6 +11,7 @@ from werkzeug.utils import safe_join
 from werkzeug.wrappers import Response as AnyResponse
 
 from odc_openeo.api.backend import EDITOR_PATH, backend
+from odc_openeo.api.content import make_conditional
 from odc_openeo.api.pages.html import address
 from odc_openeo.config import PREFIX, Config
 from odc_openeo.errors import NotFound
@@ -63,7 +64,8 @@ def file(path: str = INDEX) -> Response:
     """A file of the editor, with ETag; HEAD, Range and If-None-Match are honoured."""
     found = _inside(path)
     type_ = TYPES.get(found.suffix.lower()) or guess_type(found.name)[0] or "application/octet-stream"
-    response = send_file(found, mimetype=type_, conditional=True, max_age=0 if path == INDEX else 3600)
+    response = send_file(found, mimetype=type_, conditional=False, max_age=0 if path == INDEX else 3600)
+    make_conditional(response, found.stat().st_size)
     response.headers["X-Frame-Options"] = "SAMEORIGIN"
     response.headers["Content-Security-Policy"] = CSP
     return response

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from flask import Blueprint, Response, render_template, request, url_for
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from odc_openeo import __version__, accounts
-from odc_openeo.api.backend import API_VERSION, api_url, backend, root_url, web_editor_url
+from odc_openeo.api.backend import API_VERSION, api_url, backend, public_path, root_url, web_editor_url
 from odc_openeo.api.failures import answer
 from odc_openeo.errors import OpenEOError
 
@@ -61,7 +61,7 @@ def _site() -> dict[str, Any]:
 def address(endpoint: str, **values: Any) -> str:
     """The path of a page or file as browsers see it, which a proxy may have given a beginning."""
     path = url_for(endpoint, **values).removeprefix(request.script_root)
-    return f"{urlsplit(root_url()).path.rstrip('/')}{path}"
+    return public_path(path)
 
 
 def editor_url() -> str | None:
