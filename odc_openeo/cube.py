@@ -18,7 +18,13 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from odc_openeo.errors import DimensionAmbiguous, DimensionMissing, DimensionNotAvailable, TooManyDimensions
+from odc_openeo.errors import (
+    DimensionAmbiguous,
+    DimensionMissing,
+    DimensionNotAvailable,
+    IncompatibleDataCubes,
+    TooManyDimensions,
+)
 
 X: Final = "x"
 Y: Final = "y"
@@ -183,13 +189,21 @@ def stack(elements: Iterable[Any]) -> xr.DataArray:
     if not arrays:
         return xr.DataArray(np.array(fields, dtype), dims=ARRAY)
     # A scalar takes the shape and chunks of an array beside it: a plain broadcast would not be lazy.
-    like = xr.broadcast(*arrays)[0]
+    like = _broadcast(arrays)[0]
     whole = [
         f.astype(dtype, copy=False) if isinstance(f, xr.DataArray) else xr.full_like(like, f, dtype)
         for f in fields
     ]
-    joined = xr.concat(xr.broadcast(*whole), dim=ARRAY, coords="minimal", compat="override", join="override")
+    joined = xr.concat(_broadcast(whole), dim=ARRAY, coords="minimal", compat="override", join="override")
     return joined.drop_vars(ARRAY, errors="ignore")
+
+
+def _broadcast(arrays: Sequence[xr.DataArray]) -> tuple[xr.DataArray, ...]:
+    try:
+        return xr.broadcast(*arrays, exclude=())
+    except ValueError as error:
+        reason = "the values in an array have different labels or reference systems."
+        raise IncompatibleDataCubes(reason=reason) from error
 
 
 def _element(value: Any, floats: bool) -> Any:

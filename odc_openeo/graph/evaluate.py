@@ -159,6 +159,8 @@ class _Scope:
 
     def _resolve_checked(self, found: Process | Definition, name: str, value: Any, where: str) -> Any:
         resolved = self._resolve(value, where)
+        if isinstance(resolved, LabeledArray) and not found.parameters[name].takes_pixels:
+            resolved = list(resolved.values)
         if resolved is not value:
             check_argument(found, name, resolved)
         return resolved
