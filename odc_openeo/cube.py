@@ -25,6 +25,7 @@ from odc_openeo.errors import (
     IncompatibleDataCubes,
     TooManyDimensions,
 )
+from odc_openeo.json_schemas import is_exact
 
 X: Final = "x"
 Y: Final = "y"
@@ -182,6 +183,9 @@ def stack(elements: Iterable[Any]) -> xr.DataArray:
     Integers with no-data become floats, since the elements may disagree on the no-data value.
     """
     items = list(elements)
+    if not all(map(_is_element, items)):
+        reason = "only numbers, booleans and nulls can be in one array with values of a data cube."
+        raise IncompatibleDataCubes(reason=reason)
     floats = any(value is None or isinstance(value, float) for value in items)
     fields = [_element(value, floats) for value in items]
     arrays = [f for f in fields if isinstance(f, xr.DataArray)]
@@ -210,7 +214,15 @@ def _element(value: Any, floats: bool) -> Any:
     if isinstance(value, xr.DataArray):
         bare = value.drop_vars(ARRAY, errors="ignore")
         return decode(bare) if floats or has_nodata(bare) else bare.drop_vars(NODATA, errors="ignore")
+    if type(value) is int and not is_exact(value):
+        return float(value) if value.bit_length() < 1000 else np.copysign(np.inf, value)
     return np.nan if value is None else value
+
+
+def _is_element(value: Any) -> bool:
+    if isinstance(value, xr.DataArray):
+        return ARRAY not in value.dims
+    return value is None or isinstance(value, bool | int | float | np.generic)
 
 
 # --- No-data -------------------------------------------------------------------------------------
