@@ -18,7 +18,14 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from odc_openeo.errors import DimensionAmbiguous, DimensionMissing, DimensionNotAvailable, TooManyDimensions
+from odc_openeo.errors import (
+    DimensionAmbiguous,
+    DimensionMissing,
+    DimensionNotAvailable,
+    IncompatibleDataCubes,
+    TooManyDimensions,
+)
+from odc_openeo.json_schemas import is_exact
 
 X: Final = "x"
 Y: Final = "y"
@@ -176,6 +183,9 @@ def stack(elements: Iterable[Any]) -> xr.DataArray:
     Integers with no-data become floats, since the elements may disagree on the no-data value.
     """
     items = list(elements)
+    if not all(map(_is_element, items)):
+        reason = "only numbers, booleans and nulls can be in one array with values of a data cube."
+        raise IncompatibleDataCubes(reason=reason)
     floats = any(value is None or isinstance(value, float) for value in items)
     fields = [_element(value, floats) for value in items]
     arrays = [f for f in fields if isinstance(f, xr.DataArray)]
@@ -183,20 +193,36 @@ def stack(elements: Iterable[Any]) -> xr.DataArray:
     if not arrays:
         return xr.DataArray(np.array(fields, dtype), dims=ARRAY)
     # A scalar takes the shape and chunks of an array beside it: a plain broadcast would not be lazy.
-    like = xr.broadcast(*arrays)[0]
+    like = _broadcast(arrays)[0]
     whole = [
         f.astype(dtype, copy=False) if isinstance(f, xr.DataArray) else xr.full_like(like, f, dtype)
         for f in fields
     ]
-    joined = xr.concat(xr.broadcast(*whole), dim=ARRAY, coords="minimal", compat="override", join="override")
+    joined = xr.concat(_broadcast(whole), dim=ARRAY, coords="minimal", compat="override", join="override")
     return joined.drop_vars(ARRAY, errors="ignore")
+
+
+def _broadcast(arrays: Sequence[xr.DataArray]) -> tuple[xr.DataArray, ...]:
+    try:
+        return xr.broadcast(*arrays, exclude=())
+    except ValueError as error:
+        reason = "the values in an array have different labels or reference systems."
+        raise IncompatibleDataCubes(reason=reason) from error
 
 
 def _element(value: Any, floats: bool) -> Any:
     if isinstance(value, xr.DataArray):
         bare = value.drop_vars(ARRAY, errors="ignore")
         return decode(bare) if floats or has_nodata(bare) else bare.drop_vars(NODATA, errors="ignore")
+    if type(value) is int and not is_exact(value):
+        return float(value) if value.bit_length() < 1000 else np.copysign(np.inf, value)
     return np.nan if value is None else value
+
+
+def _is_element(value: Any) -> bool:
+    if isinstance(value, xr.DataArray):
+        return ARRAY not in value.dims
+    return value is None or isinstance(value, bool | int | float | np.generic)
 
 
 # --- No-data -------------------------------------------------------------------------------------

@@ -151,6 +151,13 @@ class Parameter:
     def _checked(self) -> Any:
         return self.schema if self.accepts is None else self.accepts
 
+    @cached_property
+    def is_integer(self) -> bool:
+        """Whether every number that it takes is an integer; in JSON these may be written as 2.0."""
+        schemas = [s.get("type") for s in self.alternatives]
+        types = {t for one in schemas for t in (one if isinstance(one, list) else [one])}
+        return "integer" in types and types <= {"integer", "null"}
+
     @property
     def alternatives(self) -> list[dict[str, Any]]:
         """The schema as a list of alternatives."""

@@ -32,7 +32,10 @@ def _bands(data: xr.DataArray | xr.Dataset) -> list[dict[str, Any]]:
     band = band_dimension(data)
     names = [{"name": str(label)} for label in labels(data, band)] if band else [{}]
     missing = nodata(data)
-    each = missing.values.tolist() if isinstance(missing, xr.DataArray) else [missing] * len(names)
+    along_bands = isinstance(missing, xr.DataArray) and missing.dims == (band,)
+    if isinstance(missing, xr.DataArray) and not along_bands:
+        missing = None
+    each = missing.values.tolist() if along_bands else [missing] * len(names)
     return [{**n, "data_type": str(data.dtype), **_missing(m)} for n, m in zip(names, each, strict=True)]
 
 

@@ -101,7 +101,8 @@ class Raster:
         band = band_dimension(data)
         names = tuple(map(str, labels(data, band))) if band else (str(data.name or ""),)
         if band is None:
-            band, data = BANDS, data.expand_dims(BANDS)
+            band = BANDS if BANDS not in data.dims else "__bands__"
+            data = data.expand_dims(band)
         others = tuple(str(d) for d in data.dims if d not in (band, Y, X))
         return cls(north_up(data.transpose(*others, band, Y, X)), others, band, names)
 

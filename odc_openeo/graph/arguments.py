@@ -150,11 +150,10 @@ def _find_json_mismatch(parameter: Parameter, value: Any) -> str | None:
 def _find_inner_mismatches(parameter: Parameter, value: Any) -> Iterator[str]:
     """What in a JSON value can't be there, whatever its schema says: cubes, child processes, infinities."""
     untyped = any("type" not in s for s in parameter.alternatives)
-    mixed = parameter.takes_pixels and not untyped and _find_mixed(value)
-    if mixed:
-        yield f"{_short(mixed)} and values of a data cube are in one array. Give numbers beside these only."
+    if parameter.takes_pixels and not untyped and not _is_uniform(value):
+        yield "values of data cubes and others than numbers are in one array. Give only numbers beside them."
     filters = any(s.get("subtype") == "metadata-filter" for s in parameter.alternatives)
-    for depth, inner in _walk(value):
+    for depth, inner in _walk(value, parameter.exact):
         if is_child(inner) and not (filters and depth == 1 and isinstance(value, Mapping)):
             yield "a child process can't be an element of a value. Give it as the argument itself."
         elif cube.is_cube(inner) and not (parameter.takes_pixels and isinstance(inner, xr.DataArray)):
@@ -165,35 +164,43 @@ def _find_inner_mismatches(parameter: Parameter, value: Any) -> Iterator[str]:
             yield f"{_describe_wanted(parameter)}, but there is {_describe(inner)} in it."
 
 
-def _walk(value: Any, depth: int = 0) -> Iterator[tuple[int, Any]]:
-    """What a JSON value holds that holds nothing itself, and how deep."""
-    waiting = [(depth, value)]
+def _walk(value: Any, exact: bool) -> Iterator[tuple[int, Any]]:
+    """What a JSON value holds that holds nothing itself, and how deep.
+
+    Arrays of nothing but plain scalars are left out unless ``exact``: there is nothing to find in them.
+    """
+    waiting = [(0, value)]
     while waiting:
         level, one = waiting.pop()
         if cube.is_cube(one):
             yield level, one
         elif isinstance(one, Mapping):
             waiting.extend((level + 1, v) for v in one.values())
-        elif isinstance(one, LabeledArray):
+        elif isinstance(one, LabeledArray) and not (exact and level):
             waiting.extend((level + 1, v) for v in (*one.values, *one.labels))
         elif isinstance(one, list | tuple):
-            waiting.extend((level + 1, v) for v in one)
+            if exact or not _is_flat(one):
+                waiting.extend((level + 1, v) for v in one)
         else:
             yield level, one
 
 
-def _find_mixed(value: Any) -> Any:
-    """What stands beside values of a cube in an array without being a number, a boolean or null."""
+def _is_uniform(value: Any) -> bool:
+    """Whether beside values of a cube an array has numbers, booleans and nulls only."""
     elements = value.values if isinstance(value, LabeledArray) else value
     if not (isinstance(elements, list | tuple) and any(map(cube.is_cube, elements))):
-        return None
-    return next((v for v in elements if not _is_beside_pixels(v)), None)
+        return True
+    return all(map(_is_beside_pixels, elements))
 
 
 def _is_beside_pixels(value: Any) -> bool:
     if isinstance(value, xr.DataArray):
         return ARRAY not in value.dims and value.dtype.kind in "biuf"
     return type(value) in SCALARS and not isinstance(value, str)
+
+
+def _is_flat(values: Any) -> bool:
+    return set(map(type, values)) <= SCALARS
 
 
 def _is_scalar(value: Any) -> bool:
@@ -206,6 +213,8 @@ def _strip_pixels(value: Any) -> Any:
         return value.item()
     if isinstance(value, LabeledArray):
         value = value.values
+    if type(value) is list and _is_flat(value):
+        return value
     if isinstance(value, list | tuple):
         return [v if type(v) in SCALARS else _strip_pixels(v) for v in value if not cube.is_cube(v)]
     if isinstance(value, Mapping):
@@ -259,6 +268,8 @@ def _describe_wanted(parameter: Parameter) -> str:
 
 
 def _describe(value: Any) -> str:
+    if isinstance(value, LabeledArray):
+        return "an array with labels"
     names = {"ml-model": "a trained model", "stac": "what save_result returned"}
     return next((names[s] for s in value_subtypes(value) if s in names), f"a {type(value).__name__}")
 

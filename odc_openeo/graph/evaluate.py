@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from odc_openeo.cube import LabeledArray
+from odc_openeo.cube import LabeledArray, is_cube
 from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import (
     OpenEOError,
@@ -155,10 +155,14 @@ class _Scope:
         if found.parameters[name].deferred:
             return lambda: self._resolve_checked(found, name, value, where)
         resolved = value if node.is_constant(name) else self._resolve_checked(found, name, value, where)
+        if type(resolved) is float and found.parameters[name].is_integer:
+            resolved = int(resolved)
         return cut(resolved, self.plan.edge(node.id, name))
 
     def _resolve_checked(self, found: Process | Definition, name: str, value: Any, where: str) -> Any:
         resolved = self._resolve(value, where)
+        if isinstance(resolved, LabeledArray) and not found.parameters[name].takes_pixels:
+            resolved = list(resolved.values)
         if resolved is not value:
             check_argument(found, name, resolved)
         return resolved
@@ -264,8 +268,8 @@ def _check_portable(graph: Graph) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is JSON."""
-    if isinstance(value, Mapping):
+    """Whether a value is JSON; a Dataset is a Mapping, but no JSON."""
+    if isinstance(value, Mapping) and not is_cube(value):
         return all(map(_is_plain, value.values()))
     if isinstance(value, LabeledArray):
         return all(map(_is_plain, value.values))

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from odc.geo.geobox import GeoBox
 
+from odc_openeo.cube import is_cube
 from odc_openeo.demand import ALL, UNKNOWN, Demand, Grid
+from odc_openeo.graph.arguments import find_mismatch
 from odc_openeo.graph.definitions import Definition
 from odc_openeo.graph.parse import Graph, Node, free_in_children
 from odc_openeo.process import PROCESSES, Process
@@ -194,7 +196,7 @@ class _Demands:
             return value
         if len(value) == 1 and isinstance(value, Mapping) and value.get("from_parameter") in self.parameters:
             found = self.parameters[value["from_parameter"]]
-            return found if _is_json(found) else UNKNOWN
+            return found if _is_json(found) and _fits(node, name, found) else UNKNOWN
         return UNKNOWN
 
     def _is_open(self, node: Node, arguments: Mapping[str, Any], named: Mapping[str, Demand]) -> bool:
@@ -229,8 +231,16 @@ def _viewed(demands: Mapping[str, Demand], view: GeoBox | None) -> Mapping[str, 
     return {name: replace(d, view=None if d.boxes is None else view) for name, d in demands.items()}
 
 
+def _fits(node: Node, name: str, value: Any) -> bool:
+    """Whether a value is right for an argument: rules of processes take no others."""
+    process = node.definition or PROCESSES.get(node.process_id)
+    declared = process.parameters.get(name) if process else None
+    return declared is None or find_mismatch(declared, value) is None
+
+
 def _is_json(value: Any) -> bool:
-    if isinstance(value, Mapping):
+    # A Dataset is a Mapping.
+    if isinstance(value, Mapping) and not is_cube(value):
         return all(map(_is_json, value.values()))
     if isinstance(value, list | tuple):
         return all(map(_is_json, value))

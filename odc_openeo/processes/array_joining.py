@@ -10,6 +10,9 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY
+from odc_openeo.errors import IncompatibleDataCubes
+from odc_openeo.json_schemas import is_exact
+from odc_openeo.processes.elementwise import as_float
 from odc_openeo.processes.sequences import shape_of_pixels, with_labels
 
 
@@ -44,7 +47,12 @@ def _size(part: Any) -> int:
 
 
 def _of_json(values: Sequence[Any]) -> xr.DataArray:
-    return xr.DataArray(np.array([np.nan if v is None else v for v in values]), dims=ARRAY)
+    if not all(v is None or isinstance(v, bool | int | float | np.generic) for v in values):
+        raise IncompatibleDataCubes(
+            reason="only numbers, booleans and nulls can be in one array with values of a data cube."
+        )
+    plain = [as_float(v) if isinstance(v, int) and not is_exact(v) else v for v in values]
+    return xr.DataArray(np.array([np.nan if v is None else v for v in plain]), dims=ARRAY)
 
 
 def _of_one_dtype(arrays: list[xr.DataArray], in_cube: list[bool]) -> list[xr.DataArray]:

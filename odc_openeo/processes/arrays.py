@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.budget import check_count
 from odc_openeo.cube import ARRAY, LabeledArray
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
@@ -55,7 +56,9 @@ from odc_openeo.processes.sequences import (
     with_labels,
 )
 
-MAX_LENGTH: Final = 10_000_000
+MAX_LENGTH: Final = 1_000_000
+MOST_PARTS: Final = 1_000
+"""Arrays of a cube that are joined at once."""
 
 _LABEL = [{"type": "number"}, {"type": "string"}]
 _INDEX = {"type": "integer", "minimum": 0}
@@ -325,6 +328,7 @@ def array_create(data: Array = (), repeat: Repeat = 1) -> Array:
         reason = f"it must be at least 1, and the array no longer than {MAX_LENGTH} elements."
         raise ProcessParameterInvalid(process="array_create", parameter="repeat", reason=reason)
     if isinstance(values, xr.DataArray):
+        check_count(repeat, MOST_PARTS, "repetitions of values of a data cube", "Repeat them less often.")
         bare = with_labels(values, None)
         return bare if repeat == 1 else join([bare] * int(repeat))
     return values * int(repeat)

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.errors import DimensionMismatch
+from odc_openeo.errors import DimensionMismatch, IncompatibleDataCubes
 
 BOOLEAN: Final = "boolean"
 """Value of the attribute `cube.TYPE` of a float cube that holds booleans: 1, 0 and NaN for no-data."""
@@ -141,5 +141,7 @@ def labelwise(function: Callable[..., Any], *values: Any) -> Any:
     """Apply a function of JSON values to DataArrays of text (labels) and other JSON values in any mix."""
     if not any_cube(*values):
         return function(*values)
+    if any(isinstance(v, xr.DataArray) and v.dtype.kind not in "OU" for v in values):
+        raise IncompatibleDataCubes(reason="strings are needed here, not numbers of a data cube.")
     applied = xr.apply_ufunc(np.vectorize(function, otypes=[object]), *values, join="exact")
     return applied.copy(data=np.array(applied.values.tolist()))

@@ -377,7 +377,10 @@ def _variance(values: list[Any]) -> float:
     if len(values) < 2 or not all(math.isfinite(as_float(v)) for v in values):
         return math.nan
     centre = _mean(values)
-    return math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)
+    try:
+        return math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)
+    except OverflowError:
+        return math.inf
 
 
 def _deviation(values: list[Any]) -> float:

@@ -124,6 +124,7 @@ def fit_curve(
         np.asarray(parameters, float),
         ignore_nodata,
     )
+    fit.check_model()
     if isinstance(values, xr.DataArray):
         decoded = cube.decode(values).astype(np.float64)
         return along_array(fit, decoded, np.dtype(float), len(parameters))
@@ -179,12 +180,30 @@ class _Fit:
     def __call__(self, block: np.ndarray, axis: int) -> np.ndarray:
         """The parameters in the place of the values: ``len(start)`` elements along the axis."""
         moved = np.moveaxis(block, axis, -1)
+        if not block.size:
+            return np.moveaxis(np.full((*moved.shape[:-1], len(self.start)), np.nan), -1, axis)
         pixels = moved.reshape(-1, len(self.x))
         found = np.empty((len(pixels), len(self.start)))
         size = max(1, _BATCH_VALUES // (len(self.x) * (len(self.start) + 1)))
         for first in range(0, len(pixels), size):
             found[first : first + size] = self._pixels(pixels[first : first + size])
         return np.moveaxis(found.reshape(*moved.shape[:-1], -1), -1, axis)
+
+    def check_model(self) -> None:
+        """Call the function once.
+
+        Raises:
+            ProcessParameterInvalid: it does not return a number, or a field of numbers.
+        """
+        result = self.function(
+            x=xr.DataArray(self.x, dims=_VARIABLE),
+            parameters=xr.DataArray(self.start[None], dims=(_PIXEL, ARRAY)),
+        )
+        scalar = result is None or isinstance(result, bool | int | float)
+        pixels = isinstance(result, xr.DataArray) and result.dtype.kind in "biuf"
+        if not scalar and not (pixels and set(result.dims) <= {_PIXEL, _VARIABLE}):
+            reason = "it must return a number. End it with a process that calculates one."
+            raise ProcessParameterInvalid(process="fit_curve", parameter="function", reason=reason)
 
     def model(self, parameters: np.ndarray) -> np.ndarray:
         """The model at all x for parameters ``(pixel, parameter)``: an array ``(pixel, x)``."""
@@ -303,6 +322,9 @@ def predict_curve(parameters: Cube, function: Model, dimension: String, labels: 
         DimensionAmbiguous: Several dimensions could.
     """
     if isinstance(parameters, xr.Dataset):
+        if not parameters.data_vars:
+            reason = "the vector cube has no values, only geometries."
+            raise ProcessParameterInvalid(process="predict_curve", parameter="parameters", reason=reason)
         return parameters.map(predict_curve, args=(function, dimension, labels), keep_attrs=True)
     if not labels:
         reason = "give the labels to predict values for; there is no cube whose gaps could be filled."

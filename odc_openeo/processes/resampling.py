@@ -130,6 +130,9 @@ def new_grid(grid: GeoBox, resolution: Sequence[float], crs: CRS, align: str = "
     kept = _kept_resolution(grid, crs)
     size = [float(given or own) for given, own in zip(resolution, kept, strict=True)]
     for length, step in zip((right - left, top - bottom), size, strict=True):
+        if step > 1e6 * length and step > 1e9:
+            reason = f"a pixel of {step:g} is far larger than the cube. Choose a finer resolution."
+            raise ProcessParameterInvalid(process="resample_spatial", parameter="resolution", reason=reason)
         check_count(length / step, MOST_PIXELS, "pixels along a side", "Choose a coarser resolution.")
     columns, rows = (
         max(1, int(np.ceil(length / step - 1e-6)))

@@ -33,6 +33,8 @@ from odc_openeo.processes.labels import coordinate, typed
 from odc_openeo.processes.periods import PERIODS
 from odc_openeo.processes.schemas import AnyValue, LabeledReducer, TemporalCube
 
+_MOST_DAYS = 100_000
+"""Days that nanoseconds in 64 bits can count."""
 MOST_INTERVALS = 5_000
 """Intervals of a node, each of which the reducer is called for."""
 MOST_LABELS = 100_000
@@ -334,7 +336,8 @@ def _nearest(
     if days is None:
         distances = np.abs(own[early_first][None, :] - wanted[:, None])
         return data.isel({name: early_first[distances.argmin(axis=1)] if wanted.size else []})
-    limit = np.timedelta64(round(days * 86_400_000_000_000), "ns")
+    # Nothing is further away than the times that there are: more, or less than none, makes no difference.
+    limit = np.timedelta64(round(min(max(days, 0), _MOST_DAYS) * 86_400_000_000_000), "ns")
     parts = []
     for time in wanted:
         distance = np.abs(own[early_first] - time)

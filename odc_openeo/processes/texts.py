@@ -151,7 +151,7 @@ def text_concat(data: Scalars, separator: ScalarText = "") -> String:
 
 def _search(found: Callable[[str, str], bool], data: Any, pattern: str, case_sensitive: bool) -> Any:
     def test(text: str | None) -> bool | None:
-        if text is None:
+        if not isinstance(text, str):
             return None
         return found(text, pattern) if case_sensitive else found(text.casefold(), pattern.casefold())
 
@@ -159,7 +159,7 @@ def _search(found: Callable[[str, str], bool], data: Any, pattern: str, case_sen
 
 
 def _position(text: str | None, pattern: str, case_sensitive: bool) -> int | None:
-    if text is None:
+    if not isinstance(text, str):
         return None
     if case_sensitive:
         position = text.find(pattern)

@@ -28,7 +28,10 @@ _NOTHING: Final[list[str]] = []
 GeoJSON = Annotated[Mapping[str, Any], Schema({"type": "object", "subtype": "geojson"})]
 Names = Annotated[Sequence[str], Schema({"type": "array", "uniqueItems": True, "items": {"type": "string"}})]
 Distance = Annotated[float, Schema({"type": "number", "not": {"const": 0}})]
-Spacing = Annotated[float, Schema({"type": "number", "minimumExclusive": 0})]
+Spacing = Annotated[
+    float,
+    Schema({"type": "number", "minimumExclusive": 0}, accepts={"type": "number", "exclusiveMinimum": 0}),
+]
 Projection = Annotated[int | str, Schema([EPSG, WKT2])]
 Count = Annotated[
     int | None, Schema([{"type": "integer", "minimum": 1}, {"title": "Unrestricted", "type": "null"}])
@@ -63,10 +66,9 @@ def load_geojson(data: GeoJSON, properties: Names = _NOTHING) -> GeometryCube:
     else:
         labels = list(properties)
         table = [list(row) for row in zip(*columns.values(), strict=True)]
+    values = _values(table).reshape(len(table), len(labels))
     coords = geometry.geometry_coordinates(frame.drop(columns=list(columns), errors="ignore"), [PROPERTIES])
-    made = xr.DataArray(
-        _values(table), dims=(cube.GEOMETRY, PROPERTIES), coords={**coords, PROPERTIES: labels}
-    )
+    made = xr.DataArray(values, dims=(cube.GEOMETRY, PROPERTIES), coords={**coords, PROPERTIES: labels})
     return geometry.index_geometries(made, frame.crs)
 
 

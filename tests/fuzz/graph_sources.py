@@ -10,6 +10,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
+import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.cube import LabeledArray
 from odc_openeo.graph import evaluate
 

@@ -1,0 +1,10 @@
+"""A short run of the fuzzing of process graphs."""
+
+from tests.fuzz import graphs
+
+
+def test_random_graphs_end_in_results_or_errors_of_the_user() -> None:
+    report = graphs.run(300, seed=3)
+    assert report.passed, str(report)
+    assert report.cases == 300
+    assert report.refused < 300
