@@ -80,7 +80,7 @@ def _budget(value: Any) -> float | None:
 
 
 def _level(value: Any, name: str) -> str:
-    if value not in LEVELS:
+    if not isinstance(value, str) or value not in LEVELS:
         raise RequestInvalid(reason=f"'{name}' must be one of {', '.join(LEVELS)}.")
     return str(value)
 

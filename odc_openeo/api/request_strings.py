@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from flask import Flask, request
 from werkzeug.datastructures import MultiDict
 
+from odc_openeo.errors import AuthenticationSchemeInvalid
 from odc_openeo.strict_json import check_string
 
 
@@ -27,6 +28,8 @@ def _strings_of_request() -> Iterator[str]:
     yield request.path
     yield from strings_of(request.args)
     yield from strings_of(request.cookies)
+    if not request.headers.get("Authorization", "").isascii():
+        raise AuthenticationSchemeInvalid("The header Authorization may hold ASCII characters only.")
     credentials = request.authorization
     if credentials is not None:
         yield from (credentials.username or "", credentials.password or "")

@@ -102,7 +102,7 @@ def _parse_text(text: str) -> Expression:
     check_filter_text(text)
     try:
         return cql2.parse_text(text).to_json()
-    except (cql2.ParseError, ValueError) as error:
+    except Exception as error:  # the library raises just that for geometries, say
         raise _invalid(f"it is no CQL2. {' '.join(str(error).split())[:300]}") from error
 
 

@@ -71,20 +71,21 @@ def run_trials(
     *,
     deadline_s: float,
     preload: tuple[str, ...] = (),
+    has_children: bool = False,
 ) -> Report:
     """Try each case in a warm child process, which is replaced when it hangs or dies.
 
     ``cases`` and ``attempt`` (a module-level function) travel by pickle. A child that dies counts as a server
-    error, one that does not answer within ``deadline_s`` as a hang.
+    error, one that does not answer within ``deadline_s`` as a hang. ``has_children``: it starts some itself.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([attempt.__module__, *preload])
     start = time.monotonic()
-    child = _Child(context, attempt)
+    child = _Child(context, attempt, has_children)
     try:
         for case in cases:
             report.cases += 1
-            child = child if child.process.is_alive() else _Child(context, attempt)
+            child = child if child.process.is_alive() else _Child(context, attempt, has_children)
             _try_case(report, child, case, deadline_s)
     finally:
         child.kill()
@@ -119,6 +120,7 @@ def run_in_runners(
     config: Config,
     deadline_s: float,
     preload: tuple[str, ...] = (),
+    has_children: bool = False,
 ) -> Report:
     """Let a runner of the service carry out ``task(config, case)`` for each case, with all its limits.
 
@@ -145,9 +147,9 @@ def run_in_runners(
 
 
 class _Child:
-    def __init__(self, context: ForkServerContext, attempt: Attempt) -> None:
+    def __init__(self, context: ForkServerContext, attempt: Attempt, has_children: bool) -> None:
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, attempt), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, attempt), daemon=not has_children)
         self.process.start()
         theirs.close()
 
