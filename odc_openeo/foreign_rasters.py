@@ -19,10 +19,13 @@ from typing import Any, Final, Protocol
 
 import rasterio
 from affine import Affine
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from pyproj.exceptions import CRSError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+
+from odc_openeo.user_crs import parse_crs
 
 DRIVERS: Final = ("GTiff", "JP2OpenJPEG", "JP2KAK")
 
@@ -147,7 +150,9 @@ def read_grid(raster: DatasetReader) -> GeoBox | None:
     Raises:
         RasterRefusedError: it has a reference system or a transform that places no pixel on Earth.
     """
-    return None if raster.crs is None else make_grid(raster.shape, raster.transform, raster.crs)
+    if raster.crs is None:
+        return None
+    return make_grid(raster.shape, raster.transform, raster.crs.to_wkt())
 
 
 def make_grid(shape: Sequence[int], transform: Affine, crs: Any) -> GeoBox:
@@ -161,7 +166,7 @@ def make_grid(shape: Sequence[int], transform: Affine, crs: Any) -> GeoBox:
     if max(map(abs, transform)) > LARGEST_NUMBER or min(shape) < 1:
         raise RasterRefusedError("its transform leads far beyond the Earth, or it has no pixels.")
     try:
-        grid = GeoBox(tuple(shape), transform, crs)
+        grid = GeoBox(tuple(shape), transform, CRS(parse_crs(crs)))
         is_on_earth = grid.crs is not None and (grid.crs.geographic or grid.crs.projected)
     except (ValueError, CRSError) as error:
         raise RasterRefusedError("its reference system is not a valid one.") from error

@@ -23,6 +23,7 @@ from shapely.geometry import shape
 
 from odc_openeo import cube
 from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.user_crs import CrsRefusedError, parse_crs
 
 LONLAT: Final = pyproj.CRS.from_epsg(4326)
 GEOMETRY_TYPES: Final = frozenset(
@@ -133,8 +134,8 @@ def _declared_crs(data: Mapping[str, Any]) -> pyproj.CRS:
         return LONLAT
     name = declared["properties"]["name"] if isinstance(declared, Mapping) else declared
     try:
-        crs = pyproj.CRS.from_user_input(name)
-    except pyproj.exceptions.CRSError as error:
+        crs = parse_crs(name)
+    except CrsRefusedError as error:
         raise ValueError(f"the CRS {name!r} is not known. Leave out 'crs' for lon/lat.") from error
     return LONLAT if crs.to_epsg() == 4326 or crs.to_authority() == ("OGC", "CRS84") else crs
 

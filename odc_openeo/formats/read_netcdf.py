@@ -20,6 +20,7 @@ from scipy.io import netcdf_file
 from odc_openeo.cube import BANDS, NODATA, T, X, Y
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
 from odc_openeo.formats.read_gtiff import check_chunks, one_cube
+from odc_openeo.user_crs import CrsRefusedError, parse_crs
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 CLASSIC: Final = (b"CDF\x01", b"CDF\x02")
@@ -33,6 +34,17 @@ AXES: Final = {
 
 NAMES: Final = {X: ("x", "lon", "longitude"), Y: ("y", "lat", "latitude"), T: ("t", "time")}
 CHUNK: Final = 1024
+REFERENCE_SYSTEMS: Final = (
+    "crs_wkt",
+    "spatial_ref",
+    "proj4",
+    "proj4_params",
+    "proj4text",
+    "epsg_code",
+    "crs",
+)
+"""Attributes of grid mappings that hold a whole definition."""
+
 MOST_LABELS: Final = 10_000_000
 """Labels of a dimension."""
 
@@ -50,6 +62,7 @@ def _cube(path: Path) -> xr.DataArray:
     if not variables:
         raise _bad(path, "no variable in it has a grid: dimensions x and y, or longitude and latitude.")
     data = _bands(path, variables).rename({k: v for k, v in renamed.items() if k != v})
+    _check_reference_systems(path, found)
     crs = data.odc.crs or (4326 if _axis(found, X) in NAMES[X][1:] else None)
     data = data.transpose(*(d for d in (T, BANDS) if d in data.dims), ..., Y, X)
     if data.sizes[Y] > 1 and float(data[Y][0]) < float(data[Y][-1]):
@@ -61,6 +74,19 @@ def _cube(path: Path) -> xr.DataArray:
     kept = data.drop_vars([n for n in data.coords if n not in data.dims])
     kept.encoding = {}
     return kept.assign_coords(coords).odc.assign_crs(grid.crs)
+
+
+def _check_reference_systems(path: Path, found: xr.Dataset) -> None:
+    """Refuse grid mappings that name files, before any of them is parsed."""
+    for variable in found.variables.values():
+        for name in REFERENCE_SYSTEMS:
+            definition = variable.attrs.get(name)
+            if isinstance(definition, str) and definition:
+                try:
+                    parse_crs(definition)
+                except CrsRefusedError as error:
+                    reason = f"its reference system is not a valid one, or names files ({name})."
+                    raise _bad(path, reason) from error
 
 
 def _opened(path: Path) -> xr.Dataset:

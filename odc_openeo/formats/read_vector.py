@@ -16,6 +16,7 @@ import xarray as xr
 
 from odc_openeo import geometry
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes, OpenEOError
+from odc_openeo.user_crs import CrsRefusedError, check_crs, parse_crs
 
 MOST_BYTES: Final = 512 * 2**20
 MOST_CELLS: Final = 20_000_000
@@ -48,9 +49,11 @@ def _geoparquet(path: Path) -> gpd.GeoDataFrame:
     try:
         _check_table_size(_small(path))
         found = gpd.read_parquet(path)
+        if found.crs is not None:
+            check_crs(found.crs)
     except OpenEOError:
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, CrsRefusedError) as error:
         reason = "it is no GeoParquet. Tables without geometries can't be loaded."
         raise FileContentInvalid(file=path.name, reason=reason) from error
     # Without a CRS GeoParquet means longitude and latitude.
@@ -61,6 +64,9 @@ def _geoparquet(path: Path) -> gpd.GeoDataFrame:
 def _check_table_size(path: Path) -> None:
     """Refuse tables whose rows are many, whatever room they take: equal values take next to none."""
     metadata = pq.read_metadata(path)
+    for column in json.loads((metadata.metadata or {}).get(b"geo", b"{}")).get("columns", {}).values():
+        if column.get("crs") is not None:
+            parse_crs(column["crs"])
     cells = metadata.num_rows * max(metadata.num_columns, 1)
     if cells > MOST_CELLS:
         reason = f"it has {metadata.num_rows} rows of {metadata.num_columns} columns, which is too much."

@@ -12,7 +12,6 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 from affine import Affine
-from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from pyproj.exceptions import CRSError
@@ -71,7 +70,7 @@ class Raster:
             return None
         try:
             rows, columns = map(operator.index, shape)
-            return make_grid((rows, columns), Affine(*map(float, transform[:6])), CRS(code))
+            return make_grid((rows, columns), Affine(*map(float, transform[:6])), code)
         except (RasterRefusedError, TypeError, ValueError, CRSError):
             # The file itself tells.
             return None

@@ -38,6 +38,7 @@ from odc_openeo.processes.schemas import (
     child,
     datacube_schema,
 )
+from odc_openeo.user_crs import parse_crs
 
 EDGES: Final = {"west", "south", "east", "north"}
 
@@ -208,7 +209,7 @@ def check_box(extent: Mapping[str, Any], process: str, parameter: str) -> OdcBou
             raise invalid(f"it has no area: {names} are both {low:g}.")
     given = extent.get("crs")
     try:
-        crs = CRS(4326 if given is None else given)
+        crs = CRS(4326) if given is None else CRS(parse_crs(given))
     except (CRSError, ValueError, TypeError) as error:
         raise invalid(
             f"the reference system {str(given)[:60]!r} is unknown. Give an EPSG code or WKT2."

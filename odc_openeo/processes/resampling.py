@@ -19,6 +19,7 @@ from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.geometry_schemas import Corner
 from odc_openeo.processes.schemas import EPSG, WKT2, SpatialCube
+from odc_openeo.user_crs import parse_crs
 from odc_openeo.warp import METHODS, warp
 
 Method = Annotated[str, Schema({"type": "string", "enum": sorted(METHODS)})]
@@ -173,7 +174,7 @@ def reference_system(grid: GeoBox, projection: int | str | None) -> CRS:
     if projection is None:
         return grid.crs
     try:
-        return CRS(projection if isinstance(projection, str) else f"EPSG:{projection}")
+        return CRS(parse_crs(projection))
     except (CRSError, ValueError) as error:
         reason = f"{projection!r} is not a known reference system. Give an EPSG code or WKT2."
         raise ProcessParameterInvalid(

@@ -19,6 +19,7 @@ from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParam
 from odc_openeo.process import Schema, process
 from odc_openeo.processes.geometry_schemas import GeometryCube, PointCube
 from odc_openeo.processes.schemas import EPSG, WKT2, Boolean, SpatialCube, StringOrNull
+from odc_openeo.user_crs import CrsRefusedError, parse_crs
 
 MOST_POINTS: Final = 1_000_000
 """Points that are sampled in all geometries together."""
@@ -125,8 +126,8 @@ def vector_reproject(
     if dimension is not None and dimension not in found:
         raise DimensionNotAvailable(name=dimension, available=", ".join(found))
     try:
-        crs = pyproj.CRS.from_user_input(projection)
-    except pyproj.exceptions.CRSError as error:
+        crs = parse_crs(projection)
+    except CrsRefusedError as error:
         reason = f"{projection!r} is not a known reference system. Give an EPSG code or WKT2."
         raise ProcessParameterInvalid(
             process="vector_reproject", parameter="projection", reason=reason

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import shapely
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, Geometry, box
 
@@ -20,6 +21,7 @@ from odc_openeo.rasterize import grid_of
 from odc_openeo.services.evaluation import COARSEST_M, DEGREE_M, Result, ServiceEvaluator, nodes
 from odc_openeo.services.grids import NativeGrid, native_of
 from odc_openeo.services.model import Service
+from odc_openeo.user_crs import CrsRefusedError, parse_crs
 
 SKETCH_PIXELS: Final = 256
 MERCATOR_LATITUDE: Final = 85.05
@@ -116,12 +118,11 @@ def _wanted(extent: Any) -> shapely.Geometry | None:
     try:
         if "west" in extent:
             corners = BoundingBox(*(float(extent[e]) for e in ("west", "south", "east", "north")))
-            crs = extent.get("crs") or 4326
-            shape = box(*corners.bbox, crs if isinstance(crs, str) else f"EPSG:{crs}")
+            shape = box(*corners.bbox, CRS(parse_crs(extent.get("crs") or 4326)))
             return shape.to_crs("EPSG:4326", resolution="auto").geom
         frame = geometry.read(extent, "load_collection", "spatial_extent")
         return shapely.box(*frame.to_crs(4326).total_bounds)
-    except (OpenEOError, ValueError, TypeError, KeyError):
+    except (OpenEOError, CrsRefusedError, ValueError, TypeError, KeyError):
         # Evaluating it will say what is wrong with it.
         return None
 

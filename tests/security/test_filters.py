@@ -77,7 +77,10 @@ REFUSED: dict[str, Any] = {
     },
     "a deep geometry": {
         "op": "s_intersects",
-        "args": [{"property": "geometry"}, {"type": "Polygon", "coordinates": json.loads("[" * 400 + "]" * 400)}],
+        "args": [
+            {"property": "geometry"},
+            {"type": "Polygon", "coordinates": json.loads("[" * 400 + "]" * 400)},
+        ],
     },
 }
 
