@@ -11,12 +11,13 @@ import contextlib
 import math
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import numpy as np
 import rasterio
 from affine import Affine
 from odc.geo import CRS
@@ -33,12 +34,17 @@ ALONE: Final = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_PAM_ENABLED": "NO",
     "OPEN_REMOTE_GML": "NO",
+    # No file has this name: what is on the web comes through the outgoing guard only.
+    "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
 }
-"""Files beside a raster (overviews, masks, metadata) are not looked at."""
+"""Files beside a raster (overviews, masks, metadata) are not looked at, nor addresses asked."""
 
 REFERRING_DOMAINS: Final = ("OVERVIEWS",)
 """Domains of metadata in which GDAL looks for the names of other files."""
 
+
+LARGEST_BLOCK: Final = 512 * 2**20
+"""Bytes of a block, which is read whole for each of its pixels."""
 
 SMALLEST_PIXEL: Final = 1e-24
 """Area of a pixel, in square units of the reference system, below which it is none."""
@@ -116,30 +122,65 @@ def _open_regular_file(root: Path, parts: tuple[str, ...]) -> int:
 
 
 @contextlib.contextmanager
-def open_foreign_raster(href: str, place: RasterPlace, **options: Any) -> Iterator[DatasetReader]:
-    """Open a raster of a user; ``options`` are those of `rasterio.open`.
+def open_foreign_raster(href: str, place: RasterPlace) -> Iterator[DatasetReader]:
+    """Open a raster of a user.
 
     Raises:
         RasterRefusedError: it is not there, is neither a GeoTIFF nor a JPEG 2000 file, or refers to others.
         OpenEOError: it is at an address that cannot be read.
     """
+    with _exposed(href, place) as name, _open(name, href, place) as raster:
+        yield raster
+
+
+@contextlib.contextmanager
+def open_overview(
+    href: str, place: RasterPlace, choose: Callable[[DatasetReader], int | None]
+) -> Iterator[tuple[DatasetReader, DatasetReader]]:
+    """Open a raster and the overview of it that ``choose`` picks: both are the raster itself for None.
+
+    The overview is that of the file that was checked: GDAL looks for overviews before a file can be checked.
+    The errors of `open_foreign_raster`.
+    """
+    with _exposed(href, place) as name, _open(name, href, place) as raster:
+        level = choose(raster)
+        if level is None:
+            yield raster, raster
+        else:
+            with _open(name, href, place, overview_level=level) as overview:
+                yield raster, overview
+
+
+@contextlib.contextmanager
+def _exposed(href: str, place: RasterPlace) -> Iterator[str]:
     with rasterio.Env(**ALONE), place.expose(href) as name:
-        try:
-            # What `rasterio.open` makes, which takes one driver at most.
-            raster = DatasetReader(name, driver=list(DRIVERS), sharing=False, **options)
-        except (RasterioError, TypeError, ValueError) as error:
-            place.explain_failure(href)
-            reason = "it is neither a GeoTIFF nor a JPEG 2000 file, or it is damaged."
-            raise RasterRefusedError(reason) from error
-        with raster:
-            _check_is_self_contained(raster)
-            yield raster
+        yield name
+
+
+@contextlib.contextmanager
+def _open(name: str, href: str, place: RasterPlace, **options: Any) -> Iterator[DatasetReader]:
+    try:
+        # What `rasterio.open` makes, which takes one driver at most.
+        raster = DatasetReader(name, driver=list(DRIVERS), sharing=False, **options)
+    except (RasterioError, TypeError, ValueError) as error:
+        place.explain_failure(href)
+        raise RasterRefusedError("it is neither a GeoTIFF nor a JPEG 2000 file, or it is damaged.") from error
+    with raster:
+        _check_is_self_contained(raster)
+        yield raster
 
 
 def _check_is_self_contained(raster: DatasetReader) -> None:
+    """Refuse references to other files, and blocks so large that reading one pixel takes all memory."""
     for domain in REFERRING_DOMAINS:
         if any(raster.tags(band, ns=domain) for band in (0, *raster.indexes)):
             raise RasterRefusedError("it refers to other files, as overviews for example. Keep them inside.")
+    for (rows, columns), dtype in zip(raster.block_shapes, raster.dtypes, strict=True):
+        if rows * columns * np.dtype(dtype).itemsize > LARGEST_BLOCK:
+            reason = (
+                f"it has blocks of {rows} x {columns} pixels. Write it anew with tiles, as a COG for example."
+            )
+            raise RasterRefusedError(reason)
     if len(raster.files) > 1:
         raise RasterRefusedError("it needs other files beside it.")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import selectors
 import socket
 import threading
 import time
@@ -80,6 +82,20 @@ class Worker(ThreadWorker):
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept new connections, or not; called by the main thread only, as are those that count threads."""
         super().set_accept_enabled(enabled and self._busy_threads < self.cfg.threads)
+
+    def accept(self, listener: socket.socket) -> None:
+        """Accept a connection, and give it a thread once it has said something."""
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+                raise
+            return
+        conn = TConn(self.cfg, client, address, listener.getsockname())
+        conn.timeout = time.monotonic() + HEAD_SECONDS
+        self.nr_conns += 1
+        self.pending_conns.append(conn)
+        self.poller.register(client, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def enqueue_req(self, conn: TConn) -> None:
         """Hand a connection with something to read to a thread."""

@@ -1,7 +1,7 @@
 """Coordinate reference systems that users name: in requests, GeoJSON, STAC metadata, and inside of files.
 
-PROJ opens the grid and parameter files that a definition names, wherever they are, and shifts coordinates by what
-they hold: by a definition of their own users could read other files as coordinates. Definitions that name files are
+PROJ opens the grid and parameter files that a definition names, wherever they are, and shifts coordinates by
+what they hold: by a definition of their own users could read other files as coordinates. What names files is
 refused, in all the ways in which a definition can be written.
 """
 

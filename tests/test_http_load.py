@@ -108,12 +108,15 @@ def has_ended(pid: int, within: float) -> bool:
     return True
 
 
-@pytest.mark.parametrize("how", ["close", "reset", "half-close"])
+@pytest.mark.parametrize("how", ["close", "reset", "half-close", "more-sent-ahead"])
 def test_a_client_that_leaves_ends_its_run(server: Server, how: str) -> None:
     connection = server.send(f"/run/{how}")
     runner = int(server.wait_for(how))
     if how == "half-close":
         connection.shutdown(socket.SHUT_WR)
+    elif how == "more-sent-ahead":
+        connection.sendall(b"GET / HTTP/1.1\r\n")
+        connection.close()
     else:
         if how == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -137,6 +140,17 @@ def test_a_busy_process_leaves_connections_to_others(server: Server) -> None:
         # Each of them would have waited for the busy process had it accepted the connection.
         assert time.monotonic() - start < 7
         assert len(answered) == 1
+
+
+def test_silent_connections_hold_no_thread(server: Server) -> None:
+    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(10)]
+    start = time.monotonic()
+    for _ in range(5):
+        server.get("/")
+    # Each of them would have held one of the two threads for seconds.
+    assert time.monotonic() - start < 4
+    for connection in silent:
+        connection.close()
 
 
 def test_all_are_served_again_when_threads_are_free(server: Server) -> None:

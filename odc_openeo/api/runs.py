@@ -51,12 +51,13 @@ def watch_client(environ: Mapping[str, Any]) -> Callable[[], bool]:
     if connection is None:
         return is_always_wanted
 
+    watch = select.poll()
+    # Without POLLIN: what a client sends ahead says nothing about whether it is still there.
+    watch.register(connection, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+
     def is_connected() -> bool:
         try:
-            readable, _, _ = select.select([connection], [], [], 0)
-            return not readable or bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return True
+            return not watch.poll(0)
         except (OSError, ValueError):
             return False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,12 +21,12 @@ from scipy.io import netcdf_file
 
 from odc_openeo.cube import BANDS, NODATA, T, X, Y
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
+from odc_openeo.foreign_rasters import LocalFolder, RasterRefusedError
 from odc_openeo.formats.read_gtiff import check_chunks, one_cube
 from odc_openeo.user_crs import CrsRefusedError, parse_crs
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 CLASSIC: Final = (b"CDF\x01", b"CDF\x02")
-CLASSIC_64: Final = b"CDF\x05"
 AXES: Final = {
     X: ("projection_x_coordinate", "longitude"),
     Y: ("projection_y_coordinate", "latitude"),
@@ -55,8 +57,7 @@ def read_netcdf(paths: Sequence[Path]) -> xr.DataArray:
 
 
 def _cube(path: Path) -> xr.DataArray:
-    _check_file(path)
-    found = _opened(path)
+    found = _read_dataset(path)
     renamed = {name: dimension for dimension in (T, Y, X) if (name := _axis(found, dimension))}
     variables = [v for v in found.data_vars.values() if {X, Y} <= {renamed.get(str(d), d) for d in v.dims}]
     if not variables:
@@ -89,40 +90,73 @@ def _check_reference_systems(path: Path, found: xr.Dataset) -> None:
                     raise _bad(path, reason) from error
 
 
-def _opened(path: Path) -> xr.Dataset:
+def _read_dataset(path: Path) -> xr.Dataset:
+    """The coordinates of a file, and its variables lazily: pieces are read from the file that was checked."""
+    options: dict[str, Any] = {"engine": "netcdf4", "mask_and_scale": False, "decode_coords": "all"}
+    with _exposed(path) as handle:
+        _check_file(path, handle)
+        version = _version_of(handle)
+        try:
+            with xr.open_dataset(handle, cache=False, **options) as opened:
+                coords = {name: coordinate.load() for name, coordinate in opened.coords.items()}
+                variables = {n: _read_lazily(path, version, v) for n, v in opened.data_vars.items()}
+                return opened.assign(variables).assign_coords(coords)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise _bad(path, "it is not a netCDF file, or a damaged one.") from error
+
+
+@contextlib.contextmanager
+def _exposed(path: Path) -> Iterator[str]:
+    """A name of the file that stays what it is, also if another file takes the path."""
     try:
-        found = xr.open_dataset(
-            path, engine="netcdf4", mask_and_scale=False, decode_coords="all", cache=False
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _bad(path, "it is not a netCDF file, or a damaged one.") from error
-    return found.assign({name: _read_lazily(path, variable) for name, variable in found.data_vars.items()})
+        with LocalFolder(path.parent).expose(str(path)) as handle:
+            yield handle
+    except RasterRefusedError as error:
+        raise _bad(path, str(error)) from error
 
 
-def _read_lazily(path: Path, variable: xr.DataArray) -> xr.DataArray:
+def _version_of(handle: str) -> tuple[int, ...]:
+    status = os.stat(handle)
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _read_lazily(path: Path, version: tuple[int, ...], variable: xr.DataArray) -> xr.DataArray:
     sides = tuple(min(CHUNK, size) for size in variable.shape[-2:])
     chunks = (*(1,) * (variable.ndim - len(sides)), *sides)
     check_chunks(path.name, variable.shape, [max(chunk, 1) for chunk in chunks])
-    status = path.stat()
-    token = tokenize(str(path), variable.name, status.st_mtime_ns, status.st_ino, status.st_size)
     values = da.map_blocks(
-        partial(_read_block, path.name, variable.variable),
+        partial(_read_block, path, version, str(variable.name)),
         chunks=normalize_chunks(chunks, variable.shape, dtype=variable.dtype),
         dtype=variable.dtype,
         meta=np.empty((0,) * variable.ndim, variable.dtype),
-        name=f"read-netcdf-{token}",
+        name=f"read-netcdf-{tokenize(str(path), version, variable.name)}",
     )
     return variable.copy(data=values)
 
 
-def _read_block(file: str, variable: xr.Variable, block_info: Any = None) -> np.ndarray:
-    """A piece of a variable; xarray opens the file, one thread at a time, as its library wants it."""
-    window = tuple(slice(start, stop) for start, stop in block_info[None]["array-location"])
-    try:
-        return np.asarray(variable[window].values)
-    except (OSError, ValueError, KeyError, RuntimeError, IndexError) as error:
-        reason = "its values cannot be read: it is damaged, or has changed meanwhile."
-        raise FileContentInvalid(file=file, reason=reason) from error
+def _read_block(path: Path, version: tuple[int, ...], name: str, block_info: Any = None) -> np.ndarray:
+    """A piece of a variable of a file, which must be the one that was checked."""
+    info = block_info[None]
+    window = tuple(slice(start, stop) for start, stop in info["array-location"])
+    with _exposed(path) as handle:
+        if _version_of(handle) != version:
+            raise _bad(path, "it was replaced while it was read. Start again.")
+        try:
+            return _read_window(handle, name, window).astype(info["dtype"], copy=False)
+        except (OSError, ValueError, KeyError, RuntimeError, IndexError, TypeError) as error:
+            raise _bad(path, "its values cannot be read: it is damaged.") from error
+
+
+def _read_window(handle: str, name: str, window: tuple[slice, ...]) -> np.ndarray:
+    with open(handle, "rb") as file:
+        is_hdf5 = file.read(len(HDF5)) == HDF5
+    if not is_hdf5:
+        with netcdf_file(handle, mmap=True) as classic:
+            return np.array(classic.variables[name][window])
+    with h5py.File(handle, "r") as opened:
+        # How netCDF stores a variable that has the name of a dimension but is not its coordinate.
+        stored = name if name in opened else f"_nc4_non_coord_{name}"
+        return np.asarray(opened[stored][window])
 
 
 def _axis(found: xr.Dataset, dimension: str) -> str | None:
@@ -163,21 +197,21 @@ def _with_nodata(data: xr.DataArray, missing: Any) -> xr.DataArray:
 # --- Safety --------------------------------------------------------------------------------------
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, handle: str) -> None:
     """Refuse what is no netCDF, and HDF5 files that take data from other files of this machine."""
-    with path.open("rb") as file:
-        start = file.read(8)
+    with open(handle, "rb") as file:
+        start = file.read(len(HDF5))
     if start == HDF5:
-        _check_links(path)
+        _check_links(path, handle)
     elif start.startswith(CLASSIC):
-        _check_dimensions(path)
-    elif not start.startswith(CLASSIC_64):
-        raise _bad(path, "it is not a netCDF file.")
+        _check_dimensions(path, handle)
+    else:
+        raise _bad(path, "it is not a netCDF file (netCDF-4, or classic with 32 or 64-bit offsets).")
 
 
-def _check_links(path: Path) -> None:
+def _check_links(path: Path, handle: str) -> None:
     try:
-        with h5py.File(path, "r") as opened:
+        with h5py.File(handle, "r") as opened:
             if not _alone(opened):
                 raise _bad(path, "it refers to other files.")
             _check_sizes(path, {name: max(opened[name].shape, default=0) for name in _datasets_of(opened)})
@@ -185,10 +219,10 @@ def _check_links(path: Path) -> None:
         raise _bad(path, "it is a damaged netCDF file.") from error
 
 
-def _check_dimensions(path: Path) -> None:
+def _check_dimensions(path: Path, handle: str) -> None:
     """Refuse dimensions that are too long in files of the classic format, whose header scipy can read."""
     try:
-        with netcdf_file(path, mmap=False) as opened:
+        with netcdf_file(handle, mmap=True) as opened:
             sizes = {name: size or 0 for name, size in opened.dimensions.items()}
     except (ValueError, TypeError, OSError, LookupError, OverflowError) as error:
         raise _bad(path, "it is a damaged netCDF file.") from error

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 from odc_openeo import db
 from odc_openeo.jobs.model import LEVELS, Entry
 from odc_openeo.process import NODES
 
+LONGEST_MESSAGE: Final = 10_000
+LONGEST_DATA: Final = 100_000
+"""Characters that an entry may have, so that what users log stays a log."""
+
 
 def entry_of(record: logging.LogRecord) -> Entry:
     """The entry for a record, with the nodes of the process graph that are being evaluated."""
     more = {name: value for name in ("code", "data") if (value := getattr(record, name, None)) is not None}
+    if len(repr(more.get("data"))) > LONGEST_DATA:
+        more["data"] = f"{repr(more['data'])[:1000]} … (shortened: too long for the log)"
     path = [{"node_id": node, "process_id": process} for node, process in NODES.get()]
     level = next((name for name, value in reversed(LEVELS.items()) if record.levelno >= value), "debug")
-    return Entry(level, record.getMessage(), db.now(), {**more, **({"path": path} if path else {})})
+    return Entry(
+        level, record.getMessage()[:LONGEST_MESSAGE], db.now(), {**more, **({"path": path} if path else {})}
+    )

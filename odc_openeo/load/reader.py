@@ -16,9 +16,10 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from odc.loader.types import RasterLoadParams, RasterSource
+from rasterio.io import DatasetReader
 
 from odc_openeo.errors import FileContentInvalid, OpenEOError, StorageFailure
-from odc_openeo.foreign_rasters import RasterPlace, RasterRefusedError, open_foreign_raster
+from odc_openeo.foreign_rasters import RasterPlace, RasterRefusedError, open_overview
 from odc_openeo.load.rio_internals import find_overview, plan_read, read_band
 
 _log = logging.getLogger(__name__)
@@ -98,13 +99,12 @@ class ForeignReader(Reader):
         self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
     ) -> Any:
         band = self._place["band"]
-        with open_foreign_raster(self._src.uri, self._raster_place) as raster:
-            plan = plan_read(raster, cfg, dst_geobox)
-            overview = find_overview(raster, band, cfg, plan)
-            if overview is None:
-                return read_band(raster, band, cfg, dst_geobox, plan, dst)
-        with open_foreign_raster(self._src.uri, self._raster_place, overview_level=overview) as raster:
-            return read_band(raster, band, cfg, dst_geobox, plan, dst)
+
+        def choose(raster: DatasetReader) -> int | None:
+            return find_overview(raster, band, cfg, plan_read(raster, cfg, dst_geobox))
+
+        with open_overview(self._src.uri, self._raster_place, choose) as (raster, overview):
+            return read_band(overview, band, cfg, dst_geobox, plan_read(raster, cfg, dst_geobox), dst)
 
 
 def name_of(href: str) -> str:

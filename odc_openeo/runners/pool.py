@@ -26,7 +26,7 @@ from odc_openeo.errors import (
 )
 from odc_openeo.runners.memory import memory_exceeded, read_status_bytes
 from odc_openeo.runners.notices import Notice
-from odc_openeo.runners.runner import OUT_OF_MEMORY, Reply, RunnerSettings, Task, serve_tasks
+from odc_openeo.runners.runner import OUT_OF_MEMORY, Ready, Reply, RunnerSettings, Task, serve_tasks
 from odc_openeo.runners.slots import hold_slot
 
 TICK_S: Final = 0.1
@@ -84,7 +84,7 @@ class RunnerPool:
         self._pending: dict[str, int] = {}
         self._trimming: threading.Timer | None = None
         self._owner = os.getpid()
-        weakref.finalize(self, _kill_all, self._idle)
+        weakref.finalize(self, _kill_all, self._idle, self._owner)
 
     def start(self) -> None:
         """Start the runners that are kept warm."""
@@ -219,7 +219,7 @@ class RunnerPool:
             # The last ones are used first.
             superfluous = self._idle[: max(len(self._idle) + self._busy - self.lane.warm, 0)]
             del self._idle[: len(superfluous)]
-        _kill_all(superfluous)
+        _kill_all(superfluous, os.getpid())
 
     def _replace(self, runner: _Runner) -> None:
         """Kill a runner; start another one at once where fewer than the warm ones would be left."""
@@ -248,7 +248,7 @@ class RunnerPool:
         """Kill the runners that are idle; those at work end with this process."""
         with self._condition:
             idle, self._idle[:] = list(self._idle), []
-        _kill_all(idle)
+        _kill_all(idle, os.getpid())
 
 
 def _trim(pool: weakref.ref[RunnerPool]) -> None:
@@ -257,10 +257,10 @@ def _trim(pool: weakref.ref[RunnerPool]) -> None:
         alive.end_idle_runners()
 
 
-def _kill_all(runners: list[_Runner]) -> None:
-    for runner in runners:
-        # A fork of this process cannot end what is not its own.
-        with contextlib.suppress(AssertionError):
+def _kill_all(runners: list[_Runner], owner: int) -> None:
+    # A fork of the owner has the list, too, but not the processes.
+    if owner == os.getpid():
+        for runner in runners:
             runner.kill()
 
 
@@ -273,6 +273,7 @@ class _Runner:
     memory_bytes: int
     baseline: int = field(init=False)
     is_good: bool = True
+    is_ready: bool = False
     files: str = ""
     opened_by: float | None = None
 
@@ -303,6 +304,9 @@ class _Runner:
         self.is_good = False
         deadline = time.monotonic() + seconds
         try:
+            # A task may be larger than the pipe holds: it must not be sent before somebody reads there.
+            while not self.is_ready:
+                self._receive(deadline, seconds, is_wanted)
             self.pipe.send(task)
             reply = self._wait_for_reply(deadline, seconds, is_wanted)
         except (EOFError, ConnectionError) as error:
@@ -315,13 +319,23 @@ class _Runner:
     def _wait_for_reply(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> Reply:
         self.files, self.opened_by = "", None
         while True:
-            while not self.pipe.poll(TICK_S):
-                self._check(deadline, seconds, is_wanted)
-            message: Reply | Notice = self.pipe.recv()
-            if isinstance(message, Reply):
-                return message
+            reply = self._receive(deadline, seconds, is_wanted)
+            if reply is not None:
+                return reply
+
+    def _receive(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> Reply | None:
+        """The reply to the task, or None after taking in something else that the runner says."""
+        while not self.pipe.poll(TICK_S):
+            self._check(deadline, seconds, is_wanted)
+        message: Reply | Notice | Ready = self.pipe.recv()
+        if isinstance(message, Reply):
+            return message
+        if isinstance(message, Ready):
+            self.is_ready = True
+        else:
             self.files = message.files
             self.opened_by = None if message.seconds is None else time.monotonic() + message.seconds
+        return None
 
     def _check(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
@@ -348,7 +362,11 @@ class _Runner:
     def kill(self) -> None:
         """End the process, whatever it does."""
         self.is_good = False
-        self.process.kill()
+        if self.process.is_alive() and self.process.pid is not None:
+            # It leads a group of its own, so whatever it has started ends as well.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill()
         self.process.join()
         self.process.close()
         self.pipe.close()

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final
 
 from odc_openeo.config import Config, replace_environment
-from odc_openeo.errors import Internal, OpenEOError
+from odc_openeo.errors import Internal, OpenEOError, ProcessGraphComplexity
 from odc_openeo.json_pickling import decode_json, encode_json
 from odc_openeo.runners.memory import (
     is_memory_failure,
@@ -27,6 +28,9 @@ from odc_openeo.server_log import log_to_stderr
 
 RECYCLE_TASKS: Final = 1000
 """Tasks after which a runner is replaced, whatever its libraries have kept."""
+
+MOST_REPLY_BYTES: Final = 64 * 2**20
+"""A picture has some hundred kilobytes; results come by files."""
 
 OUT_OF_MEMORY: Final = 79
 """Exit status of a runner that has not even enough memory left to say so."""
@@ -60,6 +64,11 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """The runner has started and waits for tasks."""
+
+
+@dataclass(frozen=True)
 class RunnerSettings:
     """How a runner starts: the service's configuration, the environment, its memory in bytes, its niceness.
 
@@ -75,6 +84,7 @@ class RunnerSettings:
 
 def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
     """Carry out the tasks that come through ``pipe``; never returns."""
+    os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # The process that this one was forked from may have another environment.
@@ -86,6 +96,7 @@ def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
     set_receiver(pipe.send)
     if settings.prepare is not None:
         settings.prepare(settings.config)
+    pipe.send(Ready())
     tasks = 0
     try:
         while True:
@@ -112,6 +123,9 @@ def _carry_out(task: Task, settings: RunnerSettings) -> Reply:
     try:
         return Reply(task.function(settings.config, *task.arguments))
     except Exception as error:
+        if isinstance(error, RecursionError):
+            reason = "its arrays, objects or child processes are nested too deeply. Flatten them."
+            return Reply(error=ProcessGraphComplexity(reason=reason))
         if is_memory_failure(error):
             lift_memory_limit()
             log.info("[%s] a run needed more memory than it may have", task.label)
@@ -125,10 +139,14 @@ def _carry_out(task: Task, settings: RunnerSettings) -> Reply:
 
 
 def _send(pipe: Connection, reply: Reply) -> None:
+    """Send a reply, unless it is one that the other side should not have to take in."""
     try:
-        pipe.send(reply)
-    except (OSError, EOFError):
-        raise
+        content = bytes(ForkingPickler.dumps(reply))
     except Exception:
         log.exception("the value of a task cannot be sent")
-        pipe.send(Reply(error=Internal(), is_spent=True))
+        content = bytes(ForkingPickler.dumps(Reply(error=Internal(), is_spent=True)))
+    if len(content) > MOST_REPLY_BYTES:
+        reason = f"its answer is larger than {MOST_REPLY_BYTES // 2**20} MiB. Choose less of it."
+        refusal = Reply(error=ProcessGraphComplexity(reason=reason), is_spent=True)
+        content = bytes(ForkingPickler.dumps(refusal))
+    pipe.send_bytes(content)

@@ -36,6 +36,8 @@ from odc_openeo.services.outline import Outline, outline, sketch_grid
 from odc_openeo.warp import warp
 
 PERCENTILES: Final = (2, 98)
+MOST_ENTRIES: Final = 200
+"""Log entries of one request."""
 
 T = TypeVar("T")
 
@@ -92,8 +94,9 @@ class _EntryHandler(logging.Handler):
         self._entries = entries
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one."""
-        self._entries.append(entry_of(record))
+        """Keep one, unless there are too many."""
+        if len(self._entries) < MOST_ENTRIES:
+            self._entries.append(entry_of(record))
 
 
 class TileMaker:

@@ -61,6 +61,11 @@ def block_interpreter(config: Config) -> None:
     pow(7, 10**9, 10**9 + 7) and 7 ** (10**8)
 
 
+def sleep_for_ever(config: Config) -> None:
+    """Do not come to an end."""
+    time.sleep(600)
+
+
 def ignore_signals(config: Config) -> None:
     """Do not end when asked to."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -151,6 +156,11 @@ def open_raster(config: Config | None, name: str) -> str:
 def give_function(config: Config) -> Any:
     """Return what cannot be sent."""
     return lambda: None
+
+
+def give_much(config: Config, nbytes: int) -> bytes:
+    """Return more than anybody should have to take in."""
+    return b"x" * nbytes
 
 
 def list_sockets(config: Config) -> list[str]:

@@ -37,7 +37,7 @@ def make_pool(tmp_path: Path) -> Iterator[Callable[..., RunnerPool]]:
     pools = []
 
     def make(lane: Lane = LANE, **settings: Any) -> RunnerPool:
-        config = Config(data_dir=tmp_path, runner_memory=MEMORY, **{"run_wait_s": 0.3, **settings})
+        config = Config(data_dir=tmp_path, **{"runner_memory": MEMORY, "run_wait_s": 0.3, **settings})
         pools.append(RunnerPool(config, lane))
         return pools[-1]
 
@@ -108,7 +108,7 @@ def test_niceness_of_a_lane(make_pool: Callable[..., RunnerPool], niceness: int)
         (NoDataAvailable(reason="none.", node="load"), NoDataAvailable),
         (ValueError("/etc/secret"), Internal),
         (KeyError("x"), Internal),
-        (RecursionError(), Internal),
+        (RecursionError(), ProcessGraphComplexity),
     ],
 )
 def test_errors_come_back_without_internals(
@@ -187,6 +187,22 @@ def test_what_cannot_be_sent(pool: RunnerPool) -> None:
     with pytest.raises(Internal):
         run(pool, tasks.give_function)
     assert run(pool, tasks.give_back, 1) == 1
+
+
+def test_answers_have_a_limit(make_pool: Callable[..., RunnerPool]) -> None:
+    pool = make_pool(runner_memory=2**30)
+    with pytest.raises(ProcessGraphComplexity, match="64 MiB"):
+        run(pool, tasks.give_much, 2**26)
+    assert len(run(pool, tasks.give_much, 2**20)) == 2**20
+
+
+def test_a_runner_that_does_not_get_ready(make_pool: Callable[..., RunnerPool]) -> None:
+    """Not even a task that is larger than the pipe waits longer than it may."""
+    pool = make_pool(Lane("test", 1, 1, 1, 1, prepare=tasks.sleep_for_ever))
+    start = time.monotonic()
+    with pytest.raises(RequestTimeout):
+        run(pool, tasks.give_back, "x" * 2**21, seconds=0.5)
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize("task", [tasks.block_interpreter, tasks.ignore_signals])

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -17,13 +20,15 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
+import dask
 import h5py
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 from flask.testing import FlaskClient
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
@@ -32,11 +37,19 @@ from werkzeug.test import TestResponse
 from odc_openeo import accounts, db, jobs, workspaces
 from odc_openeo.app import create_app
 from odc_openeo.config import Config, odc_database_environment
-from odc_openeo.foreign_rasters import LocalFolder, RasterRefusedError, open_foreign_raster
+from odc_openeo.errors import FileContentInvalid, OpenEOError
+from odc_openeo.foreign_rasters import (
+    LocalFolder,
+    RasterRefusedError,
+    open_foreign_raster,
+    open_overview,
+)
 from odc_openeo.formats.model import Asset
+from odc_openeo.formats.read import find_input_format
 from odc_openeo.formats.thumbnail import thumbnail
 from odc_openeo.gdal_drivers import list_drivers
 from odc_openeo.jobs import JobDraft
+from odc_openeo.outgoing import Policy, RemoteFiles
 from odc_openeo.postgres import Postgres
 from odc_openeo.worker import work
 from odc_openeo.workspaces.store import storage_of
@@ -436,6 +449,80 @@ def test_netcdf_that_refers_to_files(attacker: Attacker, tmp_path: Path, enter: 
         (attacker.site.folder / "a.nc").write_bytes(content)
         graph = node("load_url", url=f"{attacker.site.root}/a.nc", format="netCDF")
     check_refused(attacker.result(graph), attacker)
+
+
+@pytest.mark.parametrize("kind", ["external storage", "external link", "virtual dataset"])
+def test_netcdf_that_is_replaced_before_it_is_computed(tmp_path: Path, kind: str) -> None:
+    """Also where another process computes it, as dask workers do."""
+    y, x = np.arange(2.0)[::-1], np.arange(2.0)
+    sound = xr.Dataset({"v": (("y", "x"), np.ones((2, 2), "u1"))}, coords={"y": y, "x": x})
+    sound["crs"] = xr.DataArray(0, attrs={"crs_wkt": "EPSG:32632"})
+    sound["v"].attrs["grid_mapping"] = "crs"
+    sound.to_netcdf(tmp_path / "a.nc")
+    lazy = pickle.dumps(find_input_format("netCDF").read([tmp_path / "a.nc"]))
+    netcdf(tmp_path / "b.nc", tmp_path / "secret.h5", kind)
+    (tmp_path / "b.nc").replace(tmp_path / "a.nc")
+    cube = pickle.loads(lazy)
+    with pytest.raises(FileContentInvalid, match=r"a\.nc"):
+        dask.compute(cube, scheduler="synchronous")
+
+
+class _ChangingSite(SiteHandler):
+    """Serves a sound file first, and one that refers to an address with the second opening."""
+
+    asked: ClassVar[list[str]] = []
+    contents: ClassVar[list[bytes]] = []
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.asked.append(self.path)
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if match is None or "attack" not in self.path:
+            self.send_error(404)
+            return
+        start = int(match[1])
+        content = self.contents[min(self.asked.count(self.path) - 1, 1)] if start == 0 else self.contents[1]
+        part = content[start : int(match[2]) + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self.asked.append(f"HEAD {self.path}")
+        self.send_error(404)
+
+
+def test_remote_files_that_change_lead_to_no_address(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_ChangingSite, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        # Another name of this machine stands for one that the guard forbids.
+        target = f"/vsicurl/http://localhost:{server.server_port}/admin.tif"
+        _ChangingSite.contents[:] = [tiff(1), tiff(1, OVERVIEW_FILE=target)]
+        place = RemoteFiles(Policy(allow=("127.0.0.1",)))
+        for _ in range(3):
+            with (
+                contextlib.suppress(RasterRefusedError, OpenEOError),
+                open_overview(f"{root}/attack.tif", place, lambda raster: 0) as (_, overview),
+            ):
+                overview.read()
+        server.shutdown()
+    assert _ChangingSite.asked
+    assert not [path for path in _ChangingSite.asked if "admin" in path]
+
+
+def test_blocks_that_take_all_memory(tmp_path: Path) -> None:
+    """A few hundred bytes that declare one block of a billion pixels."""
+    path = tmp_path / "bomb.tif"
+    huge = {**PROFILE, "width": 40_000, "height": 40_000}
+    tiles = {"tiled": True, "blockxsize": 40_000, "blockysize": 40_000, "compress": "deflate"}
+    with rasterio.open(path, "w", **huge, **tiles, SPARSE_OK=True):
+        pass
+    assert path.stat().st_size < 10_000
+    place = LocalFolder(tmp_path)
+    with pytest.raises(RasterRefusedError, match="40000"), open_foreign_raster(str(path), place):
+        pass
 
 
 # --- Tiles, batch jobs, thumbnails -----------------------------------------------------------------

@@ -61,17 +61,7 @@ def definitions(victim: Path) -> dict[str, Any]:
 
 
 KINDS = list(definitions(Path("/nowhere/victim.tif")))
-SOUND = [
-    4326,
-    "EPSG:4326",
-    "epsg:3857",
-    32632,
-    "EPSG:27700",
-    "EPSG:2180",
-    "EPSG:31467",
-    "OGC:CRS84",
-    "ESRI:54009",
-]
+SOUND = [4326, "EPSG:4326", "epsg:3857", 32632, "EPSG:27700", "EPSG:31467", "OGC:CRS84", "ESRI:54009"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
