@@ -12,7 +12,7 @@ from jsonschema.validators import extend
 Match = Callable[[Any], bool]
 """True if a value surely fits a schema; False if it is not known, or if it doesn't."""
 
-SCALARS: Final = frozenset({bool, int, float, str, type(None)})
+SCALARS: Final[frozenset[type]] = frozenset({bool, int, float, str, type(None)})
 """The Python types of JSON values that hold no others."""
 
 SMALLEST_INTEGER: Final = -(2**63)
