@@ -186,6 +186,8 @@ def stack(elements: Iterable[Any]) -> xr.DataArray:
     if not all(map(_is_element, items)):
         reason = "only numbers, booleans and nulls can be in one array with values of a data cube."
         raise IncompatibleDataCubes(reason=reason)
+    if not items:
+        return xr.DataArray(np.empty(0), dims=ARRAY)
     floats = any(value is None or isinstance(value, float) for value in items)
     fields = [_element(value, floats) for value in items]
     arrays = [f for f in fields if isinstance(f, xr.DataArray)]

@@ -248,6 +248,7 @@ def bounds_in_grid(shapes: np.ndarray, source: Any, grid: GeoBox) -> np.ndarray:
 def outline_in(box: BoundingBox, crs: CRS) -> Geometry:
     """A box in another CRS, its edges as curved as they are there, to some metres."""
     step = _EDGE / _metres_per_unit(pyproj.CRS.from_user_input(box.crs.to_wkt()))
+    step = max(step, box.span_x / _MAX_PIECES, box.span_y / _MAX_PIECES)
     return box.polygon.to_crs(crs, resolution=step)
 
 

@@ -25,6 +25,8 @@ def check_table(data: Any, format_: str) -> None:
     """Cubes that are not too large for a table."""
     if not isinstance(data, xr.DataArray | xr.Dataset):
         raise FormatUnsuitable(format=format_, reason="it is no data cube. Use JSON.")
+    if isinstance(data, xr.Dataset) and not data.data_vars and GEOMETRY not in data.dims:
+        raise FormatUnsuitable(format=format_, reason="it has neither values nor a dimension 'geometry'.")
     size = as_array(data).size
     if size > ROWS:
         reason = f"{size} values are too many for a table (limit {ROWS}). Use netCDF, Zarr or GTiff."

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
+import xarray as xr
+
 from odc_openeo.cube import LabeledArray, is_cube
 from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import (
+    DimensionMismatch,
     OpenEOError,
     ProcessGraphComplexity,
     ProcessGraphMissing,
@@ -137,7 +140,11 @@ class _Scope:
             self._tell_of(node)
             return self._run(found, arguments, demand, f"{where}.")
         grid = self._grid_of(self.plan.leaders.get(node.id))
-        return found.call(arguments, replace(self.env, demand=demand, grid=grid))
+        try:
+            return found.call(arguments, replace(self.env, demand=demand, grid=grid))
+        except xr.AlignmentError as error:
+            reason = "the labels of a dimension differ. Resample or merge the cubes first."
+            raise DimensionMismatch(reason=reason) from error
 
     def _tell_of(self, node: Node) -> None:
         if node.namespace is None and node.process_id in PROCESSES:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from odc_openeo.cube import ARRAY
+from odc_openeo.cube import ARRAY, is_array
+from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.processes.sequences import is_labeled, labels
 
 
@@ -30,6 +31,9 @@ def apply_to_each(child: Callable[..., Any], data: xr.DataArray) -> xr.DataArray
     index = xr.DataArray(np.arange(data.sizes[ARRAY], dtype=np.int32), dims=dimension)
     label = xr.DataArray(np.array(labels(data)), dims=dimension) if is_labeled(data) else None
     result = child(x=x, index=index, label=label)
+    if is_array(result):
+        reason = "it returns an array where a single value is needed."
+        raise ProcessParameterInvalid(process="array_apply", parameter="process", reason=reason)
     if not isinstance(result, xr.DataArray):
         result = xr.DataArray(
             np.full(data.sizes[ARRAY], np.nan if result is None else result), dims=dimension

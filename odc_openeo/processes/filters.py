@@ -188,6 +188,10 @@ def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVector
     return with_current_transform(data.isel(selection))
 
 
+FARTHEST: Final = 1e12
+"""The largest coordinate, in any unit: far beyond the earth."""
+
+
 def check_box(extent: Mapping[str, Any], process: str, parameter: str) -> OdcBoundingBox:
     """The horizontal part of a bounding box with its reference system.
 
@@ -202,6 +206,8 @@ def check_box(extent: Mapping[str, Any], process: str, parameter: str) -> OdcBou
     west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
     if not all(math.isfinite(edge) for edge in (west, south, east, north)):
         raise invalid("its edges must be finite numbers.")
+    if max(map(abs, (west, south, east, north))) > FARTHEST:
+        raise invalid(f"its edges must be between -{FARTHEST:g} and {FARTHEST:g}.")
     for low, high, names in ((west, east, "west and east"), (south, north, "south and north")):
         if low > high:
             raise invalid(f"{names} are swapped: {low:g} is larger than {high:g}.")

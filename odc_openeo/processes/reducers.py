@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.budget import check_count
 from odc_openeo.cube import ARRAY
 from odc_openeo.errors import (
     AscendingProbabilitiesRequired,
@@ -50,6 +51,7 @@ from odc_openeo.processes.sequences import (
     sequence,
 )
 
+MOST_QUANTILES = 10_000
 Condition = Annotated[
     Callable[..., Any] | bool | None,
     Schema(
@@ -498,6 +500,7 @@ def _fractions(probabilities: Any, q: Any) -> list[float]:
             raise ProcessParameterInvalid(
                 process="quantiles", parameter="probabilities", reason="there must be 2 intervals or more."
             )
+        check_count(chosen, MOST_QUANTILES, "quantiles", "Ask for fewer.")
         return [i / int(chosen) for i in range(1, int(chosen))]
     if any(not isinstance(p, int | float) or not 0 <= p <= 1 for p in chosen):
         raise ProcessParameterInvalid(

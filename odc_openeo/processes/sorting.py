@@ -215,8 +215,7 @@ def _rearrange_pixels(values: Any, permutation: xr.DataArray) -> xr.DataArray:
 
 
 def _take(permutation: xr.DataArray, data: xr.DataArray, missing: Any) -> xr.DataArray:
-    possible = np.issubdtype(permutation.dtype, np.floating)
-    source = cube.decode(data) if missing is None and possible else data
+    source = cube.decode(data) if missing is None else data
     gap = np.nan if source.dtype.kind == "f" else missing
     taken = xr.apply_ufunc(
         partial(_take_blocks, gap),
@@ -232,7 +231,10 @@ def _take(permutation: xr.DataArray, data: xr.DataArray, missing: Any) -> xr.Dat
 
 
 def _take_blocks(gap: Any, block: np.ndarray, permutation: np.ndarray) -> np.ndarray:
-    empty = np.isnan(permutation)
+    # What an order taken from pixels has beyond the array is no-data.
+    empty = ~((permutation >= 0) & (permutation < block.shape[-1]))
+    if not block.shape[-1]:
+        return np.full(permutation.shape, gap, block.dtype)
     places = np.where(empty, 0, permutation).astype(np.intp)
     shape = np.broadcast_shapes(block.shape[:-1], places.shape[:-1])
     spread = np.broadcast_to(block, (*shape, block.shape[-1]))

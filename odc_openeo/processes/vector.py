@@ -100,7 +100,11 @@ def vector_buffer(geometries: GeometryCube, distance: Distance) -> GeometryCube:
     frame = geometry.read(geometries, "vector_buffer", "geometries")
     _require_metres(frame.crs)
     shapes = frame.geometry.to_numpy()
-    buffered = np.where(shapely.is_empty(shapes), shapes, shapely.buffer(shapes, distance, quad_segs=16))
+    try:
+        buffered = np.where(shapely.is_empty(shapes), shapes, shapely.buffer(shapes, distance, quad_segs=16))
+    except shapely.errors.ShapelyError as error:
+        reason = f"{distance:g} metres are too many for these coordinates."
+        raise ProcessParameterInvalid(process="vector_buffer", parameter="distance", reason=reason) from error
     return _with_geometries(geometries, geometry.geometry_dimension(geometries), buffered, frame.crs)
 
 

@@ -157,3 +157,41 @@ def test_errors_of_processes_name_the_node(client: FlaskClient, bearer: dict[str
     response = client.post(f"{API}/result", json={"process": {"process_graph": graph}}, headers=bearer)
     assert (response.status_code, code(response)) == (400, "ProcessUnsupported")
     assert "'lost'" in response.get_json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected", "says"),
+    [
+        (
+            {
+                "a": {"process_id": "constant", "arguments": {"x": [None]}},
+                "b": {
+                    "process_id": "rearrange",
+                    "arguments": {"data": [1], "order": {"from_node": "a"}},
+                    "result": True,
+                },
+            },
+            "ProcessParameterInvalid",
+            "Node 'b': The value for parameter 'order' of process 'rearrange'",
+        ),
+        (
+            {
+                "a": {"process_id": "array_create", "arguments": {"data": [1], "repeat": 10**6}},
+                "b": {
+                    "process_id": "array_concat",
+                    "arguments": {"array1": {"from_node": "a"}, "array2": {"from_node": "a"}},
+                    "result": True,
+                },
+            },
+            "ProcessGraphComplexity",
+            "1,000,000 elements",
+        ),
+    ],
+)
+def test_values_of_nodes_are_checked(
+    client: FlaskClient, bearer: dict[str, str], nodes: dict[str, Any], expected: str, says: str
+) -> None:
+    response = client.post(f"{API}/result", json={"process": {"process_graph": nodes}}, headers=bearer)
+    assert response.status_code == 400
+    assert response.get_json()["code"] == expected
+    assert says in response.get_json()["message"]

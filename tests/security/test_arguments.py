@@ -225,6 +225,41 @@ EDGES = {
     ),
     "cubes of other places in an array": chain(node("max", data=[value("fields"), value("vectors")])),
     "labelled arrays in an array": chain(node("array_append", data=[value("dated")], value=value("image"))),
+    "an order of pixels for nothing": chain(node("rearrange", data=[], order=[value("image")])),
+    "an order of pixels beyond the array": saved(
+        node(
+            "apply_dimension",
+            data=value("image"),
+            dimension="y",
+            process=child("rearrange", data=DATA, order=DATA),
+        ),
+        format="Zarr",
+    ),
+    "geometries of another name": saved(
+        node("rename_dimension", data=value("shapes"), source="geometry", target="places"), format="CSV"
+    ),
+    **{
+        f"a box of {south:g}": chain(
+            node(
+                "filter_bbox",
+                data=value("shapes"),
+                extent={"west": 0, "south": south, "east": 9e15, "north": 1, "crs": 32632},
+            )
+        )
+        for south in (0, -1e308)
+    },
+    "a buffer beyond numbers": chain(node("vector_buffer", geometries=value("fields"), distance=1e308)),
+    "values of other bands": chain(
+        node(
+            "apply_dimension",
+            data=value("mixed"),
+            dimension="y",
+            process=child("rearrange", data=DATA, order=DATA),
+        )
+    ),
+    "arrays for elements": chain(
+        node("array_apply", data=[FLOATS, FLOATS], process=child("array_create", data=[1, 2]))
+    ),
     "numbers where strings are": chain(node("text_ends", data=FLOATS, pattern="a")),
 }
 

@@ -112,6 +112,7 @@ TOO_MUCH = {
         chain(node("aggregate_temporal", data=FLOATS, intervals=INTERVALS, reducer=MEAN)),
         "intervals",
     ),
+    "many quantiles": (chain(node("quantiles", data=[1, 2], probabilities=2**31)), "quantiles"),
     "tiny pixels": (chain(node("resample_spatial", data=FLOATS, resolution=1e-300)), "pixels"),
 }
 
