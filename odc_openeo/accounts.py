@@ -322,7 +322,10 @@ def _identify(config: Config, provider: Provider, token: str, address: str) -> I
 def ensure_demo_user(config: Config) -> None:
     """Make the user demo with password demo if it is missing; ValueError where others may come in."""
     if not config.is_local_only:
-        raise ValueError(f"there can be no user {DEMO_USER} here: {config.reason_for_access}")
+        raise ValueError(
+            f"the user {DEMO_USER} exists only on a loopback address without proxies, and "
+            f"{config.reason_for_access}"
+        )
     if all(user.name != DEMO_USER or user.issuer for user in list_users(config)):
         _insert(config, DEMO_USER, DEMO_USER, ())
 

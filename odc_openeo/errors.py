@@ -94,6 +94,13 @@ class RequestTooLarge(OpenEOError):
     template = "The request body is larger than {limit} bytes. Make it smaller."
 
 
+class RangeNotSatisfiable(OpenEOError):
+    """The part of a file that is asked for begins after its end (not in the official list)."""
+
+    status = 416
+    template = "The file ends before the part that the header Range asks for. Its size is in Content-Range."
+
+
 # --- Accounts ------------------------------------------------------------------------------------
 
 

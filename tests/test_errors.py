@@ -12,7 +12,14 @@ from odc_openeo.errors import OpenEOError, ProcessError
 
 OFFICIAL = Path(__file__).resolve().parents[2] / "shared" / "openeo" / "errors.json"
 OURS = {
-    *("MethodNotAllowed", "RequestInvalid", "RequestTooLarge", "ProcessParameterMissing", "TooManyRequests"),
+    *(
+        "MethodNotAllowed",
+        "RequestInvalid",
+        "RequestTooLarge",
+        "RangeNotSatisfiable",
+        "ProcessParameterMissing",
+        "TooManyRequests",
+    ),
     *("UrlForbidden", "UrlUnreachable", "UrlTooLarge", "ProcessNamespaceInvalid"),
     "WorkerTooSmall",
     *("ServiceDisabled", "TileOutOfRange"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import socket
 import subprocess
 import sys
@@ -102,3 +104,32 @@ def test_clients_that_go_on_are_served(port: int) -> None:
         for number in range(3):
             answered = session.post(f"http://127.0.0.1:{port}/", data=str(number), timeout=30)
             assert answered.content == str(number).encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"GARBAGE\r\n\r\n", 400, "RequestInvalid"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, "RequestInvalid"),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 400, "RequestInvalid"),
+        (b"GET / HTTP/1.1\r\nBad Header: <script>\r\n\r\n", 400, "RequestInvalid"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", 400, "RequestInvalid"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", 400, "RequestInvalid"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: evil\r\n\r\n", 501, "FeatureUnsupported"),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414, "RequestInvalid"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431, "RequestTooLarge"),
+        (b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 200 + b"\r\n", 431, "RequestTooLarge"),
+    ],
+    ids=lambda value: value[:40].decode("latin-1") if isinstance(value, bytes) else str(value),
+)
+def test_requests_that_never_reach_the_application(port: int, sent: bytes, status: int, code: str) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(sent)
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        body = answer.read()
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/json")
+    error = json.loads(body)
+    assert (set(error), error["code"]) == ({"id", "code", "message"}, code)
+    assert b"script" not in body
+    assert b"Error" not in body

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import IO, BinaryIO, Final
 from urllib.parse import quote
 
@@ -39,8 +40,11 @@ def make_conditional(response: Response, size: int) -> Response:
     """
     environ = {name: value for name, value in request.environ.items() if name != "HTTP_RANGE"}
     part = _parse_range(request.headers.get("Range", ""), size) if request.method == "GET" else None
-    if part is not None:
-        environ["HTTP_RANGE"] = f"bytes={part[0]}-{part[1] - 1}" if part[0] < part[1] else f"bytes={size}-"
+    # Werkzeug looks at ranges first, and that nothing has changed counts more.
+    response.make_conditional(environ, accept_ranges=True, complete_length=size)
+    if part is None or response.status_code != HTTPStatus.OK:
+        return response
+    environ["HTTP_RANGE"] = f"bytes={part[0]}-{part[1] - 1}" if part[0] < part[1] else f"bytes={size}-"
     try:
         response.make_conditional(environ, accept_ranges=True, complete_length=size)
     except RequestedRangeNotSatisfiable:

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable, RequestEntityTooLarge
 from werkzeug.routing import RequestRedirect
 
 from odc_openeo.api.backend import API_VERSION, backend, public_path
@@ -17,6 +17,7 @@ from odc_openeo.errors import (
     MethodNotAllowed,
     NotFound,
     OpenEOError,
+    RangeNotSatisfiable,
     RequestInvalid,
     RequestTooLarge,
     TooManyRequests,
@@ -33,6 +34,8 @@ CLIENT_CLOSED_REQUEST = 499
 
 def register(app: Flask) -> None:
     """Handle every exception that a request may end with."""
+    # Flask answers these by itself, no handler of errors sees them.
+    app.before_request(_redirect)
     app.register_error_handler(OpenEOError, answer)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(RunAbandoned, _abandoned)
@@ -56,8 +59,6 @@ def answer(error: OpenEOError) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
-    if isinstance(error, RequestRedirect):
-        return _redirect(error)
     if error.response is not None or (error.code or 500) < 400:
         return error.get_response()  # type: ignore[return-value]
     answered = answer(_translate(error))
@@ -65,8 +66,11 @@ def _http(error: HTTPException) -> Response:
     return answered
 
 
-def _redirect(error: RequestRedirect) -> Response:
+def _redirect() -> Response | None:
     """Lead to another spelling of an address of ours: never to the host that the client has named."""
+    error = request.routing_exception
+    if not isinstance(error, RequestRedirect):
+        return None
     target = urlsplit(error.new_url)
     path = "/" + target.path.lstrip("/")
     response = Response(status=error.code)
@@ -77,6 +81,8 @@ def _redirect(error: RequestRedirect) -> Response:
 def _translate(error: HTTPException) -> OpenEOError:
     if isinstance(error, RequestEntityTooLarge):
         return RequestTooLarge(limit=backend().config.max_body_bytes)
+    if isinstance(error, RequestedRangeNotSatisfiable):
+        return RangeNotSatisfiable()
     if error.code == 404:
         return _not_found()
     if error.code == 405:

@@ -117,13 +117,13 @@ def _check_expression(expression: Expression) -> None:
         value = waiting.pop()
         if isinstance(value, list):
             waiting.extend(value)
-        elif isinstance(value, Mapping) and "op" in value:
+        elif isinstance(value, Mapping) and ("op" in value or "args" in value):
             _check_operation(value)
             waiting.extend(value["args"])
 
 
 def _check_operation(operation: Mapping[str, Any]) -> None:
-    op, args = operation["op"], operation.get("args")
+    op, args = operation.get("op"), operation.get("args")
     if not isinstance(op, str) or not isinstance(args, list):
         raise _invalid("it is no CQL2. A condition has a string 'op' and an array 'args'")
     if op in ("and", "or"):
@@ -162,7 +162,9 @@ Test = Callable[[Sequence[Truth], BaseGeometry | None], Truth]
 def _has_geometry(expression: Expression) -> bool:
     if not isinstance(expression, Mapping):
         return False
-    op = expression.get("op", "")
+    op = expression.get("op")
+    if op is None:
+        return False
     return op.startswith("s_") or any(_has_geometry(arg) for arg in expression.get("args", ()))
 
 
@@ -339,6 +341,8 @@ def _between(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
     name = _named(args[0], "between")
     column, low = _pair(name, args[1], columns)
     _, high = _pair(name, args[2], columns)
+    if type(low) is not type(high):
+        raise _invalid("the ends of 'between' must both be numbers, strings or times")
     return column.between(low, high)
 
 

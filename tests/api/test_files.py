@@ -84,7 +84,7 @@ def test_pages(client: FlaskClient, bearer: Headers) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["../x", "a/../../x", "a/./x", ".hidden", "a/.b", "a%00b", "a%09b", "a%5Cb", "%ff", "a:b", "f" * 256,
+    ["../x", "a/../../x", "a/./x", ".hidden", "a/.b", "a%09b", "a%5Cb", "%ff", "a:b", "f" * 256,
      "/".join(["d" * 100] * 11), "a/"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])

@@ -486,7 +486,7 @@ def _query_value(random: Random, name: str) -> str:
     if random.random() < 0.4:
         return random.choice(STRINGS)
     if name == "filter":
-        return _filter_text(random) if random.random() < 0.7 else json.dumps(_mutate(random, CONDITION))
+        return _filter_text(random) if random.random() < 0.7 else _write_json(_mutate(random, CONDITION))
     if name == "filter-lang":
         return random.choice(("cql2-text", "cql2-json", "x"))
     if name in ("bbox", "ids", "collections", "fields", "sortby"):
@@ -510,7 +510,7 @@ def _query_value(random: Random, name: str) -> str:
             for _ in range(random.choice((1, 2, 4, 4, 4, 6, 30)))
         )
     if name == "intersects":
-        return json.dumps(_mutate(random, POLYGON))
+        return _write_json(_mutate(random, POLYGON))
     if name == "datetime":
         return "/".join(
             random.choice(
@@ -529,7 +529,7 @@ def _query_value(random: Random, name: str) -> str:
         cursor = random.choice(
             ([["datetime", "id"], "tiny_s2", ["2022-06-01T00:00:00+00:00", UUID]], [["id"], "x", [1]])
         )
-        text = json.dumps(_mutate(random, cursor))
+        text = _write_json(_mutate(random, cursor))
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     return str(random.choice(NUMBERS[:20]))
 
@@ -675,11 +675,14 @@ def _odd_value(random: Random) -> Any:
 
 
 def _encode(random: Random, body: Any) -> bytes:
+    return _write_json(body, ensure_ascii=random.random() < 0.7).encode("utf-8", "surrogatepass")
+
+
+def _write_json(value: Any, *, ensure_ascii: bool = True) -> str:
     try:
-        text = json.dumps(body, ensure_ascii=random.random() < 0.7)
+        return json.dumps(value, ensure_ascii=ensure_ascii)
     except (ValueError, RecursionError):
-        text = "[" * 5000
-    return text.encode("utf-8", "surrogatepass")
+        return "[" * 5000
 
 
 def _garble(random: Random, content: bytes) -> bytes:

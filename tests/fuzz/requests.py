@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -158,6 +159,8 @@ def send_request(attempt: tuple[Site, Case]) -> Outcome:
     with _environment(case) as environ:
         chunks, status, headers = run_wsgi_app(app, environ, buffered=True)
         content = b"".join(chunks)
+    if headers.get("Content-Encoding") == "gzip" and content:
+        content = gzip.decompress(content)
     code = int(status.split()[0])
     if code >= 500 and code != HTTPStatus.NOT_IMPLEMENTED:
         return Outcome(fault=f"status {status}: {content[:300]!r}\n{tracebacks.last}")

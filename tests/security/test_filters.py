@@ -37,6 +37,8 @@ def nest(count: int, op: str = "not") -> Any:
     return value
 
 
+PLACE = {"op": "s_intersects", "args": [{"property": "geometry"}, {"type": "Point", "coordinates": [1, 2]}]}
+
 REFUSED: dict[str, Any] = {
     "brackets": "(" * 100_000 + "a = 1" + ")" * 100_000,
     "open brackets": "(" * 40 + "a = 1",
@@ -142,6 +144,8 @@ def test_filters_that_people_write_are_parsed(text: str) -> None:
         {"op": "=", "args": {"a": 1}},
         {"op": "="},
         {"op": "or", "args": [{"op": "isNull"}, True]},
+        {"args": [PLACE, PLACE]},
+        {"op": "and", "args": [{"args": [PLACE]}, PLACE]},
     ],
 )
 def test_malformed_conditions_are_refused(value: Any) -> None:
