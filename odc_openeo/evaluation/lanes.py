@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import Final
 
 from odc_openeo import cluster, db
@@ -49,13 +50,17 @@ def view_lane(config: Config) -> Lane:
 
 
 def prepare_runner(config: Config) -> None:
-    """Check that GDAL is closed; connect to index, database and dask before the first task needs them.
+    """Check that GDAL is closed, and connect to what tasks may need while the first of them is on its way.
 
     Raises:
         GdalIsOpenError: GDAL could open what it must not.
     """
     verify_gdal_is_closed(allowed_gdal_drivers())
-    # What is not there now may be there when a task needs it.
+    threading.Thread(target=open_connections, args=[config], daemon=True).start()
+
+
+def open_connections(config: Config) -> None:
+    """Connect to index, database and dask; what is not there now may be there when a task needs it."""
     with contextlib.suppress(Exception):
         shared_catalog(config).state()
     with contextlib.suppress(Exception), db.reading(config):
