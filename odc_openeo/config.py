@@ -306,8 +306,8 @@ class Config(BaseSettings):
     def _demo_only_on_loopback(self) -> Config:
         if self.demo_user and not self.is_local_only:
             raise ValueError(
-                f"the user demo with password demo is possible only on a loopback address without proxies, and "
-                f"{self.reason_for_access}: unset {PREFIX}DEMO_USER and make users with `odc-openeo user add`"
+                f"the user demo with password demo is possible only on a loopback address without proxies, "
+                f"and {self.reason_for_access}: unset {PREFIX}DEMO_USER and make users with `odc-openeo user add`"
             )
         return self
 
