@@ -307,7 +307,8 @@ class Config(BaseSettings):
         if self.demo_user and not self.is_local_only:
             raise ValueError(
                 f"the user demo with password demo is possible only on a loopback address without proxies, "
-                f"and {self.reason_for_access}: unset {PREFIX}DEMO_USER and make users with `odc-openeo user add`"
+                f"and {self.reason_for_access}: unset {PREFIX}DEMO_USER and make users with "
+                "`odc-openeo user add`"
             )
         return self
 
