@@ -308,6 +308,8 @@ def _comparison(op: str, args: Sequence[Any], columns: Columns) -> ColumnElement
     if _property(args[0]) is None and _property(args[1]) is not None:
         return _comparison(MIRRORED.get(op, op), [args[1], args[0]], columns)
     column, value = _pair(_named(args[0], op), args[1], columns)
+    if isinstance(value, bool) and op not in ("=", "<>"):
+        raise _invalid(f"'{op}' can't compare booleans; use '=' or '<>'")
     return COMPARISONS[op](column, value)
 
 
@@ -341,7 +343,7 @@ def _between(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
     name = _named(args[0], "between")
     column, low = _pair(name, args[1], columns)
     _, high = _pair(name, args[2], columns)
-    if type(low) is not type(high):
+    if type(low) is not type(high) or isinstance(low, bool):
         raise _invalid("the ends of 'between' must both be numbers, strings or times")
     return column.between(low, high)
 
