@@ -209,6 +209,8 @@ def _order_blocks(
 
 def _rearrange_pixels(values: Any, permutation: xr.DataArray) -> xr.DataArray:
     """Rearrange with an order of its own for each pixel."""
+    if isinstance(values, list) and not values:
+        raise ArrayElementNotAvailable(element="of any index", available="0 elements")
     data = values if isinstance(values, xr.DataArray) else cube.stack(values)
     data, permutation = with_labels(whole_arrays(data), None), with_labels(whole_arrays(permutation), None)
     return by_nodata(partial(_take, permutation), data)
