@@ -154,9 +154,21 @@ class Parameter:
     @cached_property
     def is_integer(self) -> bool:
         """Whether every number that it takes is an integer; in JSON these may be written as 2.0."""
-        schemas = [s.get("type") for s in self.alternatives]
-        types = {t for one in schemas for t in (one if isinstance(one, list) else [one])}
-        return "integer" in types and types <= {"integer", "null"}
+        return _takes_integers_only(self.alternatives)
+
+    @cached_property
+    def has_integers(self) -> bool:
+        """The same of the numbers in the arrays that it takes."""
+        arrays = [s for s in self.alternatives if s.get("type") == "array"]
+        return bool(arrays) and all(_takes_integers_only([s.get("items") or {}]) for s in arrays)
+
+    def as_declared(self, value: Any) -> Any:
+        """A value that fits, with floats such as 2.0 as integers where only these are taken."""
+        if type(value) is float and self.is_integer:
+            return int(value)
+        if type(value) is list and self.has_integers:
+            return [int(item) if type(item) is float else item for item in value]
+        return value
 
     @property
     def alternatives(self) -> list[dict[str, Any]]:
@@ -168,6 +180,12 @@ class Parameter:
         """The schema of the child process that the parameter takes, if it takes one."""
         found = (s for s in self.alternatives if s.get("subtype") == "process-graph")
         return next(found, None)
+
+
+def _takes_integers_only(schemas: Sequence[Mapping[str, Any]]) -> bool:
+    names = [s.get("type") for s in schemas]
+    types = {t for one in names for t in (one if isinstance(one, list) else [one])}
+    return "integer" in types and types <= {"integer", "null"}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from odc_openeo.cube import X, Y
 from odc_openeo.errors import StorageFailure
 from odc_openeo.formats.blocks import Region, stream
 from odc_openeo.formats.model import Asset, Format, Options, Target
-from odc_openeo.formats.raster import Raster, check_raster, layer_time, placement
+from odc_openeo.formats.raster import Raster, check_files, check_raster, layer_time, placement
 from odc_openeo.formats.statistics import Statistics
 from odc_openeo.formats.storing import storing
 
@@ -46,6 +46,7 @@ TOGETHER_BYTES: Final = 512 * 2**20
 def check(data: Any) -> None:
     """Raster cubes on an even grid."""
     check_raster(data, "GTiff")
+    check_files(data, "GTiff")
 
 
 def write(data: xr.DataArray, target: Target, options: Options) -> list[Asset]:

@@ -14,7 +14,7 @@ from odc_openeo.cube import valid
 from odc_openeo.errors import FormatUnsuitable, ProcessParameterInvalid
 from odc_openeo.formats.blocks import stream
 from odc_openeo.formats.model import Asset, Format, Options, Target
-from odc_openeo.formats.raster import Raster, band_dimension, check_raster, layer_time, placement
+from odc_openeo.formats.raster import Raster, band_dimension, check_files, check_raster, layer_time, placement
 
 PIXELS: Final = 64 * 2**20
 """Pictures are put together in memory; this many pixels are the limit."""
@@ -23,6 +23,7 @@ PIXELS: Final = 64 * 2**20
 def check_picture(data: Any, format_: str, bands: tuple[int, ...]) -> None:
     """Raster cubes with a number of bands that has colours, not too large."""
     check_raster(data, format_)
+    check_files(data, format_)
     band = band_dimension(data)
     count = data.sizes[band] if band else 1
     if count not in bands:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -41,6 +42,10 @@ WIDER: Final = {
 """Integers that hold all values of another type and still have room for a no-data value."""
 
 
+MOST_FILES: Final = 5_000
+"""Files of one result."""
+
+
 def check_raster(data: Any, format_: str) -> None:
     """Raise `FormatUnsuitable` unless the data is a raster cube of numbers on an even grid."""
     if not isinstance(data, xr.DataArray) or GEOMETRY in data.dims:
@@ -59,6 +64,14 @@ def check_raster(data: Any, format_: str) -> None:
             raise FormatUnsuitable(
                 format=format_, reason=f"labels of dimension {dimension} are not evenly spaced. Use netCDF."
             )
+
+
+def check_files(data: xr.DataArray, format_: str) -> None:
+    """Raise `FormatUnsuitable` for a cube that would become more files than anybody can use."""
+    count = math.prod(n for name, n in data.sizes.items() if name not in (band_dimension(data), X, Y))
+    if count > MOST_FILES:
+        reason = f"it would be {count} files, one for each date. Use netCDF or Zarr, or fewer dates."
+        raise FormatUnsuitable(format=format_, reason=reason)
 
 
 def _is_even(data: xr.DataArray, dimension: str) -> bool:

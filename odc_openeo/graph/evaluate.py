@@ -162,8 +162,7 @@ class _Scope:
         if found.parameters[name].deferred:
             return lambda: self._resolve_checked(found, name, value, where)
         resolved = value if node.is_constant(name) else self._resolve_checked(found, name, value, where)
-        if type(resolved) is float and found.parameters[name].is_integer:
-            resolved = int(resolved)
+        resolved = found.parameters[name].as_declared(resolved)
         return cut(resolved, self.plan.edge(node.id, name))
 
     def _resolve_checked(self, found: Process | Definition, name: str, value: Any, where: str) -> Any:

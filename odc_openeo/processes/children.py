@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -12,6 +12,9 @@ from odc_openeo import cube
 from odc_openeo.cube import ARRAY, NODATA
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.process import PROCESSES
+
+SCALARS: Final = (bool, int, float, str, np.generic, type(None))
+"""What can be the value of a pixel."""
 
 
 def field(result: Any, like: xr.DataArray, process: str, parameter: str) -> xr.DataArray:
@@ -26,6 +29,9 @@ def field(result: Any, like: xr.DataArray, process: str, parameter: str) -> xr.D
         reason = "it returns an array where a single value is needed. End it with a reducer."
         raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
     if not isinstance(result, xr.DataArray):
+        if not isinstance(result, SCALARS):
+            reason = "it returns an object where a single value is needed. End it with a reducer."
+            raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
         return constant(result, like)
     extra = [str(d) for d in result.dims if d not in like.dims]
     if extra:

@@ -49,6 +49,8 @@ def elementwise(on_json: Callable[..., Any], on_blocks: Callable[..., Any], *val
 
 def on_cubes(on_blocks: Callable[..., Any], *values: Any) -> xr.DataArray:
     """Apply an operation on numpy arrays block by block to cubes (decoded) and scalars."""
+    if any(isinstance(v, xr.DataArray) and v.dtype.kind in "OUS" for v in values):
+        raise IncompatibleDataCubes(reason="numbers are needed here, not strings of a data cube.")
     result = blockwise(on_blocks, *(_operand(v) for v in values))
     result.attrs.pop(cube.TYPE, None)
     return result
