@@ -25,7 +25,7 @@ from rasterio.vrt import WarpedVRT
 
 SELF_CONTAINED: Final = frozenset(
     {
-        *("GTiff", "COG", "MEM", "PNG", "JPEG", "GRIB", "ENVI", "AAIGrid", "SRTMHGT"),
+        *("GTiff", "COG", "MEM", "Memory", "PNG", "JPEG", "GRIB", "ENVI", "AAIGrid", "SRTMHGT"),
         *("JP2OpenJPEG", "JP2KAK", "netCDF", "HDF4", "HDF4Image", "HDF5", "HDF5Image"),
     }
 )

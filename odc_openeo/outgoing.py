@@ -275,15 +275,17 @@ def fetch_json(policy: Policy, url: str, body: Any = None) -> Any:
 
 def download(policy: Policy, url: str, place: Path) -> None:
     """Write what is at an address to a file; the errors of `fetch_json`. Nothing stays after a failure."""
-    try:
-        # The file's own failures must not be taken for those of the connection.
-        with place.open("wb") as file, _answer(policy, url, {}, None) as blocks:
-            for block in _limited(blocks, policy.bytes):
-                _write_block(file, block)
-            _write_block(file, b"")
-    except BaseException:
-        place.unlink(missing_ok=True)
-        raise
+    with place.open("xb") as file:
+        try:
+            # The file's own failures must not be taken for those of the connection.
+            with _answer(policy, url, {}, None) as blocks:
+                for block in _limited(blocks, policy.bytes):
+                    _write_block(file, block)
+                _write_block(file, b"")
+        except BaseException:
+            # It was made here.
+            place.unlink(missing_ok=True)
+            raise
 
 
 def _write_block(file: IO[bytes], block: bytes) -> None:

@@ -163,9 +163,15 @@ def _kept_resolution(grid: GeoBox, crs: CRS) -> tuple[float, float]:
     own = abs(grid.resolution.x), abs(grid.resolution.y)
     if crs == grid.crs or crs.units == grid.crs.units:
         return own
-    transform, _, _ = rasterio.warp.calculate_default_transform(
-        grid.crs.to_wkt(), crs.to_wkt(), grid.shape.x, grid.shape.y, *grid.boundingbox.bbox
-    )
+    try:
+        transform, _, _ = rasterio.warp.calculate_default_transform(
+            grid.crs.to_wkt(), crs.to_wkt(), grid.shape.x, grid.shape.y, *grid.boundingbox.bbox
+        )
+    except (rasterio.errors.RasterioError, SystemError) as error:
+        reason = "pixels of a comparable size can't be found in it. Give 'resolution' or choose another one."
+        raise ProcessParameterInvalid(
+            process="resample_spatial", parameter="projection", reason=reason
+        ) from error
     return abs(transform.a), abs(transform.e)
 
 

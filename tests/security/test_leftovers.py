@@ -79,7 +79,11 @@ def test_a_full_disk_is_not_a_lost_connection(site: Site, tmp_path: Path) -> Non
     assert not (tmp_path / "copy").exists()
     download(policy, f"{site.root}/large", tmp_path / "copy")
     with pytest.raises(UrlUnreachable):
-        download(policy, f"{site.root}/missing", tmp_path / "copy")
+        download(policy, f"{site.root}/missing", tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+    with pytest.raises(FileExistsError):
+        download(policy, f"{site.root}/large", tmp_path / "copy")
+    assert (tmp_path / "copy").exists()
 
 
 ADDRESSES = ("/collections", "/search?limit=1", "/jobs", "/files", "/me", "/process_graphs", "/services")
