@@ -15,8 +15,7 @@ from odc_openeo import api
 from odc_openeo.api import service_tiles
 from odc_openeo.api.backend import Backend
 from odc_openeo.api.runs import run_for_view
-from odc_openeo.config import Config, allowed_gdal_drivers
-from odc_openeo.gdal_drivers import verify_gdal_is_closed
+from odc_openeo.config import Config
 from odc_openeo.scratch import remove_abandoned_scratch
 from odc_openeo.server_log import log_to_stderr
 from odc_openeo.services import Tiles
@@ -42,7 +41,6 @@ def create_app(config: Config | None = None) -> Flask:
     uses them, so that forking servers are safe.
     """
     config = config or Config()
-    verify_gdal_is_closed(allowed_gdal_drivers())
     folder = Path(api.__file__).parent
     app = Flask("odc_openeo", template_folder=folder / "templates", static_folder=folder / "static")
     app.json = StrictJSON(app)

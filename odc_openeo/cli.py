@@ -12,7 +12,14 @@ import click
 from pydantic import ValidationError
 
 from odc_openeo import __version__
-from odc_openeo.config import DEMO_USER, PREFIX, ROLES, Config, child_environment
+from odc_openeo.config import (
+    DEMO_USER,
+    PREFIX,
+    ROLES,
+    Config,
+    allowed_gdal_drivers,
+    child_environment,
+)
 from odc_openeo.errors import OpenEOError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -81,10 +88,12 @@ def worker() -> None:
     import signal
     import threading
 
+    from odc_openeo.gdal_drivers import secure_gdal
     from odc_openeo.worker import work
 
     config = settings()
     _need_database(config)
+    secure_gdal(allowed_gdal_drivers())
     level = config.log_level.upper()
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()

@@ -83,6 +83,15 @@ def _warn_of_plain_workers(client: Client) -> None:
         log.warning("%s", describe_plain_workers(count))
 
 
+def is_dask_worker() -> bool:
+    """Whether this thread works on a task of a dask worker that is a process of its own."""
+    try:
+        worker = distributed.get_worker()
+    except ValueError:
+        return False
+    return worker.nanny is not None
+
+
 def count_plain_workers(client: Client) -> int:
     """Workers that are connected now and were not started by our command."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()

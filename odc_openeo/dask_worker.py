@@ -12,7 +12,7 @@ from typing import Any, Final
 from odc_openeo import __version__
 from odc_openeo.cluster import WORKER_MARK
 from odc_openeo.config import allowed_gdal_drivers
-from odc_openeo.gdal_drivers import verify_gdal_is_closed
+from odc_openeo.gdal_drivers import secure_gdal
 
 PRELOAD: Final = ["--preload", "odc_openeo.dask_worker"]
 
@@ -28,10 +28,10 @@ def dask_setup(worker: Any) -> None:
     Raises:
         GdalIsOpenError: GDAL could open what it must not; the worker does not start.
     """
-    # Imported now, so that the first task need not wait for it; and it closes GDAL.
+    # Imported now, so that the first task need not wait for it.
     from odc_openeo import load  # noqa: F401
 
-    verify_gdal_is_closed(allowed_gdal_drivers())
+    secure_gdal(allowed_gdal_drivers())
     worker.metrics[WORKER_MARK] = _describe_version
 
 

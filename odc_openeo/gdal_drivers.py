@@ -1,9 +1,9 @@
 """Which formats GDAL can open in this process: those that hold all their pixels themselves.
 
 Many of GDAL's drivers open whatever a file refers to, other files of this machine and addresses on the web
-among them; some take a whole document as the name of a file. Importing `odc_openeo.load` closes all but the
-drivers below in its process, dask workers included, so that no name and no content can reach them, however it
-gets to GDAL. ``docs/adr/0012-foreign-files.md`` tells why.
+among them; some take a whole document as the name of a file. All processes of the service that read close all
+but the drivers below when they start, so that no name and no content can reach them, however it gets to GDAL;
+dask workers that others have started do it before the first file (``docs/adr/0012-foreign-files.md``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,22 @@ _CANARY: Final = (
 
 class GdalIsOpenError(RuntimeError):
     """GDAL can open formats in this process that it must not; the message says which and after what."""
+
+
+def secure_gdal(allowed: Collection[str] = ()) -> None:
+    """Close GDAL in this process, and try whether it is closed.
+
+    Raises:
+        GdalIsOpenError: it is not.
+    """
+    close_gdal(allowed)
+    verify_gdal_is_closed(allowed)
+
+
+@cache
+def secure_gdal_once(allowed: tuple[str, ...]) -> None:
+    """`secure_gdal` at the first call in this process."""
+    secure_gdal(allowed)
 
 
 def close_gdal(allowed: Collection[str] = ()) -> None:

@@ -17,6 +17,9 @@ from uuid import uuid4
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from odc_openeo.config import allowed_gdal_drivers
+from odc_openeo.gdal_drivers import secure_gdal
+
 HEAD_SECONDS: Final = 15.0
 """Time within which the head of a request must be there; a client that dribbles it is cut off."""
 
@@ -74,6 +77,7 @@ class Worker(ThreadWorker):
 
     def load_wsgi(self) -> None:
         """Load the application, and start its runners while the first requests are on their way."""
+        secure_gdal(allowed_gdal_drivers())
         super().load_wsgi()
         backend = getattr(self.wsgi, "extensions", {}).get("odc_openeo")
         if backend is not None:

@@ -6,6 +6,7 @@ costs some 50 ms. Tests that use the running stack all go to one worker, which s
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import forkserver
 from pathlib import Path
 from uuid import uuid4
 
@@ -53,6 +55,14 @@ def _clean_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forkserver(_clean_environment: None) -> None:
+    """What runners and jobs are forked from has everything imported, whichever test needs it first."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["odc_openeo.evaluation.preload", "odc_openeo.worker.run"])
+    forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Final
 from odc_openeo import cluster, db
 from odc_openeo.config import Config, allowed_gdal_drivers
 from odc_openeo.evaluation.catalogs import shared_catalog
-from odc_openeo.gdal_drivers import verify_gdal_is_closed
+from odc_openeo.gdal_drivers import secure_gdal
 from odc_openeo.runners import Lane
 
 PRELOAD: Final = ("odc_openeo.evaluation.preload",)
@@ -55,7 +55,7 @@ def prepare_runner(config: Config) -> None:
     Raises:
         GdalIsOpenError: GDAL could open what it must not.
     """
-    verify_gdal_is_closed(allowed_gdal_drivers())
+    secure_gdal(allowed_gdal_drivers())
     threading.Thread(target=open_connections, args=[config], daemon=True).start()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import odc_openeo.processes  # noqa: F401  (importing registers the processes)
 from odc_openeo.evaluation import estimates, lanes, previews, synchronous, validation  # noqa: F401
 from odc_openeo.process import PROCESSES
 from odc_openeo.services import tile_maker  # noqa: F401

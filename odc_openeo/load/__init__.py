@@ -26,19 +26,13 @@ from rasterio.errors import RasterioError
 
 from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
-from odc_openeo.config import allowed_gdal_drivers
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.errors import NoDataAvailable, OpenEOError, StorageFailure
-from odc_openeo.gdal_drivers import close_gdal
 from odc_openeo.load.grid import NativeGrid, covered, native_grid
 from odc_openeo.load.part import Only
 from odc_openeo.load.reader import Driver
 from odc_openeo.load.sources import Step, label, metadata, scenes_of_chunks, source, time_steps
 from odc_openeo.load.volume import Limits, Volume, chunks, start
-
-# Here and not at the start of programs, since whoever unpickles what this package makes imports it before:
-# any dask worker, however it was started.
-close_gdal(allowed_gdal_drivers())
 
 __all__ = ["Limits", "NativeGrid", "Only", "Volume", "explain", "load", "native_grid"]
 

@@ -18,8 +18,11 @@ from odc.loader import RioDriver
 from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio.io import DatasetReader
 
+from odc_openeo.cluster import is_dask_worker
+from odc_openeo.config import allowed_gdal_drivers
 from odc_openeo.errors import FileContentInvalid, OpenEOError, StorageFailure
 from odc_openeo.foreign_rasters import RasterPlace, RasterRefusedError, open_overview
+from odc_openeo.gdal_drivers import secure_gdal_once
 from odc_openeo.load.rio_internals import find_overview, plan_read, read_band
 
 _log = logging.getLogger(__name__)
@@ -30,6 +33,9 @@ class Driver(RioDriver):
 
     def open(self, src: RasterSource, ctx: Any) -> Reader:
         """A reader of one band of one dataset."""
+        if is_dask_worker():
+            # Those that `odc-openeo dask-worker` has started have done so before.
+            secure_gdal_once(allowed_gdal_drivers())
         place = src.driver_data.get("place")
         if place is not None:
             return ForeignReader(place, src, src.driver_data)

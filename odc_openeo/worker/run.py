@@ -28,7 +28,7 @@ from odc_openeo.formats import Asset, Output, write_outputs
 from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.formats.storing import is_full, storing
 from odc_openeo.formats.thumbnail import thumbnail
-from odc_openeo.gdal_drivers import verify_gdal_is_closed
+from odc_openeo.gdal_drivers import secure_gdal
 from odc_openeo.graph import Limits, evaluate
 from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
@@ -125,7 +125,7 @@ class Handler(logging.Handler):
 def run(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
     """Run a job; its files go below ``key`` in the storage, by way of ``folder`` unless that is the place."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    verify_gdal_is_closed(allowed_gdal_drivers())
+    secure_gdal(allowed_gdal_drivers())
     limit_memory(config.job_memory)
     channel = Channel(pipe)
     this = Run(config, job, key, folder, channel, _log_to(channel, job))

@@ -19,9 +19,8 @@ from typing import Any, Final
 import psutil
 
 from odc_openeo import db
-from odc_openeo.config import Config, allowed_gdal_drivers
+from odc_openeo.config import Config
 from odc_openeo.errors import InfrastructureBusy, OpenEOError
-from odc_openeo.gdal_drivers import verify_gdal_is_closed
 from odc_openeo.jobs import LEVELS, Entry, queue
 from odc_openeo.jobs.queue import Claim
 from odc_openeo.runners.memory import memory_exceeded, read_status_bytes
@@ -47,7 +46,6 @@ def work(config: Config, stop: threading.Event) -> None:
     context = multiprocessing.get_context("forkserver")
     # Everything heavy is imported once: a job's process starts in milliseconds.
     context.set_forkserver_preload([run.__module__])
-    verify_gdal_is_closed(allowed_gdal_drivers())
     name = f"{socket.gethostname()}:{os.getpid()}"
     upkeep = Upkeep(config)
     log.info("worker %s waits for jobs", name)

@@ -13,6 +13,7 @@ from typing import Any
 
 from odc_openeo.config import Config
 from odc_openeo.errors import FeatureUnsupported, OpenEOError, RequestTimeout
+from odc_openeo.evaluation.lanes import prepare_runner
 from odc_openeo.runners import Lane, RunnerPool
 
 MOST_FAILURES = 50
@@ -127,7 +128,8 @@ def run_in_runners(
     An error with a status below 500 counts as refused, a run beyond its deadline as a hang.
     """
     start = time.monotonic()
-    pool = RunnerPool(config, Lane("fuzz", 1, 1, 1, 1, preload=(task.__module__, *preload)))
+    modules = (task.__module__, *preload)
+    pool = RunnerPool(config, Lane("fuzz", 1, 1, 1, 1, preload=modules, prepare=prepare_runner))
     for case in cases:
         report.cases += 1
         try:

@@ -17,6 +17,7 @@ import rasterio
 from odc_openeo import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import NoDataAvailable
+from odc_openeo.gdal_drivers import list_drivers
 from odc_openeo.runners.notices import opening_files
 
 KEPT: list[Any] = []
@@ -151,6 +152,14 @@ def open_raster(config: Config | None, name: str) -> str:
             return f"opened {file.read(1)[0, 0]}"
     except Exception as error:
         return type(error).__name__
+
+
+def list_gdal_drivers(config: Config) -> set[str]:
+    """Return the drivers after rasterio has registered its own again and again."""
+    for _ in range(3):
+        with rasterio.Env(GDAL_CACHEMAX=1):
+            pass
+    return list_drivers()
 
 
 def give_function(config: Config) -> Any:

@@ -47,7 +47,6 @@ from odc_openeo.foreign_rasters import (
 from odc_openeo.formats.model import Asset
 from odc_openeo.formats.read import find_input_format
 from odc_openeo.formats.thumbnail import thumbnail
-from odc_openeo.gdal_drivers import list_drivers
 from odc_openeo.jobs import JobDraft
 from odc_openeo.outgoing import Policy, RemoteFiles
 from odc_openeo.postgres import Postgres
@@ -55,6 +54,7 @@ from odc_openeo.worker import work
 from odc_openeo.workspaces.store import storage_of
 from tests.api.conftest import API, PASSWORD
 from tests.conftest import Site, SiteHandler, copy_database
+from tests.runners import tasks
 
 SIDE = 16
 SECRET = 137
@@ -586,6 +586,8 @@ def test_the_first_wall_alone() -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_gdal_is_as_this_run_wants_it() -> None:
-    """Open in the run of the first wall alone, closed in the other."""
-    assert ("WMS" in list_drivers()) is ("WMS" in os.environ.get(ALL_DRIVERS, ""))
+def test_gdal_is_as_this_run_wants_it(attacker: Attacker) -> None:
+    """Open in runners in the run of the first wall alone, closed in the other."""
+    backend = attacker.client.application.extensions["odc_openeo"]
+    drivers = backend.result_runners.run(tasks.list_gdal_drivers, user="ada", seconds=30)
+    assert ("WMS" in drivers) is ("WMS" in os.environ.get(ALL_DRIVERS, ""))
