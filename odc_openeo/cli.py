@@ -102,14 +102,13 @@ def worker() -> None:
     work(config, stop)
 
 
-@cli.command(
-    "dask-worker", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]}
-)
+@cli.command("dask-worker", context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="ADDRESS [OPTIONS OF `dask worker`]...")
 def dask_worker(options: tuple[str, ...]) -> None:
     """Run a dask worker that reads quickly and safely: environment, GDAL and threads are set for it.
 
-    ADDRESS is that of the scheduler, such as tcp://scheduler:8786. See `dask worker --help` for the options.
+    ADDRESS is that of the scheduler, such as tcp://scheduler:8786. The options, --help among them, are those
+    of `dask worker`.
     """
     from odc_openeo.cluster import WORKER_ENVIRONMENT
     from odc_openeo.dask_worker import dask_worker_command

@@ -153,7 +153,7 @@ def report(config: Config, console: Console) -> bool:
         console.print(escape(f"{name}={value}"))
     found = findings(config)
     for finding in found:
-        mark = "[green]ok  [/]" if finding.good else "[red]fail[/]"
+        mark = "[green]ok  [/]" if finding.good else "[red]mend[/]"
         if finding.is_warning:
             mark = "[yellow]warn[/]"
         console.print(f"{mark} {finding.part}: {escape(finding.text)}", soft_wrap=True)

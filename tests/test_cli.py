@@ -119,7 +119,7 @@ def test_doctor_finds_all_well(odc_config):
     assert done.returncode == 0, done.stdout
     for name in Config.model_fields:
         assert f"ODC_OPENEO_{name.upper()}" in done.stdout
-    assert done.stdout.count("ok  ") == 6
+    assert done.stdout.count("ok  ") == 7
 
 
 def test_doctor_says_what_to_mend(tmp_path):

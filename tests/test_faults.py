@@ -167,7 +167,8 @@ def process_of_job(pid: int | None = None) -> psutil.Process:
         for child in psutil.Process(pid).children()
         if any("forkserver" in word for word in child.cmdline())
         for grandchild in child.children()
-        if grandchild.status() != psutil.STATUS_ZOMBIE
+        # Runners of other tests lead sessions of their own.
+        if grandchild.status() != psutil.STATUS_ZOMBIE and os.getsid(grandchild.pid) != grandchild.pid
     ]
     assert len(found) == 1
     return found[0]

@@ -6,6 +6,7 @@ Nothing here needs the index, so that dask workers need none.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,6 @@ from odc.loader import RioDriver
 from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio.io import DatasetReader
 
-from odc_openeo.cluster import is_dask_worker
 from odc_openeo.config import allowed_gdal_drivers
 from odc_openeo.errors import FileContentInvalid, OpenEOError, StorageFailure
 from odc_openeo.foreign_rasters import RasterPlace, RasterRefusedError, open_overview
@@ -33,14 +33,22 @@ class Driver(RioDriver):
 
     def open(self, src: RasterSource, ctx: Any) -> Reader:
         """A reader of one band of one dataset."""
-        if is_dask_worker():
-            # Those that `odc-openeo dask-worker` has started have done so before.
-            secure_gdal_once(allowed_gdal_drivers())
+        _secure_dask_worker()
         place = src.driver_data.get("place")
         if place is not None:
             return ForeignReader(place, src, src.driver_data)
         with told(src.driver_data):
             return Reader(super().open(_source(src), ctx), src.driver_data)
+
+
+def _secure_dask_worker() -> None:
+    """Close GDAL in dask workers that others have started; those of `odc-openeo dask-worker` are closed."""
+    # Other processes need not have distributed, which changes how errors are pickled.
+    if "distributed.worker" in sys.modules:
+        from odc_openeo.cluster import is_dask_worker
+
+        if is_dask_worker():
+            secure_gdal_once(allowed_gdal_drivers())
 
 
 def _source(src: RasterSource) -> RasterSource:
