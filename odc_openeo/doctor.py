@@ -78,21 +78,24 @@ def _settings(config: Config) -> str:
     return "all known"
 
 
-def _check_gdal(config: Config) -> str:
-    # In a process of its own, as each of those that read secures GDAL for itself.
-    code = (
-        "from odc_openeo.config import allowed_gdal_drivers; from odc_openeo.gdal_drivers import secure_gdal;"
-        "secure_gdal(allowed_gdal_drivers())"
-    )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command,
+def _run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
         env=child_environment(),
         capture_output=True,
         text=True,
         timeout=CHECK_SECONDS,
         check=False,
     )
+
+
+def _check_gdal(config: Config) -> str:
+    # In a process of its own, as each of those that read secures GDAL for itself.
+    code = (
+        "from odc_openeo.config import allowed_gdal_drivers; from odc_openeo.gdal_drivers import secure_gdal;"
+        "secure_gdal(allowed_gdal_drivers())"
+    )
+    done = _run_python("-c", code)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise ValueError(lines[-1] if lines else "GDAL cannot be secured")
@@ -112,15 +115,7 @@ def _find_gdal_warning(config: Config) -> str | None:
 def _index(config: Config) -> str:
     # By Open Data Cube's own command: it sees what its users see.
     environment = ["--env", config.odc_environment] if config.odc_environment else []
-    command = [sys.executable, "-m", "datacube.scripts.cli_app", *environment, "system", "check"]
-    done = subprocess.run(
-        command,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=CHECK_SECONDS,
-        check=False,
-    )
+    done = _run_python("-m", "datacube.scripts.cli_app", *environment, "system", "check")
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise ValueError(
