@@ -229,7 +229,8 @@ def _take(permutation: xr.DataArray, data: xr.DataArray, missing: Any) -> xr.Dat
         output_dtypes=[source.dtype],
         keep_attrs="override",
     )
-    return taken.transpose(*data.dims)
+    # The order may vary along dimensions that the values do not have.
+    return taken.transpose(*data.dims, ...)
 
 
 def _take_blocks(gap: Any, block: np.ndarray, permutation: np.ndarray) -> np.ndarray:

@@ -235,6 +235,15 @@ EDGES = {
         ),
         format="Zarr",
     ),
+    "an order of pixels for a plain array": saved(
+        node(
+            "apply_dimension",
+            data=value("image"),
+            dimension="y",
+            process=child("rearrange", data=[8.0, 9.0], order=DATA),
+        ),
+        format="Zarr",
+    ),
     "geometries of another name": saved(
         node("rename_dimension", data=value("shapes"), source="geometry", target="places"), format="CSV"
     ),
