@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -110,7 +111,8 @@ def items(config: Config, user: UUID, id_: str) -> tuple[list[dict[str, Any]], L
     with db.session(config) as session:
         if session.get(db.UserCollection, (user, id_)) is None:
             return None
-        return _items(config, session, user, id_), _local_folder(config, user, id_)
+        place = _local_folder(config, user, id_)
+        return _items(session, user, id_, place), place
 
 
 def _local_folder(config: Config, user: UUID, id_: str) -> LocalFolder:
@@ -120,18 +122,15 @@ def _local_folder(config: Config, user: UUID, id_: str) -> LocalFolder:
     return LocalFolder(folder)
 
 
-def _items(config: Config, session: Session, user: UUID, id_: str) -> list[dict[str, Any]]:
+def _items(session: Session, user: UUID, id_: str, place: LocalFolder) -> list[dict[str, Any]]:
     query = select(db.UserItem).where(db.UserItem.user_id == user, db.UserItem.collection == id_)
     rows = session.scalars(query.order_by(db.UserItem.id))
-    return [_placed(config, json.loads(row.item), _folder(user, id_, row.run)) for row in rows]
+    return [_place_assets(json.loads(row.item), place.root / row.run) for row in rows]
 
 
-def _placed(config: Config, item: dict[str, Any], folder: str) -> dict[str, Any]:
-    root = storage(config).local(folder)
-    if root is None:
-        raise FeatureUnsupported(feature="collections of users, as its storage is no folder")
+def _place_assets(item: dict[str, Any], folder: Path) -> dict[str, Any]:
     assets = {
-        name: {**asset, "href": str(root / asset["href"].removeprefix("./"))}
+        name: {**asset, "href": str(folder / asset["href"].removeprefix("./"))}
         for name, asset in item["assets"].items()
     }
     return {**item, "assets": assets}
@@ -170,7 +169,7 @@ def export(config: Config, user: UUID, id_: str, content: Package) -> None:
         row = session.scalars(select(db.UserCollection).where(*own).with_for_update()).one()
         _replace_items(session, user, id_, content)
         place = _local_folder(config, user, id_)
-        row.details = json.dumps(_details(_items(config, session, user, id_), place))
+        row.details = json.dumps(_details(_items(session, user, id_, place), place))
         row.updated = db.now()
 
 

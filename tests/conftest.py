@@ -25,6 +25,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import requests
 from filelock import FileLock
 
 from odc_openeo import db, migrations, postgres
@@ -196,6 +197,19 @@ def start_stack(data_dir: Path, *options: str, ready_within: float = 180, **vari
             raise AssertionError(f"the stack was not ready in {ready_within} s: {stack.said()}")
         time.sleep(0.05)
     return stack
+
+
+def wait_until_answering(process: subprocess.Popen[bytes], port: int, seconds: float = 60) -> None:
+    """Wait until a web server that was started as a process answers."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            requests.get(f"http://127.0.0.1:{port}/", timeout=5)
+            return
+        except requests.ConnectionError:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 @dataclass(frozen=True)

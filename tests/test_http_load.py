@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from odc_openeo.embedded import free_port
+from tests.conftest import wait_until_answering
 
 APP = """
 import os
@@ -86,16 +87,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "FOLDER": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
-        running, deadline = Server(port, tmp_path), time.monotonic() + 60
-        while True:
-            try:
-                running.get("/")
-                break
-            except requests.ConnectionError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        yield running
+        wait_until_answering(process, port)
+        yield Server(port, tmp_path)
         process.terminate()
 
 

@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from odc_openeo.embedded import free_port
+from tests.conftest import wait_until_answering
 
 SETTINGS = """
 from odc_openeo import http_worker
@@ -41,15 +42,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     command += ["--worker-class", "odc_openeo.http_worker.Worker", "--bind", f"127.0.0.1:{port}"]
     command += ["--workers", "1", "--threads", str(THREADS), "--chdir", str(folder)]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                requests.get(f"http://127.0.0.1:{port}/", timeout=5)
-                break
-            except requests.ConnectionError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        wait_until_answering(process, port)
         yield port
         process.terminate()
 

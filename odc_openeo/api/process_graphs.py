@@ -98,7 +98,7 @@ def _check_graph(id_: str, body: Mapping[str, Any], user: UUID) -> None:
             return None
         return body if called == id_ else library(called, namespace)
 
-    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
+    limits = Limits.from_config(config)
     call = {"process_graph": {"it": {"process_id": id_, "arguments": {}, "result": True}}}
     graph, errors = parse(call, limits, lookup)
     for error in errors:

@@ -29,7 +29,7 @@ def estimate_job(config: Config, job: Job) -> dict[str, Any]:
         exports=[],
         settings={"sketch_above": SKETCH_ABOVE},
     )
-    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
+    limits = Limits.from_config(config)
     value = evaluate(job.draft.process, env, limits=limits)
     made = [output.data for output in env.outputs] or [value]
     found = estimate_values([value, *made], made, env.loads, config.threads_per_worker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 from typing import Final
 
 from odc_openeo import cluster, db
@@ -21,29 +22,23 @@ RESULTS_NICENESS: Final = 5
 
 def result_lane(config: Config) -> Lane:
     """The lane of ``POST /result``."""
-    return Lane(
-        "results",
-        runners=config.runners,
-        per_user=config.runs_per_user,
-        waiting=max(config.gunicorn_threads // 3, config.runs_per_user),
-        waiting_per_user=max(config.gunicorn_threads // 6, config.runs_per_user),
-        niceness=RESULTS_NICENESS,
-        warm=min(2, config.runners),
-        preload=PRELOAD,
-        prepare=prepare_runner,
-    )
+    lane = _make_lane(config, "results", config.runners, config.runs_per_user)
+    return replace(lane, niceness=RESULTS_NICENESS, warm=min(2, config.runners))
 
 
 def view_lane(config: Config) -> Lane:
     """The lane of map tiles, previews, estimates and validation."""
     runners = config.runners // 2 + 1
+    return _make_lane(config, "views", runners, min(config.runs_per_user, max(runners - 1, 1)))
+
+
+def _make_lane(config: Config, name: str, runners: int, per_user: int) -> Lane:
     return Lane(
-        "views",
-        runners=runners,
-        per_user=min(config.runs_per_user, max(runners - 1, 1)),
+        name,
+        runners,
+        per_user,
         waiting=max(config.gunicorn_threads // 3, config.runs_per_user),
         waiting_per_user=max(config.gunicorn_threads // 6, config.runs_per_user),
-        warm=1,
         preload=PRELOAD,
         prepare=prepare_runner,
     )

@@ -9,4 +9,4 @@ from odc_openeo.services import tile_maker  # noqa: F401
 # Descriptions and validators are made at their first use, which takes longer than evaluating a small graph.
 for _process in PROCESSES.values():
     for _parameter in _process.parameters.values():
-        _ = _parameter.validator
+        _ = _parameter.match, _parameter.validator

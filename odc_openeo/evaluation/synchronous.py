@@ -36,7 +36,7 @@ def compute_result(config: Config, process: Mapping[str, Any], user: str, folder
     env = Environment(
         catalog=shared_catalog(config), user=user, settings=settings, lookup=Library(config, UUID(user))
     )
-    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
+    limits = Limits.from_config(config)
     value = evaluate(process, env, limits=limits)
     made = [output.data for output in env.outputs] or [value]
     found = estimate([value, *made], made, env.loads)

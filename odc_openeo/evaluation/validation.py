@@ -16,5 +16,5 @@ def find_problems(
     config: Config, process: Any, user: UUID | None, parameters: Mapping[str, Any] | None = None
 ) -> list[OpenEOError]:
     """Return all errors of a process of a user, whose outer ``parameters`` are given by name."""
-    limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
+    limits = Limits.from_config(config)
     return [error.detach() for error in validate(process, parameters, limits, Library(config, user))]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from rasterio.errors import RasterioError
 
 from odc_openeo.errors import NO_ROOM, StorageFailure
-
-FULL: Final = NO_ROOM
 
 
 @contextmanager
@@ -34,7 +31,7 @@ def failure(error: BaseException) -> StorageFailure:
 def is_full(error: BaseException | None) -> bool:
     """Whether room for a file was missing, as far as the system has said so."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             return True
         error = error.__cause__
     return False

@@ -16,11 +16,11 @@ import dask
 import xarray as xr
 
 from odc_openeo.cube import GEOMETRY, T, has_raster_dimensions
-from odc_openeo.errors import DataCubeEmpty, StorageFailure
+from odc_openeo.errors import NO_ROOM, DataCubeEmpty, StorageFailure
 from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.formats.model import Asset, Compute, Format, Target
 from odc_openeo.formats.registry import find_format
-from odc_openeo.formats.storing import FULL, failure
+from odc_openeo.formats.storing import failure
 
 ARCHIVE_TYPE: Final = "application/zip"
 _STORED: Final = {".tif", ".nc", ".png", ".jpg", ".parquet"}
@@ -93,7 +93,7 @@ def write_outputs(
             replace(_moved(asset, folder), output=i) for i, found in enumerate(written) for asset in found
         ]
     except OSError as error:
-        if error.errno in (*FULL, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTDIR):
+        if error.errno in (*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTDIR):
             raise failure(error) from error
         raise
     finally:

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from odc_openeo.config import Config
 from odc_openeo.errors import OpenEOError, ProcessGraphComplexity, ProcessGraphInvalid, ProcessGraphMissing
 from odc_openeo.graph.definitions import Definition, Lookup, parameters
 from odc_openeo.process import PROCESSES
@@ -21,6 +22,11 @@ class Limits:
 
     nodes: int = 10_000
     depth: int = 60
+
+    @classmethod
+    def from_config(cls, config: Config) -> Limits:
+        """The limits that the operator has set."""
+        return cls(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from typing import Final
 
 from odc_openeo.errors import OpenEOError, ProcessGraphComplexity
 
+WATCH_MARGIN: Final = 1.1
+"""Share of its limit at which a process has too much memory, in which allocating did not fail."""
+
 _MEMORY_MESSAGES: Final = re.compile(
     r"bad_alloc|allocate memory|out of memory|memory allocation", re.IGNORECASE
 )
@@ -42,6 +45,20 @@ def read_status_bytes(pid: int | str, name: str) -> int:
         return 0
     match = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
     return int(match[1]) * 1024 if match else 0
+
+
+class MemoryWatch:
+    """Watches from outside what a process takes beyond what it has when the watch begins."""
+
+    def __init__(self, pid: int, limit_bytes: int) -> None:
+        self._pid = pid
+        self._limit_bytes = limit_bytes
+        self._baseline = read_status_bytes(pid, "RssAnon")
+
+    def is_exceeded(self) -> bool:
+        """Whether the process has gone beyond its limit, and the margin above it."""
+        grown = read_status_bytes(self._pid, "RssAnon") - self._baseline
+        return grown > self._limit_bytes * WATCH_MARGIN
 
 
 def is_memory_failure(error: BaseException) -> bool:

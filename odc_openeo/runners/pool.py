@@ -24,7 +24,7 @@ from odc_openeo.errors import (
     RequestTimeout,
     TooManyRequests,
 )
-from odc_openeo.runners.memory import memory_exceeded, read_status_bytes
+from odc_openeo.runners.memory import MemoryWatch, memory_exceeded, read_status_bytes
 from odc_openeo.runners.notices import Notice
 from odc_openeo.runners.runner import OUT_OF_MEMORY, Ready, Reply, RunnerSettings, Task, serve_tasks
 from odc_openeo.runners.slots import hold_slot
@@ -34,9 +34,6 @@ TICK_S: Final = 0.1
 
 RETRY_S: Final = 2
 """When clients that were refused for being too many should come back, in seconds."""
-
-WATCH_MARGIN: Final = 1.1
-"""Share of the memory limit at which a runner is killed in which allocating did not fail."""
 
 IDLE_S: Final = 60.0
 """Seconds after which idle runners end, but for those that are kept warm."""
@@ -271,14 +268,14 @@ class _Runner:
     process: ForkServerProcess
     pipe: Connection
     memory_bytes: int
-    baseline: int = field(init=False)
+    memory: MemoryWatch = field(init=False)
     is_good: bool = True
     is_ready: bool = False
     files: str = ""
     opened_by: float | None = None
 
     def __post_init__(self) -> None:
-        self.baseline = read_status_bytes(self.process.pid or 0, "RssAnon")
+        self.memory = MemoryWatch(self.process.pid or 0, self.memory_bytes)
 
     @classmethod
     def start(cls, config: Config, lane: Lane) -> _Runner:
@@ -344,8 +341,7 @@ class _Runner:
             raise FileContentInvalid(file=self.files, reason="opening it takes too long: it is damaged.")
         if not is_wanted():
             raise RunAbandoned
-        grown = read_status_bytes(self.process.pid or 0, "RssAnon") - self.baseline
-        if grown > self.memory_bytes * WATCH_MARGIN:
+        if self.memory.is_exceeded():
             raise memory_exceeded(self.memory_bytes)
 
     def _explain_end(self, task: Task) -> Exception:

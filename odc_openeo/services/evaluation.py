@@ -131,7 +131,7 @@ class ServiceEvaluator:
             lookup=Library(config, service.user),
         )
         parameters = {EXTENT: None if grid is None else _extent(grid, coarsest_m)}
-        limits = Limits(nodes=config.max_graph_nodes, depth=config.max_graph_depth)
+        limits = Limits.from_config(config)
         bands = service.setting("bands")
         demand = Demand(interval=_interval(time), bands=None if bands is None else tuple(bands))
         if grid is not None:

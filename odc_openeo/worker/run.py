@@ -185,7 +185,7 @@ class Run:
         catalog = RecordingCatalog(self.config)
         library = Library(self.config, self.job.user)
         env = Environment(catalog=catalog, user=str(self.job.user), log=self.log, lookup=library, exports=[])
-        limits = Limits(nodes=self.config.max_graph_nodes, depth=self.config.max_graph_depth)
+        limits = Limits.from_config(self.config)
         value = evaluate(self.job.draft.process, env, limits=limits)
         saved = [value, *(output.data for output in env.outputs)]
         self.read = read_bytes(saved)

@@ -23,8 +23,7 @@ from odc_openeo.config import Config
 from odc_openeo.errors import InfrastructureBusy, OpenEOError
 from odc_openeo.jobs import LEVELS, Entry, queue
 from odc_openeo.jobs.queue import Claim
-from odc_openeo.runners.memory import memory_exceeded, read_status_bytes
-from odc_openeo.runners.pool import WATCH_MARGIN
+from odc_openeo.runners.memory import MemoryWatch, memory_exceeded
 from odc_openeo.storage import storage
 from odc_openeo.worker.cleaning import clean, remove_attempt, scratch
 from odc_openeo.worker.run import Done, Failed, News, run
@@ -171,10 +170,10 @@ class Supervision:
 
     def _watch(self, process: Any, pipe: Connection, stop: threading.Event) -> bool:
         """Return when the run has ended (True), is no longer wanted (False), or ``stop`` is set."""
-        baseline = read_status_bytes(process.pid, "RssAnon")
+        memory = MemoryWatch(process.pid, self.config.job_memory)
         while self.outcome is None and not stop.is_set():
             alive = self._listen(pipe)
-            if read_status_bytes(process.pid, "RssAnon") - baseline > self.config.job_memory * WATCH_MARGIN:
+            if memory.is_exceeded():
                 self.outcome = self.outcome or self._over_memory()
                 return True
             self.usage.sample(process.pid)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
-from pathlib import Path
 from typing import Any
 
 from odc_openeo.config import Config
 from odc_openeo.errors import FeatureUnsupported, OpenEOError, RequestTimeout
 from odc_openeo.evaluation.lanes import prepare_runner
 from odc_openeo.runners import Lane, RunnerPool
+from odc_openeo.runners.memory import read_status_bytes
 
 MOST_FAILURES = 50
 """Failures that are kept in full; all are counted."""
@@ -156,11 +156,7 @@ class _Child:
         theirs.close()
 
     def read_peak_memory_mb(self) -> float:
-        try:
-            status = Path(f"/proc/{self.process.pid}/status").read_text()
-        except OSError:
-            return 0.0
-        return next((int(x.split()[1]) / 1e3 for x in status.splitlines() if x.startswith("VmHWM")), 0.0)
+        return read_status_bytes(self.process.pid or 0, "VmHWM") / 1e6
 
     def kill(self) -> None:
         self.process.kill()
