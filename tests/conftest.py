@@ -206,7 +206,7 @@ def wait_until_answering(process: subprocess.Popen[bytes], port: int, seconds: f
         try:
             requests.get(f"http://127.0.0.1:{port}/", timeout=5)
             return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -91,7 +91,8 @@ def test_nothing_outlives_a_killed_launcher(data_dir):
     assert len(processes) > 5
     stack.process.kill()
     stack.process.wait()
-    assert all_gone(processes, 10), alive(processes)
+    # Each ends in good order, which takes a busy machine a while.
+    assert all_gone(processes, 60), [process.cmdline() for process in alive(processes)]
 
 
 def test_sigint_while_starting(data_dir):

@@ -87,9 +87,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "FOLDER": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
-        wait_until_answering(process, port)
-        yield Server(port, tmp_path)
-        process.terminate()
+        try:
+            wait_until_answering(process, port)
+            yield Server(port, tmp_path)
+        finally:
+            process.terminate()
 
 
 def has_ended(pid: int, within: float) -> bool:

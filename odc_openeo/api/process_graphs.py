@@ -16,8 +16,9 @@ from odc_openeo.api.body import json_object
 from odc_openeo.api.job_documents import limit_argument, page_links
 from odc_openeo.api.parameters import takes
 from odc_openeo.api.process_documents import check_process
-from odc_openeo.errors import ProcessGraphInvalid, RequestInvalid
-from odc_openeo.graph import Graph, Limits, called, parse
+from odc_openeo.api.runs import run_for_view
+from odc_openeo.errors import RequestInvalid
+from odc_openeo.evaluation.stored_processes import check_stored_process
 from odc_openeo.stored import Stored
 
 blueprint = Blueprint("process_graphs", __name__)
@@ -85,37 +86,7 @@ def _check(id_: str, body: Mapping[str, Any], user: UUID) -> None:
     if not re.fullmatch(r"\w+", id_, re.ASCII) or len(id_) > LONGEST_ID:
         raise RequestInvalid(reason="ids of processes have letters, digits and underscores, at most 200.")
     check_process(body)
-    _check_graph(id_, body, user)
-
-
-def _check_graph(id_: str, body: Mapping[str, Any], user: UUID) -> None:
-    """Refuse graphs that could never run. Processes that they call may be stored later."""
-    config = backend().config
-    library = stored.Library(config, user)
-
-    def lookup(called: str, namespace: str | None) -> Mapping[str, Any] | None:
-        if namespace not in (None, "user"):
-            return None
-        return body if called == id_ else library(called, namespace)
-
-    limits = Limits.from_config(config)
-    call = {"process_graph": {"it": {"process_id": id_, "arguments": {}, "result": True}}}
-    graph, errors = parse(call, limits, lookup)
-    for error in errors:
-        error.node = (error.node or "").removeprefix("it").lstrip(".") or None
-        raise error
-    if graph is not None and body.get("public") is True:
-        _check_public(id_, graph)
-
-
-def _check_public(id_: str, graph: Graph) -> None:
-    """Refuse calls that only the owner could make."""
-    for node in called(graph):
-        if node.definition and node.namespace in (None, "user") and node.process_id != id_:
-            raise ProcessGraphInvalid(
-                reason=f"others can't call your process '{node.process_id}', so a public one can't. Make it "
-                "public, too, and write its address as 'namespace'."
-            )
+    run_for_view(check_stored_process, user, id_, body, user=str(user))
 
 
 def _short(process: Stored) -> dict[str, Any]:

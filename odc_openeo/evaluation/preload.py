@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from odc_openeo.evaluation import estimates, lanes, previews, synchronous, validation  # noqa: F401
+from odc_openeo.evaluation import estimates, lanes, previews, stored_processes, synchronous, validation  # noqa: F401
 from odc_openeo.process import PROCESSES
 from odc_openeo.services import tile_maker  # noqa: F401
 

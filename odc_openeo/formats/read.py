@@ -15,6 +15,7 @@ from odc_openeo.errors import FileContentInvalid, FileTypeInvalid, OpenEOError
 from odc_openeo.formats.read_gtiff import read_gtiff
 from odc_openeo.formats.read_netcdf import read_netcdf
 from odc_openeo.formats.read_vector import read_csv, read_geojson, read_parquet
+from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.runners.notices import opening_files
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,11 @@ class InputFormat:
         try:
             with opening_files([path.name for path in paths], self.seconds_to_open):
                 return self.reader(paths)
-        except (OpenEOError, MemoryError):
+        except OpenEOError:
             raise
         except Exception as error:
+            if is_memory_failure(error):
+                raise MemoryError from None
             log.info("a user's file cannot be read", exc_info=True)
             names = ", ".join(path.name for path in paths)
             reason = f"it is not a valid {self.name} file, or a damaged one."

@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 from odc_openeo.cube import BANDS, NODATA, X, Y
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
 from odc_openeo.foreign_rasters import LocalFolder, RasterRefusedError, open_foreign_raster, read_grid
+from odc_openeo.memory_failures import is_memory_failure
 
 CHUNK: Final = 1024
 MOST_CHUNKS: Final = 200_000
@@ -100,6 +101,8 @@ def _block(path: str, missing: Any, block_info: Any = None) -> np.ndarray:
         with open_foreign_raster(path, LocalFolder(Path(path).parent)) as file:
             pixels = np.asarray(file.read(list(range(first + 1, last + 1)), window=tuple(window)))
     except (RasterRefusedError, RasterioError) as error:
+        if is_memory_failure(error):
+            raise MemoryError from None
         reason = "its pixels cannot be read: it is damaged, or has changed meanwhile."
         raise FileContentInvalid(file=Path(path).name, reason=reason) from error
     if pixels.dtype.kind == "f" and missing is not None:

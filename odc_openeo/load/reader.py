@@ -24,6 +24,7 @@ from odc_openeo.errors import FileContentInvalid, OpenEOError, StorageFailure
 from odc_openeo.foreign_rasters import RasterPlace, RasterRefusedError, open_overview
 from odc_openeo.gdal_drivers import secure_gdal_once
 from odc_openeo.load.rio_internals import find_overview, plan_read, read_band
+from odc_openeo.memory_failures import is_memory_failure
 
 _log = logging.getLogger(__name__)
 
@@ -100,11 +101,13 @@ class ForeignReader(Reader):
         """
         try:
             return super()._read_pixels(cfg, dst_geobox, **options)
-        except (OpenEOError, MemoryError):
+        except OpenEOError:
             raise
         except RasterRefusedError as error:
             raise FileContentInvalid(file=name_of(self._src.uri), reason=str(error)) from None
-        except Exception:
+        except Exception as error:
+            if is_memory_failure(error):
+                raise MemoryError from None
             _log.info("pixels of a user's file cannot be read", exc_info=True)
             reason = "its pixels cannot be read: it is damaged."
             raise FileContentInvalid(file=name_of(self._src.uri), reason=reason) from None
@@ -131,9 +134,9 @@ def told(place: Mapping[str, Any]) -> Iterator[None]:
     """Turn whatever goes wrong in reading into a `StorageFailure` that names the dataset and the band."""
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:
+        if is_memory_failure(error):
+            raise MemoryError from None
         # A damaged header fails in any way, assertions of the reader among them. The cause stays in the
         # worker's log: its text holds a path, and it may not survive the way from a worker.
         _log.warning("band %s of dataset %s", place["name"], place["dataset"], exc_info=True)

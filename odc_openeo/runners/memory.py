@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from odc_openeo.errors import OpenEOError, ProcessGraphComplexity
+from odc_openeo.errors import ProcessGraphComplexity
 
 WATCH_MARGIN: Final = 1.1
 """Share of its limit at which a process has too much memory, in which allocating did not fail."""
-
-_MEMORY_MESSAGES: Final = re.compile(
-    r"bad_alloc|allocate memory|out of memory|memory allocation", re.IGNORECASE
-)
-"""How C and C++ libraries report that an allocation failed, in errors of their own."""
 
 
 def limit_memory(nbytes: int) -> None:
@@ -59,24 +52,6 @@ class MemoryWatch:
         """Whether the process has gone beyond its limit, and the margin above it."""
         grown = read_status_bytes(self._pid, "RssAnon") - self._baseline
         return grown > self._limit_bytes * WATCH_MARGIN
-
-
-def is_memory_failure(error: BaseException) -> bool:
-    """Whether an error, or one that led to it, says that an allocation failed."""
-    return any(
-        isinstance(cause, MemoryError)
-        or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
-        or (not isinstance(cause, OpenEOError) and bool(_MEMORY_MESSAGES.search(str(cause))))
-        for cause in _walk_causes(error)
-    )
-
-
-def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:
-    visited: set[int] = set()
-    while error is not None and id(error) not in visited:
-        visited.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def memory_exceeded(limit_bytes: int) -> ProcessGraphComplexity:

@@ -16,8 +16,8 @@ from typing import Any, Final
 from odc_openeo.config import Config, replace_environment
 from odc_openeo.errors import Internal, OpenEOError, ProcessGraphComplexity
 from odc_openeo.json_pickling import decode_json, encode_json
+from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.runners.memory import (
-    is_memory_failure,
     lift_memory_limit,
     limit_memory,
     memory_exceeded,

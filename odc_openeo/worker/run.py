@@ -34,8 +34,9 @@ from odc_openeo.graph.estimate import read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
 from odc_openeo.jobs.options import resources
 from odc_openeo.jobs.records import entry_of
+from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.process import Environment
-from odc_openeo.runners.memory import is_memory_failure, lift_memory_limit, limit_memory, memory_exceeded
+from odc_openeo.runners.memory import lift_memory_limit, limit_memory, memory_exceeded
 from odc_openeo.storage import storage
 from odc_openeo.stored import Library
 from odc_openeo.worker.describe import RecordingCatalog, describe, details

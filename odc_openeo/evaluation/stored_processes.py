@@ -1,0 +1,45 @@
+"""Check a process that a user wants to store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from odc_openeo.config import Config
+from odc_openeo.errors import ProcessGraphInvalid
+from odc_openeo.graph import Graph, Limits, called, parse
+from odc_openeo.stored import Library
+
+
+def check_stored_process(config: Config, user: UUID, id_: str, document: Mapping[str, Any]) -> None:
+    """Refuse a process whose graph could never run. Processes that it calls may be stored later.
+
+    Raises:
+        OpenEOError: the first error of the graph, with the node that has it.
+        ProcessGraphInvalid: the process is public and calls a process of its owner that is not.
+    """
+    library = Library(config, user)
+
+    def find_definition(called_id: str, namespace: str | None) -> Mapping[str, Any] | None:
+        if namespace not in (None, "user"):
+            return None
+        return document if called_id == id_ else library(called_id, namespace)
+
+    call = {"process_graph": {"it": {"process_id": id_, "arguments": {}, "result": True}}}
+    graph, errors = parse(call, Limits.from_config(config), find_definition)
+    for error in errors:
+        error.node = (error.node or "").removeprefix("it").lstrip(".") or None
+        raise error
+    if graph is not None and document.get("public") is True:
+        _check_public(id_, graph)
+
+
+def _check_public(id_: str, graph: Graph) -> None:
+    """Refuse calls that only the owner could make."""
+    for node in called(graph):
+        if node.definition and node.namespace in (None, "user") and node.process_id != id_:
+            raise ProcessGraphInvalid(
+                reason=f"others can't call your process '{node.process_id}', so a public one can't. Make it "
+                "public, too, and write its address as 'namespace'."
+            )
