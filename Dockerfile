@@ -4,6 +4,8 @@ WORKDIR /src
 RUN pip install --no-cache-dir build
 COPY pyproject.toml README.md LICENSE ./
 COPY odc_openeo odc_openeo
+COPY migrations migrations
+COPY indexing indexing
 RUN python -m build --wheel --outdir /wheels
 
 FROM python:3.12-slim

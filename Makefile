@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHMARKS := compare growth small clients overload catalogue tiles item_search jobs memory reductions
 
-.PHONY: help demo test serve check bench clean venv
+.PHONY: help demo test coverage serve check bench clean venv
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
@@ -20,20 +20,25 @@ demo: $(STAMP)  ## Start the stack, compute a composite and a time series with t
 test: $(STAMP)  ## Run all tests (no Docker, no server, nothing from apt needed)
 	$(BIN)/python -m pytest
 
+coverage: $(STAMP)  ## Run all tests and report which lines they run, in processes that they start as well
+	$(BIN)/python -m pytest --cov --cov-report=term
+
 serve: $(STAMP)  ## Run the stack with sample scenes on http://127.0.0.1:8080 until Ctrl-C
 	$(BIN)/odc-openeo up
 
-check: $(STAMP)  ## Check style, types and import floors
+check: $(STAMP)  ## Check style, spelling, types, import floors and dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 
 bench: $(STAMP)  ## Measure: each benchmark prints a table
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:  ## Remove everything that make made
-	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist demo-output .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv: $(STAMP)  ## Make the virtual environment only

@@ -1,6 +1,6 @@
-"""The rows as a person writes them with odc-stac, xarray and dask, chunks chosen for this machine.
+"""The rows written by hand with odc-stac, xarray and dask, with chunks chosen for this machine.
 
-The chunks here are those that were quickest on two cores: whole dates, or as few blocks as fit in memory.
+These chunks were the fastest on two cores: whole dates, or as few blocks as fit in memory.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from rasterio.vrt import WarpedVRT
 
 from benchmarks import graphs
 from benchmarks.scenes import BOX, EAST, FINE, HEIGHTS, TILE, WEST, YEARS, Scenes
-from odc_openeo.processes.resampling import new_grid
+from odc_openeo.spatial.new_grid import make_grid
 
 
-def items(cache: Path, scenes: Scenes, dates: int | None = None) -> list[Item]:
-    """The scenes as STAC Items, as a person would have them from a catalogue."""
+def make_items(cache: Path, scenes: Scenes, dates: int | None = None) -> list[Item]:
+    """Make STAC Items of the scenes, as a catalogue would return them."""
     outline = scenes.grid.extent.to_crs("EPSG:4326")
     code = scenes.grid.crs.epsg
-    found = []
-    for number, time in enumerate(scenes.times()[:dates]):
+    items = []
+    for number, time in enumerate(scenes.list_times()[:dates]):
         item = Item(
             f"{scenes.product}-{time:%Y%m%d}",
             outline.json,
@@ -54,16 +54,16 @@ def items(cache: Path, scenes: Scenes, dates: int | None = None) -> list[Item]:
             ],
         )
         for band, dtype in scenes.bands.items():
-            grid = scenes.geobox(band)
+            grid = scenes.get_band_grid(band)
             fields = {"proj:shape": list(grid.shape.yx), "proj:transform": list(grid.affine[:6])}
             fields["raster:bands"] = [{"nodata": scenes.nodata, "data_type": dtype}]
-            href = str(scenes.file(cache, number, band))
+            href = str(scenes.get_band_file(cache, number, band))
             item.add_asset(band, Asset(href, media_type="image/tiff", roles=["data"], extra_fields=fields))
-        found.append(item)
-    return found
+        items.append(item)
+    return items
 
 
-def load(
+def load_bands(
     cache: Path,
     scenes: Scenes,
     bands: Sequence[str],
@@ -71,21 +71,21 @@ def load(
     dates: int | None = None,
     grid: GeoBox | None = None,
 ) -> xr.Dataset:
-    """Load lazily, on the native grid if no other is given."""
-    found = items(cache, scenes, dates)
+    """Load lazily, on the native grid by default."""
+    items = make_items(cache, scenes, dates)
     return odc.stac.load(
-        found, bands=list(bands), chunks=chunks, resampling="nearest", geobox=grid or scenes.grid
+        items, bands=list(bands), chunks=chunks, resampling="nearest", geobox=grid or scenes.grid
     )
 
 
 def box_to_cogs(cache: Path, target: Path) -> None:
     """1."""
-    cube = load(cache, BOX, FINE, {"x": 2048, "y": 2048}, 12).to_dataarray("band")
-    write([cube.isel(time=n) for n in range(12)], cube.odc.crs, target)
+    cube = load_bands(cache, BOX, FINE, {"x": 2048, "y": 2048}, 12).to_dataarray("band")
+    write_images([cube.isel(time=n) for n in range(12)], cube.odc.crs, target)
 
 
-def write(images: Sequence[xr.DataArray], crs: Any, target: Path) -> None:
-    """COGs by GDAL, two side by side, of images computed on the cluster together."""
+def write_images(images: Sequence[xr.DataArray], crs: Any, target: Path) -> None:
+    """Compute images together on the cluster, and write them as COGs with GDAL, two at a time."""
 
     def save(number: int, image: xr.DataArray) -> None:
         plain = image.drop_attrs().rio.write_crs(crs)
@@ -101,15 +101,15 @@ def masked_ndvi(cube: xr.Dataset) -> xr.DataArray:
     return ((nir - red) / (nir + red)).where(~cube["SCL"].isin(list(graphs.CLOUDS)))
 
 
-def composite(cache: Path, target: Path, dates: int = 12, grid: GeoBox | None = None) -> None:
+def masked_median(cache: Path, target: Path, dates: int = 12, grid: GeoBox | None = None) -> None:
     """2."""
-    cube = load(cache, BOX, ["B04", "B08", "SCL"], {"x": 2048, "y": 1024}, dates, grid)
+    cube = load_bands(cache, BOX, ["B04", "B08", "SCL"], {"x": 2048, "y": 1024}, dates, grid)
     cube = cube.chunk({"time": -1, "y": 512, "x": 2048})
-    write([along_time(numbagg.nanmedian, masked_ndvi(cube))], cube.odc.crs, target)
+    write_images([along_time(numbagg.nanmedian, masked_ndvi(cube))], cube.odc.crs, target)
 
 
 def along_time(function: Any, cube: xr.DataArray) -> xr.DataArray:
-    """A reduction by numbagg: what a person does who knows that numpy's ``nanmedian`` is slow."""
+    """Reduce with numbagg, as an expert would, because numpy's ``nanmedian`` is slow."""
     return xr.apply_ufunc(
         function,
         cube,
@@ -120,29 +120,29 @@ def along_time(function: Any, cube: xr.DataArray) -> xr.DataArray:
     )
 
 
-def months(cache: Path, target: Path) -> None:
+def monthly_means(cache: Path, target: Path) -> None:
     """3."""
-    cube = load(cache, BOX, ["B04", "B08", "SCL"], {"x": 2048, "y": 1024})
+    cube = load_bands(cache, BOX, ["B04", "B08", "SCL"], {"x": 2048, "y": 1024})
     means = masked_ndvi(cube).resample(time="MS").mean()
     filled = means.chunk({"time": -1}).interpolate_na("time", use_coordinate=True)
-    write([filled.isel(time=n) for n in range(filled.sizes["time"])], cube.odc.crs, target)
+    write_images([filled.isel(time=n) for n in range(filled.sizes["time"])], cube.odc.crs, target)
 
 
-def series(cache: Path, target: Path) -> None:
-    """4. A window for each polygon, read on the workers: a person does not load the tile for them."""
-    areas = gpd.GeoDataFrame.from_features(graphs.polygons(), crs=4326).to_crs(TILE.grid.crs.epsg)
+def polygon_series(cache: Path, target: Path) -> None:
+    """4. A window per polygon, read on the workers, instead of loading the tile."""
+    areas = gpd.GeoDataFrame.from_features(graphs.make_polygons(), crs=4326).to_crs(TILE.grid.crs.epsg)
     shapes = list(areas.geometry)
-    files = [str(TILE.file(cache, n, "B04")) for n in range(TILE.dates)]
-    means = dask.compute(*[dask.delayed(_means)(file, shapes) for file in files])
+    files = [str(TILE.get_band_file(cache, n, "B04")) for n in range(TILE.dates)]
+    means = dask.compute(*[dask.delayed(_polygon_means)(file, shapes) for file in files])
     np.save(target / "0.npy", np.array(means).T)
 
 
-def _means(path: str, shapes: Sequence[Any]) -> list[float]:
+def _polygon_means(path: str, shapes: Sequence[Any]) -> list[float]:
     with rasterio.open(path) as file:
-        return [_mean(file, shape) for shape in shapes]
+        return [_polygon_mean(file, shape) for shape in shapes]
 
 
-def _mean(file: Any, shape: Any) -> float:
+def _polygon_mean(file: Any, shape: Any) -> float:
     window = rasterio.features.geometry_window(file, [shape])
     inside = rasterio.features.geometry_mask(
         [shape], (window.height, window.width), file.window_transform(window), invert=True
@@ -150,17 +150,17 @@ def _mean(file: Any, shape: Any) -> float:
     return float(file.read(1, window=window)[inside].mean())
 
 
-def zones(cache: Path, target: Path) -> None:
-    """5. Warped by GDAL from the files, as exactly as ours."""
+def merged_zones(cache: Path, target: Path) -> None:
+    """5. Warped from the files by GDAL, as exactly as ours."""
     # The same pixels as ours, so that values can be compared.
-    grid = new_grid(WEST.grid, (20, 20), CRS("EPSG:3035"))
-    files = [str(scenes.file(cache, n, "B04")) for n in range(WEST.dates) for scenes in (WEST, EAST)]
-    parts = [da.from_delayed(dask.delayed(_warped)(f, grid), grid.shape.yx, np.float32) for f in files]
+    grid = make_grid(WEST.grid, (20, 20), CRS("EPSG:3035"))
+    files = [str(scenes.get_band_file(cache, n, "B04")) for n in range(WEST.dates) for scenes in (WEST, EAST)]
+    parts = [da.from_delayed(dask.delayed(_read_warped)(f, grid), grid.shape.yx, np.float32) for f in files]
     largest = da.nanmax(da.stack(parts), axis=0)
-    write([xr.DataArray(largest, xr_coords(grid), ("y", "x"))], "EPSG:3035", target)
+    write_images([xr.DataArray(largest, xr_coords(grid), ("y", "x"))], "EPSG:3035", target)
 
 
-def _warped(path: str, grid: GeoBox) -> np.ndarray:
+def _read_warped(path: str, grid: GeoBox) -> np.ndarray:
     options = {
         "crs": str(grid.crs),
         "transform": grid.transform,
@@ -171,7 +171,7 @@ def _warped(path: str, grid: GeoBox) -> np.ndarray:
         "nodata": np.nan,
         "dtype": "float32",
         "tolerance": 1e-4,
-        # 10 m to 20 m: GDAL's own guess suffers from what of the target is beyond the file.
+        # 10 m to 20 m: GDAL's own estimate is distorted where the target extends beyond the file.
         "XSCALE": "0.5",
         "YSCALE": "0.5",
     }
@@ -179,15 +179,15 @@ def _warped(path: str, grid: GeoBox) -> np.ndarray:
         return warped.read(1)
 
 
-def terrain(cache: Path, target: Path) -> None:
+def smoothed_slope(cache: Path, target: Path) -> None:
     """6."""
-    cube = load(cache, HEIGHTS, ["height"], {"x": 2048, "y": 2048})["height"].isel(time=0)
+    cube = load_bands(cache, HEIGHTS, ["height"], {"x": 2048, "y": 2048})["height"].isel(time=0)
     heights = cube.where(cube != -9999)
-    slopes = heights.data.map_overlap(_slope, depth=3, boundary="none", dtype=float)
-    write([xr.DataArray(slopes, heights.coords, heights.dims)], cube.odc.crs, target)
+    slopes = heights.data.map_overlap(_slope_of_block, depth=3, boundary="none", dtype=float)
+    write_images([xr.DataArray(slopes, heights.coords, heights.dims)], cube.odc.crs, target)
 
 
-def _slope(block: np.ndarray) -> np.ndarray:
+def _slope_of_block(block: np.ndarray) -> np.ndarray:
     smooth = scipy.ndimage.convolve(block, np.array(graphs.KERNEL) * graphs.KERNEL_FACTOR, mode="nearest")
     wide = np.pad(smooth, 1, constant_values=np.nan)
     weights = np.array([1, 2, 1])
@@ -201,36 +201,36 @@ def _slope(block: np.ndarray) -> np.ndarray:
 
 def three_uses(cache: Path, target: Path) -> None:
     """7."""
-    cube = load(cache, BOX, ["B04", "B08"], {"x": 2048, "y": 1024}, 12)
+    cube = load_bands(cache, BOX, ["B04", "B08"], {"x": 2048, "y": 1024}, 12)
     red, nir = (cube[name].where(cube[name] != 0).astype("float32") for name in ("B04", "B08"))
     ndvi = (nir - red) / (nir + red)
     image = xr.concat([ndvi.min("time"), ndvi.max("time"), ndvi.mean("time")], "band")
-    write([image], cube.odc.crs, target)
+    write_images([image], cube.odc.crs, target)
 
 
-def preview(cache: Path, target: Path) -> None:
-    """8. At the resolution wanted: the overviews are read."""
+def coarse_preview(cache: Path, target: Path) -> None:
+    """8. At the requested resolution, so that overviews are read."""
     size = math.ceil(TILE.grid.shape.x / 100)
-    grid = GeoBox((size, size), TILE.grid.transform * Affine.scale(100), TILE.grid.crs)
-    cube = load(cache, TILE, ["B04", "B08"], {"x": 2048, "y": 2048}, grid=grid)
+    grid = GeoBox((size, size), TILE.grid.transform @ Affine.scale(100), TILE.grid.crs)
+    cube = load_bands(cache, TILE, ["B04", "B08"], {"x": 2048, "y": 2048}, grid=grid)
     images = cube.to_dataarray("band")
-    write([images.isel(time=n) for n in range(images.sizes["time"])], cube.odc.crs, target)
+    write_images([images.isel(time=n) for n in range(images.sizes["time"])], cube.odc.crs, target)
 
 
 def whole_tile(*bands: str) -> Callable[[Path], None]:
-    """What reads all that the box of 4 or 8 holds."""
-    return lambda cache: load(cache, TILE, bands, {"x": 2048, "y": 2048}).max().compute()
+    """Return a function that reads all pixels in the box of row 4 or 8."""
+    return lambda cache: load_bands(cache, TILE, bands, {"x": 2048, "y": 2048}).max().compute()
 
 
-def curve(cache: Path, target: Path) -> None:
+def yearly_curve(cache: Path, target: Path) -> None:
     """10."""
-    cube = load(cache, YEARS, ["B08"], {"x": 128, "y": 64})["B08"].chunk({"time": -1})
+    cube = load_bands(cache, YEARS, ["B08"], {"x": 128, "y": 64})["B08"].chunk({"time": -1})
     seconds = (cube["time"].values - np.datetime64(0, "s")) / np.timedelta64(1, "s")
     values = cube.where(cube != 0).assign_coords(time=seconds)
     start = dict(zip(("p0", "p1", "p2"), graphs.START, strict=True))
-    fitted = values.curvefit("time", _wave, p0=start)["curvefit_coefficients"]
+    fitted = values.curvefit("time", _seasonal_wave, p0=start)["curvefit_coefficients"]
     fitted.drop_attrs().to_netcdf(target / "0.nc")
 
 
-def _wave(x: Any, p0: float, p1: float, p2: float) -> Any:
+def _seasonal_wave(x: Any, p0: float, p1: float, p2: float) -> Any:
     return p0 + p1 * np.cos(graphs.YEAR * x) + p2 * np.sin(graphs.YEAR * x)

@@ -1,6 +1,6 @@
 """`/collections` and `/collections/{id}` with few and with many datasets in the index.
 
-The datasets are copies of one, put straight into the tables of the index, each with a time of its own.
+The datasets are copies of one, inserted directly into the tables of the index, each with a different time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from benchmarks.measure import percentiles
-from benchmarks.running import Service, empty_service, index
+from benchmarks.running import Service, empty_service, index_documents
 from benchmarks.scenes import Scenes
 from odc_openeo import db
 
@@ -48,31 +48,31 @@ COPY_DATASETS: Final = text(
 )
 
 
-def fill(running: Service, products: int) -> None:
+def fill_index(running: Service, products: int) -> None:
     """Index one product and one dataset with the `datacube` command, and copy the product."""
     with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
-        documents = ONE.make(Path(name))
-        index(running.stack, [ONE.definition(Path(name))], documents)
-    with db.engine(running.stack.config).begin() as connection:
+        documents = ONE.write_scenes(Path(name))
+        index_documents(running.stack, [ONE.write_definition(Path(name))], documents)
+    with db.get_engine(running.stack.config).begin() as connection:
         connection.execute(COPY_PRODUCTS, {"products": products})
 
 
-def grow(running: Service, products: int, before: int, after: int) -> float:
-    """Copy the dataset until there are ``after``; seconds it took."""
+def grow_index(running: Service, products: int, before: int, after: int) -> float:
+    """Copy the dataset until there are ``after``; return the seconds it took."""
     start = time.perf_counter()
-    with db.engine(running.stack.config).begin() as connection:
+    with db.get_engine(running.stack.config).begin() as connection:
         numbers = {"first": before, "last": after - 1, "products": products}
         connection.execute(COPY_DATASETS, numbers)
-    with db.engine(running.stack.config).connect() as connection:
+    with db.get_engine(running.stack.config).connect() as connection:
         alone = connection.execution_options(isolation_level="AUTOCOMMIT")
-        # What PostgreSQL does by itself in time, but not while it is measured.
+        # PostgreSQL does this by itself eventually, but it must not happen during the measurement.
         alone.execute(text("VACUUM ANALYZE agdc.dataset"))
         alone.execute(text("CHECKPOINT"))
     return time.perf_counter() - start
 
 
-def times(running: Service, path: str, rounds: int) -> list[float]:
-    """Seconds of requests one after the other."""
+def time_requests(running: Service, path: str, rounds: int) -> list[float]:
+    """Measure the seconds of consecutive requests."""
     session = requests.Session()
     session.trust_env = False
     taken = []
@@ -83,18 +83,18 @@ def times(running: Service, path: str, rounds: int) -> list[float]:
     return taken
 
 
-def measure(running: Service, table: Table, datasets: int) -> dict[str, float]:
-    """Add the rows of a state of the index; the p95 of each path."""
-    (first,) = times(running, "/collections", 1)
+def measure_pages(running: Service, table: Table, datasets: int) -> dict[str, float]:
+    """Add the rows of a state of the index; return the p95 of each path."""
+    (first,) = time_requests(running, "/collections", 1)
     table.add_row(f"{datasets:,}", "/collections, the first after the change", f"{1000 * first:.1f}", "", "")
-    # Each process of the server looks for itself.
-    times(running, "/collections/bench_00007", 20)
-    found = {}
+    # Each process of the server loads the collection for itself.
+    time_requests(running, "/collections/bench_00007", 20)
+    timings = {}
     for path, rounds in (("/collections", ROUNDS // 20), ("/collections/bench_00007", ROUNDS)):
-        cuts = percentiles(times(running, path, rounds))
+        cuts = percentiles(time_requests(running, path, rounds))
         table.add_row(f"{datasets:,}", path, *(f"{cut:.1f}" for cut in cuts))
-        found[path] = cuts[1]
-    return found
+        timings[path] = cuts[1]
+    return timings
 
 
 def main() -> None:
@@ -103,24 +103,24 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=PRODUCTS)
     parser.add_argument("--datasets", type=int, help=f"in the index at the end; default {SOME:,}")
     parser.add_argument("--full", action="store_true", help=f"{MANY:,} datasets")
-    asked = parser.parse_args()
-    many: int = asked.datasets or (MANY if asked.full else SOME)
+    options = parser.parse_args()
+    many: int = options.datasets or (MANY if options.full else SOME)
     console = Console(width=120)
-    table = Table(title=f"{asked.products} products", title_justify="left")
+    table = Table(title=f"{options.products} products", title_justify="left")
     for name in ("datasets", "request", "p50 ms", "p95 ms", "p99 ms"):
         table.add_column(name, justify="left" if name == "request" else "right")
     with empty_service() as running:
-        fill(running, asked.products)
+        fill_index(running, options.products)
         states: list[dict[str, float]] = []
         seconds: list[float] = []
         for before, after in ((1, FEW), (FEW, many)):
-            seconds.append(grow(running, asked.products, before, after))
-            states.append(measure(running, table, after))
+            seconds.append(grow_index(running, options.products, before, after))
+            states.append(measure_pages(running, table, after))
     console.print(table)
-    _ratios(states, many, seconds[-1], console)
+    _print_ratios(states, many, seconds[-1], console)
 
 
-def _ratios(states: Sequence[dict[str, Any]], many: int, seconds: float, console: Console) -> None:
+def _print_ratios(states: Sequence[dict[str, Any]], many: int, seconds: float, console: Console) -> None:
     for path, few in states[0].items():
         console.print(f"{path}: p95 with {many:,} / with {FEW:,} datasets: {states[1][path] / few:.2f}")
     console.print(f"(copying them took {seconds:.0f} s)")

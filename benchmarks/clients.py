@@ -1,4 +1,4 @@
-"""Synchronous requests of 1, 4, 16 and 64 clients at once: requests a second and how long each waits."""
+"""Synchronous requests of 1, 4, 16 and 64 concurrent clients: requests per second and latencies."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rich.table import Table
 
 from benchmarks import graphs
 from benchmarks.measure import percentiles
-from benchmarks.running import CACHE, Service, service
+from benchmarks.running import CACHE, Service, start_service
 
 CLIENTS: Final = (1, 4, 16, 64)
 GRAPHS: Final = {"1 + 1": graphs.one_and_one, "NDVI picture of 256 x 256": graphs.ndvi_preview}
 
 
 class Client:
-    """One client with a connection of its own: asks again and again until the time is over."""
+    """A client with its own connection, which sends requests until the time is over."""
 
     def __init__(self, running: Service, graph: dict[str, Any]) -> None:
         self.session = requests.Session()
@@ -31,33 +31,33 @@ class Client:
         self.address = f"{running.address}/result"
         self.body = {"process": {"process_graph": graph}}
 
-    def ask(self) -> float:
-        """Seconds of one request."""
+    def send_request(self) -> float:
+        """Send one request; return its seconds."""
         start = time.perf_counter()
-        answer = self.session.post(self.address, json=self.body)
-        answer.raise_for_status()
+        response = self.session.post(self.address, json=self.body)
+        response.raise_for_status()
         return time.perf_counter() - start
 
-    def until(self, end: float, started: threading.Barrier) -> list[float]:
-        """Seconds of each request."""
+    def send_until(self, end: float, started: threading.Barrier) -> list[float]:
+        """Send requests until ``end``; return the seconds of each."""
         started.wait()
-        taken = [self.ask()]
+        taken = [self.send_request()]
         while time.perf_counter() < end:
-            taken.append(self.ask())
+            taken.append(self.send_request())
         return taken
 
 
-def together(
+def run_together(
     running: Service, graph: dict[str, Any], clients: int, seconds: float
 ) -> tuple[float, list[float]]:
-    """Requests a second, and the seconds of each."""
+    """Run clients together; return requests per second, and the seconds of each request."""
     started = threading.Barrier(clients)
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         waiting = [
-            pool.submit(Client(running, graph).until, start + seconds, started) for _ in range(clients)
+            pool.submit(Client(running, graph).send_until, start + seconds, started) for _ in range(clients)
         ]
-        taken = [each for future in waiting for each in future.result()]
+        taken = [seconds_taken for future in waiting for seconds_taken in future.result()]
     return len(taken) / (time.perf_counter() - start), taken
 
 
@@ -66,18 +66,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="for each number of clients")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the scenes")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     console = Console(width=120)
-    # One user is all clients here, and none is to be refused.
-    with service(asked.cache, runs_per_user=4, gunicorn_threads=6 * max(CLIENTS)) as running:
+    # All clients belong to one user, and none may be refused.
+    with start_service(options.cache, runs_per_user=4, gunicorn_threads=6 * max(CLIENTS)) as running:
         for title, make in GRAPHS.items():
             graph = make()
-            together(running, graph, 8, asked.seconds / 3)
+            run_together(running, graph, 8, options.seconds / 3)
             table = Table(title=title, title_justify="left")
             for name in ("clients", "requests/s", "p50 ms", "p95 ms", "p99 ms"):
                 table.add_column(name, justify="right")
             for clients in CLIENTS:
-                rate, taken = together(running, graph, clients, asked.seconds)
+                rate, taken = run_together(running, graph, clients, options.seconds)
                 table.add_row(str(clients), f"{rate:.1f}", *(f"{p:.1f}" for p in percentiles(taken)))
             console.print(table)
 

@@ -1,4 +1,4 @@
-"""The process graphs that are measured, one for each row of the table."""
+"""The measured process graphs, one per row of the table."""
 
 from __future__ import annotations
 
@@ -16,90 +16,92 @@ Graph = dict[str, Node]
 CLOUDS: Final = (3, 8, 9, 10)
 POLYGONS: Final = 500
 DATES: Final = ["2022-05-01", "2022-07-01"]
-"""Of these, `scenes.BOX` has twelve."""
+"""An interval with twelve dates of `scenes.BOX`."""
 EVER: Final = ["2022-01-01", "2025-01-01"]
 
 
-def node(process_id: str, **arguments: Any) -> Node:
+def make_node(process_id: str, **arguments: Any) -> Node:
     """A node of a graph."""
     return {"process_id": process_id, "arguments": arguments}
 
 
-def ref(id_: str) -> dict[str, str]:
+def make_ref(id_: str) -> dict[str, str]:
     """The value of another node."""
     return {"from_node": id_}
 
 
-def parameter(name: str) -> dict[str, str]:
+def make_parameter(name: str) -> dict[str, str]:
     """The value of a parameter."""
     return {"from_parameter": name}
 
 
-def child(**nodes: Node) -> dict[str, Any]:
+def make_child(**nodes: Node) -> dict[str, Any]:
     """A child process whose result is its node ``last``."""
     nodes["last"]["result"] = True
     return {"process_graph": nodes}
 
 
-def reducer(process_id: str, **arguments: Any) -> dict[str, Any]:
+def make_reducer(process_id: str, **arguments: Any) -> dict[str, Any]:
     """A child process that is one process of ``data``."""
-    return child(last=node(process_id, data=parameter("data"), **arguments))
+    return make_child(last=make_node(process_id, data=make_parameter("data"), **arguments))
 
 
-def finished(graph: Graph, last: str, format_: str = "GTiff", **options: Any) -> Graph:
+def finish_graph(graph: Graph, last: str, format_: str = "GTiff", **options: Any) -> Graph:
     """The graph with its value saved."""
-    saved = node("save_result", data=ref(last), format=format_, options=options)
+    saved = make_node("save_result", data=make_ref(last), format=format_, options=options)
     return {**graph, "save": {**saved, "result": True}}
 
 
-def box(grid: GeoBox) -> dict[str, Any]:
+def make_box(grid: GeoBox) -> dict[str, Any]:
     """A grid as spatial extent."""
     west, south, east, north = grid.boundingbox.bbox
     return {"west": west, "south": south, "east": east, "north": north, "crs": f"EPSG:{grid.crs.epsg}"}
 
 
-def load(found: Scenes, *bands: str, dates: list[str] = EVER, grid: GeoBox | None = None) -> Node:
+def load_scenes(scenes: Scenes, *bands: str, dates: list[str] = EVER, grid: GeoBox | None = None) -> Node:
     """Load a product."""
-    return node(
+    return make_node(
         "load_collection",
-        id=found.product,
-        spatial_extent=box(grid or found.grid),
+        id=scenes.product,
+        spatial_extent=make_box(grid or scenes.grid),
         temporal_extent=dates,
         bands=list(bands),
     )
 
 
-def band(name: str) -> Node:
+def get_band(name: str) -> Node:
     """One band of the array ``data``."""
-    return node("array_element", data=parameter("data"), label=name)
+    return make_node("array_element", data=make_parameter("data"), label=name)
 
 
-def ndvi(data: str) -> Node:
+def compute_ndvi(data: str) -> Node:
     """NDVI of a cube with the bands B04 and B08."""
-    index = child(
-        red=band("B04"), nir=band("B08"), last=node("normalized_difference", x=ref("nir"), y=ref("red"))
+    index = make_child(
+        red=get_band("B04"),
+        nir=get_band("B08"),
+        last=make_node("normalized_difference", x=make_ref("nir"), y=make_ref("red")),
     )
-    return node("reduce_dimension", data=ref(data), dimension="bands", reducer=index)
+    return make_node("reduce_dimension", data=make_ref(data), dimension="bands", reducer=index)
 
 
 def masked_ndvi(dates: list[str], grid: GeoBox | None = None, *, pairs: bool = False) -> Graph:
-    """Nodes up to ``masked``: NDVI without what SCL calls clouds and their shadows.
+    """Nodes up to ``masked``: NDVI without pixels that SCL classifies as clouds or cloud shadows.
 
-    With ``pairs`` classes are joined two by two, for back-ends whose ``any`` takes no list of values.
+    With ``pairs``, classes are joined in pairs, for back-ends whose ``any`` does not accept a list of values.
     """
-    is_class = {f"is{value}": node("eq", x=ref("scl"), y=value) for value in CLOUDS}
+    is_class = {f"is{value}": make_node("eq", x=make_ref("scl"), y=value) for value in CLOUDS}
     if pairs:
-        is_class["a"] = node("or", x=ref("is3"), y=ref("is8"))
-        is_class["b"] = node("or", x=ref("is9"), y=ref("is10"))
-        any_ = node("or", x=ref("a"), y=ref("b"))
+        is_class["a"] = make_node("or", x=make_ref("is3"), y=make_ref("is8"))
+        is_class["b"] = make_node("or", x=make_ref("is9"), y=make_ref("is10"))
+        any_ = make_node("or", x=make_ref("a"), y=make_ref("b"))
     else:
-        any_ = node("any", data=[ref(f"is{value}") for value in CLOUDS])
-    cloudy = child(scl=band("SCL"), **is_class, last=any_)
+        any_ = make_node("any", data=[make_ref(f"is{value}") for value in CLOUDS])
+    cloudy = make_child(scl=get_band("SCL"), **is_class, last=any_)
     return {
-        "load": load(BOX, "B04", "B08", "SCL", dates=dates, grid=grid),
-        "ndvi": ndvi("load"),
-        "cloudy": node("reduce_dimension", data=ref("load"), dimension="bands", reducer=cloudy),
-        "masked": node("mask", data=ref("ndvi"), mask=ref("cloudy")),
+        "load": load_scenes(BOX, "B04", "B08", "SCL", dates=dates, grid=grid),
+        "ndvi": compute_ndvi("load"),
+        "cloudy": make_node("reduce_dimension", data=make_ref("load"), dimension="bands", reducer=cloudy),
+        "masked": make_node("mask", data=make_ref("ndvi"), mask=make_ref("cloudy")),
     }
 
 
@@ -108,26 +110,33 @@ def masked_ndvi(dates: list[str], grid: GeoBox | None = None, *, pairs: bool = F
 
 def box_to_cogs() -> Graph:
     """1. A box of 20 km, 12 dates, 4 bands as COGs."""
-    return finished({"load": load(BOX, *scenes.FINE, dates=DATES)}, "load")
+    return finish_graph({"load": load_scenes(BOX, *scenes.FINE, dates=DATES)}, "load")
 
 
-def composite(dates: list[str] = DATES, grid: GeoBox | None = None, *, pairs: bool = False) -> Graph:
+def masked_median(dates: list[str] = DATES, grid: GeoBox | None = None, *, pairs: bool = False) -> Graph:
     """2. Median NDVI without clouds."""
-    median = node("reduce_dimension", data=ref("masked"), dimension="t", reducer=reducer("median"))
-    return finished({**masked_ndvi(dates, grid, pairs=pairs), "median": median}, "median")
-
-
-def months(*, pairs: bool = False) -> Graph:
-    """3. Monthly means, gaps filled linearly."""
-    mean = node("aggregate_temporal_period", data=ref("masked"), period="month", reducer=reducer("mean"))
-    fill = node(
-        "apply_dimension", data=ref("mean"), dimension="t", process=reducer("array_interpolate_linear")
+    median = make_node(
+        "reduce_dimension", data=make_ref("masked"), dimension="t", reducer=make_reducer("median")
     )
-    return finished({**masked_ndvi(EVER, pairs=pairs), "mean": mean, "fill": fill}, "fill")
+    return finish_graph({**masked_ndvi(dates, grid, pairs=pairs), "median": median}, "median")
 
 
-def polygons() -> dict[str, Any]:
-    """Fields of sixteen villages all over the tile, in degrees."""
+def monthly_means(*, pairs: bool = False) -> Graph:
+    """3. Monthly means, gaps filled linearly."""
+    mean = make_node(
+        "aggregate_temporal_period", data=make_ref("masked"), period="month", reducer=make_reducer("mean")
+    )
+    fill = make_node(
+        "apply_dimension",
+        data=make_ref("mean"),
+        dimension="t",
+        process=make_reducer("array_interpolate_linear"),
+    )
+    return finish_graph({**masked_ndvi(EVER, pairs=pairs), "mean": mean, "fill": fill}, "fill")
+
+
+def make_polygons() -> dict[str, Any]:
+    """Make the fields of sixteen villages spread over the tile, in degrees."""
     left, top = TILE.grid.boundingbox.left, TILE.grid.boundingbox.top
     features = []
     for n in range(POLYGONS):
@@ -141,28 +150,36 @@ def polygons() -> dict[str, Any]:
     return {"type": "FeatureCollection", "features": features}
 
 
-def series() -> Graph:
+def polygon_series() -> Graph:
     """4. Means of 500 small polygons over a whole tile."""
-    mean = node("aggregate_spatial", data=ref("load"), geometries=polygons(), reducer=reducer("mean"))
-    return finished({"load": load(TILE, "B04"), "mean": mean}, "mean", "netCDF")
+    mean = make_node(
+        "aggregate_spatial", data=make_ref("load"), geometries=make_polygons(), reducer=make_reducer("mean")
+    )
+    return finish_graph({"load": load_scenes(TILE, "B04"), "mean": mean}, "mean", "netCDF")
 
 
-def zones(*, pairs: bool = False) -> Graph:
+def merged_zones(*, pairs: bool = False) -> Graph:
     """5. Two zones at 20 m in EPSG:3035, merged on one grid.
 
-    With ``pairs`` the sum of both values stands for the larger one, as above.
+    With ``pairs``, the sum of both values replaces their maximum, for the same back-ends.
     """
     target = {"projection": 3035, "resolution": 20, "method": "bilinear"}
-    xy = {"x": parameter("x"), "y": parameter("y")}
-    larger = child(last=node("add", **xy) if pairs else node("max", data=list(xy.values())))
-    return finished(
+    xy = {"x": make_parameter("x"), "y": make_parameter("y")}
+    larger = make_child(last=make_node("add", **xy) if pairs else make_node("max", data=list(xy.values())))
+    return finish_graph(
         {
-            "west": load(WEST, "B04"),
-            "east": load(EAST, "B04"),
-            "first": node("resample_spatial", data=ref("west"), **target),
-            "second": node("resample_cube_spatial", data=ref("east"), target=ref("first"), method="bilinear"),
-            "both": node("merge_cubes", cube1=ref("first"), cube2=ref("second"), overlap_resolver=larger),
-            "latest": node("reduce_dimension", data=ref("both"), dimension="t", reducer=reducer("max")),
+            "west": load_scenes(WEST, "B04"),
+            "east": load_scenes(EAST, "B04"),
+            "first": make_node("resample_spatial", data=make_ref("west"), **target),
+            "second": make_node(
+                "resample_cube_spatial", data=make_ref("east"), target=make_ref("first"), method="bilinear"
+            ),
+            "both": make_node(
+                "merge_cubes", cube1=make_ref("first"), cube2=make_ref("second"), overlap_resolver=larger
+            ),
+            "latest": make_node(
+                "reduce_dimension", data=make_ref("both"), dimension="t", reducer=make_reducer("max")
+            ),
         },
         "latest",
     )
@@ -172,96 +189,104 @@ KERNEL: Final = [[1.0, 2, 3, 2, 1], [2, 4, 6, 4, 2], [3, 6, 9, 6, 3], [2, 4, 6, 
 KERNEL_FACTOR: Final = 1 / 81
 
 
-def _smooth() -> Graph:
-    """An elevation model, and the same ``smooth``."""
-    smooth = node("apply_kernel", data=ref("load"), kernel=KERNEL, factor=KERNEL_FACTOR, border="replicate")
-    return {"load": load(HEIGHTS, "height"), "smooth": smooth}
+def _smooth_graph() -> Graph:
+    """Nodes that load an elevation model and smooth it."""
+    smooth = make_node(
+        "apply_kernel", data=make_ref("load"), kernel=KERNEL, factor=KERNEL_FACTOR, border="replicate"
+    )
+    return {"load": load_scenes(HEIGHTS, "height"), "smooth": smooth}
 
 
-def terrain() -> Graph:
+def smoothed_slope() -> Graph:
     """6. The slope of a smoothed elevation model."""
-    return finished({**_smooth(), "slope": node("slope", data=ref("smooth"))}, "slope")
+    return finish_graph({**_smooth_graph(), "slope": make_node("slope", data=make_ref("smooth"))}, "slope")
 
 
-def smoothing() -> Graph:
-    """6 without slopes, for back-ends that have no such process."""
-    return finished(_smooth(), "smooth")
+def smoothed_heights() -> Graph:
+    """6. Without slopes, for back-ends without the process ``slope``."""
+    return finish_graph(_smooth_graph(), "smooth")
 
 
 def three_uses() -> Graph:
     """7. Least, largest and mean NDVI of one load as bands."""
-    graph: Graph = {"load": load(BOX, "B04", "B08", dates=DATES), "ndvi": ndvi("load")}
+    graph: Graph = {"load": load_scenes(BOX, "B04", "B08", dates=DATES), "ndvi": compute_ndvi("load")}
     for name in ("min", "max", "mean"):
-        reduced = node("reduce_dimension", data=ref("ndvi"), dimension="t", reducer=reducer(name))
+        reduced = make_node(
+            "reduce_dimension", data=make_ref("ndvi"), dimension="t", reducer=make_reducer(name)
+        )
         graph[name] = reduced
-        labelled = node("add_dimension", data=ref(name), name="bands", label=name, type="bands")
+        labelled = make_node("add_dimension", data=make_ref(name), name="bands", label=name, type="bands")
         graph[f"{name}_band"] = labelled
-    graph["two"] = node("merge_cubes", cube1=ref("min_band"), cube2=ref("max_band"))
-    graph["three"] = node("merge_cubes", cube1=ref("two"), cube2=ref("mean_band"))
-    return finished(graph, "three")
+    graph["two"] = make_node("merge_cubes", cube1=make_ref("min_band"), cube2=make_ref("max_band"))
+    graph["three"] = make_node("merge_cubes", cube1=make_ref("two"), cube2=make_ref("mean_band"))
+    return finish_graph(graph, "three")
 
 
-def preview() -> Graph:
-    """8. A whole tile at pixels a hundred times as wide."""
-    coarse = node("resample_spatial", data=ref("load"), resolution=1000, method="near")
-    return finished({"load": load(TILE, "B04", "B08"), "coarse": coarse}, "coarse")
+def coarse_preview() -> Graph:
+    """8. A whole tile with pixels a hundred times as wide."""
+    coarse = make_node("resample_spatial", data=make_ref("load"), resolution=1000, method="near")
+    return finish_graph({"load": load_scenes(TILE, "B04", "B08"), "coarse": coarse}, "coarse")
 
 
 def one_and_one() -> Graph:
     """9. No data at all."""
-    return {"add": {**node("add", x=1, y=1), "result": True}}
+    return {"add": {**make_node("add", x=1, y=1), "result": True}}
 
 
 START: Final = [1000.0, 100.0, 100.0]
 YEAR: Final = 2 * math.pi / (365.25 * 86400)
 
 
-def _wave() -> dict[str, Any]:
+def _wave_graph() -> dict[str, Any]:
     """``p0 + p1 cos(YEAR x) + p2 sin(YEAR x)``."""
 
     def coefficient(index: int) -> Node:
-        return node("array_element", data=parameter("parameters"), index=index)
+        return make_node("array_element", data=make_parameter("parameters"), index=index)
 
-    return child(
+    return make_child(
         p0=coefficient(0),
         p1=coefficient(1),
         p2=coefficient(2),
-        angle=node("multiply", x=parameter("x"), y=YEAR),
-        cos=node("cos", x=ref("angle")),
-        sin=node("sin", x=ref("angle")),
-        a=node("multiply", x=ref("p1"), y=ref("cos")),
-        b=node("multiply", x=ref("p2"), y=ref("sin")),
-        ab=node("add", x=ref("a"), y=ref("b")),
-        last=node("add", x=ref("p0"), y=ref("ab")),
+        angle=make_node("multiply", x=make_parameter("x"), y=YEAR),
+        cos=make_node("cos", x=make_ref("angle")),
+        sin=make_node("sin", x=make_ref("angle")),
+        a=make_node("multiply", x=make_ref("p1"), y=make_ref("cos")),
+        b=make_node("multiply", x=make_ref("p2"), y=make_ref("sin")),
+        ab=make_node("add", x=make_ref("a"), y=make_ref("b")),
+        last=make_node("add", x=make_ref("p0"), y=make_ref("ab")),
     )
 
 
-def curve() -> Graph:
+def yearly_curve() -> Graph:
     """10. A yearly wave fitted to each pixel."""
-    fit = node("fit_curve", data=parameter("data"), parameters=START, function=_wave())
-    fitted = node(
+    fit = make_node("fit_curve", data=make_parameter("data"), parameters=START, function=_wave_graph())
+    fitted = make_node(
         "apply_dimension",
-        data=ref("load"),
+        data=make_ref("load"),
         dimension="t",
-        process=child(last=fit),
+        process=make_child(last=fit),
         target_dimension="parameter",
     )
-    return finished({"load": load(YEARS, "B08"), "fit": fitted}, "fit", "netCDF")
+    return finish_graph({"load": load_scenes(YEARS, "B08"), "fit": fitted}, "fit", "netCDF")
 
 
-def curve_of_cube() -> Graph:
-    """10, for back-ends whose ``fit_curve`` takes a cube, as an earlier draft of the process did."""
-    fit = node("fit_curve", data=ref("load"), parameters=START, function=_wave(), dimension="t")
-    return finished({"load": load(YEARS, "B08"), "fit": fit}, "fit", "netCDF")
+def yearly_curve_of_cube() -> Graph:
+    """10, for back-ends whose ``fit_curve`` takes a cube, as in an earlier draft of the process."""
+    fit = make_node(
+        "fit_curve", data=make_ref("load"), parameters=START, function=_wave_graph(), dimension="t"
+    )
+    return finish_graph({"load": load_scenes(YEARS, "B08"), "fit": fit}, "fit", "netCDF")
 
 
 def ndvi_preview(side: int = 256) -> Graph:
-    """NDVI of one date of a small box as a picture."""
+    """NDVI of one date of a small box as a PNG image."""
     grid = BOX.grid[:side, :side]
-    graph: Graph = {"load": load(BOX, "B04", "B08", dates=["2022-05-04", "2022-05-05"], grid=grid)}
-    graph["ndvi"] = ndvi("load")
-    grey = child(
-        last=node("linear_scale_range", x=parameter("x"), inputMin=-1, inputMax=1, outputMin=0, outputMax=255)
+    graph: Graph = {"load": load_scenes(BOX, "B04", "B08", dates=["2022-05-04", "2022-05-05"], grid=grid)}
+    graph["ndvi"] = compute_ndvi("load")
+    grey = make_child(
+        last=make_node(
+            "linear_scale_range", x=make_parameter("x"), inputMin=-1, inputMax=1, outputMin=0, outputMax=255
+        )
     )
-    graph["grey"] = node("apply", data=ref("ndvi"), process=grey)
-    return finished(graph, "grey", "PNG")
+    graph["grey"] = make_node("apply", data=make_ref("ndvi"), process=grey)
+    return finish_graph(graph, "grey", "PNG")

@@ -1,7 +1,7 @@
 """Pages of STAC Items out of one product with few and with many datasets.
 
-The datasets are copies of one, put straight into the tables of the index: each has a time of its own, and one
-of a hundred places.
+The datasets are copies of one, inserted directly into the tables of the index, each with a different time and
+at one of a hundred places.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from benchmarks.catalogue import times
+from benchmarks.catalogue import time_requests
 from benchmarks.measure import percentiles
 from benchmarks.running import Service, empty_service
 from benchmarks.scenes import Scenes
@@ -53,18 +53,18 @@ SEARCHES: Final = {
 }
 
 
-def fill(running: Service) -> None:
+def fill_index(running: Service) -> None:
     """Index the product and one dataset with the `datacube` command."""
     with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
         environment = child_environment(running.stack.config, **running.stack.odc_environment)
-        documents = ONE.make(Path(name))
-        index_products([ONE.definition(Path(name))], environment)
+        documents = ONE.write_scenes(Path(name))
+        index_products([ONE.write_definition(Path(name))], environment)
         index_datasets(documents, environment)
 
 
-def grow(running: Service, before: int, after: int) -> None:
+def grow_index(running: Service, before: int, after: int) -> None:
     """Copy the dataset until there are ``after``."""
-    engine = db.engine(running.stack.config)
+    engine = db.get_engine(running.stack.config)
     with engine.begin() as connection:
         connection.execute(COPY, {"first": before, "last": after - 1})
     with engine.connect() as connection:
@@ -77,22 +77,24 @@ def main() -> None:
     parser.add_argument("--datasets", type=int, help=f"in the index at the end; default {SOME:,}")
     parser.add_argument("--full", action="store_true", help=f"{MANY:,} datasets")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    asked = parser.parse_args()
-    many: int = asked.datasets or (MANY if asked.full else SOME)
+    options = parser.parse_args()
+    many: int = options.datasets or (MANY if options.full else SOME)
     table = Table(title="Pages of 10 items of one product", title_justify="left")
     for name in ("search", f"p50 ms, {FEW:,}", "p95 ms", f"p50 ms, {many:,}", "p95 ms", "p50 ratio"):
         table.add_column(name, justify="left" if name == "search" else "right")
     states = []
     with empty_service() as running:
-        fill(running)
+        fill_index(running)
         for before, after in ((1, FEW), (FEW, many)):
-            grow(running, before, after)
-            times(running, SEARCHES["newest 10"], 20)
-            states.append({n: percentiles(times(running, s, asked.rounds)) for n, s in SEARCHES.items()})
+            grow_index(running, before, after)
+            time_requests(running, SEARCHES["newest 10"], 20)
+            states.append(
+                {n: percentiles(time_requests(running, s, options.rounds)) for n, s in SEARCHES.items()}
+            )
     for name in SEARCHES:
         few, lots = states[0][name], states[1][name]
-        shown = (few[0], few[1], lots[0], lots[1])
-        table.add_row(name, *(f"{value:.1f}" for value in shown), f"{lots[0] / few[0]:.2f}")
+        figures = (few[0], few[1], lots[0], lots[1])
+        table.add_row(name, *(f"{value:.1f}" for value in figures), f"{lots[0] / few[0]:.2f}")
     Console(width=120).print(table)
 
 

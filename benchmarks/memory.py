@@ -1,7 +1,7 @@
-"""Batch jobs over four times the memory of the dask workers: do they finish, and what do workers hold?
+"""Batch jobs over four times the memory of the dask workers: do they finish, and how much memory is used?
 
-Two workers with 1 GB each and one thread; scenes of 8 GB of pixels, whose files are small as they repeat a
-pattern. The resident memory of every process of the stack is looked at all the time.
+Two workers with 1 GB and one thread each; scenes with 8 GB of pixels, whose files are small as they repeat a
+pattern. The resident memory of every process of the stack is sampled continuously.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import scenes
-from benchmarks.running import index
+from benchmarks.running import index_documents
 from odc_openeo.config import Config
-from odc_openeo.embedded import Stack, free_port
 from odc_openeo.indexing.cog import write_cog
 from odc_openeo.indexing.documents import Dataset, Measurement
+from odc_openeo.stack.embedded import Stack, free_port
 
 WORKERS, LIMIT = 2, "1GB"
 SIZE, DATES = 8192, 15
-GRID = scenes.square(32632, 680000, 5160000, SIZE)
+GRID = scenes.make_square(32632, 680000, 5160000, SIZE)
 SAMPLE_SECONDS = 0.1
 
 
-def make(folder: Path) -> list[Path]:
-    """Datasets of all dates; the files of the first are those of the others, too."""
+def make_files(folder: Path) -> list[Path]:
+    """Make the datasets of all dates, which share the files of the first one."""
     folder.mkdir()
     rows, columns = np.mgrid[0:512, 0:512]
     for number, name in enumerate(scenes.FINE):
@@ -46,36 +46,38 @@ def make(folder: Path) -> list[Path]:
     scl = GRID.zoom_out(2)
     classes = np.full(scl.shape.yx, 4, "uint8")
     write_cog(folder / "SCL.tif", classes, scl, 0, averaged=False, title="SCL")
-    return [_document(folder, scenes.FIRST + timedelta(days=5 * n)) for n in range(DATES)]
+    return [_write_document(folder, scenes.FIRST + timedelta(days=5 * n)) for n in range(DATES)]
 
 
-def _document(folder: Path, when: datetime) -> Path:
+def _write_document(folder: Path, when: datetime) -> Path:
     target = folder / f"{when.astimezone(UTC):%Y-%m-%d}"
     target.mkdir()
     for name in (*scenes.FINE, "SCL"):
         os.link(folder / f"{name}.tif", target / f"{name}.tif")
     grids = {**dict.fromkeys(scenes.FINE, GRID), "SCL": GRID.zoom_out(2)}
     measurements = {name: Measurement(f"{name}.tif", grid) for name, grid in grids.items()}
-    made = Dataset(scenes.BOX.product, f"MEMORY_{when:%Y%m%d}", when, measurements, {"eo:platform": "none"})
-    return made.write(target / "dataset.odc-metadata.yaml")
+    dataset = Dataset(
+        scenes.BOX.product, f"MEMORY_{when:%Y%m%d}", when, measurements, {"eo:platform": "none"}
+    )
+    return dataset.write(target / "dataset.odc-metadata.yaml")
 
 
 @contextmanager
-def watched(stack: Stack) -> Iterator[dict[str, int]]:
-    """The largest resident memory of a process of each kind while the block runs."""
+def watch_memory(stack: Stack) -> Iterator[dict[str, int]]:
+    """Track the largest resident memory of a process of each kind while the block runs."""
     peaks: defaultdict[str, int] = defaultdict(int)
     done = threading.Event()
 
-    def look() -> None:
+    def sample_memory() -> None:
         while not done.wait(SAMPLE_SECONDS):
             for part in stack.parts:
-                for kind, process in _processes(part.name, part.process.pid):
+                for kind, process in _iterate_processes(part.name, part.process.pid):
                     try:
                         peaks[kind] = max(peaks[kind], process.memory_info().rss)
                     except psutil.Error:
                         continue
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=sample_memory)
     thread.start()
     try:
         yield peaks
@@ -84,19 +86,19 @@ def watched(stack: Stack) -> Iterator[dict[str, int]]:
         thread.join()
 
 
-def _processes(name: str, pid: int) -> Iterator[tuple[str, psutil.Process]]:
+def _iterate_processes(name: str, pid: int) -> Iterator[tuple[str, psutil.Process]]:
     kind = "job process" if name.startswith("job worker") else "dask worker" if "dask w" in name else name
     try:
-        own = psutil.Process(pid)
-        yield kind, own
-        for child in own.children(recursive=True):
+        process = psutil.Process(pid)
+        yield kind, process
+        for child in process.children(recursive=True):
             yield kind, child
     except psutil.Error:
         return
 
 
-def jobs(connection: openeo.Connection) -> dict[str, openeo.DataCube]:
-    """What is computed, each over all pixels."""
+def list_cubes(connection: openeo.Connection) -> dict[str, openeo.DataCube]:
+    """The computed cubes by title, each over all pixels."""
     west, south, east, north = GRID.boundingbox.bbox
     extent = {"west": west, "south": south, "east": east, "north": north, "crs": str(GRID.crs)}
     cube = connection.load_collection(
@@ -110,18 +112,18 @@ def jobs(connection: openeo.Connection) -> dict[str, openeo.DataCube]:
     }
 
 
-def run(stack: Stack, title: str, cube: openeo.DataCube, table: Table) -> None:
-    """One job: a row of the table."""
+def run_job(stack: Stack, title: str, cube: openeo.DataCube, table: Table) -> None:
+    """Run one job and add a row to the table."""
     job = cube.create_job(title=title)
     read = job.estimate()["input_size"]
     began = time.perf_counter()
-    with watched(stack) as peaks:
+    with watch_memory(stack) as peaks:
         job.start_and_wait(print=lambda _: None, connection_retry_interval=1, max_poll_interval=1)
     seconds = time.perf_counter() - began
-    found = job.describe()
-    stored = found["usage"]["storage"]["value"]
+    description = job.describe()
+    stored = description["usage"]["storage"]["value"]
     held = [peaks["dask worker"], peaks["job process"], peaks["dask scheduler"]]
-    cpu = found["usage"]["cpu"]["value"]
+    cpu = description["usage"]["cpu"]["value"]
     figures = [f"{read / 1e9:.2f}", f"{stored / 1e9:.2f}", f"{seconds:.0f}", f"{cpu:.0f}"]
     table.add_row(title, *figures, *(f"{peak / 1e6:.0f}" for peak in held))
     job.delete()
@@ -135,7 +137,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        documents = make(folder / "scenes")
+        documents = make_files(folder / "scenes")
         config = Config(
             data_dir=folder / "data",
             port=free_port(),
@@ -146,10 +148,10 @@ def main() -> None:
             gunicorn_workers=1,
         )
         with Stack(config, samples=False, say=lambda text: None) as stack:
-            index(stack, [scenes.BOX.definition(folder)], documents)
+            index_documents(stack, [scenes.BOX.write_definition(folder)], documents)
             connection = openeo.connect(stack.url).authenticate_basic("demo", "demo")
-            for title, cube in jobs(connection).items():
-                run(stack, title, cube, table)
+            for title, cube in list_cubes(connection).items():
+                run_job(stack, title, cube, table)
     Console(width=120).print(table, "MB: the largest resident memory of one such process")
 
 

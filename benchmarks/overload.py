@@ -1,4 +1,4 @@
-"""One user sends many heavy requests at once and leaves: how others fare meanwhile, and what stays behind."""
+"""One user sends many heavy requests at once and leaves: effect on other users, and leftovers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from rich.table import Table
 
 from benchmarks import graphs
 from benchmarks.measure import percentiles
-from benchmarks.running import CACHE, Service, service
-from benchmarks.tiles import Client, places, published, true_colours
-from odc_openeo import accounts
+from benchmarks.running import CACHE, Service, start_service
+from benchmarks.tiles import Client, list_tile_paths, publish_service, true_colours
+from odc_openeo.users import accounts
 
 HEAVY: Final = 50
-"""Requests that one user sends at once."""
+"""Number of requests that one user sends at once."""
 
 QUIET_SHARE: Final = 0.1
 """Share of a core below which the service counts as idle."""
@@ -40,7 +40,7 @@ NEIGHBOUR: Final = "neighbour"
 
 @dataclass
 class Neighbour:
-    """Another user, who lists collections, signs in and looks at a map."""
+    """Another user, who lists collections, signs in and views a map."""
 
     running: Service
     tiles: Iterator[str]
@@ -48,14 +48,14 @@ class Neighbour:
     session: requests.Session = field(default_factory=requests.Session)
 
     def visit(self, seconds: float) -> dict[str, list[float]]:
-        """Seconds of each request, by its kind."""
+        """Send requests for some time; return the seconds of each, by kind."""
         client, address = Client(self.map_url), self.running.address
         kinds: dict[str, Callable[[], float]] = {
-            "GET /collections": lambda: self._get(f"{address}/collections"),
-            "GET /credentials/basic": lambda: self._get(
+            "GET /collections": lambda: self._time_get(f"{address}/collections"),
+            "GET /credentials/basic": lambda: self._time_get(
                 f"{address}/credentials/basic", auth=(NEIGHBOUR, NEIGHBOUR)
             ),
-            "map tile, made anew": lambda: client.get(next(self.tiles)),
+            "map tile, not cached": lambda: client.get(next(self.tiles)),
         }
         taken: dict[str, list[float]] = {kind: [] for kind in kinds}
         end = time.perf_counter() + seconds
@@ -64,7 +64,7 @@ class Neighbour:
                 taken[kind].append(request())
         return taken
 
-    def _get(self, url: str, **options: Any) -> float:
+    def _time_get(self, url: str, **options: Any) -> float:
         start = time.perf_counter()
         self.session.get(url, **options).raise_for_status()
         return time.perf_counter() - start
@@ -73,7 +73,7 @@ class Neighbour:
 class Attack:
     """Heavy requests of one user, sent again as soon as they are answered, until the user leaves.
 
-    In a process of its own, so that the waiting times of the neighbour are measured undisturbed.
+    In a separate process, so that the latencies of the neighbour are measured undisturbed.
     """
 
     def __init__(self, running: Service) -> None:
@@ -87,8 +87,8 @@ class Attack:
         """Send all requests."""
         self._process.start()
 
-    def leave(self) -> Counter[str]:
-        """Close all connections; how often the requests were answered with which status."""
+    def close_connections(self) -> Counter[str]:
+        """Close all connections; return the number of responses by status."""
         self._leaving.set()
         answers: Counter[str] = self._answers.get()
         return answers
@@ -96,7 +96,7 @@ class Attack:
 
 def heavy_body() -> dict[str, Any]:
     """A request that keeps two cores busy for some seconds."""
-    return {"process": {"process_graph": graphs.composite()}}
+    return {"process": {"process_graph": graphs.masked_median()}}
 
 
 def send_heavy_requests(url: str, authorization: str, leaving: Any, answers: Any) -> None:
@@ -135,7 +135,7 @@ class _Sender:
             self.connection.close()
 
     def hang_up(self) -> None:
-        """Close the connection, whatever waits for it."""
+        """Shut down the connection, even while it is being read."""
         if self.connection is not None and self.connection.sock is not None:
             with contextlib.suppress(OSError):
                 self.connection.sock.shutdown(socket.SHUT_RDWR)
@@ -143,16 +143,16 @@ class _Sender:
 
 def server_family(running: Service) -> list[psutil.Process]:
     """The processes that answer and run requests, and the dask workers."""
-    return [psutil.Process(pid) for pid in running.processes(here=False).all]
+    return [psutil.Process(pid) for pid in running.processes(here=False).all_pids]
 
 
 def memory_mb(running: Service) -> float:
-    """Proportional memory of all of them: pages that several share count once."""
+    """Proportional memory of all these processes: shared pages count once."""
     return sum(process.memory_full_info().pss for process in server_family(running)) / 1e6
 
 
 def wait_until_quiet(running: Service) -> float:
-    """Seconds until neither the server nor a runner nor a dask worker computes."""
+    """Wait until server, runners and dask workers are idle; return the seconds."""
     start, step = time.perf_counter(), 0.5
     while True:
         before = {p.pid: sum(p.cpu_times()[:2]) for p in server_family(running)}
@@ -163,8 +163,8 @@ def wait_until_quiet(running: Service) -> float:
             return time.perf_counter() - start - step
 
 
-def tabulate(idle: dict[str, list[float]], busy: dict[str, list[float]]) -> Table:
-    """Waiting times of the neighbour before and during the attack."""
+def make_table(idle: dict[str, list[float]], busy: dict[str, list[float]]) -> Table:
+    """Make the table of the neighbour's latencies before and during the attack."""
     table = Table(title=f"Another user while one sends {HEAVY} heavy requests", title_justify="left")
     for name in ("request", "idle p50 ms", "idle p95 ms", "busy p50 ms", "busy p95 ms", "p95 ratio"):
         table.add_column(name, justify="right")
@@ -183,11 +183,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the scenes")
     options = parser.parse_args()
     console = Console(width=120)
-    with service(options.cache, tile_cache_bytes=0) as running:
+    with start_service(options.cache, tile_cache_bytes=0) as running:
         if all(user.name != NEIGHBOUR for user in accounts.list_users(running.stack.config)):
             accounts.create_user(running.stack.config, NEIGHBOUR, NEIGHBOUR)
-        tiles = itertools.cycle(places())
-        neighbour = Neighbour(running, tiles, published(running, true_colours, [1000, 4000]))
+        tiles = itertools.cycle(list_tile_paths())
+        neighbour = Neighbour(running, tiles, publish_service(running, true_colours, [1000, 4000]))
         neighbour.visit(5)
         running.session.post(f"{running.address}/result", json=heavy_body()).raise_for_status()
         wait_until_quiet(running)
@@ -197,10 +197,10 @@ def main() -> None:
         attack.start()
         time.sleep(2)
         busy = neighbour.visit(options.seconds)
-        answers = attack.leave()
+        answers = attack.close_connections()
         quiet_s = wait_until_quiet(running)
         time.sleep(2)
-        console.print(tabulate(idle, busy))
+        console.print(make_table(idle, busy))
         console.print(f"answers to the heavy requests: {dict(answers)}")
         console.print(f"all runs had ended {quiet_s:.1f} s after the clients left")
         console.print(f"memory before {memory:,.0f} MB, after {memory_mb(running):,.0f} MB")

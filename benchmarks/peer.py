@@ -1,4 +1,4 @@
-"""openeo-processes-dask beside us: an environment of its own, made once, and a process that runs in it."""
+"""openeo-processes-dask for comparison: a separate environment, created once, and a process in it."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ PACKAGES: Final = (
     "xarray==2026.9.0",
     "xvec==0.2.0",
 )
-"""What the extra ``implementations`` asks for without GDAL, which needs a compiler and is never imported."""
+"""Requirements of the extra ``implementations`` except GDAL, which needs a compiler and is not imported."""
 SECONDS: Final = 240
-"""How long a graph may take."""
+"""Maximum time of a graph."""
 LATER: Final = ("xgboost==3.2.0",)
-"""Its curves need this, without what that needs for graphics cards."""
+"""Needed for its curves; installed without dependencies, which are for graphics cards."""
 
 CHUNKS: Final = {
     scenes.BOX.product: {"x": 2048, "y": 1024},
@@ -56,27 +56,27 @@ CHUNKS: Final = {
     scenes.EAST.product: {"x": 2048, "y": 2048},
     scenes.YEARS.product: {"x": 128, "y": 64},
 }
-"""Those of `by_hand`."""
+"""The chunks of `by_hand`."""
 
 
 class PeerError(RuntimeError):
-    """The environment can't be made, or a graph does not run there."""
+    """The environment cannot be created, or a graph does not run there."""
 
 
-def python(cache: Path) -> Path:
-    """The Python of the environment in the cache folder, which is made if it is missing."""
+def prepare_python(cache: Path) -> Path:
+    """Return the Python of the environment in the cache folder, which is created if it is missing."""
     folder = cache / "peer"
-    note, wanted = folder / "packages", "\n".join((*PACKAGES, *LATER))
-    if not note.exists() or note.read_text() != wanted:
-        _run(sys.executable, "-m", "venv", "--clear", str(folder))
+    note, requirements = folder / "packages", "\n".join((*PACKAGES, *LATER))
+    if not note.exists() or note.read_text() != requirements:
+        _run_command(sys.executable, "-m", "venv", "--clear", str(folder))
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-        _run(*pip, *PACKAGES)
-        _run(*pip, "--no-deps", *LATER)
-        note.write_text(wanted)
+        _run_command(*pip, *PACKAGES)
+        _run_command(*pip, "--no-deps", *LATER)
+        note.write_text(requirements)
     return folder / "bin" / "python"
 
 
-def _run(*command: str) -> None:
+def _run_command(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PeerError((done.stderr.strip().splitlines() or ["failed"])[-1])
@@ -91,14 +91,14 @@ class Peer:
 
     @property
     def processes(self) -> Processes:
-        """Its workers, and the process itself with the scheduler."""
+        """The workers, and the process itself, which includes the scheduler."""
         return Processes(self.workers, [self.process.pid])
 
     def run(self, graph: dict[str, Any], target: Path, *, integers: bool = False) -> None:
         """Compute a graph into a folder; `PeerError` if that fails."""
-        told = self._ask({"graph": graph, "target": str(target), "integers": integers})
-        if "error" in told:
-            raise PeerError(told["error"])
+        reply = self._ask({"graph": graph, "target": str(target), "integers": integers})
+        if "error" in reply:
+            raise PeerError(reply["error"])
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -111,14 +111,14 @@ class Peer:
             raise PeerError(f"not done after {SECONDS} s")
         line = self.process.stdout.readline()
         if not line:
-            raise PeerError("it ended")
+            raise PeerError("the process ended")
         return json.loads(line)  # type: ignore[no-any-return]
 
 
 @contextmanager
-def peer(cache: Path) -> Iterator[Peer]:
-    """Start it with a cluster as large as ours; stop it at the end."""
-    command = [str(python(cache)), str(Path(__file__).with_name("peer_side.py"))]
+def start_peer(cache: Path) -> Iterator[Peer]:
+    """Start the peer with a cluster as large as ours; stop it at the end."""
+    command = [str(prepare_python(cache)), str(Path(__file__).with_name("peer_side.py"))]
     log = (cache / "peer.log").open("w")
     process = subprocess.Popen(
         command, stdin=PIPE, stdout=PIPE, stderr=log, text=True, cwd=cache, start_new_session=True
@@ -126,32 +126,32 @@ def peer(cache: Path) -> Iterator[Peer]:
     try:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(_setup(cache)) + "\n")
+        process.stdin.write(json.dumps(_describe_setup(cache)) + "\n")
         process.stdin.flush()
         first = process.stdout.readline()
         if not first:
-            raise PeerError(f"it does not start, see {log.name}")
+            raise PeerError(f"it did not start, see {log.name}")
         yield Peer(process, json.loads(first)["workers"])
     finally:
         assert process.stdin is not None
         process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=30)
-        # Its pools of processes outlive it if it had to be killed.
+        # Its process pools outlive it if it had to be killed.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         log.close()
 
 
-def _setup(cache: Path) -> dict[str, Any]:
+def _describe_setup(cache: Path) -> dict[str, Any]:
     products = {
-        found.product: {
-            "items": [item.to_dict() for item in by_hand.items(cache, found)],
-            "crs": str(found.grid.crs),
-            "resolution": found.grid.resolution.x,
-            "chunks": CHUNKS[found.product],
+        scene_set.product: {
+            "items": [item.to_dict() for item in by_hand.make_items(cache, scene_set)],
+            "crs": str(scene_set.grid.crs),
+            "resolution": scene_set.grid.resolution.x,
+            "chunks": CHUNKS[scene_set.product],
         }
-        for found in scenes.ALL
+        for scene_set in scenes.ALL
     }
     return {"products": products, "workers": 2, "threads": 1}

@@ -1,7 +1,7 @@
-"""Runs graphs with openeo-processes-dask; started by `peer` with the Python of an environment of its own.
+"""Runs graphs with openeo-processes-dask; started by `peer` with the Python of a separate environment.
 
-Stands alone: nothing of this project is installed there. Talks in lines of JSON: the first one that comes in
-has the scenes and the size of the cluster, each further one a graph; each answer has seconds or an error.
+Self-contained, as this project is not installed there. Communicates in lines of JSON: the first input line
+has the scenes and the size of the cluster, each further one a graph; output lines have seconds or an error.
 """
 
 from __future__ import annotations
@@ -28,35 +28,37 @@ PARSER = "openeo_pg_parser_networkx"
 
 
 def load_collection(setup: dict[str, Any]) -> Callable[..., xr.DataArray]:
-    """The process that loads the scenes just as the other sides do."""
+    """Make the process that loads the scenes as the other sides do."""
 
-    def load(id: str, spatial_extent: Any, temporal_extent: Any, bands: list[str], **_: Any) -> xr.DataArray:
-        found = setup["products"][id]
+    def load_cube(
+        id: str, spatial_extent: Any, temporal_extent: Any, bands: list[str], **_: Any
+    ) -> xr.DataArray:
+        product = setup["products"][id]
         start, end = (str(getattr(t, "root", t))[:10] for t in temporal_extent)
-        items = [i for i in found["items"] if start <= i["properties"]["datetime"][:10] < end]
+        items = [i for i in product["items"] if start <= i["properties"]["datetime"][:10] < end]
         cube = odc.stac.load(
             [pystac.Item.from_dict(item) for item in items],
             bands=bands,
-            crs=found["crs"],
-            resolution=found["resolution"],
+            crs=product["crs"],
+            resolution=product["resolution"],
             x=(spatial_extent.west, spatial_extent.east),
             y=(spatial_extent.south, spatial_extent.north),
-            chunks=found["chunks"],
+            chunks=product["chunks"],
         )
         array = cube.to_dataarray("bands").rename(time="t").transpose("t", "bands", "y", "x")
         array = array if setup["integers"] else array.astype("float32")
-        return array.odc.assign_crs(found["crs"])
+        return array.odc.assign_crs(product["crs"])
 
-    return load
+    return load_cube
 
 
 def save_result(data: Any, format: str = "GTiff", **_: Any) -> Any:
-    """The process that says what is saved; `save` writes it."""
+    """The process that marks what is saved; `save` writes it."""
     return data
 
 
-def save(data: Any, target: Path) -> None:
-    """Write a cube: COGs of rasters, all else as numbers."""
+def write_cube(data: Any, target: Path) -> None:
+    """Write a cube: rasters as COGs, anything else as a NumPy file."""
     if not isinstance(data, xr.DataArray) or not {"x", "y"} <= set(data.dims) or "param" in data.dims:
         values = data.compute().values if hasattr(data, "compute") else data
         np.save(target / "0.npy", np.asarray(values, float))
@@ -70,28 +72,28 @@ def save(data: Any, target: Path) -> None:
     dask.compute(*written)
 
 
-def registry(setup: dict[str, Any]) -> Any:
-    """All processes of the package, and loading and saving."""
+def make_registry(setup: dict[str, Any]) -> Any:
+    """Make the registry: all processes of the package, plus loading and saving."""
     core = importlib.import_module(f"{PROCESSES}.process_implementations.core")
-    found = importlib.import_module(f"{PARSER}.process_registry")
-    made = found.ProcessRegistry(wrap_funcs=[core.process])
+    product = importlib.import_module(f"{PARSER}.process_registry")
+    process_registry = product.ProcessRegistry(wrap_funcs=[core.process])
     functions = {function.__name__: function for function in core.standard_processes}
     functions |= {"load_collection": load_collection(setup), "save_result": save_result}
     for name, function in functions.items():
         if inspect.isfunction(function):
-            made[name] = found.Process(spec={}, implementation=function)
-    return made
+            process_registry[name] = product.Process(spec={}, implementation=function)
+    return process_registry
 
 
-def answer(setup: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-    """Run one graph; how long it took, or why it failed."""
-    setup["integers"] = asked["integers"]
+def answer_question(setup: dict[str, Any], question: dict[str, Any]) -> dict[str, Any]:
+    """Run one graph; return its seconds, or its error."""
+    setup["integers"] = question["integers"]
     start = time.perf_counter()
     try:
         graph = importlib.import_module(f"{PARSER}.graph").OpenEOProcessGraph(
-            pg_data={"process_graph": asked["graph"]}
+            pg_data={"process_graph": question["graph"]}
         )
-        save(graph.to_callable(registry(setup))(), Path(asked["target"]))
+        write_cube(graph.to_callable(make_registry(setup))(), Path(question["target"]))
     except Exception as error:
         return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
     return {"seconds": time.perf_counter() - start}
@@ -107,7 +109,7 @@ def main() -> None:
         workers = [worker.process.pid for worker in cluster.workers.values()]
         print(json.dumps({"workers": workers}), file=output, flush=True)
         for line in sys.stdin:
-            print(json.dumps(answer(setup, json.loads(line))), file=output, flush=True)
+            print(json.dumps(answer_question(setup, json.loads(line))), file=output, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Peak memory of each reduction over a cube of 40 times its chunk size: ``python -m benchmarks.reductions``.
 
-Each reduction runs in a process of its own, once on one thread and once on two; the peak is what the
-resident set grew beyond what it was when the graph was ready. Chunks are made of random numbers.
-What can be reduced chunk by chunk is given 40 dates of one area; what needs all values of a pixel at once,
-and so a column of chunks, 5 dates of 8 areas.
+Each reduction runs in a separate process, once on one thread and once on two; the peak is the growth of the
+resident set since the graph was ready. Chunks contain random numbers. Reductions that work chunk by chunk get
+40 dates of one area; those that need all values of a pixel at once, and so a column of chunks, get 5 dates of
+8 areas.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ WHOLE: Final = ("median", "quantiles", "sort", "order", "array_interpolate_linea
 SERIES: Final = ("cumsum", *WHOLE[2:])
 
 
-def graph(process_id: str) -> dict[str, Any]:
-    """The process along time, and then the mean of the area: the result is small."""
+def make_graph(process_id: str) -> dict[str, Any]:
+    """Make a graph that applies the process along time, then averages the area, for a small result."""
     options = {"probabilities": [0.5]} if process_id == "quantiles" else {}
     data = {"from_parameter": "data"}
     inner = {"it": {"process_id": process_id, "arguments": {"data": data, **options}, "result": True}}
@@ -50,8 +50,8 @@ def graph(process_id: str) -> dict[str, Any]:
     }
 
 
-def measure(process_id: str, threads: int) -> tuple[float, float]:
-    """Peak memory in chunks and seconds of one reduction, in this process."""
+def measure_reduction(process_id: str, threads: int) -> tuple[float, float]:
+    """Measure the peak memory in chunks and the seconds of one reduction, in this process."""
     import dask
     import dask.array as da
     import numpy as np
@@ -67,15 +67,15 @@ def measure(process_id: str, threads: int) -> tuple[float, float]:
     data = da.random.default_rng(1).random(shape, chunks=chunks)
     times = np.datetime64("2022-01-01", "ns") + np.arange(shape[0]) * np.timedelta64(1, "D")
     cube = xr.DataArray(data, dims=("t", "y", "x"), coords={"t": times})
-    result = evaluate(graph(process_id), parameters={"cube": cube})
+    result = evaluate(make_graph(process_id), parameters={"cube": cube})
     process, done, peak = psutil.Process(), threading.Event(), [0]
 
-    def watch() -> None:
+    def watch_memory() -> None:
         while not done.wait(0.005):
             peak[0] = max(peak[0], process.memory_info().rss)
 
     before, start = process.memory_info().rss, time.perf_counter()
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch_memory)
     watcher.start()
     with dask.config.set(scheduler="threads", num_workers=threads):
         result.compute()
@@ -85,8 +85,8 @@ def measure(process_id: str, threads: int) -> tuple[float, float]:
 
 
 def measure_apart(process_id: str, threads: int) -> tuple[float, float]:
-    """The same in a process of its own."""
-    # Freed chunks go back to the system at once, so that the resident set is what is in use.
+    """Measure a reduction in a separate process."""
+    # Freed chunks return to the system at once, so that the resident set equals the memory in use.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
     command = [sys.executable, "-m", "benchmarks.reductions", process_id, "--threads", str(threads)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
@@ -95,13 +95,13 @@ def measure_apart(process_id: str, threads: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure all, each in a process of its own, and print the table."""
+    """Measure all reductions, each in a separate process, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="?", help="one reduction, in this process")
-    parser.add_argument("--threads", type=int, default=1, help="threads for the one")
-    asked = parser.parse_args()
-    if asked.only:
-        print(*measure(asked.only, asked.threads))
+    parser.add_argument("--threads", type=int, default=1, help="threads of the one reduction")
+    options = parser.parse_args()
+    if options.only:
+        print(*measure_reduction(options.only, options.threads))
         return
     print(f"cube of {CHUNKS} chunks of {CHUNK_MB} MB")
     print(f"{'process':26}{'threads':>8}{'peak in chunks':>16}{'seconds':>10}")

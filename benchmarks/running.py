@@ -1,4 +1,4 @@
-"""The service with the scenes of the benchmarks indexed, and who belongs to it."""
+"""The service with the scenes of the benchmarks indexed, and its processes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from dask.distributed import Client
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from benchmarks import scenes
 from benchmarks.measure import Processes
-from odc_openeo import accounts, cluster, db
+from odc_openeo import db
+from odc_openeo.compute import cluster
 from odc_openeo.config import Config, child_environment, use_odc_database
-from odc_openeo.embedded import Stack, free_port
 from odc_openeo.evaluation import synchronous
 from odc_openeo.indexing.index import index_datasets, index_products
+from odc_openeo.stack.embedded import Stack, free_port
+from odc_openeo.users import accounts
 
 CACHE = (
     Path("/var/cache" if os.geteuid() == 0 else os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -35,28 +37,28 @@ CACHE = (
 
 @dataclass
 class Service:
-    """A running stack, asked over HTTP or in this process."""
+    """A running stack, used over HTTP or in this process."""
 
     stack: Stack
     cache: Path
 
     @cached_property
     def session(self) -> requests.Session:
-        """Keeps its connection; signed in."""
+        """A signed-in session that keeps its connection."""
         connection = openeo.connect(self.stack.url).authenticate_basic("demo", "demo")
-        made = requests.Session()
-        made.headers["Authorization"] = f"Bearer {connection.auth.bearer}"
-        return made
+        new_session = requests.Session()
+        new_session.headers["Authorization"] = f"Bearer {connection.auth.bearer}"
+        return new_session
 
     @property
     def address(self) -> str:
-        """Where the API is."""
+        """The base URL of the API."""
         return f"{self.stack.url}/openeo/1.3"
 
     @cached_property
     def config(self) -> Config:
-        """The configuration with which this process does what runners do."""
-        use_odc_database(db.database_url(self.stack.config).render_as_string(hide_password=False))
+        """The configuration with which this process can do the work of runners."""
+        use_odc_database(db.get_database_url(self.stack.config).render_as_string(hide_password=False))
         return self.stack.config
 
     @cached_property
@@ -65,7 +67,7 @@ class Service:
         return next(user.id for user in accounts.list_users(self.stack.config) if user.name == "demo")
 
     def over_http(self, graph: dict[str, Any], target: Path) -> None:
-        """Compute by ``POST /result``; the answer becomes the file ``result`` in the folder ``target``."""
+        """Compute by ``POST /result``; the response becomes the file ``result`` in the folder ``target``."""
         answer = self.session.post(f"{self.address}/result", json={"process": {"process_graph": graph}})
         if answer.status_code != 200:
             raise RuntimeError(answer.text)
@@ -79,39 +81,41 @@ class Service:
     def processes(self, *, here: bool) -> Processes:
         """The workers; the scheduler; and the HTTP server or, with ``here``, this process."""
         named = {part.name: psutil.Process(part.process.pid) for part in self.stack.parts}
-        workers = [p.pid for p in _family(named["dask workers"]) if "spawn_main" in " ".join(p.cmdline())]
-        server = [os.getpid()] if here else [p.pid for p in _family(named["HTTP server"])]
+        workers = [
+            p.pid for p in _process_tree(named["dask workers"]) if "spawn_main" in " ".join(p.cmdline())
+        ]
+        server = [os.getpid()] if here else [p.pid for p in _process_tree(named["HTTP server"])]
         return Processes(workers, [named["dask scheduler"].pid, *server])
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
+def _process_tree(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
 @contextmanager
-def service(cache: Path = CACHE, **settings: Any) -> Iterator[Service]:
-    """Start the stack with two workers of one thread and the scenes indexed, stop it at the end.
+def start_service(cache: Path = CACHE, **settings: Any) -> Iterator[Service]:
+    """Start the stack with two single-threaded workers and the scenes indexed; stop it at the end.
 
-    It keeps its state in the cache folder, so that it is filled only once.
+    Its state is kept in the cache folder, so that the scenes are indexed only once.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    with _stack(cache / "stack", **settings) as stack:
-        _index(stack, cache)
-        yield from _used(stack, cache)
+    with _make_stack(cache / "stack", **settings) as stack:
+        _index_scenes(stack, cache)
+        yield from _use_stack(stack, cache)
 
 
 @contextmanager
 def empty_service(**settings: Any) -> Iterator[Service]:
-    """The same with nothing indexed, in a folder of its own that is deleted at the end."""
+    """Start the stack with an empty index, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        with _stack(folder, **settings) as stack:
-            yield from _used(stack, folder)
+        with _make_stack(folder, **settings) as stack:
+            yield from _use_stack(stack, folder)
 
 
-def _stack(folder: Path, **settings: Any) -> Stack:
-    # Without the cache: it would answer all requests but the first.
+def _make_stack(folder: Path, **settings: Any) -> Stack:
+    # Without the cache, which would answer all requests but the first.
     sizes = {
         "cache_max_bytes": 0,
         "workers": 2,
@@ -123,23 +127,25 @@ def _stack(folder: Path, **settings: Any) -> Stack:
     return Stack(config, samples=False, say=lambda text: None)
 
 
-def _used(stack: Stack, cache: Path) -> Iterator[Service]:
+def _use_stack(stack: Stack, cache: Path) -> Iterator[Service]:
     yield Service(stack, cache)
     cluster.close(stack.config)
-    db.dispose(stack.config)
+    db.dispose_engine(stack.config)
 
 
-def _index(stack: Stack, cache: Path) -> None:
+def _index_scenes(stack: Stack, cache: Path) -> None:
     note = stack.config.data_dir / "scenes.done"
-    made = list(scenes.make_all(cache))
+    scene_documents = list(scenes.make_all(cache))
     if note.exists() and note.read_text() == scenes.VERSION:
         return
-    definitions = [found.definition(cache) for found, _ in made]
-    index(stack, definitions, [document for _, documents in made for document in documents])
+    definitions = [scene_set.write_definition(cache) for scene_set, _ in scene_documents]
+    index_documents(
+        stack, definitions, [document for _, documents in scene_documents for document in documents]
+    )
     note.write_text(scenes.VERSION)
 
 
-def index(stack: Stack, definitions: list[Path], documents: list[Path]) -> None:
+def index_documents(stack: Stack, definitions: list[Path], documents: list[Path]) -> None:
     """Index products and scenes with the `datacube` command."""
     environment = child_environment(stack.config, **stack.odc_environment)
     index_products(definitions, environment)
@@ -148,6 +154,6 @@ def index(stack: Stack, definitions: list[Path], documents: list[Path]) -> None:
 
 @contextmanager
 def hand_client(running: Service) -> Iterator[Client]:
-    """The client of a person on the same cluster, the default for what dask computes."""
+    """Connect a client to the same cluster, as the default for dask computations by hand."""
     with Client(running.stack.config.dask_scheduler) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Invented scenes large enough to measure with: made once into a cache folder, the same every time."""
+"""Synthetic scenes large enough for measurements: reproducible, written once to a cache folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERSION: Final = "2"
 FIRST: Final = datetime(2022, 5, 4, 10, 20, tzinfo=UTC)
 
 Layer = Callable[[int, str, tuple[int, int]], np.ndarray]
-"""Makes the pixels of a band: from the number of the date, the band's name, and the shape."""
+"""Makes the pixels of a band from the number of the date, the band's name, and the shape."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,24 @@ class Scenes:
     averaged: Sequence[str] = field(default=())
     nodata: float = 0
 
-    def times(self) -> list[datetime]:
-        """When the scenes were taken."""
+    def list_times(self) -> list[datetime]:
+        """The acquisition times of the scenes."""
         return [FIRST + timedelta(days=self.days * n) for n in range(self.dates)]
 
-    def geobox(self, band: str) -> GeoBox:
+    def get_band_grid(self, band: str) -> GeoBox:
         """The pixel grid of a band."""
         return self.grid.zoom_out(2) if band in self.coarse else self.grid
 
-    def folder(self, cache: Path, number: int) -> Path:
-        """Where the files of a date are."""
-        return cache / self.product / f"{self.times()[number]:%Y-%m-%d}"
+    def get_date_folder(self, cache: Path, number: int) -> Path:
+        """The folder of the files of a date."""
+        return cache / self.product / f"{self.list_times()[number]:%Y-%m-%d}"
 
-    def file(self, cache: Path, number: int, band: str) -> Path:
+    def get_band_file(self, cache: Path, number: int, band: str) -> Path:
         """The file of a band at a date."""
-        return self.folder(cache, number) / f"{band}.tif"
+        return self.get_date_folder(cache, number) / f"{band}.tif"
 
-    def definition(self, cache: Path) -> Path:
-        """Write the product definition; its path."""
+    def write_definition(self, cache: Path) -> Path:
+        """Write the product definition; return its path."""
         bands = [
             {"name": name, "dtype": dtype, "nodata": self.nodata, "units": "1"}
             for name, dtype in self.bands.items()
@@ -76,26 +76,31 @@ class Scenes:
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
         return path
 
-    def make(self, cache: Path) -> list[Path]:
-        """Write the scenes unless they are there; the paths of their EO3 documents."""
+    def write_scenes(self, cache: Path) -> list[Path]:
+        """Write the scenes unless they exist; return the paths of their EO3 documents."""
         with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(lambda n: self._scene(cache, n), range(self.dates)))
+            return list(pool.map(lambda n: self._write_scene(cache, n), range(self.dates)))
 
-    def _scene(self, cache: Path, number: int) -> Path:
-        target = self.folder(cache, number)
+    def _write_scene(self, cache: Path, number: int) -> Path:
+        target = self.get_date_folder(cache, number)
         document = target / "dataset.odc-metadata.yaml"
         if document.exists():
             return document
         target.mkdir(parents=True, exist_ok=True)
         for band in self.bands:
-            grid = self.geobox(band)
+            grid = self.get_band_grid(band)
             values = self.layer(number, band, grid.shape.yx).astype(self.bands[band])
             averaged = band in self.averaged
             write_cog(
-                self.file(cache, number, band), values, grid, self.nodata, averaged=averaged, title=band
+                self.get_band_file(cache, number, band),
+                values,
+                grid,
+                self.nodata,
+                averaged=averaged,
+                title=band,
             )
-        measurements = {band: Measurement(f"{band}.tif", self.geobox(band)) for band in self.bands}
-        time = self.times()[number]
+        measurements = {band: Measurement(f"{band}.tif", self.get_band_grid(band)) for band in self.bands}
+        time = self.list_times()[number]
         properties = {"eo:cloud_cover": 20.0, "eo:platform": "sentinel-2a", "eo:instrument": "MSI"}
         label = f"{self.product}-{time:%Y%m%d}"
         return Dataset(self.product, label, time, measurements, properties).write(document)
@@ -104,8 +109,8 @@ class Scenes:
 # --- Pixels --------------------------------------------------------------------------------------
 
 
-def _land(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
-    """Land in numbers of Sentinel-2 with noise; class 9 (clouds) or 4 (vegetation) for SCL."""
+def _draw_land(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+    """Land in digital numbers of Sentinel-2 with noise; class 9 (clouds) or 4 (vegetation) for SCL."""
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype("float32")
     if band == "SCL":
         return np.where(np.sin(rows / 60 + number) * np.sin(columns / 75 - number) > 0.55, 9, 4)
@@ -115,7 +120,7 @@ def _land(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
     return (1800 + 300 * place + 600 * land + 30 * number + noise).clip(1, 12000)
 
 
-def _fields(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+def _draw_fields(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
     """Squares of 64 pixels with one value each, and noise: a whole tile of them without floats."""
     place = sum(map(ord, band)) % 7
     rows = (np.arange(shape[0], dtype="uint16") // 64)[:, None]
@@ -124,13 +129,13 @@ def _fields(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
     return noise + np.uint16(1500 + 200 * place + 20 * number) + (rows * 37 + columns * 101) % np.uint16(997)
 
 
-def _hills(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+def _draw_hills(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
     """Heights in metres."""
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype("float32")
     return 800 + 400 * np.sin(rows / 180) * np.cos(columns / 220) + 20 * np.sin((rows - columns) / 13)
 
 
-def _seasons(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+def _draw_seasons(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
     """A yearly wave with noise."""
     noise = np.random.default_rng(number).normal(0, 50, shape)
     level = 2000 + 400 * np.sin(np.arange(shape[0]) / 20)[:, None]
@@ -142,43 +147,64 @@ def _seasons(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
 FINE: Final = ("B02", "B03", "B04", "B08")
 
 
-def square(epsg: int, west: float, north: float, size: int, pixel: float = 10) -> GeoBox:
-    """A grid of so many rows as columns."""
+def make_square(epsg: int, west: float, north: float, size: int, pixel: float = 10) -> GeoBox:
+    """Make a grid with as many rows as columns."""
     box = (west, north - pixel * size, west + pixel * size, north)
     return GeoBox.from_bbox(box, crs=f"EPSG:{epsg}", shape=(size, size), tight=True)
 
 
 BOX: Final = Scenes(
     "bench_box",
-    square(32632, 680000, 5160000, 2048),
+    make_square(32632, 680000, 5160000, 2048),
     16,
     {**dict.fromkeys(FINE, "uint16"), "SCL": "uint8"},
-    _land,
+    _draw_land,
     coarse=("SCL",),
     averaged=FINE,
 )
 """20 km x 20 km, 16 dates, four bands and a classification."""
 TILE: Final = Scenes(
-    "bench_tile", square(32632, 600000, 5200020, 10980), 4, dict.fromkeys(("B04", "B08"), "uint16"), _fields
+    "bench_tile",
+    make_square(32632, 600000, 5200020, 10980),
+    4,
+    dict.fromkeys(("B04", "B08"), "uint16"),
+    _draw_fields,
 )
 """A whole tile of Sentinel-2 at four dates."""
 WEST: Final = Scenes(
-    "bench_zones", square(32632, 722000, 5160000, 2048), 4, {"B04": "uint16"}, _land, averaged=("B04",)
+    "bench_zones",
+    make_square(32632, 722000, 5160000, 2048),
+    4,
+    {"B04": "uint16"},
+    _draw_land,
+    averaged=("B04",),
 )
 EAST: Final = Scenes(
-    "bench_zones_east", square(32633, 266000, 5160000, 2048), 4, {"B04": "uint16"}, _land, averaged=("B04",)
+    "bench_zones_east",
+    make_square(32633, 266000, 5160000, 2048),
+    4,
+    {"B04": "uint16"},
+    _draw_land,
+    averaged=("B04",),
 )
 """Two neighbouring zones, which overlap."""
 HEIGHTS: Final = Scenes(
-    "bench_heights", square(32632, 680000, 5160000, 4096), 1, {"height": "float32"}, _hills, nodata=-9999
+    "bench_heights",
+    make_square(32632, 680000, 5160000, 4096),
+    1,
+    {"height": "float32"},
+    _draw_hills,
+    nodata=-9999,
 )
-YEARS: Final = Scenes("bench_years", square(32632, 680000, 5160000, 128), 73, {"B08": "uint16"}, _seasons, 10)
+YEARS: Final = Scenes(
+    "bench_years", make_square(32632, 680000, 5160000, 128), 73, {"B08": "uint16"}, _draw_seasons, 10
+)
 """Two years, every ten days."""
 ALL: Final = (BOX, TILE, WEST, EAST, HEIGHTS, YEARS)
 
 
 def make_all(cache: Path) -> Iterator[tuple[Scenes, list[Path]]]:
-    """Make what is not in the cache yet; each product with the documents of its scenes."""
+    """Make the scenes that are not cached yet; yield each product with the documents of its scenes."""
     note = cache / "version"
     if cache.exists() and (not note.exists() or note.read_text() != VERSION):
         for scenes in ALL:
@@ -186,10 +212,10 @@ def make_all(cache: Path) -> Iterator[tuple[Scenes, list[Path]]]:
     cache.mkdir(parents=True, exist_ok=True)
     note.write_text(VERSION)
     for scenes in ALL:
-        yield scenes, scenes.make(cache)
+        yield scenes, scenes.write_scenes(cache)
 
 
 def in_degrees(ring: Sequence[tuple[float, float]], grid: GeoBox) -> list[list[float]]:
-    """Points of a grid's reference system as longitude and latitude."""
+    """Convert points from a grid's reference system to longitude and latitude."""
     to_degrees = Transformer.from_crs(grid.crs.epsg, 4326, always_xy=True)
     return [list(to_degrees.transform(x, y)) for x, y in ring]

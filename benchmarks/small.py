@@ -1,4 +1,4 @@
-"""Where the time of small requests goes: `1 + 1`, and an NDVI picture of 256 x 256 pixels, warm."""
+"""Breakdown of the time of small requests: `1 + 1`, and an NDVI image of 256 x 256 pixels, warm."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ from rich.table import Table
 
 from benchmarks import graphs
 from benchmarks.clients import Client
-from benchmarks.measure import Processes, measured, percentiles
-from benchmarks.running import CACHE, Service, service
-from odc_openeo import cluster, load
+from benchmarks.measure import Processes, measure_cost, percentiles
+from benchmarks.running import CACHE, Service, start_service
+from odc_openeo import load
 from odc_openeo.catalog import Catalog
+from odc_openeo.compute import cluster
 from odc_openeo.evaluation import synchronous
 
 ROUNDS: Final = 60
 
 evaluating = import_module("odc_openeo.graph.evaluate")
-"""The module; its package has a function of that name."""
+"""The module; its package has a function of the same name."""
 
 STAGES: Final[dict[str, tuple[Any, str]]] = {
     "parse": (evaluating, "parse"),
     "plan": (evaluating, "make_plan"),
-    "catalogue: product": (Catalog, "product"),
-    "catalogue: search": (Catalog, "search"),
+    "catalogue: product": (Catalog, "get_product"),
+    "catalogue: search": (Catalog, "search_scenes"),
     "build the cube": (load, "load"),
     "evaluate, all of it": (synchronous, "evaluate"),
     "compute pixels": (cluster, "compute"),
     "write, pixels included": (synchronous, "write_outputs"),
 }
-"""Functions whose time is shown; some run inside of others."""
+"""Functions whose time is listed; some are called by others."""
 
 
 @contextmanager
-def timed() -> Iterator[dict[str, list[float]]]:
-    """Milliseconds of each call of the stages."""
+def time_stages() -> Iterator[dict[str, list[float]]]:
+    """Collect the milliseconds of each call of the stages."""
     taken: dict[str, list[float]] = defaultdict(list)
     originals = {name: getattr(owner, attribute) for name, (owner, attribute) in STAGES.items()}
     for name, (owner, attribute) in STAGES.items():
-        setattr(owner, attribute, _timed(originals[name], taken[name]))
+        setattr(owner, attribute, _wrap_timed(originals[name], taken[name]))
     try:
         yield taken
     finally:
@@ -57,7 +58,7 @@ def timed() -> Iterator[dict[str, list[float]]]:
             setattr(owner, attribute, originals[name])
 
 
-def _timed(function: Callable[..., Any], taken: list[float]) -> Callable[..., Any]:
+def _wrap_timed(function: Callable[..., Any], taken: list[float]) -> Callable[..., Any]:
     @wraps(function)
     def around(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
@@ -70,18 +71,18 @@ def _timed(function: Callable[..., Any], taken: list[float]) -> Callable[..., An
 
 
 def over_http(running: Service, graph: dict[str, Any]) -> tuple[list[float], float]:
-    """Seconds of requests one after the other, warm, and the server's CPU seconds for each."""
+    """Measure seconds of consecutive warm requests, and the server's CPU seconds per request."""
     client = Client(running, graph)
     for _ in range(ROUNDS // 3):
-        client.ask()
+        client.send_request()
     taken: list[float] = []
-    server = Processes((), running.processes(here=False).others)
-    cost = measured(lambda: taken.extend(client.ask() for _ in range(ROUNDS)), server)
+    server = Processes((), running.processes(here=False).other_pids)
+    cost = measure_cost(lambda: taken.extend(client.send_request() for _ in range(ROUNDS)), server)
     return taken, cost.cpu_s / ROUNDS
 
 
-def breakdown(running: Service, graph: dict[str, Any]) -> tuple[float, dict[str, float]]:
-    """Milliseconds of what a runner does for a request, and of its stages: medians."""
+def measure_breakdown(running: Service, graph: dict[str, Any]) -> tuple[float, dict[str, float]]:
+    """Measure the median milliseconds of a runner's work for a request, and of its stages."""
 
     def ask() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +92,7 @@ def breakdown(running: Service, graph: dict[str, Any]) -> tuple[float, dict[str,
 
     for _ in range(ROUNDS // 6):
         ask()
-    with timed() as taken:
+    with time_stages() as taken:
         whole = statistics.median(ask() for _ in range(ROUNDS))
     return whole, {name: statistics.median(times) for name, times in taken.items() if times}
 
@@ -100,13 +101,13 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the scenes")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     console = Console(width=120)
-    with service(asked.cache, gunicorn_workers=1) as running:
+    with start_service(options.cache, gunicorn_workers=1) as running:
         for title, graph in (("1 + 1", graphs.one_and_one()), ("NDVI, 256 x 256", graphs.ndvi_preview())):
             taken, cpu = over_http(running, graph)
             p50, p95, _ = percentiles(taken)
-            whole, stages = breakdown(running, graph)
+            whole, stages = measure_breakdown(running, graph)
             table = Table(title=title, title_justify="left")
             table.add_column("median of each")
             table.add_column("ms", justify="right")
@@ -114,7 +115,7 @@ def main() -> None:
             table.add_row("over HTTP: p95", f"{p95:.1f}")
             table.add_row("over HTTP: least", f"{1000 * min(taken):.1f}")
             table.add_row("CPU of the server", f"{1000 * cpu:.1f}")
-            table.add_row("of which a runner works", f"{whole:.1f}")
+            table.add_row("of this in the runner", f"{whole:.1f}")
             for name, milliseconds in stages.items():
                 table.add_row(f"  {name}", f"{milliseconds:.2f}")
             console.print(table)

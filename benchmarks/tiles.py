@@ -1,7 +1,7 @@
-"""Map tiles: how long one takes when it is made and when it is kept, and how many come in a second.
+"""Map tiles: latency of new and of cached tiles, and tiles per second.
 
 Two services over 16 dates of 2048 x 2048 pixels: true colours of the latest date, and the median of NDVI
-without clouds over all dates. Tiles that are made are all different; those kept are asked for again.
+without clouds over all dates. New tiles are all different; cached ones are requested repeatedly.
 """
 
 from __future__ import annotations
@@ -22,43 +22,45 @@ import morecantile
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.graphs import CLOUDS, Graph, child, node, parameter, reducer, ref
+from benchmarks.graphs import CLOUDS, Graph, make_child, make_node, make_parameter, make_reducer, make_ref
 from benchmarks.measure import percentiles
-from benchmarks.running import CACHE, Service, service
+from benchmarks.running import CACHE, Service, start_service
 from benchmarks.scenes import BOX
 
 ZOOMS: Final = (13, 14, 15)
 CLIENTS: Final = (1, 8, 32)
-MADE: Final = {1: 20, 8: 32, 32: 32}
-"""Tiles that are made, by the number of clients."""
-KEPT: Final = 20
+NEW_TILES: Final = {1: 20, 8: 32, 32: 32}
+"""Number of new tiles, by the number of clients."""
+CACHED_TILES: Final = 20
 
 
 def true_colours() -> Graph:
     """The latest date."""
-    load = node("load_collection", id=BOX.product, spatial_extent=None, temporal_extent=None)
+    load = make_node("load_collection", id=BOX.product, spatial_extent=None, temporal_extent=None)
     load["arguments"]["bands"] = ["B04", "B03", "B02"]
     return {"load": {**load, "result": True}}
 
 
 def clear_ndvi() -> Graph:
-    """The median over time of what no cloud covers."""
-    load = node("load_collection", id=BOX.product, spatial_extent=None, temporal_extent=None)
+    """The median over time of pixels without clouds."""
+    load = make_node("load_collection", id=BOX.product, spatial_extent=None, temporal_extent=None)
     load["arguments"]["bands"] = ["B04", "B08", "SCL"]
-    x = parameter("x")
-    cloudy = child(
-        **{f"c{value}": node("eq", x=x, y=value) for value in CLOUDS},
-        last=node("any", data=[ref(f"c{value}") for value in CLOUDS]),
+    x = make_parameter("x")
+    cloudy = make_child(
+        **{f"c{value}": make_node("eq", x=x, y=value) for value in CLOUDS},
+        last=make_node("any", data=[make_ref(f"c{value}") for value in CLOUDS]),
     )
     return {
         "load": load,
-        "ndvi": node("ndvi", data=ref("load"), nir="B08", red="B04"),
-        "scl": node("filter_bands", data=ref("load"), bands=["SCL"]),
-        "flat": node("drop_dimension", data=ref("scl"), name="bands"),
-        "clouds": node("apply", data=ref("flat"), process=cloudy),
-        "clear": node("mask", data=ref("ndvi"), mask=ref("clouds")),
+        "ndvi": make_node("ndvi", data=make_ref("load"), nir="B08", red="B04"),
+        "scl": make_node("filter_bands", data=make_ref("load"), bands=["SCL"]),
+        "flat": make_node("drop_dimension", data=make_ref("scl"), name="bands"),
+        "clouds": make_node("apply", data=make_ref("flat"), process=cloudy),
+        "clear": make_node("mask", data=make_ref("ndvi"), mask=make_ref("clouds")),
         "median": {
-            **node("reduce_dimension", data=ref("clear"), dimension="t", reducer=reducer("median")),
+            **make_node(
+                "reduce_dimension", data=make_ref("clear"), dimension="t", reducer=make_reducer("median")
+            ),
             "result": True,
         },
     }
@@ -71,7 +73,7 @@ SERVICES: Final[dict[str, tuple[Any, list[float]]]] = {
 
 
 class Client:
-    """One connection that is kept open, as browsers do."""
+    """A client that keeps one connection open, as browsers do."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -79,27 +81,27 @@ class Client:
         self._connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=120)
 
     def get(self, place: str) -> float:
-        """Seconds until a tile is there."""
+        """Get a tile; return the seconds."""
         start = time.perf_counter()
         self._connection.request("GET", f"{self._base}/{place}.png")
-        answer = self._connection.getresponse()
-        body = answer.read()
-        assert answer.status == 200, body
+        response = self._connection.getresponse()
+        body = response.read()
+        assert response.status == 200, body
         return time.perf_counter() - start
 
 
-def places() -> list[str]:
-    """Tiles over the scenes, in an order of chance that is the same every time."""
+def list_tile_paths() -> list[str]:
+    """List the tiles over the scenes, in a reproducible random order."""
     west, south, east, north = BOX.grid.extent.to_crs("EPSG:4326").boundingbox.bbox
-    found = morecantile.tms.get("WebMercatorQuad").tiles(west, south, east, north, list(ZOOMS))
-    names = [f"{t.z}/{t.x}/{t.y}" for t in found]
+    tiles = morecantile.tms.get("WebMercatorQuad").tiles(west, south, east, north, list(ZOOMS))
+    names = [f"{t.z}/{t.x}/{t.y}" for t in tiles]
     random.Random(1).shuffle(names)
     return names
 
 
-def made(url: str, names: Iterator[str], clients: int) -> tuple[float, list[float]]:
-    """Tiles a second, and the seconds of each, of tiles that nobody has asked for."""
-    wanted = list(itertools.islice(names, MADE[clients]))
+def measure_new_tiles(url: str, names: Iterator[str], clients: int) -> tuple[float, list[float]]:
+    """Measure new tiles: tiles per second, and the seconds of each."""
+    tile_paths = list(itertools.islice(names, NEW_TILES[clients]))
     local = threading.local()
 
     def get(name: str) -> float:
@@ -109,12 +111,14 @@ def made(url: str, names: Iterator[str], clients: int) -> tuple[float, list[floa
 
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        taken = list(pool.map(get, wanted))
-    return len(wanted) / (time.perf_counter() - start), taken
+        taken = list(pool.map(get, tile_paths))
+    return len(tile_paths) / (time.perf_counter() - start), taken
 
 
-def kept(url: str, names: list[str], clients: int, seconds: float) -> tuple[float, list[float]]:
-    """The same of tiles that were made before, for some seconds."""
+def measure_cached_tiles(
+    url: str, names: list[str], clients: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Measure cached tiles for some time: tiles per second, and the seconds of each."""
     until = time.perf_counter() + seconds
 
     def ask(number: int) -> list[float]:
@@ -126,12 +130,12 @@ def kept(url: str, names: list[str], clients: int, seconds: float) -> tuple[floa
         return taken
 
     with ThreadPoolExecutor(clients) as pool:
-        taken = [each for found in pool.map(ask, range(clients)) for each in found]
+        taken = [duration for durations in pool.map(ask, range(clients)) for duration in durations]
     return len(taken) / seconds, taken
 
 
-def published(running: Service, make: Any, limits: list[float]) -> str:
-    """The address of a new service's tiles."""
+def publish_service(running: Service, make: Any, limits: list[float]) -> str:
+    """Create a service; return the URL of its tiles."""
     body = {"type": "XYZ", "process": {"process_graph": make()}}
     settings = {"range": limits, "public": True}
     answer = running.session.post(f"{running.address}/services", json={**body, "configuration": settings})
@@ -141,22 +145,22 @@ def published(running: Service, make: Any, limits: list[float]) -> str:
     return str(url.partition("/{z}")[0])
 
 
-def measure(title: str, url: str, processes: int, seconds: float) -> Table:
-    """The table of a service."""
+def measure_service(title: str, url: str, processes: int, seconds: float) -> Table:
+    """Measure a service; return its table."""
     table = Table(title=title, title_justify="left")
     for name in ("256 x 256 tiles", "clients", "p50 ms", "p95 ms", "tiles/s"):
         table.add_column(name, justify="right")
-    names = iter(places())
+    names = iter(list_tile_paths())
     list(map(Client(url).get, itertools.islice(names, 2 * processes)))
     for clients in CLIENTS:
-        rate, taken = made(url, names, clients)
-        table.add_row("made", str(clients), *(f"{p:.1f}" for p in percentiles(taken)[:2]), f"{rate:.0f}")
-    again = places()[:KEPT]
+        rate, taken = measure_new_tiles(url, names, clients)
+        table.add_row("new", str(clients), *(f"{p:.1f}" for p in percentiles(taken)[:2]), f"{rate:.0f}")
+    again = list_tile_paths()[:CACHED_TILES]
     for _ in range(3 * processes):
         list(map(Client(url).get, again))
     for clients in CLIENTS:
-        rate, taken = kept(url, again, clients, seconds)
-        table.add_row("kept", str(clients), *(f"{p:.1f}" for p in percentiles(taken)[:2]), f"{rate:.0f}")
+        rate, taken = measure_cached_tiles(url, again, clients, seconds)
+        table.add_row("cached", str(clients), *(f"{p:.1f}" for p in percentiles(taken)[:2]), f"{rate:.0f}")
     return table
 
 
@@ -165,12 +169,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5, help="for each number of clients")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the scenes")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     console = Console(width=100)
-    with service(asked.cache) as running:
+    with start_service(options.cache) as running:
         for title, (make, limits) in SERVICES.items():
-            url = published(running, make, limits)
-            console.print(measure(title, url, running.stack.config.gunicorn_workers, asked.seconds))
+            url = publish_service(running, make, limits)
+            console.print(measure_service(title, url, running.stack.config.gunicorn_workers, options.seconds))
 
 
 if __name__ == "__main__":

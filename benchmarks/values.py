@@ -1,4 +1,4 @@
-"""What the sides wrote, as numbers that can be compared."""
+"""Read the results of the sides as arrays that can be compared."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from xarray.backends import NetCDF4DataStore
 MOST_PADDING: Final = 1024
 
 
-def read(folder: Path) -> np.ndarray:
-    """The values of all files in a folder, one after the other, no-data as NaN; axes of length 1 are gone."""
-    arrays = [values for path in sorted(folder.iterdir()) for values in _file(path.name, path.read_bytes())]
+def read_cube(folder: Path) -> np.ndarray:
+    """Read the values of all files in a folder, stacked, no-data as NaN; axes of length 1 are removed."""
+    arrays = [
+        values for path in sorted(folder.iterdir()) for values in _open_file(path.name, path.read_bytes())
+    ]
     return np.squeeze(np.stack(arrays))
 
 
-def _file(name: str, content: bytes) -> Iterator[np.ndarray]:
+def _open_file(name: str, content: bytes) -> Iterator[np.ndarray]:
     if content[:4] == b"PK\x03\x04":
         archive = zipfile.ZipFile(io.BytesIO(content))
         for member in sorted(archive.namelist()):
-            yield from _file(member, archive.read(member))
+            yield from _open_file(member, archive.read(member))
     elif content[:6] == b"\x93NUMPY":
         yield np.load(io.BytesIO(content))
     elif content[:4] in (b"II*\x00", b"II+\x00"):
@@ -40,8 +42,8 @@ def _file(name: str, content: bytes) -> Iterator[np.ndarray]:
     else:
         store = NetCDF4DataStore(netCDF4.Dataset("memory", memory=content))
         cube = xr.open_dataset(store, decode_times=False)
-        # Beside the values there may be the corners of geometries and the like.
-        yield max((cube[name] for name in cube.data_vars), key=lambda found: found.ndim).values
+        # Besides the values there may be other variables, such as corners of geometries.
+        yield max((cube[name] for name in cube.data_vars), key=lambda variable: variable.ndim).values
 
 
 def _without_nodata(file: rasterio.DatasetReader) -> np.ndarray:
@@ -55,10 +57,10 @@ def _without_nodata(file: rasterio.DatasetReader) -> np.ndarray:
     )
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference, of values over 1 as a share of them; infinite if shapes or no-data differ.
+def compare_values(one: np.ndarray, other: np.ndarray) -> float:
+    """Compute the largest difference, relative for values over 1; infinite if shapes or no-data differ.
 
-    Images may be padded on the right and below with no-data, as some writers do.
+    Images may be padded with no-data on the right and at the bottom, as some writers do.
     """
     one, other = _parameters_first(one), _parameters_first(other)
     if one.ndim != other.ndim or not one.size or not other.size:
@@ -66,10 +68,10 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     if max(abs(a - b) for a, b in zip(one.shape, other.shape, strict=True)) > MOST_PADDING:
         return float("inf")
     common = tuple(slice(0, min(a, b)) for a, b in zip(one.shape, other.shape, strict=True))
-    return max(_largest(a, b) for a, b in zip(one[common], other[common], strict=True))
+    return max(_largest_difference(a, b) for a, b in zip(one[common], other[common], strict=True))
 
 
-def _largest(one: np.ndarray, other: np.ndarray) -> float:
+def _largest_difference(one: np.ndarray, other: np.ndarray) -> float:
     if (np.isnan(one) != np.isnan(other)).any():
         return float("inf")
     apart = np.abs(one.astype(float) - other.astype(float)) / np.maximum(1, np.abs(other))
@@ -77,6 +79,6 @@ def _largest(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _parameters_first(values: np.ndarray) -> np.ndarray:
-    """The axis of a short dimension, such as dates or parameters, in front."""
+    """Move the axis of the shortest dimension, such as dates or parameters, to the front."""
     short = int(np.argmin(values.shape))
     return np.moveaxis(values, short, 0)

@@ -1,4 +1,4 @@
-"""Puts the service together: `create_app` gives the WSGI application that gunicorn serves."""
+"""Assemble the service: `create_app` makes the WSGI application that gunicorn serves."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 import odc_openeo.processes  # noqa: F401  importing registers the processes
 from odc_openeo import api
-from odc_openeo.api import service_tiles
 from odc_openeo.api.backend import Backend
-from odc_openeo.api.runs import run_for_view
+from odc_openeo.api.runner_calls import run_for_view
+from odc_openeo.api.services import tiles
 from odc_openeo.config import Config
-from odc_openeo.scratch import remove_abandoned_scratch
+from odc_openeo.scratch_folders import remove_abandoned_scratch
 from odc_openeo.server_log import log_to_stderr
 from odc_openeo.services import Tiles
 
 
 class StrictJSON(JSONProvider):
-    """JSON as RFC 8259 has it, in UTF-8: NaN in an answer is a fault of ours, not something to send."""
+    """JSON according to RFC 8259, in UTF-8: NaN in a response is a bug and never sent."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """Serialise without spaces; ValueError for NaN and infinity."""
+        """Serialize without spaces; ValueError for NaN and infinity."""
         options = {"ensure_ascii": False, "allow_nan": False, "separators": (",", ":")}
         return json.dumps(obj, **{**options, **kwargs})
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        """Parse; NaN and Infinity are values that process graphs may hold."""
+        """Parse; NaN and Infinity are allowed, as process graphs may contain them."""
         return json.loads(s, **kwargs)
 
 
 def create_app(config: Config | None = None) -> Flask:
-    """The application for a configuration (default: from the environment).
+    """Create the application for a configuration, by default the one from the environment.
 
-    Nothing is connected here: databases and the cluster are opened at their first use, in the process that
-    uses them, so that forking servers are safe.
+    Nothing connects here: databases and the cluster are opened on first use, in the process that uses them,
+    so that servers can fork safely.
     """
     config = config or Config()
     folder = Path(api.__file__).parent
@@ -50,9 +50,9 @@ def create_app(config: Config | None = None) -> Flask:
     remove_abandoned_scratch(config)
     backend = Backend.from_config(config)
     app.extensions["odc_openeo"] = backend
-    app.extensions[service_tiles.EXTENSION] = Tiles(config, backend.catalog, run_for_view)
+    app.extensions[tiles.EXTENSION] = Tiles(config, backend.catalog, run_for_view)
     if config.trusted_proxies:
-        # Without this all clients would have the address of the proxy.
+        # Without this, all clients would appear to have the address of the proxy.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=config.trusted_proxies, x_proto=0, x_host=0, x_port=0, x_prefix=0
         )

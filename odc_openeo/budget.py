@@ -1,8 +1,8 @@
-"""What evaluating a process graph may take of memory and time before any pixel is read.
+"""Limits of memory and time for evaluating a process graph, before any pixel is read.
 
-JSON values grow by doubling and child processes by nesting: a graph of a few lines can ask for more than a
-machine has. Each evaluation has one `Budget`; processes that would allocate before they return ask
-`check_count` first. Pixels are another matter: they are lazy and counted by the estimate.
+JSON values grow by doubling and child processes by nesting: a graph of a few lines can require more than a
+machine has. Each evaluation has one `Budget`; processes that would allocate before they return call
+`check_count` first. Pixels are not counted here: they are lazy and covered by the estimate.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MOST_CHARACTERS: Final = 10_000_000
 """Characters of one JSON value, in all its strings."""
 MOST_CHARACTERS_IN_ALL: Final = 200_000_000
 MOST_CALLS: Final = 250_000
-"""Nodes evaluated, those of child processes at each call."""
+"""Nodes evaluated; those of child processes count at each call."""
 
 _SMALL: Final = frozenset({bool, int, float, type(None)})
 
 
 @dataclass
 class Budget:
-    """What JSON values and calls have taken of one evaluation so far."""
+    """The memory of JSON values and the number of calls of one evaluation so far."""
 
     elements: int = 0
     characters: int = 0
@@ -37,12 +37,12 @@ class Budget:
         """Count the evaluation of a node and what it returned.
 
         Raises:
-            ProcessGraphComplexity: a value is too large, or all values or calls are too many.
+            ProcessGraphComplexity: one value, all values together or the number of calls exceeds its limit.
         """
         self.calls += 1
         if self.calls > MOST_CALLS:
             raise _too_many(
-                MOST_CALLS, "calls of processes", "Shorten the arrays that child processes run over."
+                MOST_CALLS, "process calls", "Shorten the arrays that child processes iterate over."
             )
         if type(value) in _SMALL:
             return
@@ -56,10 +56,10 @@ class Budget:
 
 
 def measure_json(value: Any) -> tuple[int, int]:
-    """Count the elements and the characters of a JSON value; what is not JSON counts as one element.
+    """Count the elements and characters of a JSON value; a value that is not JSON counts as one element.
 
     Raises:
-        ProcessGraphComplexity: there are more than one value may have.
+        ProcessGraphComplexity: there are more than a single value may have.
     """
     elements, characters, waiting = 1, 0, [value]
     while waiting:
@@ -68,7 +68,7 @@ def measure_json(value: Any) -> tuple[int, int]:
             characters += len(one)
             check_count(characters, MOST_CHARACTERS, "characters of a value", "Make shorter strings.")
         elif isinstance(one, list | tuple | LabeledArray | dict):
-            inner, names = _open(one)
+            inner, names = _unwrap_value(one)
             elements += len(inner)
             characters += names
             check_count(elements, MOST_ELEMENTS, "elements of an array", "Make shorter arrays.")
@@ -78,7 +78,7 @@ def measure_json(value: Any) -> tuple[int, int]:
 
 
 def check_count(count: float, most: int, what: str, advice: str) -> None:
-    """Check the number of things that a process is about to make.
+    """Check the number of elements or characters that a process is about to create.
 
     Raises:
         ProcessGraphComplexity: it is more than ``most``.
@@ -87,7 +87,7 @@ def check_count(count: float, most: int, what: str, advice: str) -> None:
         raise _too_many(most, what, advice)
 
 
-def _open(value: Any) -> tuple[Any, int]:
+def _unwrap_value(value: Any) -> tuple[Any, int]:
     if isinstance(value, LabeledArray):
         return value.values, sum(len(name) for name in value.labels if isinstance(name, str))
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The command ``odc-openeo``. Each command imports what it needs, so that ``--help`` comes at once."""
+"""The command ``odc-openeo``. Each command imports what it needs, so that ``--help`` responds at once."""
 
 from __future__ import annotations
 
@@ -21,30 +21,29 @@ from odc_openeo.config import (
     child_environment,
 )
 from odc_openeo.errors import OpenEOError
+from odc_openeo.stack.gunicorn_command import gunicorn_command
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 ROLE = click.Choice(ROLES)
 # A password on the command line could be seen by every user of the machine.
-PASSWORD_STDIN = click.option(
-    "--password-stdin", is_flag=True, help="Read the password from the standard input."
-)
+PASSWORD_STDIN = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
 
-def settings(**options: Any) -> Config:
-    """The configuration: options given on the command line win over ``ODC_OPENEO_*``."""
+def load_settings(**options: Any) -> Config:
+    """Load the configuration; command-line options take precedence over ``ODC_OPENEO_*``."""
     try:
         return Config(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        lines = [f"{_where(each['loc'])}{each['msg']}" for each in error.errors()]
+        lines = [f"{_describe_location(item['loc'])}{item['msg']}" for item in error.errors()]
         raise click.ClickException("\n".join(lines)) from error
 
 
-def _where(location: tuple[int | str, ...]) -> str:
+def _describe_location(location: tuple[int | str, ...]) -> str:
     return f"{PREFIX}{'.'.join(map(str, location)).upper()}: " if location else ""
 
 
-def say(text: str) -> None:
-    """Print a line at once, errors to the standard error."""
+def print_message(text: str) -> None:
+    """Print a line immediately, errors to standard error."""
     click.echo(text, err=text.startswith("Error"))
 
 
@@ -55,16 +54,16 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--data-dir", type=FOLDER, help="Folder of everything the stack keeps.")
+@click.option("--data-dir", type=FOLDER, help="Folder for everything the stack stores.")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on.  [default: 8080]")
-@click.option("--no-samples", is_flag=True, help="Index no sample scenes.")
+@click.option("--no-samples", is_flag=True, help="Do not index the sample scenes.")
 @click.option("--workers", type=int, help="Worker processes of the dask cluster.  [default: 2]")
 def up(no_samples: bool, **options: Any) -> None:
     """Run the whole stack on this machine: PostgreSQL, dask, HTTP server, sample scenes."""
-    from odc_openeo import embedded
+    from odc_openeo.stack import embedded
 
-    sys.exit(embedded.up(settings(**options), samples=not no_samples, say=say))
+    sys.exit(embedded.run_stack(load_settings(**options), samples=not no_samples, say=print_message))
 
 
 @cli.command()
@@ -72,26 +71,26 @@ def up(no_samples: bool, **options: Any) -> None:
 @click.option("--port", type=int, help="Port to listen on.  [default: 8080]")
 def serve(**options: Any) -> None:
     """Serve HTTP with the configured database, Open Data Cube and dask scheduler."""
-    from odc_openeo import embedded, oidc
+    from odc_openeo.users import oidc
 
-    config = settings(**options)
+    config = load_settings(**options)
     _need_database(config)
-    oidc.listing(config)
-    command = embedded.gunicorn_command(config)
+    oidc.list_providers(config)
+    command = gunicorn_command(config)
     os.execve(command[0], command, child_environment(config))
 
 
 @cli.command()
 def worker() -> None:
-    """Run batch jobs, one after the other, until stopped; start as many as jobs shall run at once."""
+    """Run batch jobs, one at a time, until stopped; start one worker per job that should run in parallel."""
     import logging
     import signal
     import threading
 
-    from odc_openeo.gdal_drivers import secure_gdal
-    from odc_openeo.worker import work
+    from odc_openeo.untrusted.gdal_drivers import secure_gdal
+    from odc_openeo.worker import run_worker
 
-    config = settings()
+    config = load_settings()
     _need_database(config)
     secure_gdal(allowed_gdal_drivers())
     level = config.log_level.upper()
@@ -99,19 +98,19 @@ def worker() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    work(config, stop)
+    run_worker(config, stop)
 
 
 @cli.command("dask-worker", context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="ADDRESS [OPTIONS OF `dask worker`]...")
 def dask_worker(options: tuple[str, ...]) -> None:
-    """Run a dask worker that reads quickly and safely: environment, GDAL and threads are set for it.
+    """Run a dask worker with the environment, GDAL drivers and threads that this service needs.
 
-    ADDRESS is that of the scheduler, such as tcp://scheduler:8786. The options, --help among them, are those
-    of `dask worker`.
+    ADDRESS is the address of the scheduler, such as tcp://scheduler:8786. The options, --help among them, are
+    those of `dask worker`.
     """
-    from odc_openeo.cluster import WORKER_ENVIRONMENT
-    from odc_openeo.dask_worker import dask_worker_command
+    from odc_openeo.compute.cluster import WORKER_ENVIRONMENT
+    from odc_openeo.stack.dask_worker import dask_worker_command
 
     command = dask_worker_command(options)
     os.execve(command[0], command, child_environment(None, **WORKER_ENVIRONMENT))
@@ -120,24 +119,24 @@ def dask_worker(options: tuple[str, ...]) -> None:
 def _need_database(config: Config) -> None:
     if config.database_url is None:
         raise click.ClickException(
-            f"set {PREFIX}DATABASE_URL to your PostgreSQL; without one, `odc-openeo up` brings its own"
+            f"set {PREFIX}DATABASE_URL to your PostgreSQL, or use `odc-openeo up`, which brings its own"
         )
 
 
 @cli.command()
 def migrate() -> None:
-    """Make our tables, or bring them up to date."""
-    from odc_openeo import migrations
+    """Create or upgrade the database schema."""
+    from odc_openeo.db import migrate
 
-    config = settings()
+    config = load_settings()
     _need_database(config)
-    migrations.upgrade(config)
-    click.echo("Our tables are up to date")
+    migrate.upgrade(config)
+    click.echo("Database schema is up to date")
 
 
 @cli.group()
 def index() -> None:
-    """Put products, sample scenes and STAC Items into the Open Data Cube index."""
+    """Add products, sample scenes and STAC Items to the Open Data Cube index."""
 
 
 @index.command("products")
@@ -154,17 +153,17 @@ def index_products() -> None:
 
 
 @index.command("samples")
-@click.option("--folder", type=FOLDER, help="Where the scenes are written.  [default: data_dir/samples]")
+@click.option("--folder", type=FOLDER, help="Folder for the scenes.  [default: data_dir/samples]")
 def index_samples(folder: Path | None) -> None:
-    """Make the sample scenes and index them; those that are there already are left alone."""
+    """Create and index the sample scenes; existing ones are left unchanged."""
     from odc_openeo.indexing.index import IndexingError, index_samples
 
     try:
-        sets = index_samples(folder or settings().data_dir / "samples")
+        sets = index_samples(folder or load_settings().data_dir / "samples")
     except IndexingError as error:
         raise click.ClickException(str(error)) from error
-    for each in sets:
-        click.echo(f"{each.product}: {len(each.documents)} datasets")
+    for item in sets:
+        click.echo(f"{item.product}: {len(item.documents)} datasets")
 
 
 @index.command("stac")
@@ -184,7 +183,7 @@ def index_stac(paths: tuple[Path, ...], product: str | None) -> None:
 
 @cli.group()
 def user() -> None:
-    """Users: add those with a password, list all, look after their roles and who may come in."""
+    """Manage users: add, list, enable, disable, set roles and passwords."""
 
 
 @user.command("add")
@@ -192,25 +191,25 @@ def user() -> None:
 @click.option("--role", "roles", multiple=True, type=ROLE, help="A role of the user; may be repeated.")
 @PASSWORD_STDIN
 def user_add(name: str, roles: tuple[str, ...], password_stdin: bool) -> None:
-    """Make the user NAME, who signs in with a password; asks for it."""
-    from odc_openeo import accounts
+    """Create the user NAME, who signs in with a password; prompts for the password."""
+    from odc_openeo.users import accounts
 
-    accounts.create_user(settings(), name, _password(password_stdin), roles)
-    click.echo(f"Made user {name}")
+    accounts.create_user(load_settings(), name, _read_password(password_stdin), roles)
+    click.echo(f"Created user {name}")
 
 
 @user.command("password")
 @click.argument("who", metavar="NAME")
 @PASSWORD_STDIN
 def user_password(who: str, password_stdin: bool) -> None:
-    """Change the password of the user NAME; asks for it. Ends all their sessions."""
-    from odc_openeo import accounts
+    """Change the password of the user NAME; prompts for it. Ends all their sessions."""
+    from odc_openeo.users import accounts
 
-    account = accounts.set_password(settings(), who, _password(password_stdin))
+    account = accounts.set_password(load_settings(), who, _read_password(password_stdin))
     click.echo(f"Changed the password of user {account.name}")
 
 
-def _password(from_stdin: bool) -> str:
+def _read_password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
@@ -218,10 +217,10 @@ def _password(from_stdin: bool) -> str:
 
 @user.command("list")
 def user_list() -> None:
-    """List all users: id, name, roles, state, and the issuer of those from a provider."""
-    from odc_openeo import accounts
+    """List all users: id, name, roles, state, and the issuer if they come from a provider."""
+    from odc_openeo.users import accounts
 
-    for account in accounts.list_users(settings()):
+    for account in accounts.list_users(load_settings()):
         state = "disabled" if account.disabled else "active"
         row = (str(account.id), account.name, ",".join(account.roles), state, account.issuer or "")
         click.echo("\t".join(row))
@@ -229,33 +228,33 @@ def user_list() -> None:
 
 @user.command("disable")
 @click.argument("who", metavar="NAME_OR_ID")
-@click.option("--undo", is_flag=True, help="Let the user in again, as `enable` does.")
+@click.option("--undo", is_flag=True, help="Enable the user again, as `enable` does.")
 def user_disable(who: str, undo: bool) -> None:
-    """Lock a user out at once, with all their tokens."""
+    """Disable a user and all their tokens immediately."""
     _set_disabled(who, not undo)
 
 
 @user.command("enable")
 @click.argument("who", metavar="NAME_OR_ID")
 def user_enable(who: str) -> None:
-    """Let a user in again who was disabled."""
+    """Enable a disabled user again."""
     _set_disabled(who, False)
 
 
 def _set_disabled(who: str, disabled: bool) -> None:
-    from odc_openeo import accounts
+    from odc_openeo.users import accounts
 
-    account = accounts.disable_user(settings(), who, disabled=disabled)
+    account = accounts.disable_user(load_settings(), who, disabled=disabled)
     click.echo(f"{'Disabled' if disabled else 'Enabled'} user {account.name}")
 
 
 @user.command("revoke")
 @click.argument("who", metavar="NAME_OR_ID")
 def user_revoke(who: str) -> None:
-    """End all sessions of a user, who may sign in again. Tokens of a provider are for the provider to end."""
-    from odc_openeo import accounts
+    """End all sessions of a user, who may sign in again. A provider's own tokens stay valid."""
+    from odc_openeo.users import accounts
 
-    account, count = accounts.end_sessions(settings(), who)
+    account, count = accounts.end_sessions(load_settings(), who)
     click.echo(f"Ended {count} sessions of user {account.name}")
 
 
@@ -263,51 +262,51 @@ def user_revoke(who: str) -> None:
 @click.argument("who", metavar="NAME_OR_ID")
 @click.option("--role", "roles", multiple=True, type=ROLE, help="A role; may be repeated.")
 def user_roles(who: str, roles: tuple[str, ...]) -> None:
-    """Give a user exactly the roles named, none without --role. Those by a provider's claims stay."""
-    from odc_openeo import accounts
+    """Set a user's roles to exactly those given; none without --role. Roles from a provider's claims stay."""
+    from odc_openeo.users import accounts
 
-    account = accounts.set_roles(settings(), who, roles)
+    account = accounts.set_roles(load_settings(), who, roles)
     click.echo(f"Roles of user {account.name}: {', '.join(account.roles) or 'none'}")
 
 
 @cli.command()
 @click.option(
-    "--output", type=FOLDER, default="demo-output", show_default=True, help="Folder of the results."
+    "--output", type=FOLDER, default="demo-output", show_default=True, help="Folder for the results."
 )
 @click.option("--url", help="Use a running service instead of starting one.")
 def demo(output: Path, url: str | None) -> None:
     """Start the stack, compute a composite and a time series with the openEO client, stop the stack."""
     from rich.console import Console
 
-    from odc_openeo import embedded
-    from odc_openeo.demo import run_demo
+    from odc_openeo.stack import embedded
+    from odc_openeo.stack.demo import run_demo
 
     console = Console()
     if url is not None:
         run_demo(url, output, DEMO_USER, DEMO_USER, console)
         return
 
-    def tell(text: str) -> None:
+    def print_step(text: str) -> None:
         console.print(text, markup=False, highlight=False)
 
     with tempfile.TemporaryDirectory(prefix="odc-openeo-demo-") as folder, embedded.stop_signals():
-        config = settings(data_dir=folder, host="127.0.0.1", port=embedded.free_port(), demo_user=True)
-        tell("Starting PostgreSQL, dask and the HTTP server")
-        with embedded.Stack(config, say=tell) as stack:
-            tell(f"The service runs at {stack.url}")
+        config = load_settings(data_dir=folder, host="127.0.0.1", port=embedded.free_port(), demo_user=True)
+        print_step("Starting PostgreSQL, dask and the HTTP server")
+        with embedded.Stack(config, say=print_step) as stack:
+            print_step(f"The service runs at {stack.url}")
             run_demo(stack.url, output, DEMO_USER, DEMO_USER, console)
-        tell("Stopped everything that was started")
+        print_step("Stopped everything that was started")
 
 
 @cli.command()
 def doctor() -> None:
-    """List all settings, check database, index, dask and storage, and say what to mend."""
+    """List all settings, check database, index, dask and storage, and suggest fixes."""
     from rich.console import Console
 
-    from odc_openeo.doctor import report
+    from odc_openeo.stack.doctor import print_report
 
     wide = None if sys.stdout.isatty() else 160
-    if not report(settings(), Console(width=wide)):
+    if not print_report(load_settings(), Console(width=wide)):
         sys.exit(1)
 
 
@@ -318,14 +317,14 @@ def version() -> None:
 
 
 def main() -> None:
-    """Entry point: known errors as one line, without a traceback."""
+    """Entry point: print known errors as one line, without a traceback."""
     try:
         cli(prog_name="odc-openeo")
     except (OpenEOError, ValueError, RuntimeError) as error:
-        say(f"Error: {error}")
+        print_message(f"Error: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        say("Stopped")
+        print_message("Stopped")
         sys.exit(130)
 
 

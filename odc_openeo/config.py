@@ -21,7 +21,7 @@ DEMO_USER = "demo"
 """Name and password of the user that exists only on loopback."""
 
 ROLES = ("admin",)
-"""What users may be beside users."""
+"""Roles that can be granted to a user."""
 
 
 def _default_data_dir() -> Path:
@@ -41,7 +41,7 @@ class Config(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", env_file=None
     )
 
-    # --- Where things are ---
+    # --- Locations ---
     data_dir: AbsolutePath = Field(
         default_factory=_default_data_dir,
         description="Folder of everything the service keeps on this machine: the embedded PostgreSQL, "
@@ -192,7 +192,7 @@ class Config(BaseSettings):
 
     gdal_drivers: str = Field(
         "",
-        description="GDAL drivers that your own datasets need beside those of self-contained formats, "
+        description="GDAL drivers that your own datasets need besides those of self-contained formats, "
         "separated by commas. Drivers that open what a file refers to (VRT, say) let users' files do that.",
     )
 
@@ -206,17 +206,17 @@ class Config(BaseSettings):
     )
     workspace_providers: AbsolutePath | None = Field(
         None,
-        description="YAML file of places for workspaces beside this service's storage; docs/exports.md.",
+        description="YAML file of locations for workspaces besides this service's storage; docs/exports.md.",
     )
 
-    # --- Addresses that users name ---
+    # --- User-supplied URLs (SSRF protection) ---
     outgoing_allow: str = Field(
         "",
-        description="What users' requests may lead to beside public addresses: hosts, domains (.example.org) "
-        "and networks (10.0.0.0/8), separated by commas.",
+        description="Targets that user-supplied URLs may reach besides public addresses: hosts, domains "
+        "(.example.org) and networks (10.0.0.0/8), separated by commas.",
     )
     outgoing_deny: str = Field(
-        "", description="What they may never lead to, written in the same way; * for anything."
+        "", description="Targets that they may never reach, in the same notation; * for all."
     )
     outgoing_max_bytes: int = Field(2 * 2**30, ge=1, description="Largest file that is fetched for a user.")
     outgoing_timeout_s: float = Field(300, gt=0, description="Seconds that fetching it may take.")
@@ -272,7 +272,7 @@ class Config(BaseSettings):
     trusted_proxies: int = Field(
         0,
         ge=0,
-        description="Proxies in front of the service that append to X-Forwarded-For: tells clients apart.",
+        description="Proxies in front of the service that append to X-Forwarded-For, to tell clients apart.",
     )
     token_lifetime_hours: float = Field(24, gt=0, description="Hours until a Basic login's token expires.")
     demo_user: bool | None = Field(
@@ -285,7 +285,7 @@ class Config(BaseSettings):
     title: str = Field("Open Data Cube openEO", description="Name of the service in clients.")
     description: str = Field(
         "openEO on an Open Data Cube index: process graphs run on the data cubes indexed here.",
-        description="What the service tells about itself (CommonMark).",
+        description="Description of the service (CommonMark).",
     )
     web_editor_url: str | None = Field(
         "https://editor.openeo.org", description="openEO Web Editor that the start page links to."
@@ -363,14 +363,14 @@ class Config(BaseSettings):
         return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
 
     def own_path(self, url: str) -> str | None:
-        """The path below the root URL if this is an address of this very service, else None."""
+        """The path below the root URL if this is a URL of this service itself, else None."""
         try:
-            asked, own = urlsplit(url), urlsplit(self.root_url)
-            same = _place(asked) == _place(own)
+            parts, root = urlsplit(url), urlsplit(self.root_url)
+            same = _origin_of(parts) == _origin_of(root)
         except ValueError:
             return None
-        below = asked.path.startswith(f"{own.path}/")
-        return asked.path.removeprefix(own.path) if same and below else None
+        below = parts.path.startswith(f"{root.path}/")
+        return parts.path.removeprefix(root.path) if same and below else None
 
     @property
     def storage(self) -> str:
@@ -390,7 +390,9 @@ class Config(BaseSettings):
     def environment(self) -> dict[str, str]:
         """The settings that are not at their defaults as variables, secrets included: for child processes."""
         values = {name: getattr(self, name) for name in sorted(self.model_fields_set)}
-        return {PREFIX + name.upper(): _plain(value) for name, value in values.items() if value is not None}
+        return {
+            PREFIX + name.upper(): _to_string(value) for name, value in values.items() if value is not None
+        }
 
 
 def _is_loopback(host: str) -> bool:
@@ -402,7 +404,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _place(url: SplitResult) -> tuple[str, str | None, int | None]:
+def _origin_of(url: SplitResult) -> tuple[str, str | None, int | None]:
     """Scheme, host and port; the names of this machine are the same."""
     host = "localhost" if url.hostname in ("127.0.0.1", "::1") else url.hostname
     return url.scheme, host, url.port or {"http": 80, "https": 443}.get(url.scheme)
@@ -411,19 +413,19 @@ def _place(url: SplitResult) -> tuple[str, str | None, int | None]:
 def _make_key(path: Path) -> bytes:
     # Several processes may start at once: the first to link its file wins, all read the same key.
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_name(f".secret_key.{os.getpid()}.{secrets.token_hex(4)}")
-    own.touch(mode=0o600)
-    own.write_bytes(secrets.token_urlsafe(48).encode())
+    temporary = path.with_name(f".secret_key.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary.touch(mode=0o600)
+    temporary.write_bytes(secrets.token_urlsafe(48).encode())
     try:
-        os.link(own, path)
+        os.link(temporary, path)
     except FileExistsError:
         pass
     finally:
-        own.unlink()
+        temporary.unlink()
     return path.read_bytes()
 
 
-def _plain(value: Any) -> str:
+def _to_string(value: Any) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
@@ -466,28 +468,33 @@ def odc_settings() -> dict[str, str]:
 
 
 def unknown_variables() -> list[str]:
-    """Variables that look like settings of this service but are none: most often a typing error."""
-    known = {PREFIX + name.upper() for name in Config.model_fields}
-    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    """Variables that look like settings of this service but are not; most often typing errors."""
+    settings = {PREFIX + name.upper() for name in Config.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in settings)
 
 
-def describe(config: Config) -> list[tuple[str, str, str, str]]:
+def describe_settings(config: Config) -> list[tuple[str, str, str, str]]:
     """(variable, value, default, description) of every setting; secrets and passwords are masked."""
     return [
-        (PREFIX + name.upper(), _shown(name, getattr(config, name)), _default(field), field.description or "")
+        (
+            PREFIX + name.upper(),
+            _display_value(name, getattr(config, name)),
+            _default_value(field),
+            field.description or "",
+        )
         for name, field in Config.model_fields.items()
     ]
 
 
-def _default(field: FieldInfo) -> str:
+def _default_value(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True, validated_data={})
     return "" if value is None else str(value)
 
 
-def _shown(name: str, value: Any) -> str:
+def _display_value(name: str, value: Any) -> str:
     if value is None:
         return ""
-    return _mask_if_secret(name, _plain(value))
+    return _mask_if_secret(name, _to_string(value))
 
 
 def _mask_if_secret(name: str, value: str) -> str:

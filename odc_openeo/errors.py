@@ -1,4 +1,4 @@
-"""openEO error codes: one class per code, with its HTTP status and what to tell the user.
+"""openEO error codes: one class per code, with its HTTP status and message template.
 
 The class name is the code. Codes of the API come from its error list, codes of processes from the
 ``exceptions`` of the process descriptions; a test compares both with the official lists.
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 
 class OpenEOError(Exception):
-    """Something the client can be told: ``code``, ``status``, ``message``, and the node that caused it."""
+    """An error reported to the client: ``code``, ``status``, ``message``, and the node that caused it."""
 
     status: ClassVar[int] = 400
     template: ClassVar[str] = "The request cannot be carried out."
@@ -82,23 +82,23 @@ class ContentTypeInvalid(OpenEOError):
 
 
 class RequestInvalid(OpenEOError):
-    """The body is no JSON object, or not the one the endpoint wants (not in the official list)."""
+    """The body is not a JSON object, or not one the endpoint accepts (not in the official list)."""
 
     template = "The request body is invalid: {reason}"
 
 
 class RequestTooLarge(OpenEOError):
-    """The body is over the operator's limit (not in the official list)."""
+    """The body exceeds the operator's limit (not in the official list)."""
 
     status = 413
     template = "The request body is larger than {limit} bytes. Make it smaller."
 
 
 class RangeNotSatisfiable(OpenEOError):
-    """The part of a file that is asked for begins after its end (not in the official list)."""
+    """The requested range begins after the end of the file (not in the official list)."""
 
     status = 416
-    template = "The file ends before the part that the header Range asks for. Its size is in Content-Range."
+    template = "The requested range begins after the end of the file. Its size is in Content-Range."
 
 
 # --- Accounts ------------------------------------------------------------------------------------
@@ -121,11 +121,11 @@ class TokenInvalid(OpenEOError):
 
 class CredentialsInvalid(OpenEOError):
     status = 403
-    template = "User name or password are not correct."
+    template = "The user name or password is not correct."
 
 
 class TooManyRequests(OpenEOError):
-    """Something was tried too often (not in the official list); ``seconds`` is how long to wait."""
+    """Too many attempts (not in the official list); ``seconds`` is how long to wait."""
 
     status = 429
     template = "Too many attempts. Please wait {seconds} s and try again."
@@ -139,11 +139,11 @@ class FormInvalid(OpenEOError):
     """A form was not sent from a page of this service (not in the official list)."""
 
     status = 403
-    template = "The form was not sent from this page, or the page is too old. Load it again and repeat that."
+    template = "The form was not sent from this page, or the page is too old. Reload the page and try again."
 
 
 class SignInFailed(OpenEOError):
-    """A provider did not sign somebody in (not in the official list)."""
+    """A provider did not sign the user in (not in the official list)."""
 
     status = 403
     template = "The provider did not sign you in: {reason}. Please try again."
@@ -159,7 +159,7 @@ class PermissionsInsufficient(OpenEOError):
 
 class CollectionNotFound(OpenEOError):
     status = 404
-    template = "There is no collection '{identifier}'. See GET /collections for those there are."
+    template = "There is no collection '{identifier}'. See GET /collections for the available ones."
 
 
 class FileTypeInvalid(OpenEOError):
@@ -182,7 +182,7 @@ class ProcessGraphInvalid(OpenEOError):
 
 
 class ProcessGraphComplexity(OpenEOError):
-    template = "The process graph is too heavy: {reason}"
+    template = "The process graph is too complex: {reason}"
 
 
 class ProcessUnsupported(OpenEOError):
@@ -195,7 +195,7 @@ class ProcessNamespaceInvalid(OpenEOError):
 
 class ProcessGraphNotFound(OpenEOError):
     status = 404
-    template = "You have stored no process '{identifier}'. See GET /process_graphs."
+    template = "You have no stored process '{identifier}'. See GET /process_graphs."
 
 
 class ProcessParameterUnsupported(OpenEOError):
@@ -214,15 +214,11 @@ class ProcessParameterMissing(OpenEOError):
     template = "The parameter '{parameter}' has no value here and no default."
 
 
-class WorkerTooSmall(OpenEOError):
-    template = (
-        "The job asks for {wanted} of '{resource}' for a task, and the largest worker offers {most}. "
-        "Change the job options."
-    )
+# --- Files and storage ---------------------------------------------------------------------------
 
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says when there is no room for a file."""
+"""Error numbers of the system when there is no space left for a file."""
 
 
 class StorageFailure(OpenEOError):
@@ -233,12 +229,12 @@ class StorageFailure(OpenEOError):
     def from_os_error(cls, error: OSError) -> StorageFailure:
         """Tell a full disk apart from other failures."""
         if error.errno in NO_ROOM:
-            return cls("There is no room left on the server to store the file. Please try again later.")
+            return cls("There is no space left on the server to store the file. Please try again later.")
         return cls()
 
 
 class StorageQuotaExceeded(OpenEOError):
-    template = "Your files would take more than you may store: {free} bytes are free. Delete files first."
+    template = "Your files would exceed your storage quota: {free} bytes are free. Delete files first."
 
 
 class FileNotFound(OpenEOError):
@@ -262,7 +258,7 @@ class FileSizeExceeded(OpenEOError):
     template = "The file is too large. The largest allowed: {size}."
 
 
-# --- Foreign addresses ---------------------------------------------------------------------------
+# --- Workspaces ----------------------------------------------------------------------------------
 
 
 class WorkspaceNotFound(OpenEOError):
@@ -272,11 +268,14 @@ class WorkspaceNotFound(OpenEOError):
 
 class WorkspaceUnavailable(OpenEOError):
     status = 503
-    template = "Workspace '{identifier}' can't be reached: its provider '{provider}' is not offered any more."
+    template = "Workspace '{identifier}' is unavailable: its provider '{provider}' is no longer offered."
+
+
+# --- User-supplied URLs --------------------------------------------------------------------------
 
 
 class UrlForbidden(OpenEOError):
-    template = "The address of {host} may not be read by this back-end. Use one that is public."
+    template = "This back-end may not read from {host}. Use a public URL."
 
 
 class UrlUnreachable(OpenEOError):
@@ -284,7 +283,7 @@ class UrlUnreachable(OpenEOError):
 
 
 class UrlTooLarge(OpenEOError):
-    template = "What is at the address is too large; at most {most} bytes are read."
+    template = "The file at this URL is too large; the limit is {most} bytes."
 
 
 # --- Batch jobs ----------------------------------------------------------------------------------
@@ -304,12 +303,19 @@ class JobNotStarted(OpenEOError):
 
 
 class JobNotFinished(OpenEOError):
-    template = "The batch job is {state}; its results come when it has finished. Please try again later."
+    template = "The batch job is {state}; its results are available once it has finished. Please try later."
 
 
 class ResultLinkExpired(OpenEOError):
     status = 410
     template = "The link has expired, or the results were replaced or deleted. Request the results again."
+
+
+class WorkerTooSmall(OpenEOError):
+    template = (
+        "The job asks for {wanted} of '{resource}' for a task, and the largest worker offers {most}. "
+        "Change the job options."
+    )
 
 
 class PropertyNotEditable(OpenEOError):
@@ -352,10 +358,10 @@ class ServiceDisabled(OpenEOError):
 
 
 class TileOutOfRange(OpenEOError):
-    """No tile has that place in the matrix (not in the official list)."""
+    """The tile is outside the tile matrix (not in the official list)."""
 
     status = 404
-    template = "There is no such tile: {reason}"
+    template = "The tile does not exist: {reason}"
 
 
 # --- Exceptions of processes ---------------------------------------------------------------------
@@ -382,7 +388,7 @@ class ArrayLabelConflict(ProcessError):
 
 
 class ArrayLengthMismatch(ProcessError):
-    template = "There are {values} values but {labels} labels. Give one label a value."
+    template = "The array has {values} values but {labels} labels. Provide exactly one label per value."
 
 
 class ArrayNotLabeled(ProcessError):
@@ -390,7 +396,7 @@ class ArrayNotLabeled(ProcessError):
 
 
 class AscendingProbabilitiesRequired(ProcessError):
-    template = "The probabilities must be in ascending order and without repetition."
+    template = "The probabilities must be in ascending order and without duplicates."
 
 
 class BandExists(ProcessError):
@@ -398,7 +404,7 @@ class BandExists(ProcessError):
 
 
 class BandFilterParameterMissing(ProcessError):
-    template = "Name at least one band or one range of wavelengths."
+    template = "Specify at least one band or one range of wavelengths."
 
 
 class CountMismatch(ProcessError):
@@ -490,7 +496,7 @@ class MultiplicandMissing(ProcessError):
 
 
 class NirBandAmbiguous(ProcessError):
-    template = "The near infrared band can't be told. Name it in parameter 'nir'. The bands are: {bands}."
+    template = "The near-infrared band could not be determined. Set parameter 'nir'. The bands are: {bands}."
 
 
 class NoDataAvailable(ProcessError):
@@ -498,7 +504,7 @@ class NoDataAvailable(ProcessError):
 
 
 class OverlapResolverMissing(ProcessError):
-    template = "The cubes overlap. Give an 'overlap_resolver' that says which value to take."
+    template = "The cubes overlap. Set 'overlap_resolver' to choose which value to keep."
 
 
 class PropertiesUnsupported(ProcessError):
@@ -514,7 +520,7 @@ class QuantilesParameterMissing(ProcessError):
 
 
 class RedBandAmbiguous(ProcessError):
-    template = "The red band can't be told. Name it in parameter 'red'. The bands are: {bands}."
+    template = "The red band could not be determined. Set parameter 'red'. The bands are: {bands}."
 
 
 class TargetDimensionExists(ProcessError):

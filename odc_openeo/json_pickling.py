@@ -1,4 +1,4 @@
-"""JSON that travels between processes: nested as deeply as users may send it, which pickle cannot follow."""
+"""JSON passed between processes as a string: pickle cannot handle the nesting depth that users may send."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class JsonText:
 
 
 def encode_json(value: Any) -> Any:
-    """Write arrays and objects as text; other values are left as they are."""
+    """Encode arrays and objects as strings; other values are left as they are."""
     return JsonText(json.dumps(value)) if type(value) in (dict, list) else value
 
 
@@ -25,15 +25,15 @@ def decode_json(value: Any) -> Any:
 
 
 class PickledAsJson:
-    """A base of dataclasses whose ``json_fields`` hold JSON that may be nested deeply."""
+    """Base of dataclasses whose ``json_fields`` hold JSON that may be deeply nested."""
 
     json_fields: ClassVar[tuple[str, ...]] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields, those of JSON as text."""
+        """The fields, JSON ones encoded as strings."""
         fields = self.__dict__
         return {**fields, **{name: encode_json(fields[name]) for name in self.json_fields}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Set the fields, also of frozen classes."""
+        """Restore the fields, also those of frozen classes."""
         self.__dict__.update({name: decode_json(value) for name, value in state.items()})

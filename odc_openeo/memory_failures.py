@@ -1,4 +1,4 @@
-"""Failed allocations, told from other failures of the libraries that read files."""
+"""Recognize failed memory allocations among the errors of libraries that read files."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ SETTLED = """new Promise(done => {
 })"""
 
 
-def found() -> str | None:
+def find_program() -> str | None:
     """The browser's program, None if there is none."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
@@ -69,17 +69,17 @@ class Page:
         self._note(message.get("method", ""), message.get("params", {}))
         return dict(message)
 
-    def _note(self, event: str, told: dict[str, Any]) -> None:
+    def _note(self, event: str, report: dict[str, Any]) -> None:
         if event == "Page.loadEventFired":
             self.loaded = True
         elif event == "Network.requestWillBeSent":
-            self.requested.append(told["request"]["url"])
-        elif event == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-            self.problems.append(f"{told['entry']['text']} {told['entry'].get('url', '')}")
-        elif event == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.problems.append(json.dumps(told["args"]))
+            self.requested.append(report["request"]["url"])
+        elif event == "Log.entryAdded" and report["entry"]["level"] in ("error", "warning"):
+            self.problems.append(f"{report['entry']['text']} {report['entry'].get('url', '')}")
+        elif event == "Runtime.consoleAPICalled" and report["type"] in ("error", "warning", "assert"):
+            self.problems.append(json.dumps(report["args"]))
         elif event == "Runtime.exceptionThrown":
-            self.problems.append(told["exceptionDetails"]["text"])
+            self.problems.append(report["exceptionDetails"]["text"])
 
     def open(self, url: str) -> None:
         """Go to an address and wait until all of it is there."""

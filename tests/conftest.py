@@ -1,11 +1,12 @@
 """Fixtures shared by all tests: real PostgreSQL, real index, real stack; nothing is mocked.
 
 Each pytest-xdist worker has its own PostgreSQL server; databases are copies of a template, so a fresh one
-costs some 50 ms. Tests that use the running stack all go to one worker, which starts one stack.
+costs some 50 ms. The workers share one running stack and one folder of sample scenes.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -22,25 +23,49 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import requests
 from filelock import FileLock
 
-from odc_openeo import db, migrations, postgres
+from odc_openeo import db
 from odc_openeo.config import Config, odc_database_environment
-from odc_openeo.embedded import DATABASE, free_port
+from odc_openeo.db import migrate
+from odc_openeo.stack import postgres
+from odc_openeo.stack.embedded import DATABASE, free_port
+from tests.support.scheduling import GroupScheduling
+from tests.support.shared_stack import keep_status, share, stop_process
 
 COMMAND = [sys.executable, "-m", "odc_openeo.cli"]
 STACK_FIXTURES = {"running_stack", "stack", "stack_environment"}
+SOAK_FOLDERS = {"chaos", "fuzz"}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """Keep the tests of a file together: fixtures of modules may not be made in two processes."""
+    return GroupScheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One stack for all who use it."""
+    """Mark each test by its cost."""
     for item in items:
-        if STACK_FIXTURES & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("stack"))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & STACK_FIXTURES:
+            item.add_marker(pytest.mark.stack)
+        elif SOAK_FOLDERS & set(item.path.parts):
+            item.add_marker(pytest.mark.soak)
+        elif fixtures & {"postgres_server", "samples", "site"}:
+            item.add_marker(pytest.mark.integration)
+        else:
+            item.add_marker(pytest.mark.unit)
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of this test run that all workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,7 +104,7 @@ def short_folder() -> Iterator[Path]:
 def postgres_server(short_folder: Path) -> Iterator[postgres.Postgres]:
     """A PostgreSQL server of this worker."""
     settings = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
-    server = postgres.start(short_folder / "server" / "pg", short_folder / "postgresql.log", settings)
+    server = postgres.start_server(short_folder / "server" / "pg", short_folder / "postgresql.log", settings)
     yield server
     server.stop(5)
 
@@ -89,8 +114,8 @@ def _templates(postgres_server: postgres.Postgres) -> dict[str, str]:
     """Names of databases to copy: `ours` has our tables, `odc` those of Open Data Cube too."""
     ours = postgres_server.create_database("template_ours")
     config = Config(database_url=ours)
-    migrations.upgrade(config)
-    db.dispose(config)
+    migrate.upgrade(config)
+    db.dispose_engine(config)
     odc = postgres_server.create_database("template_odc", template="template_ours")
     subprocess.run(
         [sys.executable, "-m", "datacube.scripts.cli_app", "system", "init"],
@@ -134,17 +159,17 @@ def odc_database(
 @pytest.fixture
 def config(database: str, tmp_path: Path) -> Iterator[Config]:
     """A configuration with our tables; no cluster."""
-    made = Config(database_url=database, data_dir=tmp_path / "data")
-    yield made
-    db.dispose(made)
+    config = Config(database_url=database, data_dir=tmp_path / "data")
+    yield config
+    db.dispose_engine(config)
 
 
 @pytest.fixture
 def odc_config(odc_database: str, tmp_path: Path) -> Iterator[Config]:
     """A configuration with our tables and an empty index; no cluster."""
-    made = Config(database_url=odc_database, data_dir=tmp_path / "data")
-    yield made
-    db.dispose(made)
+    config = Config(database_url=odc_database, data_dir=tmp_path / "data")
+    yield config
+    db.dispose_engine(config)
 
 
 @pytest.fixture(scope="session")
@@ -152,9 +177,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the sample scenes, made once for all workers."""
     from odc_openeo.indexing.samples import make_samples
 
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
+    shared = shared_folder(tmp_path_factory)
     with FileLock(shared / "samples.lock"):
         make_samples(shared / "samples")
     return shared / "samples"
@@ -180,11 +203,19 @@ class RunningStack:
         return self.output.read_text()
 
 
-def start_stack(data_dir: Path, *options: str, ready_within: float = 180, **variables: str) -> RunningStack:
+def start_stack(
+    data_dir: Path,
+    *options: str,
+    ready_within: float = 180,
+    status: Path | None = None,
+    **variables: str,
+) -> RunningStack:
     """Start `odc-openeo up` and wait until it says that it is ready (or has ended)."""
     port = free_port()
     output = data_dir.parent / f"{data_dir.name}-{port}.out"
     command = [*COMMAND, "up", "--data-dir", str(data_dir), "--port", str(port), *options]
+    if status is not None:
+        command = keep_status(command, status)
     with output.open("w") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, text=True, env={**os.environ, **variables}
@@ -224,13 +255,13 @@ class SiteHandler(SimpleHTTPRequestHandler):
     """Serves the files of a folder, whole and in parts."""
 
     def do_GET(self) -> None:
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        requested = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         path = Path(self.translate_path(self.path))
-        if wanted is None or not path.is_file():
+        if requested is None or not path.is_file():
             super().do_GET()
             return
-        content, start = path.read_bytes(), int(wanted[1])
-        part = content[start : int(wanted[2]) + 1]
+        content, start = path.read_bytes(), int(requested[1])
+        part = content[start : int(requested[2]) + 1]
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(part)))
@@ -253,26 +284,52 @@ def site(tmp_path: Path) -> Iterator[Site]:
         server.shutdown()
 
 
-@pytest.fixture(scope="session")
-def running_stack(short_folder: Path, samples: Path) -> Iterator[RunningStack]:
-    """The whole embedded stack with the sample scenes."""
-    data_dir = short_folder / "stack"
-    data_dir.mkdir()
-    (data_dir / "samples").symlink_to(samples)
-    stack = start_stack(data_dir, ODC_OPENEO_OUTGOING_ALLOW="127.0.0.1")
-    assert stack.process.poll() is None, stack.said()
-    yield stack
-    assert stack.stop() == 0, stack.said()
+@dataclass(frozen=True)
+class SharedStack:
+    """The stack that all workers of a test run use."""
+
+    url: str
+    data_dir: Path
 
 
 @pytest.fixture(scope="session")
-def stack(running_stack: RunningStack) -> str:
+def running_stack(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> Iterator[SharedStack]:
+    """The whole embedded stack with the sample scenes; tests may not change what others count."""
+    shared = shared_folder(tmp_path_factory)
+    status = shared / "stack"
+    outputs: list[Path] = []
+
+    def start() -> str:
+        root = Path(tempfile.mkdtemp(prefix="odc-openeo-test-"))
+        root.chmod(0o711)
+        data_dir = root / "stack"
+        data_dir.mkdir()
+        (data_dir / "samples").symlink_to(samples)
+        for suffix in ("pid", "status"):
+            status.with_suffix(f".{suffix}").unlink(missing_ok=True)
+        stack = start_stack(data_dir, status=status, ODC_OPENEO_OUTGOING_ALLOW="127.0.0.1")
+        assert stack.process.poll() is None, stack.said()
+        return json.dumps({"url": stack.url, "data_dir": str(data_dir), "output": str(stack.output)})
+
+    def stop() -> None:
+        code = stop_process(status)
+        assert code == 0, outputs[0].read_text()
+        shutil.rmtree(outputs[0].parent, ignore_errors=True)
+
+    with share(shared, start, stop) as description:
+        stack = json.loads(description)
+        outputs.append(Path(stack["output"]))
+        yield SharedStack(stack["url"], Path(stack["data_dir"]))
+
+
+@pytest.fixture(scope="session")
+def stack(running_stack: SharedStack) -> str:
     """Root URL of the whole embedded stack with the sample scenes; user demo, password demo."""
     return running_stack.url
 
 
 @pytest.fixture(scope="session")
-def stack_environment(running_stack: RunningStack) -> dict[str, str]:
+def stack_environment(running_stack: SharedStack) -> dict[str, str]:
     """Environment in which the `datacube` command works on the index of the stack."""
     socket = running_stack.data_dir / "postgresql" / "pgdata"
     url = f"postgresql+psycopg2://{postgres.DATABASE_USER}@/{DATABASE}?host={socket}"

@@ -54,14 +54,14 @@ class Grant:
 
 @dataclass
 class IdentityProvider:
-    """The state of a provider; ``asked`` counts requests by path, ``broken`` makes all of them fail."""
+    """The state of a provider that counts requests by path; ``broken`` makes all of them fail."""
 
     issuer: str = ""
     lifetime: float = 3600
     broken: bool = False
     people: dict[str, Claims] = field(default_factory=lambda: {"anna": {"name": "Anna Example"}})
     keys: list[RSAKey] = field(default_factory=list)
-    asked: Counter[str] = field(default_factory=Counter)
+    requests_by_path: Counter[str] = field(default_factory=Counter)
     grants: dict[str, Grant] = field(default_factory=dict)
     replaced: dict[str, Any] = field(default_factory=dict)
 
@@ -121,7 +121,7 @@ class IdentityProvider:
         return app
 
     def _count(self) -> Response | None:
-        self.asked[request.path] += 1
+        self.requests_by_path[request.path] += 1
         return Response("out of order", status=500) if self.broken else None
 
     def _discovery(self) -> Claims:

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from sqlalchemy import select, update
 
-from odc_openeo import accounts, db
+from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.errors import (
     AuthenticationRequired,
@@ -14,18 +14,19 @@ from odc_openeo.errors import (
     TokenInvalid,
     TooManyRequests,
 )
-from odc_openeo.oidc import Identity
+from odc_openeo.users import accounts
+from odc_openeo.users.oidc import Identity
 from tests.identity_provider import running_provider, settings_of
 
 PASSWORD = "correct horse"
 
 
-def test_login(config):
-    made = accounts.create_user(config, "ada", PASSWORD, ["admin"])
-    assert accounts.verify_password(config, "ada", PASSWORD) == made
-    assert made.roles == ("admin",)
-    token = accounts.issue_token(config, made)
-    assert accounts.user_of_token(config, token) == made
+def test_login_needs_the_right_password(config):
+    user = accounts.create_user(config, "ada", PASSWORD, ["admin"])
+    assert accounts.verify_password(config, "ada", PASSWORD) == user
+    assert user.roles == ("admin",)
+    token = accounts.issue_token(config, user)
+    assert accounts.get_user_by_token(config, token) == user
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,8 @@ def test_wrong_credentials(config, name, password):
 
 
 def test_nothing_readable_is_kept(config):
-    made = accounts.create_user(config, "ada", PASSWORD)
-    token = accounts.issue_token(config, made)
+    created = accounts.create_user(config, "ada", PASSWORD)
+    token = accounts.issue_token(config, created)
     with db.session(config) as session:
         user = session.scalar(select(db.User))
         kept = session.scalar(select(db.Token))
@@ -49,13 +50,13 @@ def test_nothing_readable_is_kept(config):
 
 
 def test_tokens_expire(config):
-    made = accounts.create_user(config, "ada", PASSWORD)
-    token = accounts.issue_token(config, made)
+    user = accounts.create_user(config, "ada", PASSWORD)
+    token = accounts.issue_token(config, user)
     with db.session(config) as session:
         session.execute(update(db.Token).values(expires=db.now() - timedelta(seconds=1)))
     with pytest.raises(TokenInvalid):
-        accounts.user_of_token(config, token)
-    accounts.issue_token(config, made)
+        accounts.get_user_by_token(config, token)
+    accounts.issue_token(config, user)
     with db.session(config) as session:
         assert len(session.scalars(select(db.Token)).all()) == 1
 
@@ -63,18 +64,18 @@ def test_tokens_expire(config):
 def test_revoked_and_unknown_tokens(config):
     token = accounts.issue_token(config, accounts.create_user(config, "ada", PASSWORD))
     accounts.revoke_token(config, token)
-    for each in (token, "nonsense", ""):
+    for candidate in (token, "nonsense", ""):
         with pytest.raises(TokenInvalid):
-            accounts.user_of_token(config, each)
+            accounts.get_user_by_token(config, candidate)
 
 
 def test_a_good_signature_does_not_make_a_token_good(config):
     ada = accounts.create_user(config, "ada", PASSWORD)
     token = accounts.issue_token(config, ada)
     accounts.revoke_token(config, token)
-    sent = accounts.bearer(f"Bearer {token}")
+    sent = accounts.parse_bearer(f"Bearer {token}")
     with pytest.raises(TokenInvalid):
-        accounts.user_of_bearer(config, sent)
+        accounts.get_user_by_bearer(config, sent)
     assert accounts.issue_token(config, ada) != accounts.issue_token(config, ada)
 
 
@@ -82,7 +83,7 @@ def test_disabled_user_is_out_at_once(config):
     token = accounts.issue_token(config, accounts.create_user(config, "ada", PASSWORD))
     accounts.disable_user(config, "ada")
     with pytest.raises(TokenInvalid):
-        accounts.user_of_token(config, token)
+        accounts.get_user_by_token(config, token)
     with pytest.raises(CredentialsInvalid):
         accounts.verify_password(config, "ada", PASSWORD)
     accounts.disable_user(config, "ada", disabled=False)
@@ -96,17 +97,17 @@ def test_all_sessions_of_a_user_can_be_ended(config):
     assert accounts.end_sessions(config, "ada") == (ada, 2)
     for token in tokens:
         with pytest.raises(TokenInvalid):
-            accounts.user_of_token(config, token)
-    assert accounts.user_of_token(config, kept) == bob
-    assert accounts.user_of_token(config, accounts.issue_token(config, ada)) == ada
+            accounts.get_user_by_token(config, token)
+    assert accounts.get_user_by_token(config, kept) == bob
+    assert accounts.get_user_by_token(config, accounts.issue_token(config, ada)) == ada
 
 
 def test_bad_users_are_refused(config):
     accounts.create_user(config, "ada", PASSWORD)
     for name, password, what in [
         ("ada", PASSWORD, "already"),
-        ("a b", PASSWORD, "no user name"),
-        ("", PASSWORD, "no user name"),
+        ("a b", PASSWORD, "not a valid user name"),
+        ("", PASSWORD, "not a valid user name"),
         ("bob", "short", "8 to"),
     ]:
         with pytest.raises(ValueError, match=what):
@@ -131,7 +132,7 @@ def test_tokens_of_the_demo_user_are_void_elsewhere(config):
     token = accounts.issue_token(config, accounts.verify_password(config, "demo", "demo"))
     public = config.model_copy(update={"host": "0.0.0.0"})
     with pytest.raises(TokenInvalid):
-        accounts.user_of_token(public, token)
+        accounts.get_user_by_token(public, token)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +145,8 @@ def test_tokens_of_the_demo_user_are_void_elsewhere(config):
         ("Bearer oidc/egi/TO/KEN//", "TO/KEN//", "egi"),
     ],
 )
-def test_bearer(header, token, provider):
-    sent = accounts.bearer(header)
+def test_bearer_token_identifies_user(header, token, provider):
+    sent = accounts.parse_bearer(header)
     assert (sent.token, sent.provider) == (token, provider)
     assert "TOKEN" not in repr(sent)
 
@@ -166,7 +167,7 @@ def test_bearer(header, token, provider):
 )
 def test_other_headers(header, error):
     with pytest.raises(error):
-        accounts.bearer(header)
+        accounts.parse_bearer(header)
 
 
 def test_config_without_database():
@@ -182,44 +183,44 @@ ISSUER = "https://login.example.org"
 def test_first_sign_in_makes_a_user_once(config):
     anna = Identity(ISSUER, "1", "Anna", frozenset({"admin"}))
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: accounts.user_of_identity(config, anna), range(16)))
-    assert len({user.id for user in made}) == 1
-    assert made[0].roles == ("admin",)
-    renamed = accounts.user_of_identity(config, Identity(ISSUER, "1", "Anna B."))
-    assert (renamed.id, renamed.name, renamed.roles) == (made[0].id, "Anna B.", ())
+        user = list(pool.map(lambda _: accounts.get_or_create_user(config, anna), range(16)))
+    assert len({user.id for user in user}) == 1
+    assert user[0].roles == ("admin",)
+    renamed = accounts.get_or_create_user(config, Identity(ISSUER, "1", "Anna B."))
+    assert (renamed.id, renamed.name, renamed.roles) == (user[0].id, "Anna B.", ())
     assert accounts.list_users(config) == [renamed]
 
 
-def test_issuer_and_subject_tell_users_apart_not_names(config):
+def test_users_are_identified_by_issuer_and_subject(config):
     ada = accounts.create_user(config, "ada", PASSWORD)
-    others = [
-        accounts.user_of_identity(config, Identity(issuer, subject, "ada"))
+    other_users = [
+        accounts.get_or_create_user(config, Identity(issuer, subject, "ada"))
         for issuer, subject in [(ISSUER, "1"), (ISSUER, "2"), ("https://other.example.org", "1")]
     ]
-    assert len({user.id for user in [ada, *others]}) == 4
+    assert len({user.id for user in [ada, *other_users]}) == 4
     assert accounts.verify_password(config, "ada", PASSWORD) == ada
     assert accounts.disable_user(config, "ada").id == ada.id
-    assert accounts.set_roles(config, str(others[0].id), ["admin"]).issuer == ISSUER
+    assert accounts.set_roles(config, str(other_users[0].id), ["admin"]).issuer == ISSUER
     with pytest.raises(ValueError, match="no user"):
         accounts.disable_user(config, "Ada of a provider")
-    with pytest.raises(ValueError, match="not kept here"):
-        accounts.set_password(config, str(others[0].id), PASSWORD)
+    with pytest.raises(ValueError, match="not stored here"):
+        accounts.set_password(config, str(other_users[0].id), PASSWORD)
     with pytest.raises(CredentialsInvalid):
         accounts.verify_password(config, "ada", PASSWORD)
 
 
 def test_roles_given_here_stay_beside_those_of_claims(config):
-    anna = accounts.user_of_identity(config, Identity(ISSUER, "1", "Anna"))
+    anna = accounts.get_or_create_user(config, Identity(ISSUER, "1", "Anna"))
     accounts.set_roles(config, str(anna.id), ["admin"])
-    assert accounts.user_of_identity(config, Identity(ISSUER, "1", "Anna")).roles == ("admin",)
-    with pytest.raises(ValueError, match="no role root"):
+    assert accounts.get_or_create_user(config, Identity(ISSUER, "1", "Anna")).roles == ("admin",)
+    with pytest.raises(ValueError, match="unknown role root"):
         accounts.set_roles(config, str(anna.id), ["root"])
 
 
 def test_a_user_of_a_provider_called_demo_is_nobody_special(config):
     demo = Identity(ISSUER, "1", "demo")
     public = config.model_copy(update={"host": "0.0.0.0"})
-    assert accounts.user_of_identity(public, demo).name == "demo"
+    assert accounts.get_or_create_user(public, demo).name == "demo"
     accounts.ensure_demo_user(config)
     assert accounts.verify_password(config, "demo", "demo").issuer is None
 
@@ -304,26 +305,26 @@ def test_an_ipv6_network_is_one_address(limited):
     assert accounts.log_in(limited, "ada", PASSWORD, "2001:db8:0:1::1").name == "ada"
 
 
-def test_made_up_tokens_are_not_all_passed_on(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(accounts, "MOST_UNKNOWN_TOKENS", 3)
+def test_forged_tokens_are_throttled(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(accounts, "MAX_UNKNOWN_TOKENS", 3)
     with running_provider() as provider:
         settings = settings_of(provider, opaque_tokens="userinfo", any_audience=True)
         path = tmp_path / "providers.yaml"
         path.write_text(yaml.safe_dump({"providers": [settings]}))
-        own = config.model_copy(update={"oidc_providers": path})
+        provider_config = config.model_copy(update={"oidc_providers": path})
 
         def sign_in(token, address=HERE):
-            return accounts.user_of_bearer(own, accounts.Bearer(token, "local"), address).name
+            return accounts.get_user_by_bearer(provider_config, accounts.Bearer(token, "local"), address).name
 
-        known, other = provider.opaque(), provider.opaque()
-        assert sign_in(known) == "Anna Example"
+        tokens, other = provider.opaque(), provider.opaque()
+        assert sign_in(tokens) == "Anna Example"
         for number in range(3):
             with pytest.raises(TokenInvalid):
                 sign_in(f"made-up-{number}")
         with pytest.raises(TooManyRequests):
             sign_in(other)
-        assert provider.asked["/userinfo"] == 4
-        assert [sign_in(known), sign_in(provider.token())] == ["Anna Example"] * 2
+        assert provider.requests_by_path["/userinfo"] == 4
+        assert [sign_in(tokens), sign_in(provider.token())] == ["Anna Example"] * 2
         assert sign_in(other, THERE) == "Anna Example"
 
 
@@ -331,7 +332,7 @@ def test_basic_login_can_be_off(config):
     token = accounts.issue_token(config, accounts.create_user(config, "ada", PASSWORD))
     off = config.model_copy(update={"basic_login": False})
     for header in (f"Bearer basic//{token}", f"Bearer {token}"):
-        sent = accounts.bearer(header)
-        assert accounts.user_of_bearer(config, sent).name == "ada"
+        sent = accounts.parse_bearer(header)
+        assert accounts.get_user_by_bearer(config, sent).name == "ada"
         with pytest.raises(AuthenticationSchemeInvalid, match="OpenID Connect"):
-            accounts.user_of_bearer(off, sent)
+            accounts.get_user_by_bearer(off, sent)

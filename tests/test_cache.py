@@ -9,12 +9,11 @@ from typing import Any
 import rasterio
 from flask.testing import FlaskClient
 
-from odc_openeo import accounts
 from odc_openeo.app import create_app
-from odc_openeo.cache import ABOUT, INCOMING, Cache, digest
+from odc_openeo.compute.result_cache import ABOUT, INCOMING, ResultCache, make_key
 from odc_openeo.config import Config
-from odc_openeo.graph import identity
-from odc_openeo.process import Environment
+from odc_openeo.graph import Lookup, prepare
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD
 from tests.catalog.conftest import index
 from tests.catalog.scenes import Index, scene
@@ -29,20 +28,20 @@ def kept(folder: Path, size: int, name: str = "result.bin") -> Path:
     return path
 
 
-def test_what_is_kept_is_found_again(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", 1000)
+def test_cached_result_is_found_again(tmp_path: Path) -> None:
+    cache = ResultCache(tmp_path / "cache", 1000)
     cache.put("key", kept(tmp_path / "a", 100), "image/tiff")
     (tmp_path / "b").mkdir()
-    found = cache.get("key", tmp_path / "b")
-    assert found == (tmp_path / "b" / "result.bin", "image/tiff")
-    assert found[0].read_bytes() == b"x" * 100
+    cube = cache.get("key", tmp_path / "b")
+    assert cube == (tmp_path / "b" / "result.bin", "image/tiff")
+    assert cube[0].read_bytes() == b"x" * 100
     assert cache.get("other", tmp_path / "b") is None
     cache.put("key", kept(tmp_path / "c", 50), "text/plain")
     assert {e.name for e in cache.folder.iterdir()} == {"key"}
 
 
 def test_least_recently_used_goes_first(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", 8 * 100)
+    cache = ResultCache(tmp_path / "cache", 8 * 100)
     for number in range(6):
         cache.put(f"k{number}", kept(tmp_path / f"f{number}", 80), "a/b")
         os.utime(cache.folder / f"k{number}", (number, number))
@@ -57,14 +56,14 @@ def test_least_recently_used_goes_first(tmp_path: Path) -> None:
 
 def test_large_files_and_a_cache_of_nothing(tmp_path: Path) -> None:
     for limit in (0, 799):
-        cache = Cache(tmp_path / f"cache{limit}", limit)
+        cache = ResultCache(tmp_path / f"cache{limit}", limit)
         cache.put("key", kept(tmp_path / "a", 100), "a/b")
         assert not cache.folder.exists()
         assert cache.get("key", tmp_path) is None
 
 
 def test_damage_and_crashes_do_no_harm(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", 10_000)
+    cache = ResultCache(tmp_path / "cache", 10_000)
     left = cache.folder / f"{INCOMING}x"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))
@@ -72,15 +71,22 @@ def test_damage_and_crashes_do_no_harm(tmp_path: Path) -> None:
     assert not left.exists()
     (cache.folder / "key" / ABOUT).write_text("{")
     assert cache.get("key", tmp_path) is None
-    blocked = Cache(kept(tmp_path / "file", 1) / "cache", 10_000)
+    blocked = ResultCache(kept(tmp_path / "file", 1) / "cache", 10_000)
     blocked.put("key", kept(tmp_path / "a", 10), "a/b")
     assert blocked.get("key", tmp_path) is None
 
 
 def test_keys_differ_where_anything_does() -> None:
-    assert digest({"a": 1, "b": 2}, "u") == digest({"b": 2, "a": 1}, "u")
+    assert make_key({"a": 1, "b": 2}, "u") == make_key({"b": 2, "a": 1}, "u")
     assert (
-        len({digest({"a": 1}, "u"), digest({"a": 1.5}, "u"), digest({"a": "1"}, "u"), digest({"a": 1}, "v")})
+        len(
+            {
+                make_key({"a": 1}, "u"),
+                make_key({"a": 1.5}, "u"),
+                make_key({"a": "1"}, "u"),
+                make_key({"a": 1}, "v"),
+            }
+        )
         == 4
     )
 
@@ -92,26 +98,30 @@ def call(process_id: str, **arguments: Any) -> dict[str, Any]:
     return {"process_graph": {"n": {"process_id": process_id, "arguments": arguments, "result": True}}}
 
 
+def fingerprint(process: dict[str, Any], lookup: Lookup | None = None) -> Any:
+    return prepare(process, lookup).compute_fingerprint()
+
+
 def test_the_same_graph_is_the_same_however_described() -> None:
     plain, described = call("add", x=1, y=2), call("add", y=2, x=1)
     described["process_graph"]["n"]["description"] = "adds"
-    assert identity(plain, Environment()) == identity(described, Environment()) is not None
-    assert identity(plain, Environment()) != identity(call("add", x=1, y=3), Environment())
+    assert fingerprint(plain) == fingerprint(described) is not None
+    assert fingerprint(plain) != fingerprint(call("add", x=1, y=3))
 
 
-def test_a_stored_process_is_what_it_does() -> None:
-    def of(definition: dict[str, Any]) -> Any:
-        return identity(call("own"), Environment(lookup=lambda id_, _: definition if id_ == "own" else None))
+def test_stored_process_is_fingerprinted_by_definition() -> None:
+    def fingerprint_call(definition: dict[str, Any]) -> Any:
+        return fingerprint(call("own"), lambda id_, _: definition if id_ == "own" else None)
 
-    assert of(call("add", x=1, y=2)) == of(call("add", x=1, y=2)) is not None
-    assert of(call("add", x=1, y=2)) != of(call("add", x=1, y=3))
-    assert of(call("load_url", url="https://example.org/a.tif", format="GTiff")) is None
+    assert fingerprint_call(call("add", x=1, y=2)) == fingerprint_call(call("add", x=1, y=2)) is not None
+    assert fingerprint_call(call("add", x=1, y=2)) != fingerprint_call(call("add", x=1, y=3))
+    assert fingerprint_call(call("load_url", url="https://example.org/a.tif", format="GTiff")) is None
 
 
-def test_what_comes_from_elsewhere_is_not_certain() -> None:
-    assert identity(call("load_stac", url="https://example.org"), Environment()) is None
+def test_external_sources_have_no_fingerprint() -> None:
+    assert fingerprint(call("load_stac", url="https://example.org")) is None
     inner = call("load_uploaded_files", paths=["a.tif"], format="GTiff")
-    assert identity(call("array_apply", data=[1], process=inner), Environment()) is None
+    assert fingerprint(call("array_apply", data=[1], process=inner)) is None
 
 
 # --- Requests ------------------------------------------------------------------------------------

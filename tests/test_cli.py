@@ -9,10 +9,11 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from odc_openeo import __version__, accounts
+from odc_openeo import __version__
 from odc_openeo.cli import cli
 from odc_openeo.config import Config, child_environment, odc_database_environment
 from odc_openeo.errors import CredentialsInvalid, TokenInvalid
+from odc_openeo.users import accounts
 from tests.conftest import COMMAND
 
 ROOT = Path(__file__).parent.parent
@@ -43,17 +44,17 @@ def test_every_command_and_option_explains_itself():
     assert {"up", "serve", "migrate", "index", "user", "demo", "doctor", "version"} <= set(cli.commands)
 
 
-def test_version():
+def test_version_is_printed():
     assert run("version").stdout == f"{__version__}\n"
 
 
-def test_users(config):
+def test_users_are_added_listed_and_disabled(config):
     variables = config.environment()
     assert run("user", "add", "ada", "--password-stdin", stdin="short\n", **variables).returncode == 1
-    made = run(
+    result = run(
         "user", "add", "ada", "--role", "admin", "--password-stdin", stdin="long enough\n", **variables
     )
-    assert made.stdout == "Made user ada\n", made.stderr
+    assert result.stdout == "Created user ada\n", result.stderr
     id_, *row = listed(**variables)[0]
     assert row == ["ada", "admin", "active", ""]
     assert run("user", "disable", "ada", **variables).stdout == "Disabled user ada\n"
@@ -77,7 +78,7 @@ def test_a_new_password_ends_all_sessions(config):
     assert accounts.verify_password(config, "ada", "battery staple") == ada
     for refused in (
         lambda: accounts.verify_password(config, "ada", "correct horse"),
-        lambda: accounts.user_of_token(config, token),
+        lambda: accounts.get_user_by_token(config, token),
     ):
         with pytest.raises((CredentialsInvalid, TokenInvalid)):
             refused()
@@ -122,7 +123,7 @@ def test_doctor_finds_all_well(odc_config):
     assert done.stdout.count("ok  ") == 7
 
 
-def test_doctor_says_what_to_mend(tmp_path):
+def test_doctor_says_what_to_fix(tmp_path):
     (tmp_path / "file").write_text("")
     done = run(
         "doctor",
@@ -134,7 +135,7 @@ def test_doctor_says_what_to_mend(tmp_path):
     )
     assert done.returncode == 1
     assert "secret" not in done.stdout + done.stderr
-    findings = [line for line in done.stdout.splitlines() if line.startswith("mend")]
+    findings = [line for line in done.stdout.splitlines() if line.startswith("fail")]
     assert [line.split()[1] for line in findings] == ["settings:", "database:", "index:", "dask:", "storage:"]
     for line, what in zip(
         findings,

@@ -13,25 +13,25 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from odc_openeo import cluster
+from odc_openeo.compute import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import InfrastructureBusy, RequestTimeout, WorkerTooSmall
-from odc_openeo.formats.blocks import stream
+from odc_openeo.formats.blocks import stream_batches
 
 
 @pytest.fixture(scope="module")
 def local():
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", host="127.0.0.1"
-    ) as made:
-        yield made
+    ) as cluster:
+        yield cluster
 
 
 @pytest.fixture
 def config(local):
-    made = Config(dask_scheduler=local.scheduler_address, worker_wait_s=1)
-    yield made
-    cluster.close(made)
+    config_of_cluster = Config(dask_scheduler=local.scheduler_address, worker_wait_s=1)
+    yield config_of_cluster
+    cluster.close(config_of_cluster)
 
 
 @dask.delayed
@@ -53,7 +53,7 @@ def cube():
     return array, array.chunk({"t": 1, "y": 3, "x": 4})
 
 
-def test_cluster_gives_what_numpy_gives(config):
+def test_cluster_results_equal_numpy(config):
     eager, lazy = cube()
     calls = []
     array, mean, number = cluster.compute(
@@ -85,7 +85,7 @@ def test_tiny_ones_run_here(config):
 
 def test_one_client_a_process(config):
     assert cluster.connect(config) is cluster.connect(config)
-    assert "1 workers, 2 threads" in cluster.check(config)
+    assert "1 workers, 2 threads" in cluster.check_cluster(config)
 
 
 def test_errors_of_tasks_come_as_they_are_and_early(config):
@@ -95,19 +95,19 @@ def test_errors_of_tasks_come_as_they_are_and_early(config):
     assert time.monotonic() - start < 10
 
 
-def test_timeout(config):
+def test_computation_ends_at_timeout(config):
     with pytest.raises(RequestTimeout):
         cluster.compute(config, slow(5), timeout=0.5)
 
 
-def test_cancel(config):
+def test_cancelled_computation_stops(config):
     event = threading.Event()
     threading.Timer(0.3, event.set).start()
     with pytest.raises(cluster.Cancelled):
         cluster.compute(config, slow(6), cancelled=event)
 
 
-def test_no_scheduler():
+def test_missing_scheduler_is_reported():
     config = Config(dask_scheduler="tcp://127.0.0.1:1")
     start = time.monotonic()
     with pytest.raises(InfrastructureBusy, match="scheduler"):
@@ -115,13 +115,13 @@ def test_no_scheduler():
     assert time.monotonic() - start < cluster.CONNECT_SECONDS + 5
 
 
-def test_no_worker():
+def test_missing_worker_is_reported():
     with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as empty:
         config = Config(dask_scheduler=empty.scheduler_address, worker_wait_s=0.5)
         with pytest.raises(InfrastructureBusy, match="No dask worker is running"):
             cluster.compute(config, slow(0))
         with pytest.raises(InfrastructureBusy, match="No dask worker is running"):
-            cluster.check(config)
+            cluster.check_cluster(config)
         cluster.close(config)
 
 
@@ -156,8 +156,8 @@ def offering():
         dashboard_address="127.0.0.1:0",
         host="127.0.0.1",
         resources={"slots": 1, "memory": 1000},
-    ) as made:
-        yield made
+    ) as cluster:
+        yield cluster
 
 
 @dask.delayed
@@ -174,16 +174,16 @@ def together(number):
 def test_tasks_take_resources_of_workers(offering):
     config = Config(dask_scheduler=offering.scheduler_address, worker_wait_s=1)
     try:
-        for wanted, most in (({"slots": 0.999 / 2}, 2), ({"memory": 1000}, 1), ({"memory": 400}, 2)):
+        for resources, most in (({"slots": 0.999 / 2}, 2), ({"memory": 1000}, 1), ({"memory": 400}, 2)):
             tasks = [together(i) for i in range(6)]
-            assert max(cluster.compute(config, *tasks, resources=wanted)) <= most
+            assert max(cluster.compute(config, *tasks, resources=resources)) <= most
         with pytest.raises(WorkerTooSmall, match="1001 of 'memory'.*1000"):
             cluster.compute(config, together(1), resources={"memory": 1001})
     finally:
         cluster.close(config)
 
 
-def test_a_stream_lets_go_of_what_was_written(config):
+def test_stream_releases_written_chunks(config):
     """However large the cube: only a few batches are held here at a time."""
     data = xr.DataArray(dask.array.random.random((12, 64, 64), chunks=(1, 64, 64)), dims=("t", "y", "x"))
     seen, most = [], 0
@@ -191,11 +191,11 @@ def test_a_stream_lets_go_of_what_was_written(config):
     def consume(region, values):
         nonlocal most
         seen.append(weakref.ref(values))
-        most = max(most, sum(each() is not None for each in seen))
+        most = max(most, sum(item() is not None for item in seen))
 
     gc.disable()
     try:
-        stream(data, partial(cluster.compute, config), consume, limit=64 * 64 * 8)
+        stream_batches(data, partial(cluster.compute, config), consume, limit=64 * 64 * 8)
     finally:
         gc.enable()
     assert len(seen) == 12

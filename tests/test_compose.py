@@ -75,7 +75,7 @@ def test_structure():
 
 
 def test_structure_test_can_fail():
-    for wrong in ({"services": {"a": {"image": "x", "comand": []}}}, {"services": {"a": {}}}, {}):
+    for wrong in ({"services": {"a": {"image": "x", "command_": []}}}, {"services": {"a": {}}}, {}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(wrong, SCHEMA)
 

@@ -97,10 +97,10 @@ def test_signing_key_is_made_once_and_private(tmp_path):
 
 def test_secrets_are_never_shown():
     config = Config(secret_key="hush-hush", database_url="postgresql://me:pw@ss@host/db?password=s3same")
-    shown = repr(config) + str(settings.describe(config))
+    shown = repr(config) + str(settings.describe_settings(config))
     for secret in ("hush-hush", "pw@ss", "ss@host", "s3same"):
         assert secret not in shown
-    assert ("ODC_OPENEO_SECRET_KEY", "***") in [row[:2] for row in settings.describe(config)]
+    assert ("ODC_OPENEO_SECRET_KEY", "***") in [row[:2] for row in settings.describe_settings(config)]
 
 
 def test_mask_password():

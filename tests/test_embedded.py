@@ -14,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from odc_openeo import children, embedded, postgres
+import odc_openeo
 from odc_openeo.config import Config, child_environment
+from odc_openeo.stack import embedded, postgres, subprocesses
+from odc_openeo.stack.gunicorn_command import gunicorn_command
 from tests.conftest import COMMAND, start_stack
 
 QUICK = {"ODC_OPENEO_GUNICORN_WORKERS": "1", "ODC_OPENEO_WORKERS": "1"}
@@ -31,7 +33,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    return [entry for entry in processes if entry.is_running() and entry.status() != psutil.STATUS_ZOMBIE]
 
 
 def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
@@ -50,7 +52,7 @@ def test_life_of_a_stack(data_dir):
     first = start_stack(data_dir, "--no-samples", **QUICK)
     assert first.said().count("\n") == 1, first.said()
     assert get(first.url + "/health")[0] == 200
-    names = {" ".join(each.cmdline()) for each in family(first.process.pid)}
+    names = {" ".join(entry.cmdline()) for entry in family(first.process.pid)}
     for part in ("postgres", "dask scheduler", "dask worker", "gunicorn"):
         assert any(part in name for name in names), (part, names)
 
@@ -78,7 +80,7 @@ def test_life_of_a_stack(data_dir):
 
     # A part that crashes ends the whole, and is named.
     processes = family(again.process.pid)
-    victim = next(each for each in processes if "scheduler" in each.cmdline())
+    victim = next(entry for entry in processes if "scheduler" in entry.cmdline())
     victim.kill()
     assert again.process.wait(20) == 1
     assert "dask scheduler ended" in again.said()
@@ -151,7 +153,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 def may_enter(path: Path) -> bool:
     real = path.resolve()
-    return real.exists() and all(each.stat().st_mode & 0o001 for each in (real, *real.parents))
+    return real.exists() and all(entry.stat().st_mode & 0o001 for entry in (real, *real.parents))
 
 
 def python_of_all() -> str | None:
@@ -159,18 +161,18 @@ def python_of_all() -> str | None:
     ours = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     candidates = [sys.executable, f"/usr/local/bin/{ours}", f"/usr/bin/{ours}"]
     packages = [Path(postgres.__file__).parent, Path(psutil.__file__).parent]
-    if not all(may_enter(each) for each in packages):
+    if not all(may_enter(entry) for entry in packages):
         return None
-    return next((each for each in candidates if may_enter(Path(each))), None)
+    return next((entry for entry in candidates if may_enter(Path(entry))), None)
 
 
 ORDINARY = """
 import sys
 from pathlib import Path
-from odc_openeo import postgres
+from odc_openeo.stack import postgres
 folder = Path(sys.argv[1])
-server = postgres.start(folder / "pg", folder / "log")
-print(server.sql("SELECT current_user"))
+server = postgres.start_server(folder / "pg", folder / "log")
+print(server.run_sql("SELECT current_user"))
 server.stop(5)
 """
 
@@ -184,7 +186,7 @@ def test_postgres_for_an_ordinary_user(short_folder):
     folder.mkdir()
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    path = os.pathsep.join(str(Path(each.__file__).parent.parent) for each in (postgres, psutil))
+    path = os.pathsep.join(str(Path(entry.__file__).parents[1]) for entry in (odc_openeo, psutil))
     output = subprocess.check_output(
         [python_of_all() or "", "-c", ORDINARY, str(folder)],
         user="nobody",
@@ -203,24 +205,24 @@ def test_postgres_of_root_needs_a_folder_it_can_reach(tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(postgres.PostgresError, match="--data-dir"):
-        postgres.start(closed / "data" / "pg", tmp_path / "log")
+        postgres.start_server(closed / "data" / "pg", tmp_path / "log")
 
 
 def test_postgres_in_a_deep_folder(short_folder):
     folder = short_folder / ("deep" * 20) / ("deeper" * 10)
-    server = postgres.start(folder / "pg", folder / "log")
+    server = postgres.start_server(folder / "pg", folder / "log")
     assert server.socket_dir != folder / "pg" / "pgdata"
-    assert server.sql("SELECT 1") == "1"
+    assert server.run_sql("SELECT 1") == "1"
     server.stop(5)
     assert not server.socket_dir.exists()
 
 
 def test_postgres_that_lost_its_owner_is_taken_over(short_folder):
     folder = short_folder / "orphan"
-    first = postgres.start(folder / "pg", folder / "log")
+    first = postgres.start_server(folder / "pg", folder / "log")
     first.create_database("kept")
-    second = postgres.start(folder / "pg", folder / "log")
-    assert "kept" in second.sql("SELECT datname FROM pg_database")
+    second = postgres.start_server(folder / "pg", folder / "log")
+    assert "kept" in second.run_sql("SELECT datname FROM pg_database")
     assert first.child.process.wait(5) == 0
     second.stop(5)
 
@@ -228,19 +230,20 @@ def test_postgres_that_lost_its_owner_is_taken_over(short_folder):
 def test_children_are_killed_when_they_do_not_stop(tmp_path):
     code = "import signal as s, time; s.signal(s.SIGTERM, s.SIG_IGN); print('up', flush=True); time.sleep(60)"
     log = tmp_path / "log"
-    child = children.start("deaf", [sys.executable, "-c", code], log, child_environment())
+    child = subprocesses.start_child("deaf", [sys.executable, "-c", code], log, child_environment())
     while not child.last_output():
         time.sleep(0.02)
     start = time.monotonic()
-    children.stop([child], 0.5)
+    subprocesses.stop_children([child], 0.5)
     assert time.monotonic() - start < 3
-    assert child.ended() == -signal.SIGKILL
+    assert child.exit_status() == -signal.SIGKILL
 
 
 def test_children_end_with_their_owner(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from odc_openeo import children, config;"
-        "c = children.start('sleep', ['sleep', '60'], Path(sys.argv[1]), config.child_environment());"
+        "import sys; from pathlib import Path; from odc_openeo.config import child_environment as env;"
+        "from odc_openeo.stack import subprocesses;"
+        "c = subprocesses.start_child('sleep', ['sleep', '60'], Path(sys.argv[1]), env());"
         "print(c.process.pid)"
     )
     output = subprocess.check_output([sys.executable, "-c", code, str(tmp_path / "log")], text=True)
@@ -251,7 +254,7 @@ def test_children_end_with_their_owner(tmp_path):
 
 
 def test_gunicorn_never_preloads():
-    command = embedded.gunicorn_command(Config(host="::1", port=1234))
+    command = gunicorn_command(Config(host="::1", port=1234))
     assert "--preload" not in command
     assert "[::1]:1234" in command
     assert Path(command[0]).exists()

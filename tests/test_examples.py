@@ -6,7 +6,7 @@ import pytest
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.graph import evaluate
-from odc_openeo.process import PROCESSES, Example
+from odc_openeo.registry.process import PROCESSES, Example
 from tests.conformance.comparison import difference
 
 EXAMPLES = [(id_, example) for id_, process in PROCESSES.items() for example in process.examples]

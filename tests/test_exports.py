@@ -11,12 +11,13 @@ from uuid import UUID
 
 import pytest
 
-from odc_openeo import accounts, own_collections, workspaces
 from odc_openeo.config import Config
 from odc_openeo.errors import ProcessParameterInvalid, StorageQuotaExceeded
-from odc_openeo.exports import Package, merge_patch
-from odc_openeo.storage import storage
-from odc_openeo.workspaces import Draft, publish
+from odc_openeo.storage import get_storage
+from odc_openeo.user_data import collections, workspaces
+from odc_openeo.user_data.stac_export import Package, merge_patch
+from odc_openeo.user_data.workspaces import WorkspaceDraft, publish_package
+from odc_openeo.users import accounts
 
 SIZE = 50
 
@@ -30,7 +31,7 @@ def content(
 ) -> Package:
     """Files of a run, each with an Item, ready to be exported."""
     for name in files:
-        storage(config).write(f"results/{run}/{name}", io.BytesIO(run.encode().ljust(SIZE)))
+        get_storage(config).write(f"results/{run}/{name}", io.BytesIO(run.encode().ljust(SIZE)))
     stems = [name.partition(".")[0] for name in files]
     collection = {
         "type": "Collection",
@@ -50,13 +51,13 @@ def content(
 
 
 def read(config: Config, owner: UUID, id_: str, path: str) -> Any:
-    stream, _ = workspaces.find_file(config, workspaces.get(config, owner, id_), path)
+    stream, _ = workspaces.open_file(config, workspaces.get_workspace(config, owner, id_), path)
     with stream:
         return json.load(stream)
 
 
 def paths(config: Config, owner: UUID, id_: str) -> list[str]:
-    return [path for path, _ in workspaces.list_files(config, workspaces.get(config, owner, id_))]
+    return [path for path, _ in workspaces.list_files(config, workspaces.get_workspace(config, owner, id_))]
 
 
 @pytest.mark.parametrize("place", ["folder", "memory"])
@@ -65,14 +66,14 @@ def test_merging_at_the_same_time(config: Config, place: str) -> None:
     if place == "memory":
         config = config.model_copy(update={"storage_url": "memory://exports"})
     owner = user(config)
-    id_ = workspaces.create(config, owner, Draft()).id
+    id_ = workspaces.create_workspace(config, owner, WorkspaceDraft()).id
     runs = [content(config, str(i)) for i in range(1, 7)]
     with ThreadPoolExecutor(6) as pool:
         for _ in range(2):
-            list(pool.map(lambda each: publish(config, owner, id_, each, "all"), runs))
-    found = read(config, owner, id_, "all/collection.json")
-    assert sorted(link["href"] for link in found["links"]) == [f"./{i}/a.json" for i in range(1, 7)]
-    assert found["extent"] == {
+            list(pool.map(lambda entry: publish_package(config, owner, id_, entry, "all"), runs))
+    cube = read(config, owner, id_, "all/collection.json")
+    assert sorted(link["href"] for link in cube["links"]) == [f"./{i}/a.json" for i in range(1, 7)]
+    assert cube["extent"] == {
         "spatial": {"bbox": [[1, 0, 7, 1]]},
         "temporal": {"interval": [["2020-01-01T00:00:00Z", "2020-01-06T00:00:00Z"]]},
     }
@@ -80,16 +81,16 @@ def test_merging_at_the_same_time(config: Config, place: str) -> None:
         {"rel": "collection", "href": "../collection.json"}
     ]
     assert len(paths(config, owner, id_)) == 1 + 2 * 6
-    workspaces.delete(config, owner, id_)
-    assert storage(config).walk(f"workspaces/{owner}") == []
+    workspaces.delete_workspace(config, owner, id_)
+    assert get_storage(config).walk(f"workspaces/{owner}") == []
 
 
 def test_nothing_of_others_is_overwritten(config: Config) -> None:
     owner = user(config)
-    id_ = workspaces.create(config, owner, Draft()).id
-    publish(config, owner, id_, content(config, "1", id_="maps", files=["a.tif", "b.tif"]), None)
+    id_ = workspaces.create_workspace(config, owner, WorkspaceDraft()).id
+    publish_package(config, owner, id_, content(config, "1", id_="maps", files=["a.tif", "b.tif"]), None)
     with pytest.raises(ProcessParameterInvalid, match="another id"):
-        publish(config, owner, id_, content(config, "2", id_="maps"), None)
+        publish_package(config, owner, id_, content(config, "2", id_="maps"), None)
     before = paths(config, owner, id_)
     assert before == [
         "maps/1/a.json",
@@ -98,39 +99,41 @@ def test_nothing_of_others_is_overwritten(config: Config) -> None:
         "maps/1/b.tif",
         "maps/collection.json",
     ]
-    publish(config, owner, id_, content(config, "1", id_="maps", files=["a.tif"]), None)
+    publish_package(config, owner, id_, content(config, "1", id_="maps", files=["a.tif"]), None)
     assert [link["href"] for link in read(config, owner, id_, "maps/collection.json")["links"]] == [
         "./1/a.json"
     ]
-    publish(config, owner, id_, content(config, "2"), "maps/collection.json")
+    publish_package(config, owner, id_, content(config, "2"), "maps/collection.json")
     links = read(config, owner, id_, "maps/collection.json")["links"]
     assert [link["href"] for link in links] == ["./1/a.json", "./2/a.json"]
     for path in ("maps/1/a.json", "maps/1/a.tif.json"):
-        storage(config).write(
-            f"{workspaces.get(config, owner, id_).folder}/maps/1/a.tif.json", io.BytesIO(b"no JSON")
+        get_storage(config).write(
+            f"{workspaces.get_workspace(config, owner, id_).folder}/maps/1/a.tif.json", io.BytesIO(b"no JSON")
         )
-        with pytest.raises(ProcessParameterInvalid, match="no STAC"):
-            publish(config, owner, id_, content(config, "3"), path)
+        with pytest.raises(ProcessParameterInvalid, match="not a STAC"):
+            publish_package(config, owner, id_, content(config, "3"), path)
 
 
-def test_quotas(config: Config) -> None:
+def test_export_quotas_are_enforced(config: Config) -> None:
     config = config.model_copy(update={"user_storage_bytes": 2000})
     owner = user(config)
-    small = workspaces.create(config, owner, Draft("small", quota=SIZE - 1)).id
-    large = workspaces.create(config, owner, Draft("large", quota=10**6)).id
+    small = workspaces.create_workspace(config, owner, WorkspaceDraft("small", quota=SIZE - 1)).id
+    large = workspaces.create_workspace(config, owner, WorkspaceDraft("large", quota=10**6)).id
     with pytest.raises(StorageQuotaExceeded):
-        publish(config, owner, small, content(config, "1"), None)
+        publish_package(config, owner, small, content(config, "1"), None)
     assert paths(config, owner, small) == []
     with pytest.raises(StorageQuotaExceeded):
-        publish(config, owner, large, content(config, "2", files=[f"{i}.tif" for i in range(41)]), None)
-    publish(config, owner, large, content(config, "3"), None)
+        publish_package(
+            config, owner, large, content(config, "2", files=[f"{i}.tif" for i in range(41)]), None
+        )
+    publish_package(config, owner, large, content(config, "3"), None)
     many = content(config, "4", files=[f"{i}.tif" for i in range(41)])
     with pytest.raises(StorageQuotaExceeded):
-        own_collections.export(config, owner, "mine", many)
-    assert own_collections.list_collections(config, owner) == []
+        collections.export_package(config, owner, "mine", many)
+    assert collections.list_collections(config, owner) == []
 
 
-def test_merge_patch() -> None:
+def test_merge_patch_changes_members() -> None:
     """The cases of RFC 7386 that differ."""
     assert merge_patch({"a": "b", "c": {"d": 1, "e": 2}}, {"a": None, "c": {"e": None, "f": [None]}}) == {
         "c": {"d": 1, "f": [None]}

@@ -28,11 +28,13 @@ import pytest
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from odc_openeo import accounts, db, files, jobs, results
+from odc_openeo import db, jobs
 from odc_openeo.config import Config, child_environment
-from odc_openeo.embedded import free_port
-from odc_openeo.jobs import Job, JobDraft
-from odc_openeo.worker import work
+from odc_openeo.jobs import Job, JobDraft, results
+from odc_openeo.stack.embedded import free_port
+from odc_openeo.user_data import files
+from odc_openeo.users import accounts
+from odc_openeo.worker import run_worker
 from tests.conftest import COMMAND
 
 POINT = {"type": "Point", "coordinates": [11.0, 46.0]}
@@ -73,11 +75,11 @@ class Gate:
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
-    made = Gate()
-    yield made
-    made.open.set()
-    made.server.shutdown()
-    made.server.server_close()
+    new_gate = Gate()
+    yield new_gate
+    new_gate.open.set()
+    new_gate.server.shutdown()
+    new_gate.server.server_close()
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def ada(config: Config) -> UUID:
     with MemoryFile() as memory:
         with memory.open(**profile, **grid) as file:
             file.write(PIXELS)
-        files.receive(config, str(user), "pixels.tif", io.BytesIO(memory.read()), None)
+        files.receive_file(config, str(user), "pixels.tif", io.BytesIO(memory.read()), None)
     return user
 
 
@@ -104,7 +106,7 @@ def worker(config: Config) -> Iterator[Callable[..., threading.Event]]:
 
     def start(other: Config = config) -> threading.Event:
         stop = threading.Event()
-        thread = threading.Thread(target=work, args=(other, stop))
+        thread = threading.Thread(target=run_worker, args=(other, stop))
         thread.start()
         started.append((stop, thread))
         return stop
@@ -129,14 +131,14 @@ def make(config: Config, user: UUID, gate: Gate | None = None, format_: str = "G
     }
     if gate is not None:
         nodes["gate"] = {"process_id": "load_url", "arguments": {"url": gate.url, "format": "GeoJSON"}}
-    id_ = str(jobs.create(config, user, JobDraft({"process_graph": nodes})))
-    jobs.start(config, user, id_)
+    id_ = str(jobs.create_job(config, user, JobDraft({"process_graph": nodes})))
+    jobs.start_job(config, user, id_)
     return id_
 
 
 def until(config: Config, user: UUID, id_: str, *states: str, seconds: float = 240) -> Job:
     deadline = time.monotonic() + seconds
-    while (job := jobs.get(config, user, id_)).status not in states:
+    while (job := jobs.get_job(config, user, id_)).status not in states:
         assert time.monotonic() < deadline, (job.status, messages(config, job))
         time.sleep(0.05)
     return job
@@ -149,7 +151,7 @@ def messages(config: Config, job: Job) -> list[str]:
 def said(config: Config, user: UUID, id_: str, text: str) -> None:
     """Wait until the log of the job has a text."""
     deadline = time.monotonic() + 240
-    while not any(text in each for each in messages(config, jobs.get(config, user, id_))):
+    while not any(text in entry for entry in messages(config, jobs.get_job(config, user, id_))):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -162,7 +164,7 @@ def stored(config: Config) -> list[str]:
 
 def process_of_job(pid: int | None = None) -> psutil.Process:
     """The process that runs a job for the worker ``pid``, which is this process by default."""
-    found = [
+    result = [
         grandchild
         for child in psutil.Process(pid).children()
         if any("forkserver" in word for word in child.cmdline())
@@ -170,8 +172,8 @@ def process_of_job(pid: int | None = None) -> psutil.Process:
         # Runners of other tests lead sessions of their own.
         if grandchild.status() != psutil.STATUS_ZOMBIE and os.getsid(grandchild.pid) != grandchild.pid
     ]
-    assert len(found) == 1
-    return found[0]
+    assert len(result) == 1
+    return result[0]
 
 
 def gone(process: psutil.Process, seconds: float = 60) -> None:
@@ -185,10 +187,10 @@ def gone(process: psutil.Process, seconds: float = 60) -> None:
 
 def assert_right(config: Config, job: Job) -> None:
     """The files are there, once, and hold the pixels."""
-    found = results.find(config, job)
-    assert found is not None
-    assert found.complete
-    (asset,) = [a for a in found.assets if "data" in a["roles"]]
+    results_found = results.find_results(config, job)
+    assert results_found is not None
+    assert results_found.complete
+    (asset,) = [a for a in results_found.assets if "data" in a["roles"]]
     (path,) = (config.data_dir / "storage" / "results").rglob(asset["name"])
     with MemoryFile(path.read_bytes()) as memory, memory.open() as file:
         np.testing.assert_array_equal(file.read(), PIXELS)
@@ -208,7 +210,7 @@ def test_shut_down_in_good_order(config: Config, ada: UUID, gate: Gate, worker) 
     job = until(config, ada, id_, "finished", "error")
     assert job.status == "finished", messages(config, job)
     assert job.tries == 1
-    assert any("shut down" in each for each in messages(config, job))
+    assert any("shutting down" in entry for entry in messages(config, job))
     assert_right(config, job)
 
 
@@ -238,12 +240,12 @@ def test_the_worker_is_killed(config: Config, ada: UUID, gate: Gate, worker, how
         killed.kill()
         killed.wait()
     gone(run)
-    assert jobs.get(config, ada, id_).status == "running"
+    assert jobs.get_job(config, ada, id_).status == "running"
     gate.open.set()
     worker()
     job = until(config, ada, id_, "finished", "error")
     assert (job.status, job.tries, gate.count) == ("finished", 2, 2)
-    assert any("was lost" in each for each in messages(config, job))
+    assert any("was lost" in entry for entry in messages(config, job))
     assert_right(config, job)
 
 
@@ -252,7 +254,7 @@ def test_deleted_while_it_runs(config: Config, ada: UUID, gate: Gate, worker) ->
     id_ = make(config, ada, gate)
     gate.wait()
     run = process_of_job()
-    jobs.delete(config, ada, id_)
+    jobs.delete_job(config, ada, id_)
     gone(run)
     gate.open.set()
     following = until(config, ada, make(config, ada), "finished", "error")
@@ -264,9 +266,9 @@ def test_cancelled_while_it_runs_and_started_again(config: Config, ada: UUID, ga
     id_ = make(config, ada, gate)
     gate.wait()
     run = process_of_job()
-    jobs.cancel(config, ada, id_)
-    assert jobs.get(config, ada, id_).status == "created"
-    jobs.start(config, ada, id_)
+    jobs.cancel_job(config, ada, id_)
+    assert jobs.get_job(config, ada, id_).status == "created"
+    jobs.start_job(config, ada, id_)
     gone(run)
     gate.open.set()
     job = until(config, ada, id_, "finished", "error")
@@ -280,9 +282,9 @@ def test_started_and_cancelled_again_and_again(config: Config, ada: UUID, worker
         worker()
     id_ = make(config, ada)
     for _ in range(15):
-        jobs.cancel(config, ada, id_)
+        jobs.cancel_job(config, ada, id_)
         for _ in range(3):
-            jobs.start(config, ada, id_)
+            jobs.start_job(config, ada, id_)
         time.sleep(0.1)
     job = until(config, ada, id_, "finished", "error")
     assert job.status == "finished", messages(config, job)
@@ -295,7 +297,7 @@ def test_started_twice_runs_once(config: Config, ada: UUID, gate: Gate, worker) 
     id_ = make(config, ada, gate)
     gate.wait()
     for _ in range(20):
-        jobs.start(config, ada, id_)
+        jobs.start_job(config, ada, id_)
     time.sleep(1)
     gate.open.set()
     job = until(config, ada, id_, "finished", "error")
@@ -317,7 +319,7 @@ def test_no_room_for_results(config: Config, ada: UUID, gate: Gate, worker, form
     assert error.more["code"] == "StorageFailure"
     assert "Traceback" not in error.message
     assert str(config.data_dir) not in error.message
-    assert results.find(config, job) is None
+    assert results.find_results(config, job) is None
     assert stored(config) == []
 
 
@@ -328,7 +330,7 @@ def test_the_storage_is_away(config: Config, ada: UUID, worker) -> None:
     worker()
     id_ = make(config, ada)
     said(config, ada, id_, "The job is queued again")
-    assert jobs.get(config, ada, id_).tries <= 1
+    assert jobs.get_job(config, ada, id_).tries <= 1
     place.unlink()
     job = until(config, ada, id_, "finished", "error")
     assert (job.status, job.tries) == ("finished", 1)
@@ -339,7 +341,7 @@ def test_an_input_that_cannot_be_read(config: Config, ada: UUID, gate: Gate, wor
     worker()
     id_ = make(config, ada, gate)
     gate.wait()
-    os.truncate(files.local_path(config, str(ada), "pixels.tif"), 50_000)
+    os.truncate(files.get_local_path(config, str(ada), "pixels.tif"), 50_000)
     gate.open.set()
     job = until(config, ada, id_, "error", "finished")
     assert job.status == "error"
@@ -356,7 +358,7 @@ def test_the_scheduler_comes_late(config: Config, ada: UUID, worker, tmp_path: P
     worker(absent)
     id_ = make(absent, ada)
     said(config, ada, id_, "scheduler of the service does not answer")
-    assert jobs.get(config, ada, id_).tries <= 1
+    assert jobs.get_job(config, ada, id_).tries <= 1
     dask = [sys.executable, "-m", "dask"]
     near = ["--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
     scheduler = [*dask, "scheduler", "--port", str(port), *near]
@@ -371,7 +373,7 @@ def test_the_scheduler_comes_late(config: Config, ada: UUID, worker, tmp_path: P
     assert (job.status, job.tries) == ("finished", 1), messages(config, job)[-3:]
     assert_right(config, job)
     assert job.usage is not None
-    db.dispose(absent)
+    db.dispose_engine(absent)
 
 
 def test_a_job_that_needs_more_memory_than_it_may_have(config: Config, worker) -> None:
@@ -383,7 +385,7 @@ def test_a_job_that_needs_more_memory_than_it_may_have(config: Config, worker) -
     with MemoryFile() as memory:
         with memory.open(**profile, **grid, SPARSE_OK=True, tiled=True):
             pass
-        files.receive(config, str(user), "pixels.tif", io.BytesIO(memory.read()), None)
+        files.receive_file(config, str(user), "pixels.tif", io.BytesIO(memory.read()), None)
     worker(limited)
     id_ = make(limited, user, format_="netCDF")
     job = until(limited, user, id_, "error", "finished")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import requests
 
-from odc_openeo.embedded import free_port
+from odc_openeo.stack.embedded import free_port
 from tests.conftest import wait_until_answering
 
 APP = """
@@ -25,7 +25,7 @@ import os
 import time
 from pathlib import Path
 
-from odc_openeo.api.runs import watch_client
+from odc_openeo.api.runner_calls import watch_client
 from odc_openeo.config import Config
 from odc_openeo.runners import Lane, RunAbandoned, RunnerPool
 from tests.runners import tasks
@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (tmp_path / "busy_app.py").write_text(APP)
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "busy_app:app", "--no-control-socket"]
-    command += ["--worker-class", "odc_openeo.http_worker.Worker", "--bind", f"127.0.0.1:{port}"]
+    command += ["--worker-class", "odc_openeo.stack.gunicorn_worker.Worker", "--bind", f"127.0.0.1:{port}"]
     command += ["--workers", str(WORKERS), "--threads", "1", "--chdir", str(tmp_path), "--keep-alive", "0"]
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "FOLDER": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, paths))}

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import requests
 
-from odc_openeo.embedded import free_port
+from odc_openeo.stack.embedded import free_port
 from tests.conftest import wait_until_answering
 
 SETTINGS = """
-from odc_openeo import http_worker
-http_worker.HEAD_SECONDS = 1.0
-http_worker.STALL_SECONDS = 1.0
+from odc_openeo.stack import gunicorn_worker
+gunicorn_worker.HEAD_SECONDS = 1.0
+gunicorn_worker.STALL_SECONDS = 1.0
 """
 APP = """
 def app(environ, start_response):
@@ -39,7 +39,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     (folder / "echo.py").write_text(APP)
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "echo:app", "--config", "settings.py", "--no-control-socket"]
-    command += ["--worker-class", "odc_openeo.http_worker.Worker", "--bind", f"127.0.0.1:{port}"]
+    command += ["--worker-class", "odc_openeo.stack.gunicorn_worker.Worker", "--bind", f"127.0.0.1:{port}"]
     command += ["--workers", "1", "--threads", str(THREADS), "--chdir", str(folder)]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE) as process:
         wait_until_answering(process, port)

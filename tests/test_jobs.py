@@ -12,10 +12,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import update
 
-from odc_openeo import accounts, db, jobs, results
+from odc_openeo import db, jobs
 from odc_openeo.config import Config
 from odc_openeo.errors import JobLocked, JobNotFound, RequestInvalid, ResultLinkExpired
-from odc_openeo.jobs import Entry, JobDraft, queue
+from odc_openeo.jobs import Entry, JobDraft, queue, results
+from odc_openeo.signed_links import compute_expiry
+from odc_openeo.users import accounts
 
 PROCESS = {"process_graph": {"one": {"process_id": "add", "arguments": {"x": 1, "y": 1}, "result": True}}}
 ASSET = {"name": "result.json", "type": "application/json", "file:size": 3}
@@ -32,20 +34,20 @@ def bob(config: Config) -> UUID:
 
 
 def make(config: Config, user: UUID, *, queued: bool = True) -> str:
-    id_ = str(jobs.create(config, user, JobDraft(PROCESS)))
+    id_ = str(jobs.create_job(config, user, JobDraft(PROCESS)))
     if queued:
-        jobs.start(config, user, id_)
+        jobs.start_job(config, user, id_)
     return id_
 
 
 def status(config: Config, user: UUID, id_: str) -> str:
-    return jobs.get(config, user, id_).status
+    return jobs.get_job(config, user, id_).status
 
 
 def claim(config: Config) -> queue.Claim:
-    found = queue.claim(config, "here")
-    assert found is not None
-    return found
+    job = queue.claim_job(config, "here")
+    assert job is not None
+    return job
 
 
 def entry(level: str = "info", message: str = "hello") -> Entry:
@@ -56,33 +58,33 @@ def silence(config: Config, id_: str) -> None:
     """Let the job's worker have been silent for an hour."""
     with db.session(config) as session:
         long_ago = db.now() - timedelta(hours=1)
-        session.execute(update(db.Job).where(db.Job.id == UUID(id_)).values(heartbeat=long_ago))
+        session.execute(update(db.JobRow).where(db.JobRow.id == UUID(id_)).values(heartbeat=long_ago))
 
 
 def test_life_of_a_job(config, ada):
     id_ = make(config, ada, queued=False)
     assert status(config, ada, id_) == "created"
-    assert queue.claim(config, "here") is None
-    assert jobs.start(config, ada, id_) is None
+    assert queue.claim_job(config, "here") is None
+    assert jobs.start_job(config, ada, id_) is None
     assert status(config, ada, id_) == "queued"
     run = claim(config)
     assert (str(run.job.id), run.job.tries, run.job.status) == (id_, 1, "running")
-    assert queue.beat(config, run, 40, [entry()])
-    assert queue.beat(config, run, 30)
-    assert jobs.get(config, ada, id_).progress == 40
-    assert queue.finish(config, run, [ASSET], {}, {"cpu": {"value": 1, "unit": "cpu-seconds"}}, [entry()])
-    job = jobs.get(config, ada, id_)
+    assert queue.send_heartbeat(config, run, 40, [entry()])
+    assert queue.send_heartbeat(config, run, 30)
+    assert jobs.get_job(config, ada, id_).progress == 40
+    assert queue.finish_run(config, run, [ASSET], {}, {"cpu": {"value": 1, "unit": "cpu-seconds"}}, [entry()])
+    job = jobs.get_job(config, ada, id_)
     assert (job.status, job.progress, job.attempt) == ("finished", 100, None)
     assert job.usage == {"cpu": {"value": 1, "unit": "cpu-seconds"}}
     assert job.created <= job.queued <= job.started <= job.updated < job.unpublished
-    found = results.find(config, job)
-    assert found.complete
-    assert found.assets == [ASSET]
+    results_found = results.find_results(config, job)
+    assert results_found.complete
+    assert results_found.assets == [ASSET]
     assert len(jobs.list_logs(config, job).items) == 2
     # Started again: results and logs of the earlier run are discarded.
-    assert jobs.start(config, ada, id_) == run.attempt
-    job = jobs.get(config, ada, id_)
-    assert results.find(config, job) is None
+    assert jobs.start_job(config, ada, id_) == run.attempt
+    job = jobs.get_job(config, ada, id_)
+    assert results.find_results(config, job) is None
     assert jobs.list_logs(config, job).items == []
     assert job.started is None
 
@@ -90,23 +92,23 @@ def test_life_of_a_job(config, ada):
 def test_starting_twice_runs_once(config, ada):
     id_ = make(config, ada)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: jobs.start(config, ada, id_), range(8)))
+        list(pool.map(lambda _: jobs.start_job(config, ada, id_), range(8)))
     run = claim(config)
-    jobs.start(config, ada, id_)
+    jobs.start_job(config, ada, id_)
     assert status(config, ada, id_) == "running"
-    assert queue.claim(config, "here") is None
-    assert queue.beat(config, run, 1)
+    assert queue.claim_job(config, "here") is None
+    assert queue.send_heartbeat(config, run, 1)
 
 
 def test_claims_of_many_threads(config, ada, bob):
-    made = {make(config, user) for _ in range(30) for user in (ada, bob)}
+    created = {make(config, user) for _ in range(30) for user in (ada, bob)}
     limited = config.model_copy(update={"jobs_per_user": 2})
     running, worst, seen = {ada: 0, bob: 0}, {ada: 0, bob: 0}, []
     lock = threading.Lock()
 
     def worker(_: int) -> None:
-        while len(seen) < len(made):
-            run = queue.claim(limited, "here")
+        while len(seen) < len(created):
+            run = queue.claim_job(limited, "here")
             if run is None:
                 time.sleep(0.005)
                 continue
@@ -118,91 +120,91 @@ def test_claims_of_many_threads(config, ada, bob):
             time.sleep(0.005)
             with lock:
                 running[user] -= 1
-            assert queue.finish(limited, run, [], {}, {})
+            assert queue.finish_run(limited, run, [], {}, {})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(worker, range(8)))
-    assert sorted(seen) == sorted(made)
+    assert sorted(seen) == sorted(created)
     assert all(most <= 2 for most in worst.values())
 
 
-def test_fair_order(config, ada, bob):
+def test_jobs_are_claimed_in_fair_order(config, ada, bob):
     first = [make(config, ada) for _ in range(3)]
     second = [make(config, bob) for _ in range(2)]
     taken = []
     for _ in range(5):
         run = claim(config)
         taken.append(str(run.job.id))
-        queue.finish(config, run, [], {}, {})
+        queue.finish_run(config, run, [], {}, {})
     assert taken == [first[0], second[0], first[1], second[1], first[2]]
 
 
-def test_cancel(config, ada):
+def test_canceled_job_stops(config, ada):
     queued, running, partial = (make(config, ada) for _ in range(3))
     runs = {str(run.job.id): run for run in itertools.islice(iter(lambda: claim(config), None), 3)}
-    jobs.cancel(config, ada, queued)
-    jobs.start(config, ada, queued)
-    jobs.cancel(config, ada, queued)
+    jobs.cancel_job(config, ada, queued)
+    jobs.start_job(config, ada, queued)
+    jobs.cancel_job(config, ada, queued)
     assert status(config, ada, queued) == "created"
-    jobs.cancel(config, ada, running)
+    jobs.cancel_job(config, ada, running)
     assert status(config, ada, running) == "created"
-    assert not queue.beat(config, runs[running], 50, [entry()])
-    assert not queue.finish(config, runs[running], [ASSET], {}, {})
-    assert not queue.fail(config, runs[running], {}, [entry("error")])
+    assert not queue.send_heartbeat(config, runs[running], 50, [entry()])
+    assert not queue.finish_run(config, runs[running], [ASSET], {}, {})
+    assert not queue.fail_run(config, runs[running], {}, [entry("error")])
     assert not queue.give_back(config, runs[running], [], wait_s=0, counts=True)
-    assert queue.publish_part(config, runs[partial], [ASSET])
-    jobs.cancel(config, ada, partial)
+    assert queue.publish_partial_results(config, runs[partial], [ASSET])
+    jobs.cancel_job(config, ada, partial)
     assert status(config, ada, partial) == "canceled"
-    assert results.find(config, jobs.get(config, ada, partial)).assets == [ASSET]
-    jobs.cancel(config, ada, partial)
+    assert results.find_results(config, jobs.get_job(config, ada, partial)).assets == [ASSET]
+    jobs.cancel_job(config, ada, partial)
     assert status(config, ada, partial) == "canceled"
 
 
 def test_cancelled_and_started_again_is_another_attempt(config, ada):
     id_ = make(config, ada)
     old = claim(config)
-    jobs.cancel(config, ada, id_)
-    jobs.start(config, ada, id_)
+    jobs.cancel_job(config, ada, id_)
+    jobs.start_job(config, ada, id_)
     new = claim(config)
-    assert not queue.finish(config, old, [ASSET], {}, {})
+    assert not queue.finish_run(config, old, [ASSET], {}, {})
     assert status(config, ada, id_) == "running"
-    assert queue.known_attempts(config, [old.attempt, new.attempt]) == {new.attempt}
+    assert queue.find_live_attempts(config, [old.attempt, new.attempt]) == {new.attempt}
 
 
 def test_editing_is_for_jobs_at_rest(config, ada):
     id_ = make(config, ada, queued=False)
-    jobs.update(config, ada, id_, {"title": "a", "extras": {"x": 1}})
-    jobs.update(config, ada, id_, {"extras": {"y": 2}})
-    draft = jobs.get(config, ada, id_).draft
+    jobs.update_job(config, ada, id_, {"title": "a", "extras": {"x": 1}})
+    jobs.update_job(config, ada, id_, {"extras": {"y": 2}})
+    draft = jobs.get_job(config, ada, id_).draft
     assert (draft.title, draft.extras) == ("a", {"x": 1, "y": 2})
-    jobs.start(config, ada, id_)
+    jobs.start_job(config, ada, id_)
     with pytest.raises(JobLocked):
-        jobs.update(config, ada, id_, {"title": "b"})
+        jobs.update_job(config, ada, id_, {"title": "b"})
     run = claim(config)
     with pytest.raises(JobLocked):
-        jobs.update(config, ada, id_, {"title": "b"})
-    queue.fail(config, run, {}, [entry("error", "broken")])
-    jobs.update(config, ada, id_, {"title": "b"})
-    job = jobs.get(config, ada, id_)
+        jobs.update_job(config, ada, id_, {"title": "b"})
+    queue.fail_run(config, run, {}, [entry("error", "broken")])
+    jobs.update_job(config, ada, id_, {"title": "b"})
+    job = jobs.get_job(config, ada, id_)
     assert (job.status, job.draft.title) == ("error", "b")
-    assert jobs.last_error(config, job).message == "broken"
+    assert jobs.get_last_error(config, job).message == "broken"
 
 
-def test_lost_workers(config, ada):
+def test_jobs_of_lost_workers_are_recovered(config, ada):
     id_ = make(config, ada)
     for attempt in range(1, config.job_tries + 1):
         run = claim(config)
         assert run.job.tries == attempt
-        assert queue.recover(config) == (0, 0)
+        assert queue.recover_lost_jobs(config) == (0, 0)
         silence(config, id_)
-        assert queue.recover(config) == ((1, 0) if attempt < config.job_tries else (0, 1))
-        assert not queue.beat(config, run, 1)
-    job = jobs.get(config, ada, id_)
+        assert queue.recover_lost_jobs(config) == ((1, 0) if attempt < config.job_tries else (0, 1))
+        assert not queue.send_heartbeat(config, run, 1)
+    job = jobs.get_job(config, ada, id_)
     assert job.status == "error"
     assert [e.level for e in jobs.list_logs(config, job).items] == ["warning", "warning", "error"]
 
 
-def test_given_back(config, ada):
+def test_returned_job_is_claimed_again(config, ada):
     id_ = make(config, ada)
     run = claim(config)
     assert queue.give_back(config, run, [], wait_s=0, counts=False)
@@ -210,17 +212,17 @@ def test_given_back(config, ada):
     assert run.job.tries == 1
     assert queue.give_back(config, run, [], wait_s=3600, counts=True)
     assert status(config, ada, id_) == "queued"
-    assert queue.claim(config, "here") is None
+    assert queue.claim_job(config, "here") is None
 
 
 def test_others_jobs_do_not_exist(config, ada, bob):
     id_ = make(config, ada, queued=False)
     for other in (id_, str(uuid4()), "no-uuid", "' OR 1=1"):
-        for action in (jobs.get, jobs.start, jobs.cancel, jobs.delete):
+        for action in (jobs.get_job, jobs.start_job, jobs.cancel_job, jobs.delete_job):
             with pytest.raises(JobNotFound):
                 action(config, bob, other)
         with pytest.raises(JobNotFound):
-            jobs.update(config, bob, other, {"title": "mine"})
+            jobs.update_job(config, bob, other, {"title": "mine"})
     assert jobs.list_jobs(config, bob).items == []
     assert status(config, ada, id_) == "created"
 
@@ -228,23 +230,23 @@ def test_others_jobs_do_not_exist(config, ada, bob):
 def test_deleted_while_running(config, ada):
     id_ = make(config, ada)
     run = claim(config)
-    jobs.delete(config, ada, id_)
-    assert not queue.beat(config, run, 1, [entry()])
-    assert not queue.publish_part(config, run, [ASSET])
-    assert not queue.finish(config, run, [ASSET], {}, {}, [entry()])
-    assert queue.known_attempts(config, [run.attempt]) == set()
+    jobs.delete_job(config, ada, id_)
+    assert not queue.send_heartbeat(config, run, 1, [entry()])
+    assert not queue.publish_partial_results(config, run, [ASSET])
+    assert not queue.finish_run(config, run, [ASSET], {}, {}, [entry()])
+    assert queue.find_live_attempts(config, [run.attempt]) == set()
 
 
 def test_pages_of_jobs(config, ada):
-    made = [make(config, ada, queued=False) for _ in range(7)]
-    found, after = [], None
+    created = [make(config, ada, queued=False) for _ in range(7)]
+    items, after = [], None
     while True:
         page = jobs.list_jobs(config, ada, 3, after)
-        found += [str(job.id) for job in page.items]
+        items += [str(job.id) for job in page.items]
         if page.next is None:
             break
         after = page.next
-    assert found == made[::-1] == [str(job.id) for job in jobs.list_jobs(config, ada).items]
+    assert items == created[::-1] == [str(job.id) for job in jobs.list_jobs(config, ada).items]
     with pytest.raises(RequestInvalid):
         jobs.list_jobs(config, ada, 3, "nonsense")
 
@@ -252,8 +254,10 @@ def test_pages_of_jobs(config, ada):
 def test_pages_of_logs(config, ada):
     id_ = make(config, ada)
     levels = ["debug", "info", "warning", "error"]
-    queue.beat(config, claim(config), 0, [entry(level, str(i)) for i in range(3) for level in levels])
-    job = jobs.get(config, ada, id_)
+    queue.send_heartbeat(
+        config, claim(config), 0, [entry(level, str(i)) for i in range(3) for level in levels]
+    )
+    job = jobs.get_job(config, ada, id_)
     every = jobs.list_logs(config, job).items
     assert [e.level for e in every] == levels * 3
     assert [e.level for e in jobs.list_logs(config, job, "warning").items] == ["warning", "error"] * 3
@@ -268,24 +272,24 @@ def test_expired_results_are_forgotten(config, ada):
     id_ = make(config, ada)
     short = config.model_copy(update={"result_lifetime_days": 1e-9})
     run = claim(config)
-    queue.finish(short, run, [ASSET], {}, {})
-    assert queue.expired(config) == [UUID(id_)]
-    assert results.find(config, jobs.get(config, ada, id_)) is None
+    queue.finish_run(short, run, [ASSET], {}, {})
+    assert queue.delete_expired_results(config) == [UUID(id_)]
+    assert results.find_results(config, jobs.get_job(config, ada, id_)) is None
 
 
-def test_signed_links(config, ada):
+def test_results_open_by_signed_link(config, ada):
     make(config, ada)
     run = claim(config)
-    queue.finish(config, run, [ASSET], {}, {})
-    expires = results.expiry(config)
-    good = results.sign(config, run.job.id, run.attempt, expires)
+    queue.finish_run(config, run, [ASSET], {}, {})
+    expires = compute_expiry(config)
+    good = results.sign_results(config, run.job.id, run.attempt, expires)
     assert results.open_link(config, run.job.id, expires, good).assets == [ASSET]
     past = int(time.time()) - 1
     wrong = [
         (run.job.id, expires, good[:-1] + ("0" if good[-1] != "0" else "1")),
         (run.job.id, expires + 3600, good),
         (uuid4(), expires, good),
-        (run.job.id, past, results.sign(config, run.job.id, run.attempt, past)),
+        (run.job.id, past, results.sign_results(config, run.job.id, run.attempt, past)),
     ]
     for job, until, signature in wrong:
         with pytest.raises(ResultLinkExpired):

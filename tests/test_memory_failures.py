@@ -23,7 +23,7 @@ from odc_openeo.memory_failures import is_memory_failure
         ValueError("Out of memory in GDALRasterBlock"),
     ],
 )
-def test_failed_allocations(error: Exception) -> None:
+def test_failed_allocations_are_memory_failures(error: Exception) -> None:
     assert is_memory_failure(error)
     with pytest.raises(FileContentInvalid) as raised:
         raise FileContentInvalid(file="a.tif", reason="it is damaged.") from error
@@ -38,5 +38,5 @@ def test_failed_allocations(error: Exception) -> None:
         FileContentInvalid(file="allocate memory.tif", reason="it is damaged."),
     ],
 )
-def test_other_failures(error: Exception) -> None:
+def test_other_failures_are_not_memory_failures(error: Exception) -> None:
     assert not is_memory_failure(error)

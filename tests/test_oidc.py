@@ -17,7 +17,6 @@ import yaml
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from odc_openeo import oidc
 from odc_openeo.config import Config
 from odc_openeo.errors import (
     AuthenticationSchemeInvalid,
@@ -25,9 +24,10 @@ from odc_openeo.errors import (
     PermissionsInsufficient,
     TokenInvalid,
 )
-from odc_openeo.oidc.fetch import Unreachable
-from odc_openeo.oidc.provider import Provider
-from odc_openeo.oidc.settings import ProviderSettings
+from odc_openeo.users import oidc
+from odc_openeo.users.oidc.http import Unreachable
+from odc_openeo.users.oidc.provider import OidcProvider
+from odc_openeo.users.oidc.settings import ProviderSettings
 from tests.identity_provider import (
     AUDIENCE,
     MACHINE,
@@ -53,13 +53,13 @@ def provider(running: IdentityProvider) -> IdentityProvider:
     running.replaced = {}
     running.people = {"anna": {"name": "Anna Example"}}
     running.rotate()
-    running.asked.clear()
+    running.requests_by_path.clear()
     return running
 
 
-def known(provider: IdentityProvider, **settings: Any) -> Provider:
+def make_provider(provider: IdentityProvider, **settings: Any) -> OidcProvider:
     """The provider as the service sees it."""
-    return Provider(ProviderSettings(**settings_of(provider, **settings)))
+    return OidcProvider(ProviderSettings(**settings_of(provider, **settings)))
 
 
 def unsigned(provider: IdentityProvider, algorithm: str = "none") -> str:
@@ -93,7 +93,7 @@ class Now:
 
 def timed(claims: dict[str, Any]) -> dict[str, Any]:
     now = int(time.time())
-    return {name: now + each.plus if isinstance(each, Now) else each for name, each in claims.items()}
+    return {name: now + entry.plus if isinstance(entry, Now) else entry for name, entry in claims.items()}
 
 
 def of(**claims: Any) -> Any:
@@ -145,24 +145,24 @@ def _header(**fields: Any) -> str:
 
 
 def _brings_its_key(provider: IdentityProvider) -> str:
-    own = RSAKey.generate_key(2048, {"kid": "own"})
-    return provider.token(key=own, kid="own", jwk=own.as_dict(private=False))
+    own_key = RSAKey.generate_key(2048, {"kid": "own"})
+    return provider.token(key=own_key, kid="own", jwk=own_key.as_dict(private=False))
 
 
 @pytest.mark.parametrize("case", FORGED)
 def test_bad_tokens_are_refused(provider: IdentityProvider, case: str) -> None:
     token = FORGED[case](provider)
-    service = known(provider)
+    service = make_provider(provider)
     with pytest.raises(TokenInvalid):
-        oidc.identify(service, token)
-    assert oidc.identify(service, provider.token()).subject == "anna"
+        oidc.identify_user(service, token)
+    assert oidc.identify_user(service, provider.token()).subject == "anna"
 
 
 def test_a_good_token(provider: IdentityProvider) -> None:
-    service = known(provider)
-    identities = [oidc.identify(service, provider.token()) for _ in range(20)]
+    service = make_provider(provider)
+    identities = [oidc.identify_user(service, provider.token()) for _ in range(20)]
     assert set(identities) == {oidc.Identity(provider.issuer, "anna", "Anna Example")}
-    assert provider.asked == {"/.well-known/openid-configuration": 1, "/jwks": 1}
+    assert provider.requests_by_path == {"/.well-known/openid-configuration": 1, "/jwks": 1}
 
 
 @pytest.mark.parametrize(
@@ -178,15 +178,15 @@ def test_a_good_token(provider: IdentityProvider) -> None:
     ],
 )
 def test_other_good_tokens(provider: IdentityProvider, claims: dict[str, Any]) -> None:
-    service = known(provider, clients=["own-client"])
+    service = make_provider(provider, clients=["own-client"])
     token = provider.token(provider.claims(**timed(claims)))
-    assert oidc.identify(service, token).subject == "anna"
+    assert oidc.identify_user(service, token).subject == "anna"
 
 
 def test_any_audience_is_for_those_who_ask_for_it(provider: IdentityProvider) -> None:
     token = provider.token(provider.claims(aud="other", client_id="other"))
-    service = known(provider, any_audience=True)
-    assert oidc.identify(service, token).subject == "anna"
+    service = make_provider(provider, any_audience=True)
+    assert oidc.identify_user(service, token).subject == "anna"
 
 
 @pytest.mark.parametrize(
@@ -198,13 +198,17 @@ def test_any_audience_is_for_those_who_ask_for_it(provider: IdentityProvider) ->
         ("Ed25519", lambda: OKPKey.generate_key("Ed25519")),
     ],
 )
-def test_other_algorithms(provider: IdentityProvider, algorithm: str, make: Any) -> None:
-    key = type(made := make()).import_key({**made.as_dict(private=True), "kid": "new", "alg": algorithm})
+def test_tokens_of_other_algorithms_are_accepted(
+    provider: IdentityProvider, algorithm: str, make: Any
+) -> None:
+    key = type(new_key := make()).import_key(
+        {**new_key.as_dict(private=True), "kid": "new", "alg": algorithm}
+    )
     provider.keys = [key]
     token = provider.token(alg=algorithm, kid="new")
-    assert oidc.identify(known(provider), token).subject == "anna"
+    assert oidc.identify_user(make_provider(provider), token).subject == "anna"
     with pytest.raises(TokenInvalid):
-        oidc.identify(known(provider, algorithms=["RS256"]), token)
+        oidc.identify_user(make_provider(provider, algorithms=["RS256"]), token)
 
 
 def test_a_key_is_used_for_its_own_algorithm_only(provider: IdentityProvider) -> None:
@@ -212,7 +216,7 @@ def test_a_key_is_used_for_its_own_algorithm_only(provider: IdentityProvider) ->
     token = provider.token(key=RSAKey.import_key(provider.keys[0].as_pem(private=True)))
     provider.keys = [key]
     with pytest.raises(TokenInvalid):
-        oidc.identify(known(provider), token)
+        oidc.identify_user(make_provider(provider), token)
 
 
 def test_weak_and_foreign_keys_are_not_used(provider: IdentityProvider) -> None:
@@ -222,63 +226,63 @@ def test_weak_and_foreign_keys_are_not_used(provider: IdentityProvider) -> None:
     shared = OctKey.generate_key(256, {"kid": "shared"})
     signing = provider.keys[0]
     provider.keys = [signing, weak, encrypting, shared]  # type: ignore[list-item]
-    service = known(provider)
+    service = make_provider(provider)
     unused = RSAKey.import_key(encrypting.as_pem(private=True))
     for token in (provider.token(key=weak, kid="weak"), provider.token(key=unused, kid="enc")):
         with pytest.raises(TokenInvalid):
-            oidc.identify(service, token)
+            oidc.identify_user(service, token)
     with pytest.raises(TokenInvalid):
-        oidc.identify(service, provider.token(key=shared, kid="shared", alg="HS256"))
-    assert oidc.identify(service, provider.token()).subject == "anna"
+        oidc.identify_user(service, provider.token(key=shared, kid="shared", alg="HS256"))
+    assert oidc.identify_user(service, provider.token()).subject == "anna"
 
 
 def test_without_key_id_all_keys_are_tried(provider: IdentityProvider) -> None:
     other = RSAKey.generate_key(2048, {"kid": "other"})
     token = provider.token(kid=None)
     provider.keys.insert(0, other)
-    assert oidc.identify(known(provider), token).subject == "anna"
+    assert oidc.identify_user(make_provider(provider), token).subject == "anna"
 
 
-def test_new_keys_are_found_and_old_ones_void(provider: IdentityProvider) -> None:
-    service = known(provider)
+def test_rotated_keys_replace_old_ones(provider: IdentityProvider) -> None:
+    service = make_provider(provider)
     old = provider.token()
-    assert oidc.identify(service, old).subject == "anna"
+    assert oidc.identify_user(service, old).subject == "anna"
     provider.rotate()
     time.sleep(0.25)
-    assert oidc.identify(service, provider.token()).subject == "anna"
+    assert oidc.identify_user(service, provider.token()).subject == "anna"
     with pytest.raises(TokenInvalid):
-        oidc.identify(service, old)
+        oidc.identify_user(service, old)
 
 
 def test_forged_key_ids_do_not_burden_the_provider(provider: IdentityProvider) -> None:
-    service = known(provider, refresh_interval_s=60)
-    oidc.identify(service, provider.token())
+    service = make_provider(provider, refresh_interval_s=60)
+    oidc.identify_user(service, provider.token())
     provider.rotate()
 
     def attack() -> None:
         for number in range(20):
             with pytest.raises(TokenInvalid):
-                oidc.identify(service, provider.token(kid=f"forged-{number}"))
+                oidc.identify_user(service, provider.token(kid=f"forged-{number}"))
 
     threads = [threading.Thread(target=attack) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert provider.asked["/jwks"] == 1
+    assert provider.requests_by_path["/jwks"] == 1
 
 
-def test_keys_are_known_while_the_provider_is_down(provider: IdentityProvider) -> None:
-    service = known(provider, keys_lifetime_s=0.1)
+def test_keys_stay_valid_while_provider_is_down(provider: IdentityProvider) -> None:
+    service = make_provider(provider, keys_lifetime_s=0.1)
     good = provider.token()
-    assert oidc.identify(service, good).subject == "anna"
+    assert oidc.identify_user(service, good).subject == "anna"
     provider.broken = True
     time.sleep(0.25)
-    assert oidc.identify(service, good).subject == "anna"
+    assert oidc.identify_user(service, good).subject == "anna"
     with pytest.raises(TokenInvalid):
-        oidc.identify(service, provider.token(kid="unknown"))
+        oidc.identify_user(service, provider.token(kid="unknown"))
     with pytest.raises(InfrastructureBusy, match="Local login"):
-        oidc.identify(known(provider), good)
+        oidc.identify_user(make_provider(provider), good)
 
 
 def test_two_providers_cannot_speak_for_each_other(provider: IdentityProvider, tmp_path: Path) -> None:
@@ -288,18 +292,18 @@ def test_two_providers_cannot_speak_for_each_other(provider: IdentityProvider, t
         path.write_text(yaml.safe_dump({"providers": both}))
         config = Config(oidc_providers=path)
         token, foreign = provider.token(), other.token()
-        first, second = (oidc.find_provider(config, None, each) for each in (token, foreign))
+        first, second = (oidc.find_provider(config, None, entry) for entry in (token, foreign))
         assert first is not None
         assert second is not None
-        assert oidc.identify(first, token).issuer == provider.issuer
-        assert oidc.identify(second, foreign).issuer == other.issuer
+        assert oidc.identify_user(first, token).issuer == provider.issuer
+        assert oidc.identify_user(second, foreign).issuer == other.issuer
         for service, wrong in [(first, foreign), (second, token)]:
             with pytest.raises(TokenInvalid):
-                oidc.identify(service, wrong)
+                oidc.identify_user(service, wrong)
         pretended = other.token(other.claims(iss=provider.issuer))
         assert oidc.find_provider(config, None, pretended) is first
         with pytest.raises(TokenInvalid):
-            oidc.identify(first, pretended)
+            oidc.identify_user(first, pretended)
         with pytest.raises(AuthenticationSchemeInvalid, match="local, other"):
             oidc.find_provider(config, "third", token)
         assert oidc.find_provider(config, None, "no-jwt") is None
@@ -320,11 +324,11 @@ def test_faulty_discovery_documents_are_not_followed(
 ) -> None:
     provider.replaced = replaced
     with pytest.raises(InfrastructureBusy):
-        oidc.identify(known(provider), provider.token())
+        oidc.identify_user(make_provider(provider), provider.token())
     path = tmp_path / "providers.yaml"
     path.write_text(yaml.safe_dump({"providers": [settings_of(provider)]}))
     with pytest.raises(ValueError, match="local at http"):
-        oidc.check(Config(oidc_providers=path))
+        oidc.check_providers(Config(oidc_providers=path))
     provider.replaced = {}
 
 
@@ -332,18 +336,18 @@ def test_faulty_discovery_documents_are_not_followed(
 def test_endpoints_are_encrypted(provider: IdentityProvider, url: Any) -> None:
     provider.replaced = {"jwks_uri": url}
     with pytest.raises(Unreachable, match="no jwks_uri with https"):
-        known(provider).endpoint("jwks_uri")
+        make_provider(provider).get_endpoint("jwks_uri")
     provider.replaced = {"jwks_uri": "https://login.example.org/jwks"}
-    assert known(provider).endpoint("jwks_uri") == "https://login.example.org/jwks"
+    assert make_provider(provider).get_endpoint("jwks_uri") == "https://login.example.org/jwks"
 
 
 def test_doctor_says_who_may_sign_in(provider: IdentityProvider, tmp_path: Path) -> None:
     path = tmp_path / "providers.yaml"
     path.write_text(yaml.safe_dump({"providers": [settings_of(provider)]}))
-    assert oidc.check(Config(oidc_providers=path)) == "by local, Basic"
-    assert oidc.check(Config()) == "by Basic"
+    assert oidc.check_providers(Config(oidc_providers=path)) == "by local, Basic"
+    assert oidc.check_providers(Config()) == "by Basic"
     with pytest.raises(ValueError, match="nobody"):
-        oidc.check(Config(basic_login=False))
+        oidc.check_providers(Config(basic_login=False))
 
 
 # --- Opaque tokens -------------------------------------------------------------------------------
@@ -354,48 +358,48 @@ USERINFO = {"opaque_tokens": "userinfo", "any_audience": True}
 
 @pytest.mark.parametrize("settings", [INTROSPECTION, USERINFO])
 def test_opaque_tokens(provider: IdentityProvider, settings: dict[str, Any]) -> None:
-    service = known(provider, clients=[OPAQUE], cache_s=0.5, **settings)
+    service = make_provider(provider, clients=[OPAQUE], cache_s=0.5, **settings)
     token = provider.opaque(client=OPAQUE)
     for _ in range(5):
-        assert oidc.identify(service, token) == oidc.Identity(provider.issuer, "anna", "Anna Example")
+        assert oidc.identify_user(service, token) == oidc.Identity(provider.issuer, "anna", "Anna Example")
         with pytest.raises(TokenInvalid):
-            oidc.identify(service, "unknown")
-    assert provider.asked["/introspect"] + provider.asked["/userinfo"] == 2
+            oidc.identify_user(service, "unknown")
+    assert provider.requests_by_path["/introspect"] + provider.requests_by_path["/userinfo"] == 2
     del provider.grants[token]
     time.sleep(0.6)
     with pytest.raises(TokenInvalid):
-        oidc.identify(service, token)
+        oidc.identify_user(service, token)
 
 
-def test_introspection_tells_whom_a_token_is_for(provider: IdentityProvider) -> None:
-    service = known(provider, **INTROSPECTION)
+def test_introspection_checks_the_audience(provider: IdentityProvider) -> None:
+    service = make_provider(provider, **INTROSPECTION)
     with pytest.raises(TokenInvalid, match="another service"):
-        oidc.identify(service, provider.opaque(client="other"))
-    robot = known(provider, clients=[MACHINE], **INTROSPECTION)
-    assert oidc.identify(robot, provider.opaque(None, MACHINE)).subject == f"client:{MACHINE}"
+        oidc.identify_user(service, provider.opaque(client="other"))
+    robot = make_provider(provider, clients=[MACHINE], **INTROSPECTION)
+    assert oidc.identify_user(robot, provider.opaque(None, MACHINE)).subject == f"client:{MACHINE}"
 
 
 def test_opaque_tokens_end_while_they_are_remembered(provider: IdentityProvider) -> None:
-    service = known(provider, **INTROSPECTION)
+    service = make_provider(provider, **INTROSPECTION)
     token = provider.opaque()
     provider.grants[token].expires = time.time() + 1
-    assert oidc.identify(service, token).subject == "anna"
+    assert oidc.identify_user(service, token).subject == "anna"
     time.sleep(1.2)
     with pytest.raises(TokenInvalid):
-        oidc.identify(service, token)
+        oidc.identify_user(service, token)
 
 
 def test_claims_of_inactive_tokens_do_not_count(provider: IdentityProvider) -> None:
     token = provider.opaque()
     provider.grants[token].expires = 0
     with pytest.raises(TokenInvalid):
-        oidc.identify(known(provider, **INTROSPECTION), token)
+        oidc.identify_user(make_provider(provider, **INTROSPECTION), token)
 
 
 def test_wrong_secret_of_introspection_is_the_operators_fault(provider: IdentityProvider) -> None:
-    service = known(provider, **{**INTROSPECTION, "client_secret": "wrong"})
+    service = make_provider(provider, **{**INTROSPECTION, "client_secret": "wrong"})
     with pytest.raises(InfrastructureBusy):
-        oidc.identify(service, provider.opaque())
+        oidc.identify_user(service, provider.opaque())
 
 
 # --- Names, roles and refusal --------------------------------------------------------------------
@@ -421,40 +425,42 @@ RULES = [
     ],
 )
 def test_rules(provider: IdentityProvider, claims: dict[str, Any], roles: set[str] | None) -> None:
-    service = known(provider, rules=RULES, entitled_only=True)
+    service = make_provider(provider, rules=RULES, entitled_only=True)
     token = provider.token(provider.claims(**claims))
     if roles is None:
         with pytest.raises(PermissionsInsufficient):
-            oidc.identify(service, token)
+            oidc.identify_user(service, token)
     else:
-        assert oidc.identify(service, token).roles == roles
+        assert oidc.identify_user(service, token).roles == roles
 
 
 def test_only_the_star_is_special_in_rules(provider: IdentityProvider) -> None:
     rules = [{"claim": "groups", "values": ["eo[1].?"], "refuse": True}]
-    service = known(provider, rules=rules)
+    service = make_provider(provider, rules=rules)
     with pytest.raises(PermissionsInsufficient):
-        oidc.identify(service, provider.token(provider.claims(groups=["eo[1].?"])))
-    assert oidc.identify(service, provider.token(provider.claims(groups=["eo1.x"]))).subject == "anna"
+        oidc.identify_user(service, provider.token(provider.claims(groups=["eo[1].?"])))
+    assert oidc.identify_user(service, provider.token(provider.claims(groups=["eo1.x"]))).subject == "anna"
 
 
 def test_claims_of_userinfo(provider: IdentityProvider) -> None:
     provider.people["anna"] = {"name": "Anna", "groups": ["eo:users"]}
-    service = known(provider, rules=RULES, entitled_only=True, userinfo_claims=True)
+    service = make_provider(provider, rules=RULES, entitled_only=True, userinfo_claims=True)
     bare = provider.token(provider.claims(name=None, groups=None))
-    found = oidc.identify(service, bare)
-    assert found.name == "Anna"
-    assert oidc.identify(known(provider, userinfo_claims=True, clients=["robot"]), _robot(provider)).name
+    result = oidc.identify_user(service, bare)
+    assert result.name == "Anna"
+    assert oidc.identify_user(
+        make_provider(provider, userinfo_claims=True, clients=["robot"]), _robot(provider)
+    ).name
     with pytest.raises(PermissionsInsufficient):
-        oidc.identify(service, _robot(provider))
+        oidc.identify_user(service, _robot(provider))
 
 
 def test_userinfo_of_somebody_else_is_refused(provider: IdentityProvider) -> None:
     provider.people["anna"] = {"sub": "eve", "name": "Eve"}
     token = provider.token(provider.claims(sub="anna"))
-    assert oidc.identify(known(provider), token).subject == "anna"
+    assert oidc.identify_user(make_provider(provider), token).subject == "anna"
     with pytest.raises(TokenInvalid):
-        oidc.identify(known(provider, userinfo_claims=True), token)
+        oidc.identify_user(make_provider(provider, userinfo_claims=True), token)
 
 
 def _robot(provider: IdentityProvider) -> str:
@@ -475,7 +481,10 @@ def _robot(provider: IdentityProvider) -> str:
 )
 def test_names(provider: IdentityProvider, claims: dict[str, Any], name: str) -> None:
     token = provider.token(provider.claims(**claims))
-    assert oidc.identify(known(provider, name_claim="nickname", clients=[MACHINE]), token).name == name
+    assert (
+        oidc.identify_user(make_provider(provider, name_claim="nickname", clients=[MACHINE]), token).name
+        == name
+    )
 
 
 # --- The operator's file -------------------------------------------------------------------------
@@ -496,7 +505,7 @@ GOOD = {"id": "a", "issuer": "https://a.example.org/", "title": "A", "audiences"
         ({"scopes": ["email"]}, "openid"),
         ({"opaque_tokens": "introspection"}, "client_secret"),
         ({"opaque_tokens": "userinfo"}, "any_audience"),
-        ({"rules": [{"claim": "g", "values": ["x"], "roles": ["root"]}]}, "roles are"),
+        ({"rules": [{"claim": "g", "values": ["x"], "roles": ["root"]}]}, "unknown role"),
         ({"default_clients": [{"id": "c", "grant_types": ["implicit"]}]}, "redirect_urls"),
         ({"unknown": 1}, "unknown"),
     ],

@@ -17,10 +17,10 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from odc_openeo import outgoing
+from odc_openeo import safe_http
 from odc_openeo.errors import UrlForbidden, UrlTooLarge, UrlUnreachable
-from odc_openeo.foreign_rasters import ALONE
-from odc_openeo.outgoing import Opener, Policy
+from odc_openeo.safe_http import Opener, Policy
+from odc_openeo.untrusted.rasters import ALONE
 
 HERE = Policy(allow=("127.0.0.1",), bytes=2**20, seconds=2)
 
@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.server.content  # type: ignore[attr-defined]
         start, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
         part = content[start : end + 1]
-        self.server.asked.append(len(part))  # type: ignore[attr-defined]
+        self.server.requested.append(len(part))  # type: ignore[attr-defined]
         self.send(206, part, Content_Range=f"bytes {start}-{start + len(part) - 1}/{len(content)}")
 
     def log_message(self, *_: object) -> None:
@@ -92,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.daemon_threads = True
-        running.content, running.asked = b"", []  # type: ignore[attr-defined]
+        running.content, running.requested = b"", []  # type: ignore[attr-defined]
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
@@ -103,8 +103,8 @@ def root(server: ThreadingHTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def test_what_the_operator_allows_is_read(root: str) -> None:
-    assert outgoing.fetch_json(HERE, f"{root}/json") == {"host": root.removeprefix("http://")}
+def test_allowed_addresses_are_read(root: str) -> None:
+    assert safe_http.fetch_json(HERE, f"{root}/json") == {"host": root.removeprefix("http://")}
 
 
 @pytest.mark.parametrize(
@@ -122,24 +122,24 @@ def test_what_the_operator_allows_is_read(root: str) -> None:
 )
 def test_inner_addresses_are_not_read(host: str, server: ThreadingHTTPServer) -> None:
     with pytest.raises(UrlForbidden):
-        outgoing.fetch_json(Policy(), f"http://{host}:{server.server_port}/json")
+        safe_http.fetch_json(Policy(), f"http://{host}:{server.server_port}/json")
 
 
 def test_denied_goes_before_allowed(root: str) -> None:
     for denied in ("127.0.0.0/8", "*"):
         with pytest.raises(UrlForbidden):
-            outgoing.fetch_json(Policy(allow=("127.0.0.1",), deny=(denied,)), f"{root}/json")
+            safe_http.fetch_json(Policy(allow=("127.0.0.1",), deny=(denied,)), f"{root}/json")
 
 
 def test_names_and_domains_can_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
     policy = Policy(allow=("files.intern", ".example.org"))
-    assert policy.addresses("FILES.intern.", 80) == ["10.0.0.1"]
-    assert policy.addresses("a.example.org", 80) == ["10.0.0.1"]
+    assert policy.resolve_host("FILES.intern.", 80) == ["10.0.0.1"]
+    assert policy.resolve_host("a.example.org", 80) == ["10.0.0.1"]
     for name in ("example.org.evil", "xfiles.intern", "badexample.org"):
         with pytest.raises(UrlForbidden):
-            policy.addresses(name, 80)
+            policy.resolve_host(name, 80)
 
 
 def test_a_name_cannot_change_its_address_after_the_check(
@@ -147,71 +147,71 @@ def test_a_name_cannot_change_its_address_after_the_check(
 ) -> None:
     """The first answer is public, all later ones are this machine: nothing may ask a second time."""
     answers = iter(["192.0.2.1", *["127.0.0.1"] * 10])
-    asked = []
+    queries = []
 
     def resolve(host: str, port: int, *_: object, **__: object) -> list:
         address = host if host[0].isdigit() else next(answers)
-        asked.append(host)
+        queries.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(outgoing, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(safe_http, "CONNECT_SECONDS", 0.3)
     public = Policy(allow=("192.0.2.1",), seconds=2)
     with pytest.raises(UrlUnreachable):
-        outgoing.fetch_json(public, f"http://rebind.example:{server.server_port}/json")
-    assert [host for host in asked if host == "rebind.example"] == ["rebind.example"]
+        safe_http.fetch_json(public, f"http://rebind.example:{server.server_port}/json")
+    assert [host for host in queries if host == "rebind.example"] == ["rebind.example"]
 
 
 def test_one_inner_address_among_public_ones_is_enough_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, 80)) for a in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
     with pytest.raises(UrlForbidden):
-        Policy().addresses("example.org", 80)
+        Policy().resolve_host("example.org", 80)
 
 
 def test_redirects_are_checked(root: str) -> None:
-    assert outgoing.fetch_json(HERE, f"{root}/away/{root}/json")
+    assert safe_http.fetch_json(HERE, f"{root}/away/{root}/json")
     port = root.rpartition(":")[2]
     with pytest.raises(UrlForbidden):
-        outgoing.fetch_json(HERE, f"{root}/away/http://127.0.0.2:{port}/json")
+        safe_http.fetch_json(HERE, f"{root}/away/http://127.0.0.2:{port}/json")
     for target in ("file:///etc/passwd", "ftp://127.0.0.1/x", f"{root}/round"):
         with pytest.raises(UrlUnreachable):
-            outgoing.fetch_json(HERE, f"{root}/away/{target}")
+            safe_http.fetch_json(HERE, f"{root}/away/{target}")
 
 
 def test_other_schemes_are_not_read() -> None:
     for url in ("file:///etc/passwd", "gopher://127.0.0.1/", "http://", "http://[", "no address"):
         with pytest.raises(UrlUnreachable) as failure:
-            outgoing.fetch_json(HERE, url)
+            safe_http.fetch_json(HERE, url)
         assert "passwd" not in failure.value.message
 
 
 def test_size_is_limited(root: str, tmp_path: Path) -> None:
     for path in ("endless", "bomb"):
         with pytest.raises(UrlTooLarge):
-            outgoing.download(HERE, f"{root}/{path}", tmp_path / "file")
+            safe_http.download_file(HERE, f"{root}/{path}", tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_time_is_limited(root: str, tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(UrlUnreachable):
-        outgoing.download(HERE, f"{root}/dripping", tmp_path / "file")
+        safe_http.download_file(HERE, f"{root}/dripping", tmp_path / "file")
     assert time.monotonic() - start < 4
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_answers(root: str) -> None:
+def test_invalid_responses_are_refused(root: str) -> None:
     for path, part in (("missing", "404"), ("text", "JSON")):
         with pytest.raises(UrlUnreachable, match=part):
-            outgoing.fetch_json(HERE, f"{root}/{path}")
+            safe_http.fetch_json(HERE, f"{root}/{path}")
     with pytest.raises(UrlUnreachable):
-        outgoing.fetch_json(HERE, "http://127.0.0.1:9/")
+        safe_http.fetch_json(HERE, "http://127.0.0.1:9/")
 
 
 def test_no_proxy_of_the_environment(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert outgoing.fetch_json(HERE, f"{root}/json")
+    assert safe_http.fetch_json(HERE, f"{root}/json")
 
 
 # --- Parts of rasters ----------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_rasters_are_read_in_parts(server: ThreadingHTTPServer, root: str, tmp_p
         part = file.read(1, window=((512, 768), (256, 512)))
         assert file.crs == grid["crs"]
     np.testing.assert_array_equal(part, values[512:768, 256:512])
-    assert sum(server.asked) < 2**20 < len(server.content)  # type: ignore[attr-defined]
+    assert sum(server.requested) < 2**20 < len(server.content)  # type: ignore[attr-defined]
 
 
 def test_files_that_could_refer_to_others_are_no_rasters(server: ThreadingHTTPServer, root: str) -> None:

@@ -43,18 +43,18 @@ def requirements(name: str, extra: str) -> Iterator[Requirement]:
 
 def needed() -> dict[str, list[Requirement]]:
     """All requirements that follow from pyproject.toml, by name."""
-    found: dict[str, list[Requirement]] = {}
+    entries: dict[str, list[Requirement]] = {}
     todo = declared()
     seen: set[tuple[str, str]] = set()
     while todo:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
-        found.setdefault(name, []).append(requirement)
+        entries.setdefault(name, []).append(requirement)
         for extra in {"", *requirement.extras}:
             if (name, extra) not in seen:
                 seen.add((name, extra))
                 todo += requirements(name, extra)
-    return found
+    return entries
 
 
 def test_every_line_is_a_pin() -> None:
@@ -62,14 +62,14 @@ def test_every_line_is_a_pin() -> None:
     assert len(locked()) == sum(not line.startswith("#") for line in lines if line)
 
 
-def test_the_lock_has_what_is_needed() -> None:
+def test_lock_has_all_requirements() -> None:
     lock = locked()
     missing = {name for name in needed() if name not in lock} - GIVEN
     assert missing == set()
     wrong = [
         f"{requirement} but {lock[name]} is locked"
-        for name, asked in needed().items()
-        for requirement in asked
+        for name, requirements in needed().items()
+        for requirement in requirements
         if name in lock and not requirement.specifier.contains(lock[name], prereleases=True)
     ]
     assert wrong == []
@@ -98,8 +98,8 @@ def imported(folder: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", ["odc_openeo", "tests", "benchmarks"])
 def test_all_that_is_imported_is_locked(folder: str) -> None:
-    own = {"odc_openeo", "tests", "benchmarks"}
-    modules = set(imported(folder)) - own - set(sys.stdlib_module_names)
+    first_party = {"odc_openeo", "tests", "benchmarks"}
+    modules = set(imported(folder)) - first_party - set(sys.stdlib_module_names)
     providers = metadata.packages_distributions()
     assert modules
     unlocked = {

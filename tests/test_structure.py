@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_LINES = 60
-CODE = ("odc_openeo", "tests", "benchmarks")
+CODE = ("odc_openeo", "indexing", "migrations", "tests", "benchmarks")
 
 
 def functions() -> Iterator[tuple[str, int]]:
@@ -35,14 +36,14 @@ def tree() -> set[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = re.search(r"```\n(odc_openeo/\n.*?)```", text, re.DOTALL)
     assert block is not None
-    parents, found = [""], set()
+    parents, items = [""], set()
     for line in block.group(1).splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
         for name in takewhile(lambda word: word.endswith((".py", "/")), line.split()):
-            found.add(("".join(parents[: depth + 1]) + name).rstrip("/"))
+            items.add(("".join(parents[: depth + 1]) + name).rstrip("/"))
             if name.endswith("/"):
                 parents[depth + 1 :] = [name]
-    return found
+    return items
 
 
 def test_the_tree_in_the_readme_is_true() -> None:
@@ -50,6 +51,24 @@ def test_the_tree_in_the_readme_is_true() -> None:
     assert {path for path in listed if not (ROOT / path).exists()} == set()
     parts = (ROOT / "odc_openeo").iterdir()
     there = {
-        f"odc_openeo/{p.name}" for p in parts if p.name[0] not in "_." and (p.is_dir() or p.suffix == ".py")
+        f"odc_openeo/{path.name}"
+        for path in parts
+        if path.name[0] not in "_." and not path.is_symlink() and (path.is_dir() or path.suffix == ".py")
     }
     assert there - listed == set()
+
+
+def read_floors() -> list[set[str]]:
+    """The rooms of each floor in pyproject.toml, from the top."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    contracts = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return [set(layer.replace("|", " ").split()) for layer in layers]
+
+
+def test_the_floors_in_the_documentation_are_those_of_the_linter() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (`.*`) \|$", text, re.MULTILINE)
+    floors = read_floors()
+    assert [set(re.findall(r"`(\w+)`", rooms)) for _, rooms in rows] == floors
+    assert [int(number) for number, _ in rows] == list(range(len(floors), 0, -1))

@@ -1,4 +1,4 @@
-"""Tag Account Management: signing in, and who one is."""
+"""Tag Account Management: signing in, and the account of the signed-in user."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
-from odc_openeo import accounts, files, oidc
-from odc_openeo.api.auth import basic_credentials, current_user, signed_in
-from odc_openeo.api.backend import api_url, backend, link
+from odc_openeo.api.auth import current_user, read_basic_credentials, signed_in
+from odc_openeo.api.backend import api_url, backend, make_link
 from odc_openeo.config import Config
 from odc_openeo.errors import FeatureUnsupported
+from odc_openeo.user_data import files
+from odc_openeo.users import accounts, oidc
 
 blueprint = Blueprint("account", __name__)
 basic = Blueprint("basic_login", __name__)
 oidc_login = Blueprint("oidc_login", __name__)
 
 
-def sign_in_methods(config: Config) -> list[Blueprint]:
-    """The addresses for signing in that the configuration allows; ValueError when it is faulty."""
-    return [*([oidc_login] if oidc.listing(config) else []), *([basic] if config.basic_login else [])]
+def list_sign_in_blueprints(config: Config) -> list[Blueprint]:
+    """List the sign-in endpoints that the configuration enables; ValueError if it is invalid."""
+    return [*([oidc_login] if oidc.list_providers(config) else []), *([basic] if config.basic_login else [])]
 
 
 @oidc_login.get("/credentials/oidc")
 def authenticate_oidc() -> dict[str, Any]:
-    """``GET /credentials/oidc``: the providers whose users may sign in."""
-    return {"providers": oidc.listing(backend().config)}
+    """``GET /credentials/oidc``: the OpenID Connect providers whose users may sign in."""
+    return {"providers": oidc.list_providers(backend().config)}
 
 
 @basic.get("/credentials/basic")
 def authenticate_basic() -> Response:
-    """``GET /credentials/basic``: a token for user name and password."""
-    name, password = basic_credentials()
+    """``GET /credentials/basic``: an access token for a user name and password."""
+    name, password = read_basic_credentials()
     user = accounts.log_in(backend().config, name, password, request.remote_addr or "")
     token = accounts.issue_token(backend().config, user, api_url("/credentials/basic"))
     response = jsonify({"access_token": token})
@@ -42,26 +43,26 @@ def authenticate_basic() -> Response:
 @blueprint.get("/me")
 @signed_in
 def describe_account() -> dict[str, Any]:
-    """``GET /me``: who is signed in. There is no limit of budget."""
+    """``GET /me``: the signed-in user. There is no budget limit."""
     user = current_user()
-    account_url = oidc.account_url(backend().config, user.issuer)
-    links = [link("edit-form", account_url, "Your account", "text/html")] if account_url else []
+    account_url = oidc.find_account_url(backend().config, user.issuer)
+    links = [make_link("edit-form", account_url, "Your account", "text/html")] if account_url else []
     return {
         "user_id": str(user.id),
         "name": user.name,
         "roles": ["user", *user.roles],
         "budget": None,
-        "storage": _storage(str(user.id)),
+        "storage": _describe_storage(str(user.id)),
         "links": links,
     }
 
 
-def _storage(user: str) -> dict[str, int] | None:
-    """Bytes that the user's files may take, and those that are free; None without a limit."""
+def _describe_storage(user: str) -> dict[str, int] | None:
+    """Describe the user's storage quota and free space in bytes; None without a quota."""
     quota = backend().config.user_storage_bytes
     if quota is None:
         return None
     try:
-        return {"free": max(quota - files.used(backend().config, user), 0), "quota": quota}
+        return {"free": max(quota - files.count_used_bytes(backend().config, user), 0), "quota": quota}
     except FeatureUnsupported:
         return None

@@ -1,4 +1,4 @@
-"""Who makes the request."""
+"""Authentication: which user makes the request."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import ParamSpec, TypeVar, cast
 
 from flask import g, request
 
-from odc_openeo import accounts
-from odc_openeo.accounts import Account
-from odc_openeo.api import rate_limit
 from odc_openeo.api.backend import backend
+from odc_openeo.api.middleware import rate_limit
 from odc_openeo.errors import AuthenticationRequired, AuthenticationSchemeInvalid, OpenEOError
+from odc_openeo.users import accounts
+from odc_openeo.users.accounts import Account
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def signed_in(view: Callable[P, R]) -> Callable[P, R]:
-    """Let the view run only for a user who is signed in; `current_user` gives who it is."""
+    """Restrict a view to signed-in users; inside it, `current_user` returns the user."""
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        g.user = _user_or_count()
+        g.user = _authenticate_or_count()
         rate_limit.count_user(str(g.user.id))
         return view(*args, **kwargs)
 
@@ -31,40 +31,42 @@ def signed_in(view: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
-def _user_or_count() -> Account:
-    """The user of the request; those who are nobody are counted by their address."""
+def _authenticate_or_count() -> Account:
+    """Return the user of the request; unauthenticated requests count against their IP address."""
     try:
-        sent = accounts.bearer(request.headers.get("Authorization"))
-        return accounts.user_of_bearer(backend().config, sent, request.remote_addr or "")
+        bearer = accounts.parse_bearer(request.headers.get("Authorization"))
+        return accounts.get_user_by_bearer(backend().config, bearer, request.remote_addr or "")
     except OpenEOError:
         rate_limit.count_address()
         raise
 
 
 def user_if_signed_in() -> Account | None:
-    """The user of the request, None if it has no Authorization header."""
+    """Return the user of the request, None if it has no Authorization header."""
     header = request.headers.get("Authorization")
     if header is None:
         return None
-    return accounts.user_of_bearer(backend().config, accounts.bearer(header), request.remote_addr or "")
+    return accounts.get_user_by_bearer(
+        backend().config, accounts.parse_bearer(header), request.remote_addr or ""
+    )
 
 
 def current_user() -> Account:
-    """The user of the request; only in views that are `signed_in`."""
+    """Return the user of the request; only valid in views that are `signed_in`."""
     return cast(Account, g.user)
 
 
-def basic_credentials() -> tuple[str, str]:
-    """User name and password of HTTP Basic authentication.
+def read_basic_credentials() -> tuple[str, str]:
+    """Read the user name and password of HTTP Basic authentication.
 
     Raises:
         AuthenticationRequired: the request has no Authorization header.
-        AuthenticationSchemeInvalid: the header is not of HTTP Basic authentication, or is malformed.
+        AuthenticationSchemeInvalid: the header uses another scheme or is malformed.
     """
-    advice = "Send user name and password by HTTP Basic authentication."
+    advice = "Send a user name and password using HTTP Basic authentication."
     if not request.headers.get("Authorization"):
         raise AuthenticationRequired(advice)
-    given = request.authorization
-    if given is None or given.type != "basic":
+    authorization = request.authorization
+    if authorization is None or authorization.type != "basic":
         raise AuthenticationSchemeInvalid(advice)
-    return given.username or "", given.password or ""
+    return authorization.username or "", authorization.password or ""

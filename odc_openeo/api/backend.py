@@ -1,4 +1,4 @@
-"""What the views need: the configuration, the catalogue, and the addresses that clients see."""
+"""The application's shared objects (configuration, catalogue, runners) and the URLs that clients see."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from odc_openeo.runners import RunnerPool
 
 API_VERSION: Final = "1.3.0"
 API_PATH: Final = "/openeo/1.3"
-STAC_VERSION: Final = "1.1.0"
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One per application; safe to share between threads, and opened only when first used."""
+    """The shared objects of one application; thread-safe, connections are opened on first use."""
 
     config: Config
     catalog: Catalog
@@ -30,34 +29,34 @@ class Backend:
 
     @classmethod
     def from_config(cls, config: Config) -> Backend:
-        """The backend of a configuration."""
+        """Create the backend for a configuration."""
         pools = (RunnerPool(config, lane(config)) for lane in (result_lane, view_lane))
         return cls(config, Catalog(config), *pools)
 
     def start_runners(self) -> None:
-        """Start the runners that are kept warm, so that the first request need not wait for them."""
+        """Start the warm runners, so that the first request does not have to wait for them."""
         self.view_runners.start()
         self.result_runners.start()
 
 
 def backend() -> Backend:
-    """The backend of the application that handles the request."""
+    """Return the backend of the application that handles the request."""
     return cast(Backend, current_app.extensions["odc_openeo"])
 
 
 def root_url() -> str:
-    """The URL of the server without trailing slash: as configured, else as the client calls it."""
+    """Return the server's URL without trailing slash: as configured, else as the client requested it."""
     configured = backend().config.public_url
     return (configured or request.root_url).rstrip("/")
 
 
 def public_path(path: str) -> str:
-    """A path of the service as clients see it: a proxy may have given it a beginning."""
+    """Return a path as clients see it: a proxy may serve the application under a path prefix."""
     return f"{urlsplit(root_url()).path.rstrip('/')}{path}"
 
 
 def api_url(path: str = "") -> str:
-    """The absolute URL of a path of the API, such as ``/collections``."""
+    """Return the absolute URL of a path of the API, such as ``/collections``."""
     return f"{root_url()}{API_PATH}{path}"
 
 
@@ -65,16 +64,16 @@ EDITOR_PATH: Final = "/editor"
 
 
 def web_editor_url() -> str | None:
-    """The Web Editor to link to: our own if there is one, else the one configured."""
+    """Return the URL of the Web Editor: the one served here if there is one, else the configured one."""
     config = backend().config
     return f"{root_url()}{EDITOR_PATH}" if config.web_editor_dir else config.web_editor_url
 
 
 def url_adapter() -> MapAdapter:
-    """Matches the address of the request with the rules of the application."""
+    """Return an adapter that matches the request's URL against the application's rules."""
     return current_app.url_map.bind_to_environ(request.environ)
 
 
-def link(rel: str, href: str, title: str, type_: str = "application/json") -> dict[str, Any]:
-    """A web link as openEO and STAC have them."""
-    return {"rel": rel, "href": href, "type": type_, "title": title}
+def make_link(rel: str, href: str, title: str, media_type: str = "application/json") -> dict[str, Any]:
+    """Make a web link as in openEO and STAC."""
+    return {"rel": rel, "href": href, "type": media_type, "title": title}

@@ -1,4 +1,4 @@
-"""Tag Capabilities: what this back-end is and can do."""
+"""Tag Capabilities: description, conformance and endpoints of this back-end."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any, Final
 from flask import Blueprint, current_app
 
 from odc_openeo import __version__
-from odc_openeo.api import openapi, stac
+from odc_openeo.api import openapi
 from odc_openeo.api.backend import (
     API_PATH,
     API_VERSION,
-    STAC_VERSION,
     api_url,
     backend,
-    link,
+    make_link,
     root_url,
     web_editor_url,
 )
-from odc_openeo.formats import file_formats
+from odc_openeo.api.stac import views
+from odc_openeo.catalog.stac_documents import STAC_VERSION
+from odc_openeo.formats import describe_formats
 from odc_openeo.jobs.options import JOB_OPTIONS
 
 blueprint = Blueprint("capabilities", __name__)
@@ -32,7 +33,7 @@ CONFORMS_TO: Final = (
     f"https://api.openeo.org/{API_VERSION}/authentication/jwt",
     "https://api.openeo.org/extensions/processing-parameters/0.1.0",
     "https://api.openeo.org/extensions/remote-process-definition/0.1.0",
-    *stac.CONFORMS_TO,
+    *views.CONFORMS_TO,
     "https://api.openeo.org/extensions/workspaces/0.1.0",
 )
 
@@ -41,12 +42,12 @@ PROCESSING_PARAMETERS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
     **dict.fromkeys(KINDS, ()),
     "job": (JOB_OPTIONS,),
 }
-"""Parameters by what is created, as processes describe theirs."""
+"""Additional processing parameters by kind of resource, described like process parameters."""
 
 
 @blueprint.get("/")
 def capabilities() -> dict[str, Any]:
-    """``GET /``: title, versions, endpoints."""
+    """``GET /``: title, versions and endpoints of this back-end."""
     config = backend().config
     return {
         "api_version": API_VERSION,
@@ -58,63 +59,63 @@ def capabilities() -> dict[str, Any]:
         "description": config.description,
         "conformsTo": list(CONFORMS_TO),
         "production": PRODUCTION,
-        "endpoints": endpoints(),
-        "links": _links(web_editor_url()),
+        "endpoints": list_endpoints(),
+        "links": _make_links(web_editor_url()),
     }
 
 
 @blueprint.get("/conformance")
 def conformance() -> dict[str, Any]:
-    """``GET /conformance``: the standards that are kept to."""
+    """``GET /conformance``: the conformance classes implemented here."""
     return {"conformsTo": list(CONFORMS_TO)}
 
 
 @blueprint.get("/file_formats")
 def list_file_formats() -> dict[str, Any]:
-    """``GET /file_formats``: what can be written and read."""
-    return file_formats()
+    """``GET /file_formats``: the supported input and output formats."""
+    return describe_formats()
 
 
 @blueprint.get("/udf_runtimes")
 def udf_runtimes() -> dict[str, Any]:
-    """``GET /udf_runtimes``: none, as user-defined functions do not run here."""
+    """``GET /udf_runtimes``: none, as user-defined functions are not supported."""
     return {}
 
 
 @blueprint.get("/processing_parameters")
 def processing_parameters() -> dict[str, Any]:
-    """``GET /processing_parameters``: what may be set for processing beside what the API has for all."""
+    """``GET /processing_parameters``: processing parameters in addition to those of the API."""
     return {f"create_{kind}_parameters": list(PROCESSING_PARAMETERS[kind]) for kind in KINDS}
 
 
-def endpoints() -> list[dict[str, Any]]:
-    """Every address of the openEO API with its methods, read from the rules that are served."""
+def list_endpoints() -> list[dict[str, Any]]:
+    """List the openEO endpoints with their methods, derived from the registered URL rules."""
     methods: defaultdict[str, set[str]] = defaultdict(set)
     for rule in current_app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(API_PATH))
-        of_openeo = rule.rule.startswith(API_PATH) and not rule.endpoint.startswith(f"{stac.blueprint.name}.")
-        if of_openeo and path != "/":
+        is_stac = rule.endpoint.startswith(f"{views.blueprint.name}.")
+        if rule.rule.startswith(API_PATH) and not is_stac and path != "/":
             methods[path] |= (rule.methods or set()) - {"HEAD", "OPTIONS"}
     return [{"path": path, "methods": sorted(methods[path])} for path in sorted(methods)]
 
 
-def well_known() -> dict[str, Any]:
-    """The versions of the API that are served: one."""
+def describe_versions() -> dict[str, Any]:
+    """Describe the API versions served here; there is exactly one."""
     return {"versions": [{"url": api_url(), "api_version": API_VERSION, "production": PRODUCTION}]}
 
 
-def _links(editor: str | None) -> list[dict[str, Any]]:
+def _make_links(editor: str | None) -> list[dict[str, Any]]:
     links = [
-        link("self", api_url("/"), "This document"),
-        link("root", api_url("/"), "This document"),
-        link("about", f"{root_url()}/", "Start page: collections and how to connect", "text/html"),
-        link("version-history", f"{root_url()}/.well-known/openeo", "Versions of the API served here"),
-        link("conformance", api_url("/conformance"), "Standards that are kept to"),
-        link("data", api_url("/collections"), "Collections"),
-        *stac.links(),
-        link("service-desc", f"{root_url()}/api", "Every address of this server", openapi.MEDIA_TYPE),
-        link("service-doc", f"{root_url()}/api.html", "Every address of this server", "text/html"),
+        make_link("self", api_url("/"), "This document"),
+        make_link("root", api_url("/"), "This document"),
+        make_link("about", f"{root_url()}/", "Start page: collections and how to connect", "text/html"),
+        make_link("version-history", f"{root_url()}/.well-known/openeo", "API versions served here"),
+        make_link("conformance", api_url("/conformance"), "Conformance classes"),
+        make_link("data", api_url("/collections"), "Collections"),
+        *views.make_landing_links(),
+        make_link("service-desc", f"{root_url()}/api", "OpenAPI document of this server", openapi.MEDIA_TYPE),
+        make_link("service-doc", f"{root_url()}/api.html", "API documentation of this server", "text/html"),
     ]
     if editor:
-        links.append(link("web-editor", editor, "openEO Web Editor", "text/html"))
+        links.append(make_link("web-editor", editor, "openEO Web Editor", "text/html"))
     return links

@@ -1,4 +1,4 @@
-"""This server's own OpenAPI document, made of its routes, their docstrings and declared parameters."""
+"""The OpenAPI document of this server, generated from its routes, docstrings and declarations on views."""
 
 from __future__ import annotations
 
@@ -12,78 +12,29 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.routing import Rule
 
 from odc_openeo import __version__
+from odc_openeo.api.account import authenticate_basic
 from odc_openeo.api.backend import backend, root_url
 from odc_openeo.api.pages import html
-from odc_openeo.api.parameters import PARAMETERS
+from odc_openeo.api.query_parameters import PARAMETERS
+from odc_openeo.api.view_bodies import ACCEPTED, ANSWER, ANY, HTML, JSON, Answer, answers
 
 blueprint = Blueprint("openapi", __name__)
 
 VERSION: Final = "3.0.3"
 MEDIA_TYPE: Final = "application/vnd.oai.openapi+json;version=3.0"
-JSON: Final = "application/json"
-GEOJSON: Final = "application/geo+json"
-HTML: Final = "text/html"
 FORM: Final = "application/x-www-form-urlencoded"
-ANY: Final = "*/*"
-PAGES: Final = html.__name__.rpartition(".")[0]
+PAGES_PACKAGE: Final = html.__name__.rpartition(".")[0]
 METHODS: Final = ("GET", "PUT", "POST", "PATCH", "DELETE")
-PART: Final = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
-"""A parameter in a rule: its converter and its name."""
+RULE_PARAMETER: Final = re.compile(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>")
+"""A path parameter in a URL rule: its converter and name."""
 
 WITH_BODY: Final = frozenset({"PUT", "POST", "PATCH"})
-
-TILE_VIEWS: Final = (
-    *("entry", "legend_picture", "wmts_capabilities", "wmts_tile", "wmts_tile_of_time", "xyz_tile"),
-)
-"""Views that answer pictures or XML."""
-
-ANSWERS: Final[Mapping[str, tuple[int, str | None]]] = {
-    "account.describe_account": (200, JSON),
-    "assets.download": (200, ANY),
-    "collections.delete_collection": (204, None),
-    "collections.list_queryables": (200, "application/schema+json"),
-    "downloads.download": (200, ANY),
-    "files.delete_file": (204, None),
-    "files.download_file": (200, ANY),
-    "job_results.list_results": (200, JSON),
-    "jobs.create_job": (201, None),
-    "jobs.delete_job": (204, None),
-    "jobs.start_job": (202, None),
-    "jobs.stop_job": (204, None),
-    "jobs.update_job": (204, None),
-    "openapi.document": (200, MEDIA_TYPE),
-    "openapi.page": (200, HTML),
-    "pages.health": (200, JSON),
-    "pages.well_known": (200, JSON),
-    "process_graphs.delete_process": (204, None),
-    "process_graphs.store_process": (200, None),
-    "results.compute_result": (200, ANY),
-    **{f"{name}service_tiles.{view}": (200, ANY) for name in ("", "signed_") for view in TILE_VIEWS},
-    "services.create_service": (201, None),
-    "services.delete_service": (204, None),
-    "services.update_service": (204, None),
-    "stac.describe_item": (200, GEOJSON),
-    "stac.list_item_queryables": (200, "application/schema+json"),
-    "stac.list_items": (200, GEOJSON),
-    "stac.search": (200, GEOJSON),
-    "stac.search_by_body": (200, GEOJSON),
-    "static": (200, ANY),
-    "workspaces.create_workspace": (201, None),
-    "workspaces.delete_workspace": (204, None),
-    "workspaces.download_workspace_file": (200, ANY),
-    "workspaces.update_workspace": (204, None),
-}
-"""Status and media type of what views answer; others answer JSON, or pages, with status 200."""
-
-BODILESS: Final = frozenset({"jobs.start_job"})
-BODIES: Final = {"files.upload_file": "application/octet-stream"}
-"""Media types of request bodies that are no JSON."""
 
 SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "uuid": {"type": "string", "format": "uuid"},
     "int": {"type": "integer"},
 }
-"""JSON Schema of a part of a path by its converter; others are strings."""
+"""JSON Schemas of path parameters by converter; others are strings."""
 
 ERROR: Final = {
     "type": "object",
@@ -93,9 +44,10 @@ ERROR: Final = {
 
 
 @blueprint.get("/api")
+@answers(media_type=MEDIA_TYPE)
 def document() -> Response:
-    """This description of all addresses."""
-    response = jsonify(describe())
+    """The OpenAPI document of all endpoints."""
+    response = jsonify(describe_api())
     response.headers["Content-Type"] = MEDIA_TYPE
     response.add_etag()
     response.make_conditional(request)
@@ -103,30 +55,31 @@ def document() -> Response:
 
 
 @blueprint.get("/api.html")
+@answers(media_type=HTML)
 def page() -> Response:
-    """The description of all addresses as a page for people."""
-    return html.page("api.html", described=describe())
+    """The OpenAPI document as an HTML page."""
+    return html.render_page("api.html", described=describe_api())
 
 
-def describe() -> dict[str, Any]:
-    """The OpenAPI document."""
+def describe_api() -> dict[str, Any]:
+    """Generate the OpenAPI document."""
     config = backend().config
     rules = sorted(current_app.url_map.iter_rules(), key=lambda rule: rule.rule)
     paths: dict[str, dict[str, Any]] = {}
     for rule in rules:
-        operations = paths.setdefault(_path(rule), {})
-        operations |= {method.lower(): _operation(rule, method) for method in _methods(rule)}
-    _number_again(paths)
+        operations = paths.setdefault(_format_path(rule), {})
+        operations |= {method.lower(): _describe_operation(rule, method) for method in _list_methods(rule)}
+    _make_operation_ids_unique(paths)
     return {
         "openapi": VERSION,
         "info": {"title": config.title, "version": __version__, "description": config.description},
         "servers": [{"url": root_url()}],
-        "tags": _tags(rules),
+        "tags": _describe_tags(rules),
         "paths": paths,
         "components": {
             "schemas": {"Error": ERROR},
             "responses": {
-                "Error": {"description": "An openEO error.", **_content(JSON, _reference("Error"))}
+                "Error": {"description": "An openEO error.", **_make_content(JSON, _make_reference("Error"))}
             },
             "securitySchemes": {
                 "Bearer": {"type": "http", "scheme": "bearer"},
@@ -136,109 +89,111 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _number_again(paths: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
-    """Number the ids of operations that have several addresses."""
-    seen: Counter[str] = Counter()
-    for operation in (each for operations in paths.values() for each in operations.values()):
-        seen[operation["operationId"]] += 1
-        if (number := seen[operation["operationId"]]) > 1:
+def _make_operation_ids_unique(paths: Mapping[str, Mapping[str, dict[str, Any]]]) -> None:
+    """Number the ids of operations that are served at several paths."""
+    counts: Counter[str] = Counter()
+    for operation in (operation for operations in paths.values() for operation in operations.values()):
+        counts[operation["operationId"]] += 1
+        if (number := counts[operation["operationId"]]) > 1:
             operation["operationId"] += f"_{number}"
 
 
-def _methods(rule: Rule) -> Iterator[str]:
+def _list_methods(rule: Rule) -> Iterator[str]:
     yield from (method for method in METHODS if method in (rule.methods or ()))
 
 
-def _path(rule: Rule) -> str:
-    return PART.sub(r"{\2}", rule.rule)
+def _format_path(rule: Rule) -> str:
+    return RULE_PARAMETER.sub(r"{\2}", rule.rule)
 
 
-def _view(rule: Rule) -> Callable[..., Any]:
+def _get_view(rule: Rule) -> Callable[..., Any]:
     return current_app.view_functions[rule.endpoint]
 
 
-def _tags(rules: list[Rule]) -> list[dict[str, str]]:
-    names = dict.fromkeys(_tag(rule) for rule in rules)
-    return [{"name": name, "description": _about(name)} for name in names]
+def _describe_tags(rules: list[Rule]) -> list[dict[str, str]]:
+    names = dict.fromkeys(_get_tag(rule) for rule in rules)
+    return [{"name": name, "description": _describe_tag(name)} for name in names]
 
 
-def _tag(rule: Rule) -> str:
+def _get_tag(rule: Rule) -> str:
     return rule.endpoint.rpartition(".")[0] or "static"
 
 
-def _about(tag: str) -> str:
-    found = current_app.blueprints.get(tag)
-    told = sys.modules[found.import_name].__doc__ if found is not None else None
-    return (told or "Files of the pages.").partition("\n")[0]
+def _describe_tag(tag: str) -> str:
+    tag_blueprint = current_app.blueprints.get(tag)
+    docstring = sys.modules[tag_blueprint.import_name].__doc__ if tag_blueprint is not None else None
+    return (docstring or "Files of the pages.").partition("\n")[0]
 
 
-def _operation(rule: Rule, method: str) -> dict[str, Any]:
-    view = _view(rule)
+def _describe_operation(rule: Rule, method: str) -> dict[str, Any]:
+    view = _get_view(rule)
     summary, _, more = (view.__doc__ or "").strip().partition("\n\n")
-    told = re.sub(r"``(GET|PUT|POST|PATCH|DELETE) [^`]*``[:.]\s*", "", " ".join(summary.split()))
-    told = told.replace("``", "`")
-    described: dict[str, Any] = {
-        "tags": [_tag(rule)],
+    text = re.sub(r"``(GET|PUT|POST|PATCH|DELETE) [^`]*``[:.]\s*", "", " ".join(summary.split()))
+    text = text.replace("``", "`")
+    description: dict[str, Any] = {
+        "tags": [_get_tag(rule)],
         "operationId": f"{rule.endpoint.replace('.', '_')}_{method.lower()}",
-        "summary": told or rule.endpoint.rpartition(".")[2].replace("_", " "),
+        "summary": text or rule.endpoint.rpartition(".")[2].replace("_", " "),
         "description": " ".join(more.split()),
-        "parameters": [*_path_parameters(rule), *_query_parameters(view)],
-        "requestBody": _body(rule)
-        if method in WITH_BODY and not rule.endpoint.endswith("start_job")
-        else None,
-        "responses": _responses(rule),
-        "security": _security(rule, view),
+        "parameters": [*_describe_path_parameters(rule), *_describe_query_parameters(view)],
+        "requestBody": _describe_request_body(rule, view) if method in WITH_BODY else None,
+        "responses": _describe_responses(rule, view),
+        "security": _describe_security(rule, view),
     }
-    return {key: value for key, value in described.items() if value not in (None, "")}
+    return {key: value for key, value in description.items() if value not in (None, "")}
 
 
-def _path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
-    for converter, name in PART.findall(rule.rule):
+def _describe_path_parameters(rule: Rule) -> Iterator[dict[str, Any]]:
+    for converter, name in RULE_PARAMETER.findall(rule.rule):
         schema = SCHEMAS.get(converter, {"type": "string"})
         yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _query_parameters(view: Callable[..., Any]) -> Iterator[dict[str, Any]]:
+def _describe_query_parameters(view: Callable[..., Any]) -> Iterator[dict[str, Any]]:
     for name in getattr(view, "parameters", ()):
         schema, description = PARAMETERS[name]
         style = {"style": "form", "explode": False} if schema["type"] == "array" else {}
         yield {"name": name, "in": "query", "description": description, "schema": schema, **style}
 
 
-def _body(rule: Rule) -> dict[str, Any]:
-    type_ = BODIES.get(rule.endpoint, FORM if _is_page(rule) else JSON)
-    schema = {"type": "object"} if type_ in (JSON, FORM) else {"type": "string", "format": "binary"}
-    return {"required": True, **_content(type_, schema)}
+def _describe_request_body(rule: Rule, view: Callable[..., Any]) -> dict[str, Any] | None:
+    media_type: str | None = getattr(view, ACCEPTED, FORM if _is_page(rule) else JSON)
+    if media_type is None:
+        return None
+    schema = {"type": "object"} if media_type in (JSON, FORM) else {"type": "string", "format": "binary"}
+    return {"required": True, **_make_content(media_type, schema)}
 
 
-def _responses(rule: Rule) -> dict[str, Any]:
-    status, type_ = ANSWERS.get(rule.endpoint, (200, _usual_type(rule)))
+def _describe_responses(rule: Rule, view: Callable[..., Any]) -> dict[str, Any]:
+    answer: Answer = getattr(view, ANSWER, Answer(200, _get_default_media_type(rule)))
     schemas = {ANY: {"type": "string", "format": "binary"}, HTML: {"type": "string"}}
-    content = {} if type_ is None else _content(type_, schemas.get(type_, {"type": "object"}))
-    answer = {"description": "Done." if type_ is None else "What was asked for.", **content}
-    return {str(status): answer, "default": {"$ref": "#/components/responses/Error"}}
+    response: dict[str, Any] = {"description": "Success, without content."}
+    if answer.media_type is not None:
+        content = _make_content(answer.media_type, schemas.get(answer.media_type, {"type": "object"}))
+        response = {"description": "Success.", **content}
+    return {str(answer.status): response, "default": {"$ref": "#/components/responses/Error"}}
 
 
-def _security(rule: Rule, view: Callable[..., Any]) -> list[dict[str, list[str]]]:
-    if rule.endpoint.endswith("authenticate_basic"):
+def _describe_security(rule: Rule, view: Callable[..., Any]) -> list[dict[str, list[str]]]:
+    if view is authenticate_basic:
         return [{"Basic": []}]
     return [{"Bearer": []}] if getattr(view, "signed_in", False) else [{}]
 
 
-def _usual_type(rule: Rule) -> str:
-    if _tag(rule).endswith("service_tiles"):
+def _get_default_media_type(rule: Rule) -> str:
+    if rule.endpoint == "static":
         return ANY
     return HTML if _is_page(rule) else JSON
 
 
 def _is_page(rule: Rule) -> bool:
-    found = current_app.blueprints.get(_tag(rule))
-    return found is not None and found.import_name.startswith(PAGES)
+    tag_blueprint = current_app.blueprints.get(_get_tag(rule))
+    return tag_blueprint is not None and tag_blueprint.import_name.startswith(PAGES_PACKAGE)
 
 
-def _content(type_: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"content": {type_: {"schema": schema}}}
+def _make_content(media_type: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"content": {media_type: {"schema": schema}}}
 
 
-def _reference(name: str) -> dict[str, str]:
+def _make_reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}

@@ -15,22 +15,28 @@ from typing import Any, Final
 from cachetools import LRUCache
 
 from odc_openeo.catalog import item_search
-from odc_openeo.catalog.bands import Band, read_bands, resolve
-from odc_openeo.catalog.columns import Source
-from odc_openeo.catalog.cql2 import box, geometry, parse
-from odc_openeo.catalog.density import months
-from odc_openeo.catalog.index import IndexConnection
+from odc_openeo.catalog.bands import Band, read_bands, resolve_bands
+from odc_openeo.catalog.cql2 import parse_bbox, parse_filter, parse_geometry
 from odc_openeo.catalog.item_search import ItemQuery, SortKey
-from odc_openeo.catalog.items import AssetFile, Place, Places, files, item, media_type
+from odc_openeo.catalog.items import AssetFile, Place, Places, find_media_type, get_asset_files, make_item
+from odc_openeo.catalog.monthly_counts import count_by_month
+from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
-from odc_openeo.catalog.scenes import File, Scene, nominal_time
-from odc_openeo.catalog.search import Condition, Query, matching, search
-from odc_openeo.catalog.specimen import specimen
-from odc_openeo.catalog.stac import Product, collection, item_queryables, property_schemas, queryables
+from odc_openeo.catalog.preview_scene import find_preview_scene
+from odc_openeo.catalog.scene_search import Condition, Query, filter_scenes, search_scenes
+from odc_openeo.catalog.scenes import File, Scene, get_nominal_time
+from odc_openeo.catalog.search_columns import Source
+from odc_openeo.catalog.stac_documents import (
+    Product,
+    make_collection,
+    make_item_queryables,
+    make_property_schemas,
+    make_queryables,
+)
 from odc_openeo.catalog.summaries import Summaries, Summary
 from odc_openeo.catalog.times import parse_interval
 from odc_openeo.config import Config
-from odc_openeo.db import reachable
+from odc_openeo.db import as_infrastructure_busy
 from odc_openeo.errors import CollectionNotFound, NotFound
 
 __all__ = [
@@ -47,23 +53,23 @@ __all__ = [
     "Scene",
     "SortKey",
     "Summary",
-    "box",
-    "geometry",
-    "matching",
-    "media_type",
-    "nominal_time",
-    "parse",
+    "filter_scenes",
+    "find_media_type",
+    "get_nominal_time",
+    "parse_bbox",
+    "parse_filter",
+    "parse_geometry",
     "parse_interval",
-    "resolve",
+    "resolve_bands",
 ]
 
 MOST_SCENES = 10_000
-MOST_SPECIMENS: Final = 1000
+MOST_PREVIEW_SCENES: Final = 1000
 
 
 @dataclass(frozen=True)
 class Items:
-    """A page of STAC Items. ``token`` asks for the next page; ``matched`` is None where it is not known."""
+    """A page of STAC Items. ``token`` requests the next one; ``matched`` is None if not counted."""
 
     items: Sequence[dict[str, Any]]
     token: str | None
@@ -74,155 +80,161 @@ class Catalog:
     """The collections of one Open Data Cube environment.
 
     Safe to share between threads, and to carry over a fork: connections are opened when first needed, in each
-    process. Every question first asks the index, in one cheap statement, whether it has changed.
+    process. Every method first checks, with one cheap statement, whether the index has changed.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._index = IndexConnection(config)
         self._summaries = Summaries(config, self._index)
-        self._specimens: LRUCache[tuple[str, str | None], Scene | None] = LRUCache(MOST_SPECIMENS)
+        self._preview_scenes: LRUCache[tuple[str, str | None], Scene | None] = LRUCache(MOST_PREVIEW_SCENES)
         self._lock = threading.Lock()
         self._read: tuple[object, object, dict[str, Source]] | None = None
         self._documents: tuple[object, str, list[dict[str, Any]]] | None = None
 
-    def collections(self, base_url: str = "") -> list[dict[str, Any]]:
-        """All products as STAC Collections, by name; links start with ``base_url``.
+    def list_collections(self, base_url: str = "") -> list[dict[str, Any]]:
+        """Return all products as STAC Collections, by name; links start with ``base_url``.
 
-        They are kept until the index changes: leave them as they are.
+        They are cached until the index changes: do not modify them.
         """
-        sources = self._sources()
+        sources = self._list_sources()
         with self._lock:
-            known = self._documents
-        if known is not None and known[0] is sources and known[1] == base_url:
-            return known[2]
-        made = [collection(s.product, s.summary, base_url, has_items=True) for s in sources.values()]
+            cached = self._documents
+        if cached is not None and cached[0] is sources and cached[1] == base_url:
+            return cached[2]
+        documents = [
+            make_collection(s.product, s.summary, base_url, has_items=True) for s in sources.values()
+        ]
         with self._lock:
-            self._documents = sources, base_url, made
-        return made
+            self._documents = sources, base_url, documents
+        return documents
 
-    def collection(self, id_: str, base_url: str = "") -> dict[str, Any]:
-        """One product as STAC Collection; CollectionNotFound if there is none of that name."""
-        source = self._source(id_)
-        return collection(source.product, source.summary, base_url, has_items=True)
+    def get_collection(self, id_: str, base_url: str = "") -> dict[str, Any]:
+        """Return a product as STAC Collection; CollectionNotFound if there is none of that name."""
+        source = self._get_source(id_)
+        return make_collection(source.product, source.summary, base_url, has_items=True)
 
-    def queryables(self, id_: str, base_url: str = "") -> dict[str, Any]:
-        """The JSON Schema of the properties that the collection can be filtered by."""
-        source = self._source(id_)
-        return queryables(source.product, source.summary, base_url, has_items=True)
+    def get_queryables(self, id_: str, base_url: str = "") -> dict[str, Any]:
+        """Return the JSON Schema of the properties that the collection can be filtered by."""
+        source = self._get_source(id_)
+        return make_queryables(source.product, source.summary, base_url, has_items=True)
 
-    def item_queryables(self, base_url: str = "") -> dict[str, Any]:
-        """The JSON Schema of the properties that items of any collection can be filtered by."""
-        return item_queryables(((s.product, s.summary) for s in self._sources().values()), base_url)
+    def get_item_queryables(self, base_url: str = "") -> dict[str, Any]:
+        """Return the JSON Schema of the properties that items of any collection can be filtered by."""
+        return make_item_queryables(((s.product, s.summary) for s in self._list_sources().values()), base_url)
 
-    def product(self, id_: str) -> Product:
-        """A product by name; CollectionNotFound if there is none, or the operator hides it."""
-        return self._source(id_).product
+    def get_product(self, id_: str) -> Product:
+        """Return a product by name; CollectionNotFound if there is none, or if the operator hides it."""
+        return self._get_source(id_).product
 
-    def search(self, id_: str, query: Query, limit: int = MOST_SCENES) -> list[Scene]:
-        """The scenes of a collection that match, in order of time.
+    def search_scenes(self, id_: str, query: Query, limit: int = MOST_SCENES) -> list[Scene]:
+        """Search the scenes of a collection, in order of time.
 
         Raises:
             CollectionNotFound: there is no such collection.
             PropertiesUnsupported: a condition on a property that the collection does not have.
             ProcessGraphComplexity: more than ``limit`` datasets.
         """
-        source = self._source(id_)
-        known = frozenset(property_schemas(source.product, source.summary))
-        return search(self._index.datacube.index, source.product, known, query, limit)
+        source = self._get_source(id_)
+        property_names = frozenset(make_property_schemas(source.product, source.summary))
+        return search_scenes(self._index.datacube.index, source.product, property_names, query, limit)
 
-    def items(self, query: ItemQuery, base_url: str, places: Places) -> Items:
-        """A page of STAC Items; links start with ``base_url``, ``places`` says where clients read the files.
+    def search_items(self, query: ItemQuery, base_url: str, places: Places) -> Items:
+        """Search a page of STAC Items; links start with ``base_url``, ``places`` locates files for clients.
 
         Raises:
             CollectionNotFound: one of the collections does not exist.
-            RequestInvalid: the filter, the order or the token can't be used.
-            RequestTimeout: it takes longer than the operator allows.
+            RequestInvalid: the filter, the order or the token is not valid.
+            RequestTimeout: the search takes longer than the operator allows.
         """
-        page = self._page(query)
-        return Items([item(found, base_url, places) for found in page.found], page.token, page.matched)
+        page = self._search_page(query)
+        return Items([make_item(hit, base_url, places) for hit in page.hits], page.token, page.matched)
 
-    def item(self, collection_id: str, item_id: str, base_url: str, places: Places) -> dict[str, Any]:
-        """One STAC Item; NotFound or CollectionNotFound if there is none."""
-        return item(self._found(collection_id, item_id), base_url, places)
+    def get_item(self, collection_id: str, item_id: str, base_url: str, places: Places) -> dict[str, Any]:
+        """Return a STAC Item; NotFound or CollectionNotFound if there is none."""
+        return make_item(self._get_hit(collection_id, item_id), base_url, places)
 
-    def files(self, collection_id: str, item_id: str) -> dict[str, AssetFile]:
-        """The files of an item by the key of their asset; NotFound or CollectionNotFound if there is none."""
-        return files(self._found(collection_id, item_id))
+    def get_item_files(self, collection_id: str, item_id: str) -> dict[str, AssetFile]:
+        """Return the files of an item by asset key; NotFound or CollectionNotFound if there is none."""
+        return get_asset_files(self._get_hit(collection_id, item_id))
 
-    def state(self) -> str:
-        """A text that changes whenever the index does."""
-        return str(self._index.marker()[0])
+    def get_state(self) -> str:
+        """Return a string that changes whenever the index does."""
+        return str(self._index.read_marker()[0])
 
-    def summary(self, id_: str) -> Summary:
-        """What all datasets of a collection span together; CollectionNotFound if there is no such one."""
-        return self._source(id_).summary
+    def get_summary(self, id_: str) -> Summary:
+        """Return the extent of all datasets of a collection; CollectionNotFound if there is none."""
+        return self._get_source(id_).summary
 
-    def months(self, id_: str) -> Mapping[str, int]:
-        """Datasets of a collection by month (``2022-06``), counted anew only when the collection changes."""
-        return months(self.config, self._index.datacube.index, self.summary(id_))
+    def count_by_month(self, id_: str) -> Mapping[str, int]:
+        """Count the datasets of a collection by month (``2022-06``); cached until the collection changes."""
+        return count_by_month(self.config, self._index.datacube.index, self.get_summary(id_))
 
-    def specimen(self, id_: str) -> Scene | None:
-        """A recent, clear scene that shows what the collection looks like; None if it has none."""
-        summary = self.summary(id_)
+    def find_preview_scene(self, id_: str) -> Scene | None:
+        """Find a recent, clear scene to show as a preview of the collection; None if it has no scenes."""
+        summary = self.get_summary(id_)
         key = (id_, summary.last_change)
         with self._lock:
-            if key in self._specimens:
-                return self._specimens[key]
-        found = specimen(lambda query, limit: self.search(id_, query, limit), summary.time[1])
+            if key in self._preview_scenes:
+                return self._preview_scenes[key]
+        scene = find_preview_scene(
+            lambda query, limit: self.search_scenes(id_, query, limit), summary.time[1]
+        )
         with self._lock:
-            self._specimens[key] = found
-        return found
+            self._preview_scenes[key] = scene
+        return scene
 
     def close(self) -> None:
         """Close the connections of this process."""
         self._index.close()
 
-    def _found(self, collection_id: str, item_id: str) -> item_search.Found:
-        page = self._page(ItemQuery(limit=1, collections=(collection_id,), ids=(item_id,)))
-        if not page.found:
+    def _get_hit(self, collection_id: str, item_id: str) -> item_search.SearchHit:
+        page = self._search_page(ItemQuery(limit=1, collections=(collection_id,), ids=(item_id,)))
+        if not page.hits:
             raise NotFound(f"Collection '{collection_id}' has no item '{item_id}'.")
-        return page.found[0]
+        return page.hits[0]
 
-    def _page(self, query: ItemQuery) -> item_search.ItemPage:
-        sources = self._sources()
+    def _search_page(self, query: ItemQuery) -> item_search.ItemPage:
+        sources = self._list_sources()
         for name in query.collections or ():
             if name not in sources:
                 raise CollectionNotFound(identifier=name)
-        asked = [s for name, s in sources.items() if query.collections is None or name in query.collections]
+        requested = [
+            s for name, s in sources.items() if query.collections is None or name in query.collections
+        ]
         with self._index.connect() as connection:
-            return item_search.search_items(connection, asked, query, self.config.search_timeout_s)
+            return item_search.search_items(connection, requested, query, self.config.search_timeout_s)
 
-    def _source(self, id_: str) -> Source:
-        source = self._sources().get(id_)
+    def _get_source(self, id_: str) -> Source:
+        source = self._list_sources().get(id_)
         if source is None:
             raise CollectionNotFound(identifier=id_)
         return source
 
-    def _sources(self) -> dict[str, Source]:
-        """The products that the operator does not hide, by name; read anew when the index has changed."""
-        summaries, overrides = self._summaries.current(), read_overrides(self.config.collection_overrides)
+    def _list_sources(self) -> dict[str, Source]:
+        """Return the products that are not hidden, by name; read again when the index has changed."""
+        summaries, overrides = self._summaries.get_current(), read_overrides(self.config.collection_overrides)
         with self._lock:
-            known = self._read
-        if known is not None and known[0] is summaries and known[1] is overrides:
-            return known[2]
-        with reachable():
-            # All of them: Open Data Cube's own lookup by name is cached for ever.
-            found = sorted(self._index.datacube.index.products.get_all(), key=lambda p: p.name)
-        sources = {p.name: _source(p, overrides.get(p.name, NOTHING), summaries) for p in found}
-        shown = {name: source for name, source in sources.items() if not source.product.operator.hidden}
+            cached = self._read
+        if cached is not None and cached[0] is summaries and cached[1] is overrides:
+            return cached[2]
+        with as_infrastructure_busy():
+            # Get all: Open Data Cube caches its own lookup by name forever.
+            products = sorted(self._index.datacube.index.products.get_all(), key=lambda p: p.name)
+        sources = {p.name: _make_source(p, overrides.get(p.name, NOTHING), summaries) for p in products}
+        visible = {name: source for name, source in sources.items() if not source.product.operator.hidden}
         with self._lock:
-            self._read = summaries, overrides, shown
-        return shown
+            self._read = summaries, overrides, visible
+        return visible
 
 
-def _source(found: Any, operator: Override, summaries: Mapping[str, Summary]) -> Source:
+def _make_source(odc_product: Any, operator: Override, summaries: Mapping[str, Summary]) -> Source:
     product = Product(
-        name=found.name,
-        definition=found.definition,
-        bands=read_bands(found.definition, operator.common_names),
+        name=odc_product.name,
+        definition=odc_product.definition,
+        bands=read_bands(odc_product.definition, operator.common_names),
         operator=operator,
-        search_fields=found.metadata_type.definition["dataset"].get("search_fields") or {},
+        search_fields=odc_product.metadata_type.definition["dataset"].get("search_fields") or {},
     )
-    fields = found.metadata_type.dataset_fields
-    return Source(product, summaries.get(found.name, Summary(found.name)), found.id, fields)
+    fields = odc_product.metadata_type.dataset_fields
+    return Source(product, summaries.get(odc_product.name, Summary(odc_product.name)), odc_product.id, fields)

@@ -38,7 +38,7 @@ class Band:
 
     @property
     def names(self) -> frozenset[str]:
-        """Every name by which the band may be asked for."""
+        """Every name that selects the band."""
         return frozenset({self.name, *self.aliases} | ({self.common_name} if self.common_name else set()))
 
     @property
@@ -48,20 +48,20 @@ class Band:
 
 
 def read_bands(definition: Mapping[str, Any], common_names: Mapping[str, str]) -> tuple[Band, ...]:
-    """The bands in a product definition; ``common_names`` are the operator's, by band name."""
-    return tuple(_band(m, common_names) for m in definition.get("measurements", ()))
+    """Read the bands of a product definition; ``common_names`` are the operator's, by band name."""
+    return tuple(_parse_band(m, common_names) for m in definition.get("measurements", ()))
 
 
-def _band(measurement: Mapping[str, Any], common_names: Mapping[str, str]) -> Band:
+def _parse_band(measurement: Mapping[str, Any], common_names: Mapping[str, str]) -> Band:
     name = measurement["name"]
     aliases = tuple(measurement.get("aliases") or ())
-    centre, width = _spectrum(measurement.get("spectral_definition"))
+    centre, width = _measure_spectrum(measurement.get("spectral_definition"))
     return Band(
         name=name,
         aliases=aliases,
         common_name=common_names.get(name) or next((n for n in (name, *aliases) if n in COMMON_NAMES), None),
         dtype=measurement.get("dtype", "float32"),
-        nodata=_number(measurement.get("nodata")),
+        nodata=_parse_nodata(measurement.get("nodata")),
         units=measurement.get("units"),
         scale=measurement.get("scale_factor"),
         offset=measurement.get("add_offset"),
@@ -70,16 +70,16 @@ def _band(measurement: Mapping[str, Any], common_names: Mapping[str, str]) -> Ba
     )
 
 
-def _number(value: Any) -> float | None:
-    """A no-data value; JSON has no NaN, so products write it as a string."""
+def _parse_nodata(value: Any) -> float | None:
+    """Parse a no-data value; JSON has no NaN, so products write it as a string."""
     if value is None:
         return None
     number = float(value)
     return int(number) if number.is_integer() else number
 
 
-def _spectrum(definition: Any) -> tuple[float | None, float | None]:
-    """Centre and full width at half maximum in micrometres of a spectral response over nanometres."""
+def _measure_spectrum(definition: Any) -> tuple[float | None, float | None]:
+    """Compute centre and full width at half maximum in micrometres of a spectral response over nanometres."""
     if not isinstance(definition, Mapping):
         return None, None
     wavelengths, response = definition.get("wavelength"), definition.get("response")
@@ -93,24 +93,24 @@ def _spectrum(definition: Any) -> tuple[float | None, float | None]:
     return round(centre / 1000, 5), round(float(half.max() - half.min()) / 1000, 5) or None
 
 
-def resolve(
+def resolve_bands(
     bands: Sequence[Band], names: Iterable[str] | None, process_id: str = "load_collection"
 ) -> list[Band]:
-    """The bands asked for, in the order asked, each once; all of them for None.
+    """Resolve names to bands, in the order of the names and without duplicates; None selects all bands.
 
-    A band's own name goes before an alias, an alias before a common name; a common name that several bands
-    have gives all of them.
+    A band name takes precedence over a common name, a common name over an alias; a common name or alias that
+    several bands share selects all of them.
 
     Raises:
         ProcessParameterInvalid: a name that no band has; the message lists the bands.
     """
     if names is None:
         return list(bands)
-    found = [band for name in names for band in _matches(bands, name, process_id)]
-    return list(dict.fromkeys(found))
+    matches = [band for name in names for band in _match_name(bands, name, process_id)]
+    return list(dict.fromkeys(matches))
 
 
-def _matches(bands: Sequence[Band], name: str, process_id: str) -> list[Band]:
+def _match_name(bands: Sequence[Band], name: str, process_id: str) -> list[Band]:
     for matching in (
         [b for b in bands if b.name == name],
         [b for b in bands if b.common_name == name],
@@ -121,13 +121,13 @@ def _matches(bands: Sequence[Band], name: str, process_id: str) -> list[Band]:
     raise ProcessParameterInvalid(
         parameter="bands",
         process=process_id,
-        reason=f"there is no band '{name}'. The bands are: {', '.join(_described(b) for b in bands)}.",
+        reason=f"there is no band '{name}'. The bands are: {', '.join(_describe_band(b) for b in bands)}.",
     )
 
 
-def _described(band: Band) -> str:
-    others = sorted(band.names - {band.name})
-    return f"{band.name} ({', '.join(others)})" if others else band.name
+def _describe_band(band: Band) -> str:
+    synonyms = sorted(band.names - {band.name})
+    return f"{band.name} ({', '.join(synonyms)})" if synonyms else band.name
 
 
 def stac_band(band: Band, gsd: float | None) -> dict[str, Any]:

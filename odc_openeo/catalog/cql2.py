@@ -1,4 +1,4 @@
-"""Filters in CQL2: what the index can answer becomes SQL, what needs the outline of an item is tested here.
+"""Filters in CQL2: conditions on properties become SQL, conditions on the outline are tested in Python.
 
 A filter is a tree. Parts without geometry are one SQL expression each; an item is accepted if the whole is
 true in the three-valued logic of SQL, in which a property that an item lacks is null.
@@ -33,7 +33,7 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
-# What holds between the outline of an item and a geometry, in this order.
+# Relations of the outline of an item (first) to a geometry (second).
 RELATIONS: Mapping[str, Callable[[BaseGeometry, BaseGeometry], Any]] = {
     "s_intersects": shapely.intersects,
     "s_disjoint": shapely.disjoint,
@@ -48,33 +48,33 @@ INVERSE = {"s_within": "s_contains", "s_contains": "s_within"}
 
 
 class Columns(Protocol):
-    """Where the properties of one product are in the index."""
+    """The columns of the index that hold the properties of one product."""
 
-    def kind(self, name: str) -> str:
-        """``time`` or ``value``; RequestInvalid for a property that there is not."""
+    def get_kind(self, name: str) -> str:
+        """Return ``time`` or ``value``; RequestInvalid for an unknown property."""
 
-    def time(self, name: str) -> ColumnElement[Any]:
-        """A time, as timestamp."""
+    def time_column(self, name: str) -> ColumnElement[Any]:
+        """Return a time as timestamp."""
 
-    def value(self, name: str, type_: type) -> ColumnElement[Any]:
-        """A property as bool, float or str; null where it has another type."""
+    def value_column(self, name: str, type_: type) -> ColumnElement[Any]:
+        """Return a property as bool, float or str; null where it has another type."""
 
     def is_null(self, name: str) -> ColumnElement[bool]:
-        """Whether an item lacks the property."""
+        """Return the condition that an item lacks the property."""
 
-    def near(self, area: BaseGeometry) -> ColumnElement[bool]:
-        """Whether the box around an item and that around the area share a point."""
+    def bbox_intersects(self, area: BaseGeometry) -> ColumnElement[bool]:
+        """Return the condition that the bounding boxes of an item and of the area share a point."""
 
-    def interval(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-        """First and last moment of an item."""
+    def interval_columns(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+        """Return first and last moment of an item."""
 
 
 @dataclass(frozen=True)
 class Compiled:
     """A filter for one product.
 
-    ``where`` lets through every item that is accepted, and others if there are ``leaves``: SQL expressions
-    whose values `accepts` needs.
+    ``where`` matches every accepted item. If there are ``leaves``, it matches more: then `accepts` decides
+    from the values of these SQL expressions and the outline.
     """
 
     where: ColumnElement[bool]
@@ -82,17 +82,19 @@ class Compiled:
     accepts: Callable[[Sequence[Truth], BaseGeometry | None], Truth] | None = None
 
 
-def parse(given: Any, language: str) -> Expression:
-    """A filter as the tree of CQL2's JSON; ``language`` is ``cql2-text`` or ``cql2-json``.
+def parse_filter(value: Any, language: str) -> Expression:
+    """Parse a filter into the tree of CQL2 JSON; ``language`` is ``cql2-text`` or ``cql2-json``.
 
     Raises:
-        RequestInvalid: it is no CQL2.
+        RequestInvalid: it is not valid CQL2.
     """
     if language not in ("cql2-text", "cql2-json"):
-        raise _invalid(f"'filter-lang' is '{language}'; it can be cql2-text or cql2-json")
-    if (language == "cql2-text") != isinstance(given, str):
-        raise _invalid(f"a filter in {language} must be {'a string' if language == 'cql2-text' else 'JSON'}")
-    expression = _parse_text(given) if isinstance(given, str) else given
+        raise _invalid_filter(f"'filter-lang' is '{language}'; it can be cql2-text or cql2-json")
+    if (language == "cql2-text") != isinstance(value, str):
+        raise _invalid_filter(
+            f"a filter in {language} must be {'a string' if language == 'cql2-text' else 'JSON'}"
+        )
+    expression = _parse_text(value) if isinstance(value, str) else value
     check_filter_tree(expression)
     _check_expression(expression)
     return expression
@@ -102,16 +104,16 @@ def _parse_text(text: str) -> Expression:
     check_filter_text(text)
     try:
         return cql2.parse_text(text).to_json()
-    except Exception as error:  # the library raises just that for geometries, say
-        raise _invalid(f"it is no CQL2. {' '.join(str(error).split())[:300]}") from error
+    except Exception as error:  # the library raises plain Exception, for example for geometries
+        raise _invalid_filter(f"it is not valid CQL2. {' '.join(str(error).split())[:300]}") from error
 
 
-# Arguments of operators that have not two. The library's own validation takes exponential time.
+# Argument counts of operators that do not take two. The library's own validation takes exponential time.
 ARGUMENTS: Final[Mapping[str, int]] = {"not": 1, "isNull": 1, "between": 3}
 
 
 def _check_expression(expression: Expression) -> None:
-    """Refuse what is not built as CQL2 is: operators, and the numbers of their arguments."""
+    """Check the structure of a CQL2 tree: operators and their numbers of arguments."""
     waiting = [expression]
     while waiting:
         value = waiting.pop()
@@ -125,32 +127,33 @@ def _check_expression(expression: Expression) -> None:
 def _check_operation(operation: Mapping[str, Any]) -> None:
     op, args = operation.get("op"), operation.get("args")
     if not isinstance(op, str) or not isinstance(args, list):
-        raise _invalid("it is no CQL2. A condition has a string 'op' and an array 'args'")
+        raise _invalid_filter("it is not valid CQL2. A condition needs a string 'op' and an array 'args'")
     if op in ("and", "or"):
         if len(args) < 2:
-            raise _invalid(f"it is no CQL2. '{op}' has at least 2 arguments")
+            raise _invalid_filter(f"it is not valid CQL2. '{op}' needs at least 2 arguments")
         return
     count = ARGUMENTS.get(op, 2)
     if op in (*COMPARISONS, *ARGUMENTS, "in", "like", *RELATIONS, *TEMPORAL) and len(args) != count:
-        raise _invalid(f"it is no CQL2. '{op}' has {count} argument{'s' if count > 1 else ''}")
+        plural = "s" if count > 1 else ""
+        raise _invalid_filter(f"it is not valid CQL2. '{op}' needs {count} argument{plural}")
     if op == "in" and not isinstance(args[1], list):
-        raise _invalid("it is no CQL2. 'in' has an array of values as second argument")
+        raise _invalid_filter("it is not valid CQL2. 'in' needs an array of values as its second argument")
 
 
 def compile_filter(expression: Expression, columns: Columns) -> Compiled:
-    """The filter for the product of these columns.
+    """Compile the filter for the product of these columns.
 
     Raises:
         RequestInvalid: an operator or a property that is not supported here.
     """
     if not _has_geometry(expression):
-        return Compiled(_sql(expression, columns))
+        return Compiled(_compile_sql(expression, columns))
     leaves: list[ColumnElement[Any]] = []
-    where, accepts = _mixed(expression, columns, leaves)
+    where, accepts = _compile_mixed(expression, columns, leaves)
     return Compiled(where, tuple(leaves), accepts)
 
 
-def _invalid(reason: str) -> RequestInvalid:
+def _invalid_filter(reason: str) -> RequestInvalid:
     return RequestInvalid(f"The filter is invalid: {reason.rstrip('.')}.")
 
 
@@ -168,78 +171,78 @@ def _has_geometry(expression: Expression) -> bool:
     return op.startswith("s_") or any(_has_geometry(arg) for arg in expression.get("args", ()))
 
 
-def _mixed(
+def _compile_mixed(
     expression: Expression, columns: Columns, leaves: list[ColumnElement[Any]]
 ) -> tuple[ColumnElement[bool], Test]:
     if not _has_geometry(expression):
-        sql, place = _sql(expression, columns), len(leaves)
+        sql, place = _compile_sql(expression, columns), len(leaves)
         leaves.append(sql)
         return sql, lambda values, _: values[place]
     op, args = expression["op"], expression["args"]
     if op in ("and", "or"):
-        parts = [_mixed(arg, columns, leaves) for arg in args]
+        parts = [_compile_mixed(arg, columns, leaves) for arg in args]
         tests = [test for _, test in parts]
         combine, decisive = (and_, False) if op == "and" else (or_, True)
-        return combine(*[sql for sql, _ in parts]), _all_of(tests, decisive)
+        return combine(*[sql for sql, _ in parts]), _combine_tests(tests, decisive)
     if op == "not":
-        _, inner = _mixed(args[0], columns, leaves)
-        return true(), lambda values, outline: _not(inner(values, outline))
-    return _spatial(op, args, columns)
+        _, inner = _compile_mixed(args[0], columns, leaves)
+        return true(), lambda values, outline: _negate_truth(inner(values, outline))
+    return _compile_spatial(op, args, columns)
 
 
-def _all_of(tests: Sequence[Test], decisive: bool) -> Test:
-    def test(values: Sequence[Truth], outline: BaseGeometry | None) -> Truth:
-        found = [each(values, outline) for each in tests]
-        return decisive if decisive in found else (None if None in found else not decisive)
+def _combine_tests(tests: Sequence[Test], decisive: bool) -> Test:
+    def combined_test(values: Sequence[Truth], outline: BaseGeometry | None) -> Truth:
+        results = [child_test(values, outline) for child_test in tests]
+        return decisive if decisive in results else (None if None in results else not decisive)
 
-    return test
+    return combined_test
 
 
-def _not(value: Truth) -> Truth:
+def _negate_truth(value: Truth) -> Truth:
     return None if value is None else not value
 
 
-def _spatial(op: str, args: Sequence[Any], columns: Columns) -> tuple[ColumnElement[bool], Test]:
+def _compile_spatial(op: str, args: Sequence[Any], columns: Columns) -> tuple[ColumnElement[bool], Test]:
     if op not in RELATIONS:
-        raise _unsupported(op)
-    if len(args) != 2 or [_property(arg) for arg in args].count("geometry") != 1:
-        raise _invalid(f"'{op}' needs the property 'geometry' and a geometry")
-    first = _property(args[0]) == "geometry"
+        raise _unsupported_operator(op)
+    if len(args) != 2 or [_find_property_name(arg) for arg in args].count("geometry") != 1:
+        raise _invalid_filter(f"'{op}' needs the property 'geometry' and a geometry")
+    first = _find_property_name(args[0]) == "geometry"
     relation = RELATIONS[op if first else INVERSE.get(op, op)]
-    area = geometry(args[1] if first else args[0])
+    area = parse_geometry(args[1] if first else args[0])
     shapely.prepare(area)
 
-    def test(_: Sequence[Truth], outline: BaseGeometry | None) -> Truth:
+    def outline_test(_: Sequence[Truth], outline: BaseGeometry | None) -> Truth:
         return None if outline is None else bool(relation(outline, area))
 
-    return true() if op == "s_disjoint" else columns.near(area), test
+    return true() if op == "s_disjoint" else columns.bbox_intersects(area), outline_test
 
 
-def geometry(given: Any) -> BaseGeometry:
-    """A GeoJSON geometry, or CQL2's ``bbox``, in degrees.
+def parse_geometry(value: Any) -> BaseGeometry:
+    """Parse a GeoJSON geometry, or CQL2's ``bbox``, in degrees.
 
     Raises:
-        RequestInvalid: it is none.
+        RequestInvalid: the geometry is not valid.
     """
-    if isinstance(given, Mapping) and "bbox" in given:
-        return box(given["bbox"])
-    check_vertices(given)
+    if isinstance(value, Mapping) and "bbox" in value:
+        return parse_bbox(value["bbox"])
+    check_vertices(value)
     try:
-        found = shapely.from_geojson(json.dumps(given))
+        shape = shapely.from_geojson(json.dumps(value))
     except (shapely.errors.GEOSException, TypeError, ValueError) as error:
-        raise RequestInvalid("The geometry is no GeoJSON geometry.") from error
-    if found is None or found.is_empty or not isinstance(given, Mapping) or "coordinates" not in str(given):
-        raise RequestInvalid("The geometry is no GeoJSON geometry, or it is empty.")
-    if not found.is_valid:
-        raise RequestInvalid(f"The geometry is invalid: {shapely.is_valid_reason(found)}.")
-    return shapely.force_2d(found)
+        raise RequestInvalid("The geometry is not a valid GeoJSON geometry.") from error
+    if shape is None or shape.is_empty or not isinstance(value, Mapping) or "coordinates" not in str(value):
+        raise RequestInvalid("The geometry is not a valid GeoJSON geometry, or it is empty.")
+    if not shape.is_valid:
+        raise RequestInvalid(f"The geometry is invalid: {shapely.is_valid_reason(shape)}.")
+    return shapely.force_2d(shape)
 
 
-def box(bounds: Any) -> BaseGeometry:
-    """A box by its 4 or 6 numbers in degrees; west > east crosses the antimeridian. Heights do not count.
+def parse_bbox(bounds: Any) -> BaseGeometry:
+    """Parse a box of 4 or 6 numbers in degrees; west > east crosses the antimeridian. Heights are ignored.
 
     Raises:
-        RequestInvalid: it is none.
+        RequestInvalid: the box is not valid.
     """
     numbers = isinstance(bounds, Sequence) and not isinstance(bounds, str)
     if not numbers or len(bounds) not in (4, 6) or not all(_is_number(v) for v in bounds):
@@ -262,108 +265,117 @@ def _is_number(value: Any) -> bool:
 # --- Parts without geometry: SQL -----------------------------------------------------------------
 
 
-def _sql(expression: Expression, columns: Columns) -> ColumnElement[Any]:
+def _compile_sql(expression: Expression, columns: Columns) -> ColumnElement[Any]:
     if isinstance(expression, bool):
         return true() if expression else false()
     if not isinstance(expression, Mapping) or "op" not in expression:
-        name = _property(expression)
+        name = _find_property_name(expression)
         if name is None:
-            raise _invalid("it must be a condition")
-        return columns.value(name, bool)
+            raise _invalid_filter("it must be a condition")
+        return columns.value_column(name, bool)
     op, args = expression["op"], expression["args"]
     if op in ("and", "or"):
-        return (and_ if op == "and" else or_)(*[_sql(arg, columns) for arg in args])
+        return (and_ if op == "and" else or_)(*[_compile_sql(arg, columns) for arg in args])
     if op == "not":
-        return not_(_sql(args[0], columns))
+        return not_(_compile_sql(args[0], columns))
     if op in COMPARISONS:
-        return _comparison(op, args, columns)
+        return _compile_comparison(op, args, columns)
     if op.startswith("t_"):
-        return _temporal(op, args, columns)
-    conditions = {"between": _between, "in": _in, "like": _like, "isNull": _is_null}
+        return _compile_temporal(op, args, columns)
+    conditions = {
+        "between": _compile_between,
+        "in": _compile_in,
+        "like": _compile_like,
+        "isNull": _compile_is_null,
+    }
     if op not in conditions:
-        raise _unsupported(op)
+        raise _unsupported_operator(op)
     return conditions[op](args, columns)
 
 
-def _unsupported(op: str) -> RequestInvalid:
-    known = [*COMPARISONS, "and", "or", "not", "between", "in", "like", "isNull", *RELATIONS, *TEMPORAL]
-    return _invalid(f"'{op}' is not supported here. There are: {', '.join(known)}")
+def _unsupported_operator(op: str) -> RequestInvalid:
+    operators = [*COMPARISONS, "and", "or", "not", "between", "in", "like", "isNull", *RELATIONS, *TEMPORAL]
+    return _invalid_filter(f"'{op}' is not supported. Supported operators: {', '.join(operators)}")
 
 
-def _property(value: Any) -> str | None:
+def _find_property_name(value: Any) -> str | None:
     name = value.get("property") if isinstance(value, Mapping) else None
     return name if isinstance(name, str) else None
 
 
-def _named(value: Any, op: str) -> str:
-    name = _property(value)
+def _get_property_name(value: Any, op: str) -> str:
+    name = _find_property_name(value)
     if isinstance(value, Mapping) and "op" in value:
-        raise _unsupported(value["op"])
+        raise _unsupported_operator(value["op"])
     if name is None:
-        raise _invalid(f"'{op}' compares a property with values, the property first")
+        raise _invalid_filter(f"'{op}' compares a property with values, the property first")
     return name
 
 
-def _comparison(op: str, args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
-    if _property(args[0]) is None and _property(args[1]) is not None:
-        return _comparison(MIRRORED.get(op, op), [args[1], args[0]], columns)
-    column, value = _pair(_named(args[0], op), args[1], columns)
+def _compile_comparison(op: str, args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
+    if _find_property_name(args[0]) is None and _find_property_name(args[1]) is not None:
+        return _compile_comparison(MIRRORED.get(op, op), [args[1], args[0]], columns)
+    column, value = _compile_operands(_get_property_name(args[0], op), args[1], columns)
     if isinstance(value, bool) and op not in ("=", "<>"):
-        raise _invalid(f"'{op}' can't compare booleans; use '=' or '<>'")
+        raise _invalid_filter(f"'{op}' cannot compare booleans; use '=' or '<>'")
     return COMPARISONS[op](column, value)
 
 
-def _pair(name: str, value: Any, columns: Columns) -> tuple[ColumnElement[Any], Any]:
-    """A property and a value that it can be compared with, both of one type."""
-    if columns.kind(name) == "time":
-        text = value if isinstance(value, str) else _moment(value)
+def _compile_operands(name: str, value: Any, columns: Columns) -> tuple[ColumnElement[Any], Any]:
+    """Compile a property and the value it is compared with, both of one type."""
+    if columns.get_kind(name) == "time":
+        text = value if isinstance(value, str) else _find_timestamp(value)
         if text is None:
-            raise _invalid(f"'{name}' is compared with a time, such as TIMESTAMP('2022-06-01T00:00:00Z')")
-        return columns.time(name), parse_instant(text)
+            raise _invalid_filter(
+                f"'{name}' must be compared with a time, such as TIMESTAMP('2022-06-01T00:00:00Z')"
+            )
+        return columns.time_column(name), parse_instant(text)
     if isinstance(value, bool):
-        return columns.value(name, bool), value
+        return columns.value_column(name, bool), value
     if _is_number(value):
         try:
-            return columns.value(name, float), float(value)
+            return columns.value_column(name, float), float(value)
         except OverflowError as error:
-            raise _invalid(f"the number that '{name}' is compared with is too large") from error
+            raise _invalid_filter(f"the number that '{name}' is compared with is too large") from error
     if isinstance(value, str):
-        return columns.value(name, str), value
-    raise _invalid(f"'{name}' is compared with something that is no number, string or boolean")
+        return columns.value_column(name, str), value
+    raise _invalid_filter(f"'{name}' must be compared with a number, string or boolean")
 
 
-def _moment(value: Any) -> str | None:
+def _find_timestamp(value: Any) -> str | None:
     if isinstance(value, Mapping):
-        found = value.get("timestamp", value.get("date"))
-        return found if isinstance(found, str) else None
+        time_string = value.get("timestamp", value.get("date"))
+        return time_string if isinstance(time_string, str) else None
     return None
 
 
-def _between(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
-    name = _named(args[0], "between")
-    column, low = _pair(name, args[1], columns)
-    _, high = _pair(name, args[2], columns)
+def _compile_between(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
+    name = _get_property_name(args[0], "between")
+    column, low = _compile_operands(name, args[1], columns)
+    _, high = _compile_operands(name, args[2], columns)
     if type(low) is not type(high) or isinstance(low, bool):
-        raise _invalid("the ends of 'between' must both be numbers, strings or times")
+        raise _invalid_filter("the ends of 'between' must both be numbers, strings or times")
     return column.between(low, high)
 
 
-def _in(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
-    name = _named(args[0], "in")
-    pairs = [_pair(name, value, columns) for value in args[1]]
+def _compile_in(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
+    name = _get_property_name(args[0], "in")
+    pairs = [_compile_operands(name, value, columns) for value in args[1]]
     return or_(false(), *[column == value for column, value in pairs])
 
 
-def _like(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
+def _compile_like(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
     if not isinstance(args[1], str):
-        raise _invalid("'like' needs a pattern, a string with % and _")
+        raise _invalid_filter("'like' needs a pattern, a string with % and _")
     if (len(args[1]) - len(args[1].rstrip("\\"))) % 2:
-        raise _invalid("the pattern of 'like' ends with a backslash, which stands before another character")
-    return columns.value(_named(args[0], "like"), str).like(args[1])
+        raise _invalid_filter(
+            "the pattern of 'like' ends with a backslash, but a backslash must precede another character"
+        )
+    return columns.value_column(_get_property_name(args[0], "like"), str).like(args[1])
 
 
-def _is_null(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
-    return columns.is_null(_named(args[0], "isNull"))
+def _compile_is_null(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
+    return columns.is_null(_get_property_name(args[0], "isNull"))
 
 
 # --- Times ---------------------------------------------------------------------------------------
@@ -371,11 +383,11 @@ def _is_null(args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
 TEMPORAL = ("t_after", "t_before", "t_during", "t_disjoint", "t_equals", "t_intersects")
 
 
-def _temporal(op: str, args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
+def _compile_temporal(op: str, args: Sequence[Any], columns: Columns) -> ColumnElement[bool]:
     if op not in TEMPORAL:
-        raise _unsupported(op)
-    start, end = _span(args[0], columns)
-    low, high = _bounds(args[1])
+        raise _unsupported_operator(op)
+    start, end = _get_time_columns(args[0], columns)
+    low, high = _parse_bounds(args[1])
     before = end < low if low is not None else false()
     after = start > high if high is not None else false()
     if op in ("t_before", "t_after"):
@@ -388,29 +400,31 @@ def _temporal(op: str, args: Sequence[Any], columns: Columns) -> ColumnElement[b
     return and_(true(), *inside, *([end < high] if high is not None else []))
 
 
-def _span(value: Any, columns: Columns) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """The property ``datetime``, or an interval of two properties."""
-    name = _property(value)
-    if name is not None and columns.kind(name) == "time":
-        return columns.time(name), columns.time(name)
-    ends = [_property(end) for end in value.get("interval", ())] if isinstance(value, Mapping) else []
+def _get_time_columns(value: Any, columns: Columns) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """Return the columns of the property ``datetime``, or of an interval of two properties."""
+    name = _find_property_name(value)
+    if name is not None and columns.get_kind(name) == "time":
+        return columns.time_column(name), columns.time_column(name)
+    ends = (
+        [_find_property_name(end) for end in value.get("interval", ())] if isinstance(value, Mapping) else []
+    )
     if ends == ["start_datetime", "end_datetime"]:
-        return columns.interval()
-    raise _invalid(
-        "what a time is compared with must be the property 'datetime' or "
-        "INTERVAL(start_datetime, end_datetime), and come first"
+        return columns.interval_columns()
+    raise _invalid_filter(
+        "the first argument of a temporal operator must be the property 'datetime' or "
+        "INTERVAL(start_datetime, end_datetime)"
     )
 
 
-def _bounds(value: Any) -> Bounds:
-    text = _moment(value)
+def _parse_bounds(value: Any) -> Bounds:
+    text = _find_timestamp(value)
     if text is not None:
         moment = parse_instant(text)
         return moment, moment
     ends = value.get("interval") if isinstance(value, Mapping) else None
     if not isinstance(ends, list) or len(ends) != 2:
-        raise _invalid("times are compared with TIMESTAMP('…') or INTERVAL('…', '…')")
-    texts = [end if isinstance(end, str) else _moment(end) for end in ends]
+        raise _invalid_filter("times must be compared with TIMESTAMP('…') or INTERVAL('…', '…')")
+    texts = [end if isinstance(end, str) else _find_timestamp(end) for end in ends]
     if None in texts:
-        raise _invalid("the ends of an interval must be times or '..'")
+        raise _invalid_filter("the ends of an interval must be times or '..'")
     return parse_interval("/".join(str(text) for text in texts))

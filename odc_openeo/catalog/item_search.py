@@ -1,8 +1,9 @@
 """Searches for STAC Items in pages, each read from the index in order and without counting the rest.
 
-A page is asked for by the keys of the last item before it. Where items are ordered by time, the index is
-asked for one window of time after the other, each four times as wide unless it is crowded, until the page is
-full: its cost does not grow with the number of datasets. Boxes are compared in the index, outlines here.
+Keyset pagination: a page is requested by the keys of the last item before it. Where items are ordered by
+time, the index is queried in successive time windows, each four times as wide as the last unless it is
+crowded, until the page is full: the cost does not grow with the number of datasets. Bounding boxes are
+compared in the index, outlines in Python.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.types import Text
 
 from odc_openeo.catalog import cql2
-from odc_openeo.catalog.columns import DATASET, TIME, TIMES, Source, SourceColumns
 from odc_openeo.catalog.cql2 import Compiled
-from odc_openeo.catalog.outlines import outline
+from odc_openeo.catalog.footprints import find_outline
+from odc_openeo.catalog.search_columns import DATASET, TIME, TIMES, Source, SourceColumns
 from odc_openeo.errors import RequestInvalid, RequestTimeout
-from odc_openeo.strict_json import parse_json
+from odc_openeo.untrusted.strict_json import parse_json
 
 MOST_ROWS: Final = 1000
 """Rows read at once."""
@@ -51,14 +52,14 @@ MOST_ROWS: Final = 1000
 WIDER: Final = 4
 SHORTEST: Final = timedelta(seconds=1)
 CROWD: Final = 2000
-"""Datasets in a window from which on a narrower one is tried. Doubled with each window that is not enough."""
+"""A window with more datasets than this is narrowed. Doubled with each window that does not fill the page."""
 
 TIMEOUT_STATE: Final = "57014"
 
 
 @dataclass(frozen=True)
 class SortKey:
-    """A property to order by."""
+    """A property to sort by."""
 
     name: str
     descending: bool = False
@@ -69,10 +70,10 @@ NEWEST_FIRST: Final = (SortKey("datetime", True), SortKey("id"))
 
 @dataclass(frozen=True)
 class ItemQuery:
-    """What is searched; None is no limit. ``area`` is in degrees, ``start`` and ``end`` are included.
+    """A search for items; None is no limit. ``area`` is in degrees, ``start`` and ``end`` are inclusive.
 
-    ``filter`` is a tree as `cql2.parse` gives it. Without ``sort``, items are ordered by collection, the
-    newest first. ``token`` is that of the page before.
+    ``filter`` is a tree as `cql2.parse_filter` returns it. Without ``sort``, items are ordered by collection,
+    the newest first. ``token`` is that of the previous page.
     """
 
     limit: int
@@ -87,8 +88,8 @@ class ItemQuery:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """A dataset that a search found: its row in the index, its product, and its outline in degrees."""
+class SearchHit:
+    """A dataset that matches a search: its row in the index, its product, and its outline in degrees."""
 
     source: Source
     row: Any
@@ -97,9 +98,9 @@ class Found:
 
 @dataclass(frozen=True)
 class ItemPage:
-    """A page of items. ``token`` asks for the next one; ``matched`` is None where it is not known."""
+    """A page of items. ``token`` requests the next one; ``matched`` is None where the count is unknown."""
 
-    found: Sequence[Found]
+    hits: Sequence[SearchHit]
     token: str | None
     matched: int | None
 
@@ -107,21 +108,21 @@ class ItemPage:
 def search_items(
     connection: Connection, sources: Sequence[Source], query: ItemQuery, timeout_s: float
 ) -> ItemPage:
-    """A page of the items of these products, which are in order of their names.
+    """Search a page of the items of these products, which are sorted by name.
 
     Raises:
-        RequestInvalid: the filter, the order or the token can't be used.
-        RequestTimeout: it takes longer than the operator allows.
+        RequestInvalid: the filter, the order or the token is not valid.
+        RequestTimeout: the search takes longer than the operator allows.
     """
     search = _Search(connection, sources, query, time.monotonic() + timeout_s, timeout_s)
-    found = list(islice(search.accepted(), query.limit + 1))
-    page = found[: query.limit]
-    more = len(found) > query.limit
-    return ItemPage(page, search.token(page[-1]) if more else None, search.matched(page, more))
+    hits = list(islice(search.iter_accepted(), query.limit + 1))
+    page = hits[: query.limit]
+    more = len(hits) > query.limit
+    return ItemPage(page, search.make_token(page[-1]) if more else None, search.count_matched(page, more))
 
 
 class _Search:
-    """One request: candidates from the index in order, those that are accepted, and tokens."""
+    """One request: candidates from the index in order, the items accepted of these, and tokens."""
 
     def __init__(
         self,
@@ -137,15 +138,15 @@ class _Search:
         self.timeout_s = timeout_s
         names = frozenset().union(*[{*s.properties, "id", "collection", *TIMES} for s in sources])
         self.columns = {s.product.name: SourceColumns(s, names) for s in sources}
-        self.filters = {name: self._compiled(columns) for name, columns in self.columns.items()}
+        self.filters = {name: self._compile_filter(columns) for name, columns in self.columns.items()}
         self.keys = (*query.sort, SortKey("id")) if query.sort else NEWEST_FIRST
         self.types = [_sql_type(key, list(self.columns.values())) for key in self.keys]
-        self.cursor = _Cursor.read(query.token, self.keys) if query.token is not None else None
+        self.cursor = _Cursor.from_token(query.token, self.keys) if query.token is not None else None
         self.sources = [s for s in sources if self._may_have_some(s)]
         if query.area is not None:
             shapely.prepare(query.area)
 
-    def _compiled(self, columns: SourceColumns) -> Compiled:
+    def _compile_filter(self, columns: SourceColumns) -> Compiled:
         if self.query.filter is None:
             return Compiled(true())
         return cql2.compile_filter(self.query.filter, columns)
@@ -158,30 +159,30 @@ class _Search:
 
     # --- The page ---
 
-    def accepted(self) -> Iterator[Found]:
-        """The items of this and all following pages."""
-        for row in self._candidates():
-            found = Found(self.columns[row.product].source, row, outline(row.document))
-            if self._accepts(found):
-                yield found
+    def iter_accepted(self) -> Iterator[SearchHit]:
+        """Iterate over the items of this and all following pages."""
+        for row in self._iter_candidates():
+            hit = SearchHit(self.columns[row.product].source, row, find_outline(row.document))
+            if self._is_accepted(hit):
+                yield hit
 
-    def _accepts(self, found: Found) -> bool:
-        area, shape = self.query.area, found.outline
+    def _is_accepted(self, hit: SearchHit) -> bool:
+        area, shape = self.query.area, hit.outline
         if area is not None and (shape is None or not shapely.intersects(area, shape)):
             return False
-        accepts = self.filters[found.row.product].accepts
+        accepts = self.filters[hit.row.product].accepts
         if accepts is None:
             return True
-        count = len(self.filters[found.row.product].leaves)
-        return accepts([getattr(found.row, f"leaf{i}") for i in range(count)], shape) is True
+        count = len(self.filters[hit.row.product].leaves)
+        return accepts([getattr(hit.row, f"leaf{i}") for i in range(count)], shape) is True
 
-    def token(self, last: Found) -> str:
-        """What asks for the page after this item."""
+    def make_token(self, last: SearchHit) -> str:
+        """Make the token of the page after this item."""
         values = [getattr(last.row, f"key{i}") for i in range(len(self.keys))]
-        return _Cursor(last.row.product, tuple(values)).written(self.keys)
+        return _Cursor(last.row.product, tuple(values)).to_token(self.keys)
 
-    def matched(self, page: Sequence[Found], more: bool) -> int | None:
-        """The number of all items, where it costs nothing."""
+    def count_matched(self, page: Sequence[SearchHit], more: bool) -> int | None:
+        """Count all items where that is free, else return None."""
         query = self.query
         if not more and query.token is None:
             return len(page)
@@ -190,31 +191,31 @@ class _Search:
 
     # --- Candidates in order ---
 
-    def _candidates(self) -> Iterator[Any]:
-        """Rows after the cursor, product by product unless an order over all of them is asked for."""
+    def _iter_candidates(self) -> Iterator[Any]:
+        """Iterate over the rows after the cursor, by product unless sorted across products."""
         if self.query.sort:
-            yield from self._ordered(self.sources, self.cursor)
+            yield from self._iter_ordered(self.sources, self.cursor)
             return
         for source in self.sources:
             name = source.product.name
             if self.cursor is None or name > self.cursor.product:
-                yield from self._ordered([source], None)
+                yield from self._iter_ordered([source], None)
             elif name == self.cursor.product:
-                yield from self._ordered([source], self.cursor)
+                yield from self._iter_ordered([source], self.cursor)
 
-    def _ordered(self, sources: Sequence[Source], cursor: _Cursor | None) -> Iterator[Any]:
+    def _iter_ordered(self, sources: Sequence[Source], cursor: _Cursor | None) -> Iterator[Any]:
         if not sources:
             return
-        windows = self._windows(sources, cursor) if self.keys[0].name == "datetime" else [(None, None)]
+        windows = self._iter_windows(sources, cursor) if self.keys[0].name == "datetime" else [(None, None)]
         for low, high in windows:
-            yield from self._in_window(sources, cursor, low, high)
+            yield from self._iter_window(sources, cursor, low, high)
 
-    def _windows(
+    def _iter_windows(
         self, sources: Sequence[Source], cursor: _Cursor | None
     ) -> Iterator[tuple[datetime | None, datetime | None]]:
-        """Half-open windows of time, in the order of the items; None is open."""
-        first = min(_utc(s.summary.time[0]) for s in sources if s.summary.time[0])
-        last = max(_utc(s.summary.time[1]) for s in sources if s.summary.time[1])
+        """Iterate over half-open time windows, in the order of the items; None is open."""
+        first = min(_as_utc(s.summary.time[0]) for s in sources if s.summary.time[0])
+        last = max(_as_utc(s.summary.time[1]) for s in sources if s.summary.time[1])
         backwards, at = self.keys[0].descending, cursor.values[0] if cursor else None
         lowest, highest = self.query.start if not backwards else None, self.query.end if backwards else None
         edge = (
@@ -226,7 +227,7 @@ class _Search:
         width, most = max((last - first) * share, SHORTEST), CROWD
         limit = at + timedelta(microseconds=1) if at is not None and backwards else at
         while first < edge if backwards else edge < last:
-            beyond = _moved(edge, -width if backwards else width)
+            beyond = _shift_moment(edge, -width if backwards else width)
             window = (beyond, limit) if backwards else (limit, beyond)
             if width > SHORTEST and self._is_crowded(sources, window[0], window[1], most):
                 width = max(width / WIDER, SHORTEST)
@@ -238,43 +239,43 @@ class _Search:
     def _is_crowded(
         self, sources: Sequence[Source], low: datetime | None, high: datetime | None, most: int
     ) -> bool:
-        """Whether there are more datasets in a window than should be sorted for a page."""
+        """Return whether a window has more datasets than should be sorted for a page."""
         count = 0
         for source in sources:
             columns = self.columns[source.product.name]
-            inside = columns.rows().with_only_columns(DATASET.c.id, maintain_column_froms=True)
-            inside = inside.where(*self._place_and_time(columns, low, high)).limit(most + 1 - count)
+            inside = columns.select_rows().with_only_columns(DATASET.c.id, maintain_column_froms=True)
+            inside = inside.where(*self._match_place_and_time(columns, low, high)).limit(most + 1 - count)
             count += self._execute(select(func.count()).select_from(inside.subquery()))[0][0]
             if count > most:
                 return True
         return False
 
-    def _place_and_time(
+    def _match_place_and_time(
         self, columns: SourceColumns, low: datetime | None, high: datetime | None
     ) -> list[ColumnElement[bool]]:
-        """What the indexes of a product can answer: the window, the interval and the box."""
-        moment, area = columns.time("datetime"), self.query.area
+        """Return the conditions that the indexes of a product support: window, interval and bounding box."""
+        moment, area = columns.time_column("datetime"), self.query.area
         return [
-            columns.within(self.query.start, self.query.end),
-            columns.within(low, high),
+            columns.overlaps_interval(self.query.start, self.query.end),
+            columns.overlaps_interval(low, high),
             *([moment >= low] if low is not None else []),
             *([moment < high] if high is not None else []),
-            *([columns.near(area)] if area is not None else []),
+            *([columns.bbox_intersects(area)] if area is not None else []),
         ]
 
-    def _in_window(
+    def _iter_window(
         self, sources: Sequence[Source], cursor: _Cursor | None, low: datetime | None, high: datetime | None
     ) -> Iterator[Any]:
         size = self.query.limit + 1
         while True:
-            rows = self._rows(sources, cursor, low, high, size)
+            rows = self._read_rows(sources, cursor, low, high, size)
             yield from rows
             if len(rows) < size:
                 return
             cursor = _Cursor(rows[-1].product, tuple(rows[-1][-len(self.keys) :]))
             size = min(size * WIDER, MOST_ROWS)
 
-    def _rows(
+    def _read_rows(
         self,
         sources: Sequence[Source],
         cursor: _Cursor | None,
@@ -283,10 +284,11 @@ class _Search:
         size: int,
     ) -> list[Any]:
         parts = [
-            self._part(self.columns[s.product.name], cursor, low, high, size).subquery() for s in sources
+            self._select_part(self.columns[s.product.name], cursor, low, high, size).subquery()
+            for s in sources
         ]
         every = union_all(*[select(part) for part in parts]).subquery()
-        statement = select(every).order_by(*self._order(every.c)).limit(size)
+        statement = select(every).order_by(*self._order_columns(every.c)).limit(size)
         return self._execute(statement)
 
     def _execute(self, statement: Select[Any]) -> list[Any]:
@@ -307,7 +309,7 @@ class _Search:
             "or order by datetime."
         )
 
-    def _part(
+    def _select_part(
         self,
         columns: SourceColumns,
         cursor: _Cursor | None,
@@ -315,25 +317,25 @@ class _Search:
         high: datetime | None,
         size: int,
     ) -> Any:
-        """The first rows of one product in a window."""
+        """Select the first rows of one product in a window."""
         compiled, query = self.filters[columns.source.product.name], self.query
         keys = [cast(columns.sort_key(k.name), t) for k, t in zip(self.keys, self.types, strict=True)]
         leaves = [leaf.label(f"leaf{i}") for i, leaf in enumerate(compiled.leaves)]
         labelled = [key.label(f"key{i}") for i, key in enumerate(keys)]
-        places = self._place_and_time(columns, low, high)
-        statement = columns.rows(*leaves, *labelled).where(compiled.where, *places)
+        places = self._match_place_and_time(columns, low, high)
+        statement = columns.select_rows(*leaves, *labelled).where(compiled.where, *places)
         if query.ids is not None:
-            statement = statement.where(_ids(query.ids))
+            statement = statement.where(_match_ids(query.ids))
         if cursor is not None:
-            statement = statement.where(self._after(keys, cursor))
-        order = [_ordering(key, k.descending) for key, k in zip(keys, self.keys, strict=True)]
+            statement = statement.where(self._is_after_cursor(keys, cursor))
+        order = [_order_column(key, k.descending) for key, k in zip(keys, self.keys, strict=True)]
         return statement.order_by(*order).limit(size)
 
-    def _order(self, columns: Any) -> list[Any]:
-        return [_ordering(columns[f"key{i}"], key.descending) for i, key in enumerate(self.keys)]
+    def _order_columns(self, columns: Any) -> list[Any]:
+        return [_order_column(columns[f"key{i}"], key.descending) for i, key in enumerate(self.keys)]
 
-    def _after(self, keys: Sequence[ColumnElement[Any]], cursor: _Cursor) -> ColumnElement[bool]:
-        """Whether a row comes after the cursor; nulls come last."""
+    def _is_after_cursor(self, keys: Sequence[ColumnElement[Any]], cursor: _Cursor) -> ColumnElement[bool]:
+        """Return the condition that a row comes after the cursor; nulls come last."""
         after: ColumnElement[bool] = false()
         triples = list(zip(keys, self.keys, self.types, cursor.values, strict=True))
         for column, key, type_, value in reversed(triples):
@@ -346,35 +348,35 @@ class _Search:
         return after
 
 
-def _ordering(column: ColumnElement[Any], descending: bool) -> Any:
+def _order_column(column: ColumnElement[Any], descending: bool) -> Any:
     return (column.desc() if descending else column.asc()).nulls_last()
 
 
 def _sql_type(key: SortKey, columns: Sequence[SourceColumns]) -> Any:
     if key.name in TIMES:
         return TIME
-    for each in columns:
-        each.kind(key.name)
+    for source_columns in columns:
+        source_columns.get_kind(key.name)
     return Text() if key.name in ("id", "collection") else JSONB(none_as_null=True)
 
 
-def _ids(ids: Sequence[str]) -> ColumnElement[bool]:
-    return DATASET.c.id.in_([u for u in map(_uuid, ids) if u is not None])
+def _match_ids(ids: Sequence[str]) -> ColumnElement[bool]:
+    return DATASET.c.id.in_([u for u in map(_find_uuid, ids) if u is not None])
 
 
-def _uuid(value: str) -> UUID | None:
+def _find_uuid(value: str) -> UUID | None:
     try:
-        found = UUID(value)
+        parsed = UUID(value)
     except ValueError:
         return None
-    return found if str(found) == value else None
+    return parsed if str(parsed) == value else None
 
 
-def _utc(value: datetime) -> datetime:
+def _as_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
-def _moved(moment: datetime, by: timedelta) -> datetime:
+def _shift_moment(moment: datetime, by: timedelta) -> datetime:
     try:
         return moment + by
     except OverflowError:
@@ -383,37 +385,37 @@ def _moved(moment: datetime, by: timedelta) -> datetime:
 
 @dataclass(frozen=True)
 class _Cursor:
-    """The last item before a page: its product, and what it is ordered by."""
+    """The last item before a page: its product and its sort keys."""
 
     product: str
     values: tuple[Any, ...]
 
-    def written(self, keys: Sequence[SortKey]) -> str:
+    def to_token(self, keys: Sequence[SortKey]) -> str:
         values = [v.isoformat() if isinstance(v, datetime) else v for v in self.values]
         plain = json.dumps([[k.name for k in keys], self.product, values], separators=(",", ":"))
         return base64.urlsafe_b64encode(plain.encode()).decode().rstrip("=")
 
     @classmethod
-    def read(cls, token: str, keys: Sequence[SortKey]) -> _Cursor:
+    def from_token(cls, token: str, keys: Sequence[SortKey]) -> _Cursor:
         try:
             plain = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
             names, product, values = parse_json(plain.decode())
             json.dumps(values, allow_nan=False)
             if names != [k.name for k in keys] or not isinstance(product, str) or len(values) != len(keys):
                 raise ValueError("another order")
-            return cls(product, tuple(_value(k, v) for k, v in zip(keys, values, strict=True)))
+            return cls(product, tuple(_parse_key_value(k, v) for k, v in zip(keys, values, strict=True)))
         except (ValueError, TypeError, RequestInvalid) as error:
             raise RequestInvalid(
-                "'token' is none of this search. Follow the links 'next' of a search as they are."
+                "'token' does not belong to this search. Follow the links 'next' of a search unchanged."
             ) from error
 
 
-def _value(key: SortKey, value: Any) -> Any:
+def _parse_key_value(key: SortKey, value: Any) -> Any:
     if key.name in TIMES and value is not None:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError("no time zone")
         return moment
     if key.name in ("id", "collection") and not isinstance(value, str):
-        raise ValueError("no text")
+        raise ValueError("not a string")
     return value

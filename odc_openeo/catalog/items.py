@@ -15,13 +15,13 @@ from datacube.utils.uris import uri_resolve
 from odc.geo import CRS
 
 from odc_openeo.catalog.bands import Band, eo_band, stac_band
-from odc_openeo.catalog.item_search import Found
-from odc_openeo.catalog.outlines import bounds
+from odc_openeo.catalog.footprints import compute_bbox
+from odc_openeo.catalog.item_search import SearchHit
 from odc_openeo.catalog.scenes import DEFAULT_GRID
-from odc_openeo.catalog.stac import STAC_NAMES, STAC_VERSION
-from odc_openeo.catalog.times import rfc3339
+from odc_openeo.catalog.stac_documents import STAC_NAMES, STAC_VERSION
+from odc_openeo.timestamps import format_rfc3339_exact
 
-# Of `eo` the version before STAC 1.1: odc-stac finds common names in its `eo:bands` only.
+# `eo` is the version before STAC 1.1: odc-stac reads common names only from its `eo:bands`.
 ITEM_EXTENSIONS: Final = (
     "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
     "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
@@ -31,7 +31,7 @@ ALTERNATE: Final = "https://stac-extensions.github.io/alternate-assets/v1.2.0/sc
 GEOJSON: Final = "application/geo+json"
 COG: Final = "image/tiff; application=geotiff"
 
-# Ours in STAC's words, or told by other members.
+# Properties shown under their STAC names, or by other members of the Item.
 NOT_SHOWN: Final = frozenset(
     {*STAC_NAMES, "eo:instrument", "dtr:start_datetime", "dtr:end_datetime", "datetime"}
 )
@@ -57,44 +57,44 @@ TYPES: Final = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where clients read a file: an address, and other ones by a short name."""
+    """Where clients read a file: a URL, and alternative URLs by a short name."""
 
     href: str
     alternate: Mapping[str, str] = field(default_factory=dict)
 
 
 Places = Callable[[str, str, str, str], Place | None]
-"""(address in the index, collection, item, asset) → where clients read it; None if they can't."""
+"""(URL in the index, collection, item, asset) → where clients read the file; None if they cannot."""
 
 
-def item(found: Found, base_url: str, places: Places) -> dict[str, Any]:
-    """The STAC Item of a dataset; links start with ``base_url``."""
-    id_, product = str(found.row.id), found.source.product
-    assets = _assets(found, places)
+def make_item(hit: SearchHit, base_url: str, places: Places) -> dict[str, Any]:
+    """Make the STAC Item of a dataset; links start with ``base_url``."""
+    id_, product = str(hit.row.id), hit.source.product
+    assets = _make_assets(hit, places)
     extensions = list(ITEM_EXTENSIONS)
     if any("alternate" in asset for asset in assets.values()):
         extensions.append(ALTERNATE)
-    described: dict[str, Any] = {
+    document: dict[str, Any] = {
         "type": "Feature",
         "stac_version": STAC_VERSION,
         "stac_extensions": extensions,
         "id": id_,
         "collection": product.name,
-        "geometry": None if found.outline is None else shapely.geometry.mapping(found.outline),
-        "bbox": None if found.outline is None else bounds(found.outline),
-        "properties": _properties(found),
+        "geometry": None if hit.outline is None else shapely.geometry.mapping(hit.outline),
+        "bbox": None if hit.outline is None else compute_bbox(hit.outline),
+        "properties": _make_properties(hit),
         "assets": assets,
-        "links": _links(product.name, id_, base_url),
+        "links": _make_links(product.name, id_, base_url),
     }
-    return {k: v for k, v in described.items() if v is not None or k == "geometry"}
+    return {k: v for k, v in document.items() if v is not None or k == "geometry"}
 
 
-def _links(collection: str, id_: str, base_url: str) -> list[dict[str, Any]]:
-    own = f"{base_url}/collections/{quote(collection)}"
+def _make_links(collection: str, id_: str, base_url: str) -> list[dict[str, Any]]:
+    url = f"{base_url}/collections/{quote(collection)}"
     return [
-        {"rel": "self", "href": f"{own}/items/{id_}", "type": GEOJSON},
-        {"rel": "collection", "href": own, "type": "application/json"},
-        {"rel": "parent", "href": own, "type": "application/json"},
+        {"rel": "self", "href": f"{url}/items/{id_}", "type": GEOJSON},
+        {"rel": "collection", "href": url, "type": "application/json"},
+        {"rel": "parent", "href": url, "type": "application/json"},
         {"rel": "root", "href": f"{base_url}/", "type": "application/json"},
     ]
 
@@ -102,42 +102,46 @@ def _links(collection: str, id_: str, base_url: str) -> list[dict[str, Any]]:
 # --- Properties ----------------------------------------------------------------------------------
 
 
-def _properties(found: Found) -> dict[str, Any]:
-    document = found.row.document
-    told = document.get("properties") or {}
+def _make_properties(hit: SearchHit) -> dict[str, Any]:
+    document = hit.row.document
+    declared = document.get("properties") or {}
     grid = (document.get("grids") or {}).get(DEFAULT_GRID)
-    instrument = told.get("eo:instrument")
-    shown = {
-        **_times(found, told),
+    instrument = declared.get("eo:instrument")
+    properties = {
+        **_make_times(hit, declared),
         **({"title": document["label"]} if document.get("label") else {}),
-        **{STAC_NAMES[name]: told[name] for name in STAC_NAMES if name in told},
+        **{STAC_NAMES[name]: declared[name] for name in STAC_NAMES if name in declared},
         **({"instruments": [instrument]} if isinstance(instrument, str) else {}),
-        **({name: value for name, value in told.items() if name not in NOT_SHOWN}),
-        **_system(document.get("crs")),
-        **(_grid(grid) if grid else {}),
+        **({name: value for name, value in declared.items() if name not in NOT_SHOWN}),
+        **_describe_crs(document.get("crs")),
+        **(_describe_grid(grid) if grid else {}),
     }
-    if "created" in shown:
-        shown["created"] = _time(shown["created"])
-    return {name: value for name, value in shown.items() if value is not None or name == "datetime"}
+    if "created" in properties:
+        properties["created"] = _format_time(properties["created"])
+    return {name: value for name, value in properties.items() if value is not None or name == "datetime"}
 
 
-def _times(found: Found, told: Mapping[str, Any]) -> dict[str, Any]:
-    at = told.get("datetime")
-    times: dict[str, Any] = {"datetime": _time(at) if at is not None else None}
-    start, end = told.get("dtr:start_datetime"), told.get("dtr:end_datetime")
+def _make_times(hit: SearchHit, declared: Mapping[str, Any]) -> dict[str, Any]:
+    at = declared.get("datetime")
+    times: dict[str, Any] = {"datetime": _format_time(at) if at is not None else None}
+    start, end = declared.get("dtr:start_datetime"), declared.get("dtr:end_datetime")
     if start is not None and end is not None:
-        return {**times, "start_datetime": _time(start), "end_datetime": _time(end)}
+        return {**times, "start_datetime": _format_time(start), "end_datetime": _format_time(end)}
     if at is None:
-        return {**times, "start_datetime": rfc3339(found.row.start), "end_datetime": rfc3339(found.row.end)}
+        return {
+            **times,
+            "start_datetime": format_rfc3339_exact(hit.row.start),
+            "end_datetime": format_rfc3339_exact(hit.row.end),
+        }
     return times
 
 
-def _time(value: Any) -> str:
+def _format_time(value: Any) -> str:
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return rfc3339(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)
+    return format_rfc3339_exact(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)
 
 
-def _system(code: str | None) -> dict[str, Any]:
+def _describe_crs(code: str | None) -> dict[str, Any]:
     if code is None:
         return {}
     crs = CRS(code)
@@ -146,7 +150,7 @@ def _system(code: str | None) -> dict[str, Any]:
     return {"proj:code": None, "proj:wkt2": crs.to_wkt()}
 
 
-def _grid(grid: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_grid(grid: Mapping[str, Any]) -> dict[str, Any]:
     return {"proj:shape": list(grid["shape"]), "proj:transform": list(grid["transform"])}
 
 
@@ -155,90 +159,92 @@ def _grid(grid: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AssetFile:
-    """A file of a dataset: its absolute address in the index, and its measurements by their numbers in it."""
+    """A file of a dataset: its absolute URL in the index, and its measurements by band number."""
 
     uri: str
     measurements: Mapping[int, str] = field(default_factory=dict)
 
 
-def files(found: Found) -> dict[str, AssetFile]:
-    """The files of a dataset by the key of their asset.
+def get_asset_files(hit: SearchHit) -> dict[str, AssetFile]:
+    """Return the files of a dataset by the key of their asset.
 
-    A measurement that has a file of its own names its asset; a file of several bands is named as it is.
+    The asset of a single-band file is named after its measurement, that of a multi-band file after the file.
     """
-    document = found.row.document
-    location = found.row.location or document.get("location")
+    document = hit.row.document
+    location = hit.row.location or document.get("location")
     measurements = document.get("measurements") or {}
-    where = {name: _resolved(location, m) for name, m in measurements.items() if m.get("path")}
-    made: dict[str, AssetFile] = {}
+    where = {name: _resolve_uri(location, m) for name, m in measurements.items() if m.get("path")}
+    files_by_key: dict[str, AssetFile] = {}
     for name, uri in where.items():
         alone = {int(measurements[name].get("band") or 1): name}
-        others = [n for n, u in where.items() if u == uri and not measurements[n].get("layer")]
-        if measurements[name].get("layer") or (others == [name] and 1 in alone):
-            made[name] = AssetFile(uri, alone)
+        names = [n for n, u in where.items() if u == uri and not measurements[n].get("layer")]
+        if measurements[name].get("layer") or (names == [name] and 1 in alone):
+            files_by_key[name] = AssetFile(uri, alone)
         else:
-            numbered = {int(measurements[n].get("band") or 1): n for n in others}
-            made[PurePosixPath(urlsplit(uri).path).stem] = AssetFile(uri, numbered)
+            numbered = {int(measurements[n].get("band") or 1): n for n in names}
+            files_by_key[PurePosixPath(urlsplit(uri).path).stem] = AssetFile(uri, numbered)
     for name, accessory in (document.get("accessories") or {}).items():
         if accessory.get("path"):
-            made.setdefault(name, AssetFile(_resolved(location, accessory)))
-    return made
+            files_by_key.setdefault(name, AssetFile(_resolve_uri(location, accessory)))
+    return files_by_key
 
 
-def _resolved(location: str | None, entry: Mapping[str, Any]) -> str:
+def _resolve_uri(location: str | None, entry: Mapping[str, Any]) -> str:
     return uri_resolve(location, entry["path"]) if location else str(entry["path"])
 
 
-def _assets(found: Found, places: Places) -> dict[str, Any]:
-    bands = {band.name: band for band in found.source.product.bands}
+def _make_assets(hit: SearchHit, places: Places) -> dict[str, Any]:
+    bands = {band.name: band for band in hit.source.product.bands}
     assets = {}
-    for key, file in sorted(files(found).items(), key=lambda pair: _order(pair[1], list(bands))):
-        place = places(file.uri, found.source.product.name, str(found.row.id), key)
+    for key, file in sorted(
+        get_asset_files(hit).items(), key=lambda pair: _band_position(pair[1], list(bands))
+    ):
+        place = places(file.uri, hit.source.product.name, str(hit.row.id), key)
         if place is None:
             continue
-        about = _data(found, key, file, bands) if file.measurements else {"roles": [_role(key)]}
-        assets[key] = {"href": place.href, **_type(file.uri), **about, **_alternate(place)}
+        about = _describe_data(hit, key, file, bands) if file.measurements else {"roles": [_get_role(key)]}
+        assets[key] = {"href": place.href, **_describe_type(file.uri), **about, **_describe_alternates(place)}
     return assets
 
 
-def _order(file: AssetFile, bands: Sequence[str]) -> int:
-    """The place of a file's first band in the product; other files come last."""
+def _band_position(file: AssetFile, bands: Sequence[str]) -> int:
+    """Return the position of a file's first band in the product; other files come last."""
     return min((bands.index(n) for n in file.measurements.values() if n in bands), default=len(bands))
 
 
-def _data(found: Found, key: str, file: AssetFile, bands: Mapping[str, Band]) -> dict[str, Any]:
-    document = found.row.document
+def _describe_data(hit: SearchHit, key: str, file: AssetFile, bands: Mapping[str, Band]) -> dict[str, Any]:
+    document = hit.row.document
     first = document["measurements"][next(iter(file.measurements.values()))]
     name = first.get("grid", DEFAULT_GRID)
     grid = (document.get("grids") or {}).get(name)
     size = max(abs(grid["transform"][0]), abs(grid["transform"][4])) if grid else None
     metres = size if document.get("crs") and not CRS(document["crs"]).geographic else None
     names = [file.measurements.get(i, f"{key}_{i}") for i in range(1, max(file.measurements) + 1)]
-    told = [stac_band(bands[n], metres) if n in bands else {"name": n} for n in names]
+    described = [stac_band(bands[n], metres) if n in bands else {"name": n} for n in names]
     older = [eo_band(bands[n], metres) if n in bands else {"name": n} for n in names]
     return {
         "roles": ["data"],
-        **(_grid(grid) if grid and name != DEFAULT_GRID else {}),
-        "bands": told,
+        **(_describe_grid(grid) if grid and name != DEFAULT_GRID else {}),
+        "bands": described,
         "eo:bands": older,
     }
 
 
-def _role(key: str) -> str:
+def _get_role(key: str) -> str:
     kinds = ("thumbnail", "overview")
     return next((kind for kind in kinds if key.startswith(kind)), "metadata")
 
 
-def _type(uri: str) -> dict[str, str]:
-    type_ = media_type(uri)
+def _describe_type(uri: str) -> dict[str, str]:
+    type_ = find_media_type(uri)
     return {} if type_ is None else {"type": type_}
 
 
-def media_type(uri: str) -> str | None:
-    """The media type of a file by its ending, None if it is not known."""
+def find_media_type(uri: str) -> str | None:
+    """Find the media type of a file by its extension; None if it is unknown."""
     return TYPES.get(PurePosixPath(urlsplit(uri).path).suffix.lower())
 
 
-def _alternate(place: Place) -> dict[str, Any]:
-    others = {name: {"href": href, "alternate:name": name} for name, href in place.alternate.items()}
-    return {"alternate": others} if others else {}
+def _describe_alternates(place: Place) -> dict[str, Any]:
+    alternates = {name: {"href": href, "alternate:name": name} for name, href in place.alternate.items()}
+    return {"alternate": alternates} if alternates else {}

@@ -1,5 +1,4 @@
-"""What operators say about a product in their YAML file, where its definition says nothing or something
-else."""
+"""Operators' overrides of product metadata, from a YAML file."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ GroupBy = Literal["time", "solar_day"]
 
 
 class BandOverride(BaseModel):
-    """What to say about one band."""
+    """Overrides of one band."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,7 +21,7 @@ class BandOverride(BaseModel):
 
 
 class Override(BaseModel):
-    """What to say about one product; what is left out comes from the product definition."""
+    """Overrides of one product; omitted fields come from the product definition."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,21 +51,21 @@ class OverridesError(ValueError):
 
 
 def read_overrides(path: Path | None) -> dict[str, Override]:
-    """The overrides by product name; read again when the file has changed.
+    """Read the overrides by product name; read again when the file has changed.
 
     Raises:
-        OverridesError: the file is missing, is no YAML or has unknown keys.
+        OverridesError: the file is missing, is not valid YAML or has unknown keys.
     """
     if path is None:
         return NO_OVERRIDES
     try:
-        return _read(path, path.stat().st_mtime_ns)
+        return _read_cached(path, path.stat().st_mtime_ns)
     except OSError as error:
         raise OverridesError(f"the collection overrides {path} cannot be read: {error.strerror}") from error
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, _changed: int) -> dict[str, Override]:
+def _read_cached(path: Path, _changed: int) -> dict[str, Override]:
     try:
         return _FILE.validate_python(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     except (yaml.YAMLError, ValidationError) as error:

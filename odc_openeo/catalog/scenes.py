@@ -1,5 +1,4 @@
-"""A dataset of the index as everything else sees it: where, when, which files. Needs no database
-afterwards."""
+"""Scenes: datasets of the index as the other packages use them, independent of the database."""
 
 from __future__ import annotations
 
@@ -25,9 +24,9 @@ DEFAULT_GRID = "default"
 
 @dataclass(frozen=True)
 class File:
-    """Where the pixels of one band are: ``band`` counts from 1, ``layer`` is the variable in a netCDF file.
+    """Location of the pixels of one band: ``band`` counts from 1, ``layer`` is the variable in a netCDF file.
 
-    ``place`` is where it may be opened if it did not come from the index (see `odc_openeo.foreign_rasters`).
+    ``place`` says where it may be opened if it is not from the index (see `odc_openeo.untrusted.rasters`).
     """
 
     href: str
@@ -41,7 +40,7 @@ class File:
 class Scene:
     """A dataset: ``time`` is its nominal time in UTC, ``footprint`` in its own reference system.
 
-    ``version`` changes with anything that the index tells of it.
+    ``version`` changes whenever the index entry does.
     """
 
     id: str
@@ -54,8 +53,8 @@ class Scene:
     properties: Mapping[str, Any] = field(repr=False)
     version: str = ""
 
-    def grid(self, band: str) -> GeoBox | None:
-        """The pixel grid of a band, None if the scene lacks the band."""
+    def find_grid(self, band: str) -> GeoBox | None:
+        """Find the pixel grid of a band, None if the scene lacks the band."""
         file = self.files.get(band)
         return None if file is None else self.grids.get(file.grid)
 
@@ -65,8 +64,8 @@ class Scene:
         return self.grids[DEFAULT_GRID].extent
 
 
-def scene(dataset: Any) -> Scene:
-    """An ODC dataset as a scene, straight from its EO3 document.
+def make_scene(dataset: Any) -> Scene:
+    """Make a scene from an ODC dataset, straight from its EO3 document.
 
     Raises:
         FeatureUnsupported: the dataset has no EO3 metadata.
@@ -77,28 +76,28 @@ def scene(dataset: Any) -> Scene:
             feature=f"collections without EO3 metadata: dataset {dataset.id} has no 'crs' and 'grids'"
         )
     crs = CRS(document["crs"])
-    grids = {name: _grid(spec, crs) for name, spec in document["grids"].items()}
+    grids = {name: _make_grid(spec, crs) for name, spec in document["grids"].items()}
     location = dataset.uri or document.get("location")
     properties = document.get("properties") or {}
     outline = document.get("geometry")
     return Scene(
         id=str(dataset.id),
         product=dataset.product.name,
-        time=nominal_time(properties, str(dataset.id)),
+        time=get_nominal_time(properties, str(dataset.id)),
         crs=crs,
         grids=grids,
-        files={name: _file(m, location) for name, m in (document.get("measurements") or {}).items()},
+        files={name: _make_file(m, location) for name, m in (document.get("measurements") or {}).items()},
         footprint=Geometry(outline, crs) if outline else grids[DEFAULT_GRID].extent,
         properties=properties,
         version=hashlib.sha256(repr((location, document)).encode()).hexdigest(),
     )
 
 
-def _grid(spec: Mapping[str, Any], crs: CRS) -> GeoBox:
+def _make_grid(spec: Mapping[str, Any], crs: CRS) -> GeoBox:
     return GeoBox(tuple(spec["shape"]), Affine(*spec["transform"][:6]), crs)
 
 
-def _file(measurement: Mapping[str, Any], location: str | None) -> File:
+def _make_file(measurement: Mapping[str, Any], location: str | None) -> File:
     path = measurement["path"]
     uri = uri_resolve(location, path) if location else path
     parts = urlsplit(uri)
@@ -109,17 +108,17 @@ def _file(measurement: Mapping[str, Any], location: str | None) -> File:
     )
 
 
-def nominal_time(properties: Mapping[str, Any], id_: str) -> datetime:
-    """The ``datetime`` of a dataset, else the middle of its interval; UTC if it tells no time zone."""
+def get_nominal_time(properties: Mapping[str, Any], id_: str) -> datetime:
+    """Return the ``datetime`` of a dataset, else the middle of its interval; UTC if it has no time zone."""
     at = properties.get("datetime")
     if at is not None:
-        return _utc(at)
+        return _parse_utc(at)
     start, end = properties.get("dtr:start_datetime"), properties.get("dtr:end_datetime")
     if start is None or end is None:
         raise FeatureUnsupported(feature=f"datasets without a time: dataset {id_} has no 'datetime'")
-    return _utc(start) + (_utc(end) - _utc(start)) / 2
+    return _parse_utc(start) + (_parse_utc(end) - _parse_utc(start)) / 2
 
 
-def _utc(value: str | datetime) -> datetime:
+def _parse_utc(value: str | datetime) -> datetime:
     time = datetime.fromisoformat(value) if isinstance(value, str) else value
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -1,7 +1,7 @@
 """Extents of the products, kept in our own table and brought up to date from what changed in the index.
 
-Nothing here reads the datasets of a product that did not change; of one that did, only the changed datasets
-are read, unless one of them was changed in place or may have taken a piece of the old extent with it.
+Datasets of an unchanged product are not read; of a changed product, only the changed datasets are, unless
+one of them was changed in place or may have shrunk the extent by its removal.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from datacube.drivers.postgres._schema import DATASET
 from sqlalchemy import Connection, Row, delete, func, literal_column, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from odc_openeo import db
-from odc_openeo.catalog.index import SCHEMA, IndexConnection, Marker
+from odc_openeo.catalog.odc_index import SCHEMA, IndexConnection, Marker
+from odc_openeo.catalog.odc_internals import DATASET
 from odc_openeo.config import Config
 from odc_openeo.db import CollectionSummary
 
 INDEX_STATE = ""
-"""Name of the row that says up to which state of the index all other rows are complete. No product is so
-named."""
+"""Name of the row that says up to which state of the index all other rows are complete. No product can
+have this name."""
 
-LOCK_KEY = 0x6F64636F
+SUMMARIES_LOCK = 0x6F646373
+"""Advisory lock that lets one process at a time bring the summaries up to date; migrations have another."""
+
 OVERLAP = timedelta(minutes=10)
-"""How much longer than the time since the last look we look back: times in the index are those of the start
-of a transaction, which may end later than others that started after it."""
+"""How far to look back before the last update: times in the index are those of the start of a transaction,
+which may commit later than others that started after it."""
 
 Interval = tuple[Any, Any]
 
@@ -68,7 +70,7 @@ VALUES = {
 
 @dataclass(frozen=True)
 class Summary:
-    """What all active datasets of a product span together; intervals are (None, None) while there are none.
+    """The extent of all active datasets of a product; intervals are (None, None) while there are none.
 
     ``lon``/``lat`` are degrees (``lon`` may go beyond 180 east of the antimeridian), ``time`` UTC;
     ``x``/``y`` are in units of the only reference system in ``crs``. ``grids`` holds the pixel size (x, y)
@@ -98,16 +100,16 @@ class Summary:
         west, east = self.lon
         if east - west >= 360:
             return -180.0, self.lat[0], 180.0, self.lat[1]
-        return _wrapped(west), self.lat[0], _wrapped(east), self.lat[1]
+        return _wrap_degrees(west), self.lat[0], _wrap_degrees(east), self.lat[1]
 
-    def united(self, other: Summary) -> Summary:
-        """What both span together."""
-        intervals = {name: _hull(getattr(self, name), getattr(other, name)) for name in INTERVALS}
-        values = {name: _union(getattr(self, name), getattr(other, name)) for name in SETS}
+    def unite_with(self, other: Summary) -> Summary:
+        """Return the extent of both together."""
+        intervals = {name: _enclose_both(getattr(self, name), getattr(other, name)) for name in INTERVALS}
+        values = {name: _unite_values(getattr(self, name), getattr(other, name)) for name in SETS}
         return replace(self, **cast(Any, intervals | values))
 
     def touches_edge_of(self, whole: Summary) -> bool:
-        """Whether ``whole`` may span less without this part of it."""
+        """Return whether ``whole`` may shrink without this part of it."""
         return not all(
             _strictly_inside(getattr(self, name), getattr(whole, name)) for name in ("lon", "lat", "time")
         )
@@ -119,45 +121,45 @@ DETAILS = ("lon", "x", "y", *SETS, "grids", "properties")
 
 
 class Summaries:
-    """The summaries of all products, as of the index's present state."""
+    """The summaries of all products, up to date with the index."""
 
     def __init__(self, config: Config, index: IndexConnection) -> None:
         self._config = config
         self._index = index
         self._lock = threading.Lock()
         self._seen: Marker | None = None
-        self._known: dict[str, Summary] = {}
+        self._current: dict[str, Summary] = {}
 
-    def current(self) -> dict[str, Summary]:
-        """The summaries by product name, brought up to date if the index has changed since the last look."""
-        marker, clock = self._index.marker()
+    def get_current(self) -> dict[str, Summary]:
+        """Return the summaries by product name, updated if the index has changed since the last call."""
+        marker, clock = self._index.read_marker()
         with self._lock:
             if marker != self._seen:
-                self._known = self._refreshed(marker, clock)
+                self._current = self._refresh_stored(marker, clock)
                 self._seen = marker
-            return self._known
+            return self._current
 
-    def _refreshed(self, marker: Marker, clock: datetime) -> dict[str, Summary]:
+    def _refresh_stored(self, marker: Marker, clock: datetime) -> dict[str, Summary]:
         with db.session(self._config) as session:
-            # One process brings the table up to date, the others wait for it and read what it wrote.
-            session.execute(select(func.pg_advisory_xact_lock(LOCK_KEY)))
+            # One process updates the table; the others wait and read what it wrote.
+            session.execute(select(func.pg_advisory_xact_lock(SUMMARIES_LOCK)))
             rows = {row.product: row for row in session.scalars(select(CollectionSummary))}
             state = rows.pop(INDEX_STATE, None)
             stored = {name: _from_row(row) for name, row in rows.items()}
             if state is not None and state.last_change == str(marker):
                 return stored
             with self._index.connect() as connection:
-                update = _Update(connection, self._products(), stored, _State.read(state, marker))
-                changed = update.changed()
+                update = _Update(connection, self._list_products(), stored, _State.from_row(state, marker))
+                changed = update.list_changed()
             if changed:
-                _upsert(session, [_to_row(s) for s in changed.values()])
+                _upsert_rows(session, [_to_row(s) for s in changed.values()])
             gone = stored.keys() - update.products.keys()
             if gone:
                 session.execute(delete(CollectionSummary).where(CollectionSummary.product.in_(gone)))
-            _upsert(session, [_state_row(marker, clock)])
+            _upsert_rows(session, [_state_row(marker, clock)])
             return {name: s for name, s in (stored | changed).items() if name not in gone}
 
-    def _products(self) -> dict[str, Any]:
+    def _list_products(self) -> dict[str, Any]:
         return {product.name: product for product in self._index.datacube.index.products.get_all()}
 
 
@@ -169,7 +171,7 @@ class _State:
     deleted: bool
 
     @staticmethod
-    def read(row: CollectionSummary | None, marker: Marker) -> _State:
+    def from_row(row: CollectionSummary | None, marker: Marker) -> _State:
         if row is None:
             return _State(datetime(1900, 1, 1, tzinfo=UTC), True)
         clock = datetime.fromisoformat(row.details["clock"])
@@ -177,7 +179,7 @@ class _State:
 
 
 class _Update:
-    """One pass over what changed since the stored state."""
+    """One pass over the changes since the stored state."""
 
     def __init__(
         self,
@@ -192,10 +194,10 @@ class _Update:
         self.state = state
         self.since = state.since
 
-    def changed(self) -> dict[str, Summary]:
-        """New summaries of the products that need one."""
+    def list_changed(self) -> dict[str, Summary]:
+        """Return the new summaries of the products that need one."""
         windows = {row.product: row for row in self.connection.execute(CHANGED, {"since": self.since})}
-        # Without a changed row to explain the new state, something was deleted, or committed very late.
+        # If no changed row explains the new state, something was deleted, or committed very late.
         everything = self.state.deleted or not windows
         suspects = {
             product.id: product
@@ -203,12 +205,12 @@ class _Update:
             if everything or product.id in windows or product.name not in self.stored
         }
         counts = dict.fromkeys(suspects, 0)
-        found = self.connection.execute(COUNTS, {"products": list(suspects)})
-        counts.update({row.product: row.count for row in found})
-        summaries = (self._summary(p, windows.get(id_), counts[id_]) for id_, p in suspects.items())
+        rows = self.connection.execute(COUNTS, {"products": list(suspects)})
+        counts.update({row.product: row.count for row in rows})
+        summaries = (self._update_summary(p, windows.get(id_), counts[id_]) for id_, p in suspects.items())
         return {s.product: s for s in summaries if s is not self.stored.get(s.product)}
 
-    def _summary(self, product: Any, window: Row[Any] | None, count: int) -> Summary:
+    def _update_summary(self, product: Any, window: Row[Any] | None, count: int) -> Summary:
         before = self.stored.get(product.name)
         added, updated = (window.added, window.updated) if window is not None else (None, None)
         change = f"{added} {updated} {count}"
@@ -216,22 +218,22 @@ class _Update:
             if before.last_change == change or (window is None and before.count == count):
                 return before
             if window is not None and not self._needs_all(product, window, before, count):
-                new = self._aggregate(product, "archived IS NULL AND added >= :since")
-                sampled = before if before.grids else self._sampled(product, before)
-                return replace(sampled.united(new), count=count, last_change=change)
-        whole = self._aggregate(product, "archived IS NULL") if count else Summary(product.name)
-        return replace(self._sampled(product, whole), count=count, last_change=change)
+                new = self._aggregate_datasets(product, "archived IS NULL AND added >= :since")
+                sampled = before if before.grids else self._add_sample(product, before)
+                return replace(sampled.unite_with(new), count=count, last_change=change)
+        whole = self._aggregate_datasets(product, "archived IS NULL") if count else Summary(product.name)
+        return replace(self._add_sample(product, whole), count=count, last_change=change)
 
     def _needs_all(self, product: Any, window: Row[Any], before: Summary, count: int) -> bool:
         if window.changed_in_place or not before.count:
             return True
         if not window.archived:
             return count < before.count
-        taken = self._aggregate(product, "archived IS NOT NULL AND updated >= :since")
+        taken = self._aggregate_datasets(product, "archived IS NOT NULL AND updated >= :since")
         return taken.touches_edge_of(before) or not self._still_there(product, taken)
 
     def _still_there(self, product: Any, taken: Summary) -> bool:
-        """Whether other datasets have the reference systems, platforms … of the archived ones as well."""
+        """Return whether other datasets share the reference systems, platforms … of the archived ones."""
         return all(
             self.connection.execute(
                 select(literal_column("1"))
@@ -245,28 +247,30 @@ class _Update:
             for value in getattr(taken, name)
         )
 
-    def _aggregate(self, product: Any, condition: str) -> Summary:
+    def _aggregate_datasets(self, product: Any, condition: str) -> Summary:
         fields = product.metadata_type.dataset_fields
-        columns = [c for name in ("lon", "lat", "time") if name in fields for c in _edges(name, fields[name])]
+        columns = [
+            c for name in ("lon", "lat", "time") if name in fields for c in _edge_columns(name, fields[name])
+        ]
         columns += [literal_column(sql).label(name) for name, sql in NATIVE.items()]
         columns += [literal_column(f"array_agg(DISTINCT {sql})").label(name) for name, sql in VALUES.items()]
-        found = self.connection.execute(
+        rows = self.connection.execute(
             select(*columns).select_from(DATASET).where(text(f"dataset_type_ref = :product AND {condition}")),
             {"product": product.id, "since": self.since},
         )
-        row = found.mappings().one()
+        row = rows.mappings().one()
         intervals = {name: (row.get(f"{name}_min"), row.get(f"{name}_max")) for name in INTERVALS}
         values = {name: tuple(sorted(v for v in row[name] or () if v)) for name in SETS}
         return Summary(product.name, **cast(Any, intervals | values))
 
-    def _sampled(self, product: Any, summary: Summary) -> Summary:
+    def _add_sample(self, product: Any, summary: Summary) -> Summary:
         document = self.connection.execute(SAMPLE, {"product": product.id}).scalar_one_or_none()
         if document is None:
             return summary
         return replace(summary, grids=_pixel_sizes(document), properties=_property_types(document))
 
 
-def _edges(name: str, range_field: Any) -> list[Any]:
+def _edge_columns(name: str, range_field: Any) -> list[Any]:
     low, high = range_field.lower.alchemy_expression, range_field.greater.alchemy_expression
     return [func.min(low).label(f"{name}_min"), func.max(high).label(f"{name}_max")]
 
@@ -284,17 +288,17 @@ def _property_types(document: Mapping[str, Any]) -> dict[str, str]:
     return {key: types[type(value)] for key, value in properties.items() if type(value) in types}
 
 
-def _wrapped(degrees: float) -> float:
+def _wrap_degrees(degrees: float) -> float:
     return degrees - 360 if degrees > 180 else degrees + 360 if degrees < -180 else degrees
 
 
-def _hull(one: Interval, other: Interval) -> Interval:
+def _enclose_both(one: Interval, other: Interval) -> Interval:
     lows = [v for v in (one[0], other[0]) if v is not None]
     highs = [v for v in (one[1], other[1]) if v is not None]
     return (min(lows, default=None), max(highs, default=None))
 
 
-def _union(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
+def _unite_values(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({*one, *other}))
 
 
@@ -344,7 +348,7 @@ def _state_row(marker: Marker, clock: datetime) -> dict[str, Any]:
     return {**empty, "details": {"clock": clock.isoformat(), "deleted": marker.deleted}}
 
 
-def _upsert(session: Any, rows: list[dict[str, Any]]) -> None:
+def _upsert_rows(session: Any, rows: list[dict[str, Any]]) -> None:
     statement = insert(CollectionSummary)
     changes = {key: statement.excluded[key] for key in rows[0] if key != "product"}
     session.execute(statement.on_conflict_do_update(index_elements=["product"], set_=changes), rows)

@@ -15,28 +15,28 @@ OPEN = ("", "..")
 
 
 def parse_interval(text: str) -> Bounds:
-    """First and last moment of a time, a date or an interval, which may be open: ``2022-06-01T00:00:00Z/..``.
+    """Parse a time, a date or an interval (``2022-06-01T00:00:00Z/..``) into its first and last moment.
 
     Both belong to the interval; a date is the whole day. None is open.
 
     Raises:
-        RequestInvalid: it is none of these, open on both sides, or its end is before its start.
+        RequestInvalid: it is not valid, open on both sides, or its end is before its start.
     """
     ends = text.strip().split("/")
     if len(ends) > 2 or all(end in OPEN for end in ends):
-        raise _invalid(text)
+        raise _invalid_time(text)
     start = None if ends[0] in OPEN else parse_instant(ends[0])
-    end = None if ends[-1] in OPEN else _last(ends[-1])
+    end = None if ends[-1] in OPEN else _parse_last(ends[-1])
     if start is not None and end is not None and end < start:
-        raise RequestInvalid(f"The interval '{text}' ends before it starts. Exchange its ends.")
+        raise RequestInvalid(f"The interval '{text}' ends before it starts. Swap its ends.")
     return start, end
 
 
 def parse_instant(text: str) -> datetime:
-    """A time of RFC 3339 in UTC; a date is the start of that day.
+    """Parse an RFC 3339 time to UTC; a date is the start of that day.
 
     Raises:
-        RequestInvalid: it is none.
+        RequestInvalid: it is not a valid time.
     """
     try:
         if DATE.fullmatch(text):
@@ -45,24 +45,16 @@ def parse_instant(text: str) -> datetime:
             return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise _invalid(text)
+    raise _invalid_time(text)
 
 
-def rfc3339(time: datetime) -> str:
-    """A time in UTC, with a fraction of a second only if it has one."""
-    precision = (
-        "seconds" if not time.microsecond else "milliseconds" if time.microsecond % 1000 == 0 else "auto"
-    )
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=precision) + "Z"
-
-
-def _last(text: str) -> datetime:
+def _parse_last(text: str) -> datetime:
     moment = parse_instant(text)
     return moment + timedelta(days=1, microseconds=-1) if DATE.fullmatch(text) else moment
 
 
-def _invalid(text: str) -> RequestInvalid:
+def _invalid_time(text: str) -> RequestInvalid:
     return RequestInvalid(
-        f"'{text[:100]}' is no time. Write 2022-06-01T00:00:00Z, or an interval such as "
+        f"'{text[:100]}' is not a valid time. Write 2022-06-01T00:00:00Z, or an interval such as "
         "2022-06-01T00:00:00Z/2022-07-01T00:00:00Z or 2022-06-01T00:00:00Z/.. ."
     )

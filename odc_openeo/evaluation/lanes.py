@@ -7,11 +7,12 @@ import threading
 from dataclasses import replace
 from typing import Final
 
-from odc_openeo import cluster, db
+from odc_openeo import db
+from odc_openeo.catalog.shared_catalog import shared_catalog
+from odc_openeo.compute import cluster
 from odc_openeo.config import Config, allowed_gdal_drivers
-from odc_openeo.evaluation.catalogs import shared_catalog
-from odc_openeo.gdal_drivers import secure_gdal
 from odc_openeo.runners import Lane
+from odc_openeo.untrusted.gdal_drivers import secure_gdal
 
 PRELOAD: Final = ("odc_openeo.evaluation.preload",)
 """All that tasks need, imported once for all runners."""
@@ -57,8 +58,8 @@ def prepare_runner(config: Config) -> None:
 def open_connections(config: Config) -> None:
     """Connect to index, database and dask; what is not there now may be there when a task needs it."""
     with contextlib.suppress(Exception):
-        shared_catalog(config).state()
-    with contextlib.suppress(Exception), db.reading(config):
+        shared_catalog(config).get_state()
+    with contextlib.suppress(Exception), db.autocommit_session(config):
         pass
     with contextlib.suppress(Exception):
         cluster.connect(config)

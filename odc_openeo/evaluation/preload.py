@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from odc_openeo.evaluation import estimates, lanes, previews, stored_processes, synchronous, validation  # noqa: F401
-from odc_openeo.process import PROCESSES
+from odc_openeo.evaluation import (  # noqa: F401
+    estimates,
+    lanes,
+    previews,
+    stored_processes,
+    synchronous,
+    validation,
+)
+from odc_openeo.registry.process import PROCESSES
 from odc_openeo.services import tile_maker  # noqa: F401
 
 # Descriptions and validators are made at their first use, which takes longer than evaluating a small graph.

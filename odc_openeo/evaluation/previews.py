@@ -8,14 +8,15 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from odc_openeo import cluster, cube
+from odc_openeo import cube
+from odc_openeo.compute import cluster
 from odc_openeo.config import Config
-from odc_openeo.evaluation.catalogs import shared_catalog
 from odc_openeo.formats import Output, write_outputs
 from odc_openeo.graph import evaluate
-from odc_openeo.graph.estimate import read_bytes
-from odc_openeo.process import Environment
-from odc_openeo.scratch import make_scratch_folder
+from odc_openeo.graph.estimate import count_read_bytes
+from odc_openeo.registry.environment import RunLimits
+from odc_openeo.run_environment import make_environment
+from odc_openeo.scratch_folders import make_scratch_folder
 
 MOST_BYTES: Final = 128 * 2**20
 SECONDS: Final = 30
@@ -30,9 +31,9 @@ def draw_preview(config: Config, process: Mapping[str, Any]) -> bytes:
         OpenEOError: what evaluating and computing raise.
         ValueError: no pixel is valid.
     """
-    settings = {"load_max_bytes": MOST_BYTES, "load_max_chunks": 1000}
-    lazy = evaluate(process, Environment(catalog=shared_catalog(config), settings=settings))
-    (computed,) = cluster.compute(config, lazy, nbytes=read_bytes([lazy]), timeout=SECONDS)
+    limits = RunLimits(load_bytes=MOST_BYTES, load_chunks=1000)
+    lazy = evaluate(process, make_environment(config, None, limits))
+    (computed,) = cluster.compute(config, lazy, nbytes=count_read_bytes([lazy]), timeout=SECONDS)
     return _encode_png(config, computed)
 
 
@@ -42,7 +43,7 @@ def _encode_png(config: Config, values: xr.DataArray) -> bytes:
     scaled = (numbers - low) * (255 / (high - low))
     options = {"colormap": COLOURS} if scaled.sizes[cube.BANDS] == 1 else {}
     with make_scratch_folder(config) as folder:
-        (asset,) = write_outputs(None, [Output.of(scaled, "PNG", options)], folder)
+        (asset,) = write_outputs(None, [Output.from_data(scaled, "PNG", options)], folder)
         return asset.path.read_bytes()
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from odc_openeo.config import Config
 from odc_openeo.errors import ProcessGraphInvalid
-from odc_openeo.graph import Graph, Limits, called, parse
-from odc_openeo.stored import Library
+from odc_openeo.graph import Graph, GraphLimits, iterate_calls, parse_process
+from odc_openeo.user_data.user_defined_processes import Library
 
 
 def check_stored_process(config: Config, user: UUID, id_: str, document: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ def check_stored_process(config: Config, user: UUID, id_: str, document: Mapping
         return document if called_id == id_ else library(called_id, namespace)
 
     call = {"process_graph": {"it": {"process_id": id_, "arguments": {}, "result": True}}}
-    graph, errors = parse(call, Limits.from_config(config), find_definition)
+    graph, errors = parse_process(call, GraphLimits.from_config(config), find_definition)
     for error in errors:
         error.node = (error.node or "").removeprefix("it").lstrip(".") or None
         raise error
@@ -37,7 +37,7 @@ def check_stored_process(config: Config, user: UUID, id_: str, document: Mapping
 
 def _check_public(id_: str, graph: Graph) -> None:
     """Refuse calls that only the owner could make."""
-    for node in called(graph):
+    for node in iterate_calls(graph):
         if node.definition and node.namespace in (None, "user") and node.process_id != id_:
             raise ProcessGraphInvalid(
                 reason=f"others can't call your process '{node.process_id}', so a public one can't. Make it "

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from odc_openeo.config import Config
 from odc_openeo.errors import OpenEOError
-from odc_openeo.graph import Limits, validate
-from odc_openeo.stored import Library
+from odc_openeo.graph import GraphLimits, validate
+from odc_openeo.user_data.user_defined_processes import Library
 
 
 def find_problems(
     config: Config, process: Any, user: UUID | None, parameters: Mapping[str, Any] | None = None
 ) -> list[OpenEOError]:
     """Return all errors of a process of a user, whose outer ``parameters`` are given by name."""
-    limits = Limits.from_config(config)
+    limits = GraphLimits.from_config(config)
     return [error.detach() for error in validate(process, parameters, limits, Library(config, user))]

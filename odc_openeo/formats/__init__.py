@@ -1,13 +1,13 @@
-"""File formats: what they are called, which options they take, how cubes and values become files.
+"""File formats: their names and options, and how cubes and values become files.
 
-`find_format` and `file_formats` know the table, `write_outputs` writes what a process graph gave,
-`single_file`
-packs several files into one. A format is a module with a `Format` (see `model`); the table is in `registry`.
+`get_format` and `describe_formats` look up the table of formats, `write_outputs` writes the results of a
+process graph, `pack_files` packs several files into one. A format is a module with a `Format` (see `model`);
+the table is in `registry`.
 """
 
 from odc_openeo.formats.model import Asset, Compute, Format, Target
-from odc_openeo.formats.registry import FORMATS, file_formats, find_format
-from odc_openeo.formats.write import Output, default_format, single_file, write_outputs
+from odc_openeo.formats.registry import FORMATS, describe_formats, get_format
+from odc_openeo.formats.write import Output, choose_format, pack_files, write_outputs
 
 __all__ = [
     "FORMATS",
@@ -16,9 +16,9 @@ __all__ = [
     "Format",
     "Output",
     "Target",
-    "default_format",
-    "file_formats",
-    "find_format",
-    "single_file",
+    "choose_format",
+    "describe_formats",
+    "get_format",
+    "pack_files",
     "write_outputs",
 ]

@@ -1,4 +1,4 @@
-"""Pixels from dask to files piece by piece, so that no process ever holds a whole cube."""
+"""Stream pixels from dask to files piece by piece, so that no process ever holds a whole cube."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import xarray as xr
 from odc_openeo.formats.model import Compute
 
 BATCH_BYTES: Final = 256 * 2**20
-"""What one computation brings here at most (a single chunk may be larger)."""
+"""Most bytes that one computation fetches (a single chunk may be larger)."""
 
 Region = tuple[slice, ...]
 Consume = Callable[[Region, np.ndarray], None]
 
 
-def stream(data: xr.DataArray, compute: Compute, consume: Consume, limit: int = BATCH_BYTES) -> None:
+def stream_batches(data: xr.DataArray, compute: Compute, consume: Consume, limit: int = BATCH_BYTES) -> None:
     """Compute a cube in batches of whole chunks and hand over each as ``consume(region, values)``.
 
     A batch is consumed on one background thread while the next is computed: at most two batches are held.
     Cubes below ``limit`` bytes come as one piece, on the calling thread. The chunks of the last two
-    dimensions vary slowest, so that what is shared by dates and bands of an area is computed once.
+    dimensions vary slowest, so that work shared by the dates and bands of an area is done once.
     """
     array = data.data
     everything = tuple(slice(0, n) for n in data.shape)
@@ -38,11 +38,11 @@ def stream(data: xr.DataArray, compute: Compute, consume: Consume, limit: int = 
         return
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
         pending: Future[None] | None = None
-        for batch in _batches(array, limit):
+        for batch in _iter_batches(array, limit):
             values = compute(*(array.blocks[index] for index, _ in batch))
             if pending is not None:
                 pending.result()
-            # Dask's client leaves cycles behind that hold the values of earlier batches.
+            # Dask's client leaves reference cycles behind that hold the values of earlier batches.
             gc.collect()
             regions = [region for _, region in batch]
             pending = writer.submit(_consume_all, consume, regions, values)
@@ -55,10 +55,10 @@ def _consume_all(consume: Consume, regions: list[Region], values: tuple[np.ndarr
         consume(region, np.asarray(value))
 
 
-def _batches(array: Any, limit: int) -> Iterator[list[tuple[tuple[int, ...], Region]]]:
+def _iter_batches(array: Any, limit: int) -> Iterator[list[tuple[tuple[int, ...], Region]]]:
     batch: list[tuple[tuple[int, ...], Region]] = []
     size = 0
-    for index, region in _chunks(array):
+    for index, region in _iter_chunks(array):
         nbytes = int(np.prod([s.stop - s.start for s in region])) * array.dtype.itemsize
         if batch and size + nbytes > limit:
             yield batch
@@ -69,7 +69,7 @@ def _batches(array: Any, limit: int) -> Iterator[list[tuple[tuple[int, ...], Reg
         yield batch
 
 
-def _chunks(array: Any) -> Iterator[tuple[tuple[int, ...], Region]]:
+def _iter_chunks(array: Any) -> Iterator[tuple[tuple[int, ...], Region]]:
     edges = [np.cumsum([0, *sizes]).tolist() for sizes in array.chunks]
     inner = max(array.ndim - 2, 0)
     order = [*range(inner, array.ndim), *range(inner)]

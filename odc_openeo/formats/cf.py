@@ -1,4 +1,4 @@
-"""Cubes as CF datasets, which netCDF and Zarr hold: variables, grid mapping, encodings."""
+"""Cubes as CF datasets for netCDF and Zarr: variables, grid mapping, encodings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import xarray as xr
 
 from odc_openeo.cube import BANDS, GEOMETRY, X, Y, dimensions_of_type, json_labels, nodata
 from odc_openeo.errors import FormatUnsuitable
-from odc_openeo.formats.raster import band_dimension
+from odc_openeo.formats.raster import find_band_dimension
 from odc_openeo.formats.vector import describe_objects
 
 GRID_MAPPING: Final = "spatial_ref"
 CONVENTIONS: Final = "CF-1.11"
 SECONDS: Final = {"units_metadata": "leap_seconds: none"}
-"""Days have 86,400 seconds in the times of numpy."""
+"""NumPy's times have no leap seconds."""
 
 CHUNK: Final = 1024
 """Largest side of a chunk in a file."""
@@ -27,8 +27,7 @@ LAYOUT: Final[dict[str, Any]] = {
     "type": "string",
     "description": (
         "'variables': each band is a variable with its own no-data value. 'cube': one variable 'data' has "
-        "all "
-        "dimensions, the bands are labels of one of them."
+        "all dimensions, the bands are labels of one of them."
     ),
     "enum": ["variables", "cube"],
     "default": "variables",
@@ -38,35 +37,35 @@ LAYOUT: Final[dict[str, Any]] = {
 def check_cf(data: Any, format_: str) -> None:
     """Raise `FormatUnsuitable` unless the data is a cube of numbers."""
     if not isinstance(data, xr.DataArray | xr.Dataset):
-        raise FormatUnsuitable(format=format_, reason="it is no data cube. Use JSON.")
+        raise FormatUnsuitable(format=format_, reason="it is not a data cube. Use JSON.")
     kinds = {v.dtype.kind for v in (data.data_vars.values() if isinstance(data, xr.Dataset) else [data])}
     if not kinds <= set("biuf"):
-        raise FormatUnsuitable(format=format_, reason="it holds other values than real numbers. Use JSON.")
+        raise FormatUnsuitable(format=format_, reason="it holds values other than real numbers. Use JSON.")
 
 
-def dataset(data: xr.DataArray | xr.Dataset, layout: str, format_: str) -> xr.Dataset:
-    """The cube as a dataset ready to be stored, with values as they are (lazy).
+def make_dataset(data: xr.DataArray | xr.Dataset, layout: str, format_: str) -> xr.Dataset:
+    """Make a dataset of a cube, ready to be stored; values stay as they are (lazy).
 
-    ``encoding`` of each variable says dtype, ``_FillValue`` and grid mapping; vector cubes get CF geometries.
+    The ``encoding`` of each variable holds ``_FillValue`` and grid mapping; vector cubes get CF geometries.
     """
     if GEOMETRY in data.dims:
-        return _vector(data, format_)
+        return _make_vector_dataset(data, format_)
     if isinstance(data, xr.Dataset):
         raise FormatUnsuitable(format=format_, reason="it is neither a raster nor a vector cube.")
-    variables = _variables(data, layout)
-    kept = {d for v in variables.values() for d in v.dims}
-    coords = {name: c for name, c in _coordinates(data).items() if name in kept}
-    found = xr.Dataset(variables, coords=coords, attrs=_attributes())
-    return _grid(found, data)
+    variables = _make_variables(data, layout)
+    dimensions = {d for v in variables.values() for d in v.dims}
+    coords = {name: c for name, c in _make_coordinates(data).items() if name in dimensions}
+    dataset = xr.Dataset(variables, coords=coords, attrs=_make_attributes())
+    return _add_grid(dataset, data)
 
 
-def _attributes() -> dict[str, str]:
+def _make_attributes() -> dict[str, str]:
     history = "Computed by an openEO process graph"
     return {"Conventions": CONVENTIONS, "title": "openEO data cube", "history": history}
 
 
-def _variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
-    band = band_dimension(data)
+def _make_variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
+    band = find_band_dimension(data)
     missing = nodata(data)
     bare = xr.DataArray(data.variable)
     bare.attrs = {k: v for k, v in data.attrs.items() if isinstance(v, str | int | float) and k != "nodata"}
@@ -76,29 +75,29 @@ def _variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
                 format="netCDF", reason="bands have different no-data values. Use the layout 'variables'."
             )
         name = "data" if layout == "cube" else str(data.name or "value")
-        return {name: _encoded(bare, missing).assign_attrs(long_name=name)}
-    names = _names(json_labels(data.coords[band].values) if band in data.coords else [], data)
-    found = {}
+        return {name: _set_encoding(bare, missing).assign_attrs(long_name=name)}
+    names = _choose_names(json_labels(data.coords[band].values) if band in data.coords else [], data)
+    variables = {}
     for i, (name, label) in enumerate(names):
-        own = missing.values[i].item() if isinstance(missing, xr.DataArray) else missing
-        found[name] = _encoded(bare.isel({band: i}), own).assign_attrs(long_name=label)
-    return found
+        band_nodata = missing.values[i].item() if isinstance(missing, xr.DataArray) else missing
+        variables[name] = _set_encoding(bare.isel({band: i}), band_nodata).assign_attrs(long_name=label)
+    return variables
 
 
-def _names(bands: list[Any], data: xr.DataArray) -> list[tuple[str, str]]:
-    """Names of variables and labels of the bands; a name is no dimension's, not used twice, and legal."""
+def _choose_names(bands: list[Any], data: xr.DataArray) -> list[tuple[str, str]]:
+    """Pair a legal, unique variable name that no dimension has with the label of each band."""
     used = {str(d) for d in (*data.dims, GRID_MAPPING)}
-    found = []
-    for label in bands or range(data.sizes[str(band_dimension(data))]):
+    names = []
+    for label in bands or range(data.sizes[str(find_band_dimension(data))]):
         stem = re.sub(r"[^\w.+@-]+", "_", str(label)) if isinstance(label, str) else f"band_{label}"
         stem = stem if re.match(r"\w", stem) else f"band_{stem}"
         name = next(n for n in (stem, *(f"{stem}_{i}" for i in range(1, len(used) + 2))) if n not in used)
         used.add(name)
-        found.append((name, str(label)))
-    return found
+        names.append((name, str(label)))
+    return names
 
 
-def _encoded(data: xr.DataArray, missing: Any) -> xr.DataArray:
+def _set_encoding(data: xr.DataArray, missing: Any) -> xr.DataArray:
     if data.dtype == np.float16:
         data = data.astype(np.float32, keep_attrs=True)
     fill = None if missing is None or data.dtype == bool else data.dtype.type(missing)
@@ -111,8 +110,8 @@ def _encoded(data: xr.DataArray, missing: Any) -> xr.DataArray:
     return data
 
 
-def _coordinates(data: xr.DataArray) -> dict[str, Any]:
-    found = {}
+def _make_coordinates(data: xr.DataArray) -> dict[str, Any]:
+    coordinates = {}
     for dimension in data.dims:
         if dimension not in data.coords or dimension in (X, Y):
             continue
@@ -129,11 +128,11 @@ def _coordinates(data: xr.DataArray) -> dict[str, Any]:
             }
         elif dimension == BANDS:
             coord.attrs = {"long_name": "band"}
-        found[str(dimension)] = coord
-    return found
+        coordinates[str(dimension)] = coord
+    return coordinates
 
 
-def _grid(found: xr.Dataset, data: xr.DataArray) -> xr.Dataset:
+def _add_grid(dataset: xr.Dataset, data: xr.DataArray) -> xr.Dataset:
     """Add coordinates x and y and the grid mapping."""
     geographic = data.odc.crs is not None and data.odc.crs.geographic
     names = {
@@ -142,29 +141,31 @@ def _grid(found: xr.Dataset, data: xr.DataArray) -> xr.Dataset:
     }
     for dimension, (standard, unit) in names.items():
         if dimension in data.dims and dimension in data.coords:
-            unit = unit or _unit(data.coords[dimension].attrs.get("units"))
+            unit = unit or _normalize_unit(data.coords[dimension].attrs.get("units"))
             attrs = {
                 "standard_name": standard,
                 "axis": dimension.upper(),
                 **({"units": unit} if unit else {}),
             }
             values = data.coords[dimension].values
-            found = found.assign_coords({dimension: ((dimension,), values, attrs)})
-            found[dimension].encoding = {"_FillValue": None}
+            dataset = dataset.assign_coords({dimension: ((dimension,), values, attrs)})
+            dataset[dimension].encoding = {"_FillValue": None}
     crs = data.odc.crs
     if crs is None:
-        return found
-    found = found.assign_coords({GRID_MAPPING: ((), np.int32(crs.to_epsg() or 0), _mapping(data))})
-    for name in found.data_vars:
-        found[name].encoding["grid_mapping"] = GRID_MAPPING
-    return found
+        return dataset
+    dataset = dataset.assign_coords(
+        {GRID_MAPPING: ((), np.int32(crs.to_epsg() or 0), _describe_grid_mapping(data))}
+    )
+    for name in dataset.data_vars:
+        dataset[name].encoding["grid_mapping"] = GRID_MAPPING
+    return dataset
 
 
-def _unit(text: Any) -> str | None:
-    return "m" if text in ("metre", "meter", "m") else text
+def _normalize_unit(unit: Any) -> str | None:
+    return "m" if unit in ("metre", "meter", "m") else unit
 
 
-def _mapping(data: xr.DataArray) -> dict[str, Any]:
+def _describe_grid_mapping(data: xr.DataArray) -> dict[str, Any]:
     attrs = {k: v for k, v in data.odc.crs.proj.to_cf().items() if v is not None}
     attrs["spatial_ref"] = attrs["crs_wkt"]
     geobox = data.odc.geobox
@@ -173,27 +174,31 @@ def _mapping(data: xr.DataArray) -> dict[str, Any]:
     return attrs
 
 
-def _vector(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Dataset:
-    """A vector cube with its geometries in the encoding of CF."""
-    found = data
-    if isinstance(found, xr.DataArray):
-        band = next(iter(dimensions_of_type(found, "bands")), None)
-        found = found.to_dataset(dim=band) if band else found.to_dataset(name=str(found.name or "value"))
+def _make_vector_dataset(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Dataset:
+    """Make a dataset of a vector cube with its geometries encoded as in CF."""
+    dataset = data
+    if isinstance(dataset, xr.DataArray):
+        band = next(iter(dimensions_of_type(dataset, "bands")), None)
+        dataset = (
+            dataset.to_dataset(dim=band) if band else dataset.to_dataset(name=str(dataset.name or "value"))
+        )
     if any(shape is None or shape.is_empty for shape in data[GEOMETRY].values):
         reason = "it has features without geometry, which CF can't describe. Use GeoJSON or Parquet."
         raise FormatUnsuitable(format=format_, reason=reason)
-    objects = [str(n) for n, v in found.variables.items() if v.dtype == object and n != GEOMETRY]
-    found = found.assign_coords({n: (found[n].dims, describe_objects(found[n].values)) for n in objects})
+    objects = [str(n) for n, v in dataset.variables.items() if v.dtype == object and n != GEOMETRY]
+    dataset = dataset.assign_coords(
+        {n: (dataset[n].dims, describe_objects(dataset[n].values)) for n in objects}
+    )
     try:
-        encoded = found.xvec.encode_cf()
+        encoded = dataset.xvec.encode_cf()
     except ValueError as error:
         reason = "CF geometries must be all points, all lines or all polygons. Use GeoJSON or Parquet."
         raise FormatUnsuitable(format=format_, reason=reason) from error
-    return encoded.assign_attrs(_attributes())
+    return encoded.assign_attrs(_make_attributes())
 
 
-def chunk_sizes(variable: xr.Variable | xr.DataArray) -> tuple[int, ...]:
-    """Chunks of a variable in a file: dask's in even parts no longer than `CHUNK`; 1 beside y and x."""
+def choose_chunk_sizes(variable: xr.Variable | xr.DataArray) -> tuple[int, ...]:
+    """Choose the chunks in a file: along y and x even parts of dask's, at most `CHUNK` long, else 1."""
     chunks = variable.chunks or tuple((n,) for n in variable.shape)
     sizes = []
     for axis, parts in enumerate(chunks):

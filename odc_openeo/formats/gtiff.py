@@ -1,10 +1,10 @@
-"""GTiff: Cloud Optimized GeoTIFFs, one a date, with band names, no-data, statistics and overviews.
+"""GTiff: Cloud Optimized GeoTIFFs, one per date, with band names, no-data, statistics and overviews.
 
-Layers of moderate size are made into files where their pixels are computed, so that what comes here is
-compressed already. Chunks of large layers are streamed into a plain scratch GeoTIFF beside the result, from
-which GDAL's COG driver makes the file (overviews and compression on all cores). odc-geo's parallel writer is
-not used: it pads images to whole overview steps, so that they are no longer the pixels asked for, and writes
-an empty tile where compression fails.
+Layers of moderate size are encoded where their pixels are computed, so that only compressed files are
+transferred. Chunks of large layers are streamed into a plain scratch GeoTIFF next to the result, from which
+GDAL's COG driver makes the file (overviews and compression on all cores). odc-geo's parallel writer is not
+used: it pads images to whole overview steps, so that they have more pixels than the cube, and writes an empty
+tile where compression fails.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ from rasterio.windows import Window
 
 from odc_openeo.cube import X, Y
 from odc_openeo.errors import StorageFailure
-from odc_openeo.formats.blocks import Region, stream
+from odc_openeo.formats.blocks import Region, stream_batches
 from odc_openeo.formats.model import Asset, Format, Options, Target
-from odc_openeo.formats.raster import Raster, check_files, check_raster, layer_time, placement
+from odc_openeo.formats.raster import Raster, check_files, check_raster, describe_placement, find_layer_time
 from odc_openeo.formats.statistics import Statistics
-from odc_openeo.formats.storing import storing
+from odc_openeo.formats.write_errors import as_storage_failure
 
 MEDIA_TYPE: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 OPEN_FILES: Final = 64
 SCRATCH_BLOCK: Final = 512
 LAYER_BYTES: Final = 64 * 2**20
-"""Largest layer that is made into a file where it is computed: its worker holds it some four times."""
+"""Largest layer that is encoded where it is computed: its worker holds about four copies of it."""
 TOGETHER_BYTES: Final = 512 * 2**20
-"""Most pixels, in all layers together, of which the finished files are held here."""
+"""Most bytes of pixels, in all layers together, whose encoded files are held in memory here."""
 
 
-def check(data: Any) -> None:
-    """Raster cubes on an even grid."""
+def check_gtiff(data: Any) -> None:
+    """Raise `FormatUnsuitable` unless it is a raster cube on an even grid, for not too many files."""
     check_raster(data, "GTiff")
     check_files(data, "GTiff")
 
 
-def write(data: xr.DataArray, target: Target, options: Options) -> list[Asset]:
-    """One COG for each date (and each label of other dimensions); the bands are the bands of the file."""
-    raster, missing = Raster.of(_storable(data)).with_one_nodata("GTiff")
-    tiles = _tiles(raster, options["tile_size"])
-    return [asset for tile, place in tiles for asset in _write(tile, place, missing, target, options)]
+def write_gtiff(data: xr.DataArray, target: Target, options: Options) -> list[Asset]:
+    """Write one COG per date (and label of further dimensions) with all bands."""
+    raster, missing = Raster.from_cube(_cast_storable(data)).with_one_nodata("GTiff")
+    tiles = _split_tiles(raster, options["tile_size"])
+    return [asset for tile, name in tiles for asset in _write_tile(tile, name, missing, target, options)]
 
 
-def _tiles(raster: Raster, side: int) -> Iterator[tuple[Raster, str]]:
-    """The raster itself if it is no larger than a tile, else tiles of it with row and column as text."""
+def _split_tiles(raster: Raster, side: int) -> Iterator[tuple[Raster, str]]:
+    """Yield tiles of the raster with row and column for their names; the raster itself if it is no larger."""
     height, width = raster.data.shape[-2:]
     if max(height, width) <= side:
         yield raster, ""
@@ -68,33 +68,36 @@ def _tiles(raster: Raster, side: int) -> Iterator[tuple[Raster, str]]:
             yield replace(raster, data=raster.data.isel(part)), f"r{row}_c{column}"
 
 
-def _write(raster: Raster, place: str, missing: Any, target: Target, options: Options) -> list[Asset]:
+def _write_tile(
+    raster: Raster, tile_name: str, missing: Any, target: Target, options: Options
+) -> list[Asset]:
     files = {
-        index: _File(
-            _Layer.of(raster, missing, found, options), target.path("tif", *filter(None, (slug, place)))
+        index: _OutputFile(
+            _LayerSpec.from_raster(raster, missing, labels, options),
+            target.path("tif", *filter(None, (slug, tile_name))),
         )
-        for index, found, slug in raster.layers()
+        for index, labels, slug in raster.layers()
     }
     layer = math.prod(raster.data.shape[-3:]) * raster.data.dtype.itemsize
     if layer <= LAYER_BYTES and raster.data.nbytes <= TOGETHER_BYTES:
         _write_whole(raster, files, target)
     else:
         _write_streamed(raster, files, target)
-    where = placement(raster.geobox)
-    return [file.asset(where) for file in files.values()]
+    placement_fields = describe_placement(raster.geobox)
+    return [file.make_asset(placement_fields) for file in files.values()]
 
 
-def _storable(data: xr.DataArray) -> xr.DataArray:
+def _cast_storable(data: xr.DataArray) -> xr.DataArray:
     stored = {"bool": "uint8", "float16": "float32"}.get(str(data.dtype))
     return data.astype(stored, keep_attrs=True) if stored else data
 
 
-# --- What is in a file ---------------------------------------------------------------------------
+# --- Content of a file ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """The pixels of one file without their values: all that a worker needs to know of it.
+class _LayerSpec:
+    """The pixels of one file without their values: all that a worker needs to encode it.
 
     ``georeference`` and ``creation`` are options of rasterio and of GDAL's COG driver.
     """
@@ -109,7 +112,9 @@ class _Layer:
     creation: Mapping[str, Any]
 
     @classmethod
-    def of(cls, raster: Raster, missing: Any, labels: Mapping[str, Any], options: Options) -> _Layer:
+    def from_raster(
+        cls, raster: Raster, missing: Any, labels: Mapping[str, Any], options: Options
+    ) -> _LayerSpec:
         data = raster.data
         return cls(
             raster.names,
@@ -117,18 +122,18 @@ class _Layer:
             str(data.dtype),
             missing,
             labels,
-            layer_time(data, labels),
-            _georeference(raster.geobox),
-            _creation_options(data, options),
+            find_layer_time(data, labels),
+            _describe_georeference(raster.geobox),
+            _make_creation_options(data, options),
         )
 
     @property
     def is_complex(self) -> bool:
-        """Complex numbers have neither no-data nor statistics."""
+        """Whether the pixels are complex numbers, which have neither no-data nor statistics."""
         return np.dtype(self.dtype).kind == "c"
 
     def profile(self) -> dict[str, Any]:
-        """How rasterio makes a plain file for it."""
+        """Make rasterio's options for a plain file."""
         count, height, width = self.shape
         return {
             "width": width,
@@ -142,13 +147,13 @@ class _Layer:
             **self.georeference,
         }
 
-    def describe(self, file: Any, statistics: list[Statistics]) -> None:
+    def write_metadata(self, file: Any, statistics: list[Statistics]) -> None:
         """Name the bands and write statistics and times into an open file."""
-        for i, (name, found) in enumerate(zip(self.names, statistics, strict=True), 1):
+        for i, (name, band_statistics) in enumerate(zip(self.names, statistics, strict=True), 1):
             if name:
                 file.set_band_description(i, name)
-            if found.pixels:
-                tags = {f"STATISTICS_{k.upper()}": repr(v) for k, v in found.to_dict().items()}
+            if band_statistics.pixels:
+                tags = {f"STATISTICS_{k.upper()}": repr(v) for k, v in band_statistics.to_dict().items()}
                 file.update_tags(i, **tags)
         tags = {str(k).upper(): str(v) for k, v in self.labels.items()}
         if self.time:
@@ -156,40 +161,40 @@ class _Layer:
         file.update_tags(**tags)
 
     def statistics(self) -> list[Statistics]:
-        """Those of each band, of no pixels yet."""
+        """Make statistics for each band, of no pixels yet."""
         return [Statistics() for _ in self.names]
 
     def encode(self, values: np.ndarray) -> tuple[bytes, list[Statistics]]:
-        """A whole file of pixels (bands, y, x), and their statistics."""
+        """Encode pixels (bands, y, x) as a whole file, and compute their statistics."""
         statistics = self.statistics()
         if not self.is_complex:
-            for found, band in zip(statistics, values, strict=True):
-                found.add(band, self.missing)
-        with MemoryFile() as scratch, MemoryFile() as made:
-            # GDAL's own format for memory forgets the no-data value of large integers.
+            for band_statistics, band in zip(statistics, values, strict=True):
+                band_statistics.add(band, self.missing)
+        with MemoryFile() as scratch, MemoryFile() as cog:
+            # GDAL's in-memory format loses the no-data value of large integers.
             with scratch.open(driver="GTiff", BIGTIFF="IF_SAFER", **self.profile()) as plain:
                 plain.write(values)
-                self.describe(plain, statistics)
-            rasterio.shutil.copy(scratch.name, made.name, driver="COG", **self.creation)
-            return bytes(made.getbuffer()), statistics
+                self.write_metadata(plain, statistics)
+            rasterio.shutil.copy(scratch.name, cog.name, driver="COG", **self.creation)
+            return bytes(cog.getbuffer()), statistics
 
 
-def _georeference(geobox: GeoBox | None) -> dict[str, Any]:
+def _describe_georeference(geobox: GeoBox | None) -> dict[str, Any]:
     if geobox is None:
         return {}
-    found: dict[str, Any] = {"transform": Affine(*geobox.transform[:6])}
+    georeference: dict[str, Any] = {"transform": Affine(*geobox.transform[:6])}
     if geobox.crs is not None:
         epsg = geobox.crs.to_epsg()
-        found["crs"] = CRS.from_epsg(epsg) if epsg else CRS.from_wkt(geobox.crs.to_wkt())
-    return found
+        georeference["crs"] = CRS.from_epsg(epsg) if epsg else CRS.from_wkt(geobox.crs.to_wkt())
+    return georeference
 
 
-def _creation_options(data: xr.DataArray, options: Options) -> dict[str, Any]:
+def _make_creation_options(data: xr.DataArray, options: Options) -> dict[str, Any]:
     compress = options["compress"]
     height, width = data.shape[-2:]
-    # A small image needs no large tile around it.
+    # A small image needs no large tiles.
     fitting = max(128, 16 * math.ceil(max(height, width) / 16))
-    found: dict[str, Any] = {
+    creation: dict[str, Any] = {
         "COMPRESS": compress,
         "BLOCKSIZE": min(options["blocksize"], fitting),
         "OVERVIEWS": options["overviews"],
@@ -198,27 +203,27 @@ def _creation_options(data: xr.DataArray, options: Options) -> dict[str, Any]:
         "NUM_THREADS": "ALL_CPUS",
     }
     if options["overview_resampling"] == "AUTO":
-        found["OVERVIEW_RESAMPLING"] = "AVERAGE" if data.dtype.kind in "fc" else "NEAREST"
+        creation["OVERVIEW_RESAMPLING"] = "AVERAGE" if data.dtype.kind in "fc" else "NEAREST"
     if compress != "NONE" and data.dtype.kind != "c":
-        found["PREDICTOR"] = options["predictor"]
+        creation["PREDICTOR"] = options["predictor"]
     if options["level"] is not None and compress in ("DEFLATE", "ZSTD"):
-        found["LEVEL"] = options["level"]
-    return found
+        creation["LEVEL"] = options["level"]
+    return creation
 
 
 @dataclass
-class _File:
-    """A file in the making: what is in it, where it will be, its statistics once they are known."""
+class _OutputFile:
+    """A file to be written: its content, its path, and its statistics once they have been computed."""
 
-    layer: _Layer
+    layer: _LayerSpec
     path: Path
     statistics: list[Statistics] = field(default_factory=list)
 
-    def asset(self, where: Mapping[str, Any]) -> Asset:
-        """The file described; ``where`` is its `placement`."""
+    def make_asset(self, placement_fields: Mapping[str, Any]) -> Asset:
+        """Describe the file; ``placement_fields`` come from `describe_placement`."""
         layer = self.layer
-        nothing = layer.missing is None or layer.is_complex
-        missing = {} if nothing else {"nodata": "nan" if np.isnan(layer.missing) else layer.missing}
+        has_no_nodata = layer.missing is None or layer.is_complex
+        missing = {} if has_no_nodata else {"nodata": "nan" if np.isnan(layer.missing) else layer.missing}
         bands = [
             {
                 **({"name": name} if name else {}),
@@ -229,18 +234,18 @@ class _File:
             for name, s in zip(layer.names, self.statistics, strict=True)
         ]
         title = ", ".join(map(str, layer.labels.values())) or self.path.stem
-        return Asset(self.path, MEDIA_TYPE, title, bands=bands, datetime=layer.time, **where)
+        return Asset(self.path, MEDIA_TYPE, title, bands=bands, datetime=layer.time, **placement_fields)
 
 
-Files = Mapping[tuple[int, ...], _File]
-"""By the index of their layer: a number for each dimension but band, y and x."""
+Files = Mapping[tuple[int, ...], _OutputFile]
+"""Files by the index of their layer: one number for each dimension except band, y and x."""
 
 # --- Layers of moderate size ---------------------------------------------------------------------
 
 
 def _write_whole(raster: Raster, files: Files, target: Target) -> None:
-    """Let the layers be made into files wherever they are computed."""
-    # Where layers are made side by side, threads of each would only be in one another's way.
+    """Encode the layers wherever they are computed."""
+    # Layers encoded in parallel would only compete for cores with threads of their own.
     threads = {} if len(files) == 1 else {"NUM_THREADS": "1"}
     layers = {
         index: replace(file.layer, creation={**file.layer.creation, **threads})
@@ -249,14 +254,14 @@ def _write_whole(raster: Raster, files: Files, target: Target) -> None:
     array = raster.data.data
     if dask.is_dask_collection(array):
         chunks = (*[(1,) * n for n in array.shape[:-3]], *[(n,) for n in array.shape[-3:]])
-        made = array.rechunk(chunks, method="tasks").map_blocks(
-            _encoded,
+        encoded_blocks = array.rechunk(chunks, method="tasks").map_blocks(
+            _encode_block,
             layers,
             dtype=object,
             chunks=tuple((1,) * len(c) for c in chunks),
             meta=np.empty(0, object),
         )
-        (encoded,) = target.compute(made)
+        (encoded,) = target.compute(encoded_blocks)
     else:
         encoded = {(*index, 0, 0, 0): layer.encode(array[index]) for index, layer in layers.items()}
     for index, file in files.items():
@@ -264,42 +269,44 @@ def _write_whole(raster: Raster, files: Files, target: Target) -> None:
         file.path.write_bytes(content)
 
 
-def _encoded(
-    block: np.ndarray, layers: Mapping[tuple[int, ...], _Layer], block_id: tuple[int, ...] = ()
+def _encode_block(
+    block: np.ndarray, layers: Mapping[tuple[int, ...], _LayerSpec], block_id: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """The one layer of a block as a file, in an array of objects with as many dimensions."""
-    found = np.empty((1,) * block.ndim, object)
-    found[(0,) * block.ndim] = layers[block_id[:-3]].encode(block[(0,) * (block.ndim - 3)])
-    return found
+    """Encode the single layer of a block; the file is in an object array with as many dimensions."""
+    encoded = np.empty((1,) * block.ndim, object)
+    encoded[(0,) * block.ndim] = layers[block_id[:-3]].encode(block[(0,) * (block.ndim - 3)])
+    return encoded
 
 
 # --- Large layers --------------------------------------------------------------------------------
 
 
 def _write_streamed(raster: Raster, files: Files, target: Target) -> None:
-    """Write all layers side by side, or half of them after the other if there are too many."""
+    """Write all layers in parallel, or one half after the other if there are too many."""
     if len(files) > OPEN_FILES:
-        for half, of in _halves(raster, files):
-            _write_streamed(half, of, target)
+        for half, half_files in _split_half(raster, files):
+            _write_streamed(half, half_files, target)
         return
-    open_: dict[tuple[int, ...], _Scratch] = {}
+    scratches: dict[tuple[int, ...], _Scratch] = {}
     try:
         for index, file in files.items():
-            open_[index] = _Scratch.create(file)
-        stream(raster.data, target.compute, lambda region, values: _consume(open_, region, values))
-        for scratch in open_.values():
+            scratches[index] = _Scratch.create(file)
+        stream_batches(
+            raster.data, target.compute, lambda region, values: _write_region(scratches, region, values)
+        )
+        for scratch in scratches.values():
             scratch.finish()
     finally:
-        for scratch in open_.values():
+        for scratch in scratches.values():
             scratch.discard()
 
 
-def _halves(raster: Raster, files: Files) -> Iterator[tuple[Raster, dict[tuple[int, ...], _File]]]:
-    sizes = raster.data.shape[: len(raster.others)]
+def _split_half(raster: Raster, files: Files) -> Iterator[tuple[Raster, dict[tuple[int, ...], _OutputFile]]]:
+    sizes = raster.data.shape[: len(raster.outer)]
     axis = int(np.argmax(sizes))
     middle = sizes[axis] // 2
     for start, stop in ((0, middle), (middle, sizes[axis])):
-        half = replace(raster, data=raster.data.isel({raster.others[axis]: slice(start, stop)}))
+        half = replace(raster, data=raster.data.isel({raster.outer[axis]: slice(start, stop)}))
         chosen = {
             (*index[:axis], index[axis] - start, *index[axis + 1 :]): file
             for index, file in files.items()
@@ -308,7 +315,7 @@ def _halves(raster: Raster, files: Files) -> Iterator[tuple[Raster, dict[tuple[i
         yield half, chosen
 
 
-def _consume(files: Mapping[tuple[int, ...], _Scratch], region: Region, values: np.ndarray) -> None:
+def _write_region(files: Mapping[tuple[int, ...], _Scratch], region: Region, values: np.ndarray) -> None:
     for inner in np.ndindex(values.shape[:-3]):
         index = tuple(r.start + i for r, i in zip(region[:-3], inner, strict=True))
         files[index].add(region[-3:], values[inner])
@@ -316,28 +323,28 @@ def _consume(files: Mapping[tuple[int, ...], _Scratch], region: Region, values: 
 
 @dataclass
 class _Scratch:
-    """The open scratch GeoTIFF of a file in the making."""
+    """The open scratch GeoTIFF of a file to be written."""
 
-    file: _File
+    file: _OutputFile
     plain: Any
 
     @classmethod
-    def create(cls, file: _File) -> _Scratch:
+    def create(cls, file: _OutputFile) -> _Scratch:
         _, height, width = file.layer.shape
         tiled = min(height, width) >= SCRATCH_BLOCK
         blocks = {"tiled": True, "blockxsize": SCRATCH_BLOCK, "blockysize": SCRATCH_BLOCK} if tiled else {}
         path = file.path.with_name(f".{file.path.name}.scratch")
         profile = file.layer.profile()
-        with storing():
+        with as_storage_failure():
             plain = rasterio.open(path, "w", driver="GTiff", BIGTIFF="IF_SAFER", **blocks, **profile)
         file.statistics = file.layer.statistics()
         return cls(file, plain)
 
     def add(self, region: Region, values: np.ndarray) -> None:
-        """Write pixels (bands, y, x) at their place."""
+        """Write pixels (bands, y, x) to their window."""
         bands, ys, xs = region
         window = Window(xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start)
-        with storing():
+        with as_storage_failure():
             self.plain.write(values, indexes=list(range(bands.start + 1, bands.stop + 1)), window=window)
         if not self.file.layer.is_complex:
             for i, band in enumerate(values, bands.start):
@@ -347,13 +354,13 @@ class _Scratch:
         """Make the COG."""
         layer = self.file.layer
         scratch = Path(self.plain.name)
-        with storing():
-            layer.describe(self.plain, self.file.statistics)
+        with as_storage_failure():
+            layer.write_metadata(self.plain, self.file.statistics)
             self.plain.close()
-        # GDAL only logs when the last blocks don't fit on the disk; the size tells.
+        # If the last blocks don't fit on the disk, GDAL only logs it; the file is too small then.
         if scratch.stat().st_size < math.prod(layer.shape) * np.dtype(layer.dtype).itemsize:
             raise StorageFailure()
-        with storing():
+        with as_storage_failure():
             rasterio.shutil.copy(scratch, self.file.path, driver="COG", **layer.creation)
 
     def discard(self) -> None:
@@ -366,20 +373,17 @@ GTIFF: Final = Format(
     name="GTiff",
     title="GeoTIFF (cloud optimized)",
     description=(
-        "Raster cubes as Cloud Optimized GeoTIFFs. The bands of the cube are the bands of the file, named "
-        "in their "
-        "descriptions. Each date, and each label of any further dimension, becomes a file of its own; its "
-        "name "
-        "holds the date. Values keep their data type (booleans become 0 and 1 as uint8). If bands have "
-        "different "
-        "no-data values, all are stored in the next wider integer type with one no-data value. Statistics of "
-        "all pixels and overviews are included."
+        "Raster cubes as Cloud Optimized GeoTIFFs. The bands of the cube are the bands of the file, named in "
+        "their descriptions. Each date, and each label of any further dimension, becomes a file of its own; "
+        "its name holds the date. Values keep their data type (booleans become 0 and 1 as uint8). If bands "
+        "have different no-data values, all are stored in the next wider integer type with one no-data "
+        "value. Statistics of all pixels and overviews are included."
     ),
     gis_data_types=["raster"],
     media_type=MEDIA_TYPE,
     extension="tif",
-    write=write,
-    check=check,
+    write=write_gtiff,
+    check=check_gtiff,
     parameters={
         "compress": {
             "type": "string",
@@ -389,28 +393,29 @@ GTIFF: Final = Format(
         },
         "level": {
             "type": "integer",
-            "description": "How hard DEFLATE or ZSTD compress, from 1 (quick) to 9 (small).",
+            "description": "The compression level of DEFLATE or ZSTD, from 1 (fast) to 9 (small).",
             "minimum": 1,
             "maximum": 9,
         },
         "predictor": {
             "type": "string",
-            "description": "Whether differences of neighbouring pixels are compressed, which mostly is "
-            "smaller.",
+            "description": "Whether to compress differences of neighbouring pixels, mostly to smaller files.",
             "enum": ["YES", "NO"],
             "default": "YES",
         },
         "blocksize": {
             "type": "integer",
-            "description": "Width and height of the tiles in pixels; images smaller than that get a "
-            "smaller one.",
+            "description": "Width and height of the tiles in pixels; smaller images get smaller tiles.",
             "enum": [128, 256, 512, 1024, 2048],
             "default": 512,
         },
         "tile_size": {
             "type": "integer",
-            "description": "Images with a longer side are written as several files of at most so many "
-            "pixels a side; _r0_c0 and so on in their names are row and column, from the north and the west.",
+            "description": (
+                "Images with a longer side are split into several files of at most this many pixels per "
+                "side; _r0_c0 and so on in their names are row and column, counted from the north and the "
+                "west."
+            ),
             "minimum": 256,
             "maximum": 1_000_000,
             "default": 32_768,

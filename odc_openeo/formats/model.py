@@ -1,4 +1,4 @@
-"""What a format is, what it writes, and how its options are checked."""
+"""Formats, the assets they write, and the check of their options."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import dask
 from jsonschema import Draft7Validator
 
-from odc_openeo.errors import FormatUnsuitable, ProcessParameterInvalid
+from odc_openeo.errors import ProcessParameterInvalid
 
 Compute = Callable[..., tuple[Any, ...]]
-"""Computes dask collections together and gives their values in order, as `dask.compute` does."""
+"""Computes dask collections together and returns their values in order, like `dask.compute`."""
 
 Options = Mapping[str, Any]
 
@@ -33,13 +33,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Asset:
-    """A file (or folder, for Zarr) that was written, with what STAC metadata wants to say of it.
+    """A file (or folder, for Zarr) that was written, with the fields of its STAC metadata.
 
     ``bands`` follow STAC 1.1 (name, data_type, nodata, statistics); ``projection`` holds fields of the
-    projection
-    extension; ``bbox`` and ``geometry`` are in longitude and latitude; times are RFC 3339. ``output`` is
-    which
-    of several outputs, written together, it belongs to.
+    projection extension; ``bbox`` and ``geometry`` are in longitude and latitude; times are RFC 3339.
+    ``output`` is the index of its output if several are written together.
     """
 
     path: Path
@@ -56,8 +54,8 @@ class Asset:
     output: int = 0
 
 
-def _suits(data: Any) -> None:
-    """Every value suits."""
+def _accept_any(data: Any) -> None:
+    """Accept every value."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,8 @@ class Format:
     """An output format.
 
     ``parameters`` are the options as published: JSON Schemas by name, each with a default unless there is
-    none.
-    ``check`` raises `FormatUnsuitable` for data that can't be stored, looking at dimensions and types only.
-    ``write(data, target, options)`` gets data that passed and options that are complete.
+    none. ``check`` raises `FormatUnsuitable` for data that can't be stored, looking at dimensions and types
+    only. ``write(data, target, options)`` gets data that passed and options that are complete.
     """
 
     name: str
@@ -77,7 +74,7 @@ class Format:
     media_type: str
     extension: str
     write: Callable[[Any, Target, Options], list[Asset]]
-    check: Callable[[Any], None] = _suits
+    check: Callable[[Any], None] = _accept_any
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stores_empty: bool = False
     links: Sequence[Mapping[str, str]] = ()
@@ -92,23 +89,23 @@ class Format:
             "links": [dict(link) for link in self.links],
         }
 
-    def complete(self, options: Options | None) -> dict[str, Any]:
-        """The options with defaults filled in; names and texts out of an enumeration in any casing.
+    def complete_options(self, options: Options | None) -> dict[str, Any]:
+        """Fill in defaults; names and strings of an enumeration may have any casing.
 
         Raises:
             ProcessParameterInvalid: an option is unknown or has a value that isn't allowed.
         """
         complete = {name: schema.get("default") for name, schema in self.parameters.items()}
-        known = {name.lower(): name for name in self.parameters}
-        for given, value in (options or {}).items():
-            name = known.get(given.lower())
+        names = {name.lower(): name for name in self.parameters}
+        for option, value in (options or {}).items():
+            name = names.get(option.lower())
             if name is None:
                 allowed = ", ".join(self.parameters) or "none"
-                raise _bad_option(f"format {self.name} has no option '{given}'. It has: {allowed}.")
-            complete[name] = self._option(name, value)
+                raise _invalid_option(f"format {self.name} has no option '{option}'. It has: {allowed}.")
+            complete[name] = self._normalize_option(name, value)
         return complete
 
-    def _option(self, name: str, value: Any) -> Any:
+    def _normalize_option(self, name: str, value: Any) -> Any:
         schema = self.parameters[name]
         if isinstance(value, str) and "enum" in schema:
             value = {str(e).lower(): e for e in schema["enum"]}.get(value.lower(), value)
@@ -116,13 +113,9 @@ class Format:
             return None
         for error in Draft7Validator(schema).iter_errors(value):
             allowed = f" Allowed: {', '.join(map(str, schema['enum']))}." if "enum" in schema else ""
-            raise _bad_option(f"option '{name}' of format {self.name}: {error.message}.{allowed}")
+            raise _invalid_option(f"option '{name}' of format {self.name}: {error.message}.{allowed}")
         return value
 
-    def unsuitable(self, reason: str) -> FormatUnsuitable:
-        """The error for data that this format can't hold."""
-        return FormatUnsuitable(format=self.name, reason=reason)
 
-
-def _bad_option(reason: str) -> ProcessParameterInvalid:
+def _invalid_option(reason: str) -> ProcessParameterInvalid:
     return ProcessParameterInvalid(process="save_result", parameter="options", reason=reason)

@@ -1,6 +1,6 @@
 """Input formats: files of users as cubes, rasters lazily.
 
-Files come from users, so only the reader of the named format opens them, and none follows what they refer to.
+Files come from users, so only the reader of the named format opens them, and none follows references.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 
 
 SECONDS_TO_OPEN: Final = 10.0
-"""Time for a file of which only the header is read."""
+"""Time limit for opening a file, of which only the header is read."""
 
 
 @dataclass(frozen=True)
 class InputFormat:
-    """A format that can be read: ``reader`` makes one cube of several files, in their order."""
+    """A format that can be read; ``reader`` makes one cube of several files, in their order."""
 
     name: str
     title: str
@@ -37,11 +37,11 @@ class InputFormat:
     seconds_to_open: float | None = None
 
     def read(self, paths: Sequence[Path]) -> Any:
-        """One cube of several files, in their order.
+        """Read one cube from several files, in their order.
 
         Raises:
-            FileContentInvalid: a file is not of this format. Files are damaged in more ways than libraries
-                have errors for, so all errors that they raise count as this one.
+            FileContentInvalid: a file is not of this format. Damaged files make libraries raise all kinds of
+                errors, so every one of them counts.
             IncompatibleDataCubes: the files do not make one cube.
         """
         try:
@@ -59,8 +59,8 @@ class InputFormat:
 
     def to_dict(self) -> dict[str, Any]:
         """The format as an entry of ``GET /file_formats``."""
-        described = {"title": self.title, "description": self.description}
-        return {**described, "gis_data_types": list(self.gis_data_types), "parameters": {}}
+        entry = {"title": self.title, "description": self.description}
+        return {**entry, "gis_data_types": list(self.gis_data_types), "parameters": {}}
 
 
 INPUT_FORMATS: Final[dict[str, InputFormat]] = {
@@ -88,15 +88,15 @@ INPUT_FORMATS: Final[dict[str, InputFormat]] = {
         InputFormat(
             "GeoJSON",
             "GeoJSON",
-            "Features become a vector cube without values; properties stay beside the geometries. Several "
-            "files are put one after the other.",
+            "Features become a vector cube without values that keeps their properties. Several files are put "
+            "one after the other.",
             ["vector"],
             read_geojson,
         ),
         InputFormat(
             "Parquet",
             "GeoParquet",
-            "Geometries become a vector cube without values; other columns stay beside the geometries. "
+            "Geometries become a vector cube without values that keeps the other columns as properties. "
             "Several files are put one after the other.",
             ["vector"],
             read_parquet,
@@ -105,7 +105,7 @@ INPUT_FORMATS: Final[dict[str, InputFormat]] = {
             "CSV",
             "Comma-separated values",
             "Rows become a vector cube without values: points by the columns lon and lat (degrees), or "
-            "geometries by a column geometry (WKT); other columns stay beside the geometries. UTF-8, with a "
+            "geometries by a column geometry (WKT); other columns are kept as properties. UTF-8, with a "
             "header and commas. Several files are put one after the other.",
             ["vector"],
             read_csv,
@@ -115,9 +115,9 @@ INPUT_FORMATS: Final[dict[str, InputFormat]] = {
 _BY_LOWER_CASE: Final = {name.lower(): f for name, f in INPUT_FORMATS.items()}
 
 
-def find_input_format(name: str) -> InputFormat:
-    """The input format of a name in any casing; `FileTypeInvalid` if there is none."""
-    found = _BY_LOWER_CASE.get(name.lower())
-    if found is None:
+def get_input_format(name: str) -> InputFormat:
+    """Look up an input format by its name in any casing; `FileTypeInvalid` if there is none."""
+    input_format = _BY_LOWER_CASE.get(name.lower())
+    if input_format is None:
         raise FileTypeInvalid(type=name, types=", ".join(INPUT_FORMATS))
-    return found
+    return input_format

@@ -1,6 +1,6 @@
 """GeoTIFF files of users as raster cubes, lazily.
 
-They are opened in the one way in which foreign rasters are.
+They are opened like all untrusted rasters, by `open_foreign_raster`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ from rasterio.errors import RasterioError
 
 from odc_openeo.cube import BANDS, NODATA, X, Y
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
-from odc_openeo.foreign_rasters import LocalFolder, RasterRefusedError, open_foreign_raster, read_grid
 from odc_openeo.memory_failures import is_memory_failure
+from odc_openeo.untrusted.rasters import LocalFolder, RasterRefusedError, open_foreign_raster, read_grid
 
 CHUNK: Final = 1024
-MOST_CHUNKS: Final = 200_000
-"""Pieces of a file, of about a million values each, that one graph can have."""
+MAX_CHUNKS: Final = 200_000
+"""Most chunks of a file, of about a million values each, in one graph."""
 
 
 def read_gtiff(paths: Sequence[Path]) -> xr.DataArray:
-    """A cube with the dimensions ``bands``, ``y``, ``x``: the bands of all files, which share a grid."""
-    return one_cube([_raster(path) for path in paths])
+    """Read a cube with the dimensions ``bands``, ``y``, ``x`` from files that share a grid."""
+    return join_rasters([_read_raster(path) for path in paths])
 
 
-def one_cube(rasters: Sequence[xr.DataArray]) -> xr.DataArray:
-    """The bands of several rasters on one grid.
+def join_rasters(rasters: Sequence[xr.DataArray]) -> xr.DataArray:
+    """Join the bands of several rasters on one grid.
 
     Raises:
-        IncompatibleDataCubes: they have bands in common, or differ in what all bands of a cube share.
+        IncompatibleDataCubes: they have bands in common, or differ in grid, dimensions, data type, no-data
+            value or labels.
     """
-    names = [name for each in rasters for name in each.coords[BANDS].values]
+    names = [name for raster in rasters for name in raster.coords[BANDS].values]
     if len(set(names)) < len(names):
         reason = "several files have the same band. Load them one by one and use merge_cubes."
         raise IncompatibleDataCubes(reason=reason)
-    grids = {each.odc.geobox for each in rasters}
-    kinds = {(each.dims, each.dtype, str(each.attrs.get(NODATA))) for each in rasters}
+    grids = {raster.odc.geobox for raster in rasters}
+    kinds = {(raster.dims, raster.dtype, str(raster.attrs.get(NODATA))) for raster in rasters}
     if len(grids) > 1 or len(kinds) > 1:
         reason = "the files differ in grid, dimensions, data type or no-data value. Load them one by one."
         raise IncompatibleDataCubes(reason=reason)
@@ -59,43 +60,45 @@ def one_cube(rasters: Sequence[xr.DataArray]) -> xr.DataArray:
         raise IncompatibleDataCubes(reason=reason) from error
 
 
-def _raster(path: Path) -> xr.DataArray:
+def _read_raster(path: Path) -> xr.DataArray:
     try:
         with open_foreign_raster(str(path), LocalFolder(path.parent)) as file:
             grid = read_grid(file)
-            names = [text or f"band_{i}" for i, text in enumerate(file.descriptions, 1)]
+            names = [name or f"band_{i}" for i, name in enumerate(file.descriptions, 1)]
             dtype, missing = np.dtype(file.dtypes[0]), file.nodata
-            tall, wide = file.block_shapes[0]
-            whole = len(set(file.dtypes)) == 1 and len(set(names)) == len(names)
+            block_height, block_width = file.block_shapes[0]
+            is_uniform = len(set(file.dtypes)) == 1 and len(set(names)) == len(names)
     except RasterRefusedError as error:
         raise FileContentInvalid(file=path.name, reason=str(error)) from error
-    if not whole or grid is None or not grid.axis_aligned:
-        reason = "it needs a CRS, a north-up grid, one data type and distinct names of bands."
+    if not is_uniform or grid is None or not grid.axis_aligned:
+        reason = "it needs a CRS, a north-up grid, one data type and distinct band names."
         raise FileContentInvalid(file=path.name, reason=reason)
-    sides = (max(CHUNK // tall, 1) * tall, max(CHUNK // wide, 1) * wide)
+    sides = (max(CHUNK // block_height, 1) * block_height, max(CHUNK // block_width, 1) * block_width)
     check_chunks(path.name, (len(names), *grid.shape), (1, *sides))
-    pixels = _lazy(path, (len(names), *grid.shape), sides, dtype, missing)
-    return _cube(pixels, grid, names, missing)
+    pixels = _make_lazy_pixels(path, (len(names), *grid.shape), sides, dtype, missing)
+    return _make_cube(pixels, grid, names, missing)
 
 
 def check_chunks(name: str, shape: Sequence[int], chunks: Sequence[int]) -> None:
-    """FileContentInvalid if a file declares more pixels than can be planned, however few it holds."""
+    """Raise FileContentInvalid if a file declares more pixels than can be planned, however few it holds."""
     count = math.prod(math.ceil(size / chunk) for size, chunk in zip(shape, chunks, strict=True))
-    if count > MOST_CHUNKS:
+    if count > MAX_CHUNKS:
         sizes = " x ".join(map(str, shape))
-        reason = f"it declares {sizes} values, which is too much. Cut it into smaller files."
+        reason = f"it declares {sizes} values, which are too many. Split it into smaller files."
         raise FileContentInvalid(file=name, reason=reason)
 
 
-def _lazy(path: Path, shape: Any, sides: tuple[int, int], dtype: np.dtype, missing: Any) -> da.Array:
+def _make_lazy_pixels(
+    path: Path, shape: Any, sides: tuple[int, int], dtype: np.dtype, missing: Any
+) -> da.Array:
     chunks = normalize_chunks((1, *sides), shape, dtype=dtype)
     status = path.stat()
     name = f"read-gtiff-{tokenize(str(path), status.st_mtime_ns, status.st_ino, status.st_size)}"
     meta = np.empty((0, 0, 0), dtype)
-    return da.map_blocks(_block, str(path), missing, chunks=chunks, dtype=dtype, meta=meta, name=name)
+    return da.map_blocks(_read_block, str(path), missing, chunks=chunks, dtype=dtype, meta=meta, name=name)
 
 
-def _block(path: str, missing: Any, block_info: Any = None) -> np.ndarray:
+def _read_block(path: str, missing: Any, block_info: Any = None) -> np.ndarray:
     (first, last), *window = block_info[None]["array-location"]
     try:
         with open_foreign_raster(path, LocalFolder(Path(path).parent)) as file:
@@ -103,16 +106,16 @@ def _block(path: str, missing: Any, block_info: Any = None) -> np.ndarray:
     except (RasterRefusedError, RasterioError) as error:
         if is_memory_failure(error):
             raise MemoryError from None
-        reason = "its pixels cannot be read: it is damaged, or has changed meanwhile."
+        reason = "its pixels cannot be read: it is damaged, or has changed in the meantime."
         raise FileContentInvalid(file=Path(path).name, reason=reason) from error
     if pixels.dtype.kind == "f" and missing is not None:
         pixels[pixels == missing] = np.nan
     return pixels
 
 
-def _cube(pixels: da.Array, grid: GeoBox, names: list[str], missing: Any) -> xr.DataArray:
-    found = xr.DataArray(pixels, dims=(BANDS, *grid.dimensions), coords={**xr_coords(grid), BANDS: names})
-    found = found.rename(dict(zip(grid.dimensions, (Y, X), strict=True)))
+def _make_cube(pixels: da.Array, grid: GeoBox, names: list[str], missing: Any) -> xr.DataArray:
+    cube = xr.DataArray(pixels, dims=(BANDS, *grid.dimensions), coords={**xr_coords(grid), BANDS: names})
+    cube = cube.rename(dict(zip(grid.dimensions, (Y, X), strict=True)))
     if pixels.dtype.kind in "iu" and missing is not None:
-        found.attrs[NODATA] = pixels.dtype.type(missing)
-    return found
+        cube.attrs[NODATA] = pixels.dtype.type(missing)
+    return cube

@@ -1,4 +1,4 @@
-"""The table of output formats, and what ``GET /file_formats`` says of it."""
+"""The table of output formats, and its description for ``GET /file_formats``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from odc_openeo.formats.model import Format
 from odc_openeo.formats.netcdf import NETCDF
 from odc_openeo.formats.pictures import JPEG, PNG
 from odc_openeo.formats.read import INPUT_FORMATS
-from odc_openeo.formats.tables import CSV, GEOJSON, PARQUET
+from odc_openeo.formats.vector_tables import CSV, GEOJSON, PARQUET
 from odc_openeo.formats.zarr import ZARR
 
 FORMATS: Final[dict[str, Format]] = {
@@ -20,15 +20,15 @@ FORMATS: Final[dict[str, Format]] = {
 _BY_LOWER_CASE: Final = {name.lower(): f for name, f in FORMATS.items()}
 
 
-def find_format(name: str) -> Format:
-    """The format of a name in any casing (the API forbids aliases); `FileTypeInvalid` if there is none."""
-    found = _BY_LOWER_CASE.get(name.lower())
-    if found is None:
+def get_format(name: str) -> Format:
+    """Look up a format by its name in any casing (the API forbids aliases), or raise `FileTypeInvalid`."""
+    format_ = _BY_LOWER_CASE.get(name.lower())
+    if format_ is None:
         raise FileTypeInvalid(type=name, types=", ".join(FORMATS))
-    return found
+    return format_
 
 
-def file_formats() -> dict[str, Any]:
-    """The body of ``GET /file_formats``."""
+def describe_formats() -> dict[str, Any]:
+    """Make the body of ``GET /file_formats``."""
     inputs = {name: f.to_dict() for name, f in INPUT_FORMATS.items()}
     return {"input": inputs, "output": {name: f.to_dict() for name, f in FORMATS.items()}}

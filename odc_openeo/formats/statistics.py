@@ -1,4 +1,4 @@
-"""Statistics of the pixels of a band, put together from pieces."""
+"""Statistics of the pixels of a band, merged from pieces."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 
 _MANY: Final = 2**16
-"""Pixels from which on counting each value is quicker than calculating with all of them."""
+"""From this number of pixels on it is faster to count each value than to calculate with all pixels."""
 
 
 @dataclass
 class Statistics:
-    """Count, mean and spread of a band, put together from pieces (Chan et al. 1979)."""
+    """Count, mean and spread of a band, merged from pieces (Chan et al. 1979)."""
 
     pixels: int = 0
     count: int = 0
@@ -24,7 +24,7 @@ class Statistics:
     squares: float = 0.0
 
     def add(self, values: np.ndarray, missing: Any) -> None:
-        """Take in more pixels of the band; ``missing`` is the no-data value of integers, None if none."""
+        """Add pixels of the band; ``missing`` is the no-data value of integers, None if there is none."""
         self.pixels += values.size
         flat = values.reshape(-1)
         if flat.dtype.kind == "u" and flat.dtype.itemsize <= 2 and flat.size > _MANY:
@@ -33,20 +33,20 @@ class Statistics:
         self._add_values(flat, missing)
 
     def _add_counts(self, values: np.ndarray, missing: Any) -> None:
-        """Of small integers it is enough to know how often each one is there."""
+        """Add small integers by the frequency of each value."""
         counts = np.bincount(values)
         if missing is not None and 0 <= missing < counts.size:
             counts[int(missing)] = 0
-        there = np.flatnonzero(counts)
-        if there.size:
-            often = counts[there]
-            total = int(often.sum())
-            mean = float(np.dot(there, often)) / total
-            squares = float(np.dot((there - mean) ** 2, often))
-            self._join(total, mean, squares, int(there[0]), int(there[-1]))
+        levels = np.flatnonzero(counts)
+        if levels.size:
+            frequencies = counts[levels]
+            total = int(frequencies.sum())
+            mean = float(np.dot(levels, frequencies)) / total
+            squares = float(np.dot((levels - mean) ** 2, frequencies))
+            self._merge_moments(total, mean, squares, int(levels[0]), int(levels[-1]))
 
     def _add_values(self, values: np.ndarray, missing: Any) -> None:
-        good = _good(values, missing)
+        good = _find_valid(values, missing)
         if not good.all():
             values = values[good]
         if values.size:
@@ -54,9 +54,9 @@ class Statistics:
             mean = float(numbers.mean())
             numbers -= mean
             squares = float(np.dot(numbers, numbers))
-            self._join(values.size, mean, squares, values.min().item(), values.max().item())
+            self._merge_moments(values.size, mean, squares, values.min().item(), values.max().item())
 
-    def _join(self, added: int, mean: float, squares: float, minimum: float, maximum: float) -> None:
+    def _merge_moments(self, added: int, mean: float, squares: float, minimum: float, maximum: float) -> None:
         count, delta = self.count + added, mean - self.mean
         self.squares += squares + delta**2 * self.count * added / count
         self.mean += delta * added / count
@@ -64,7 +64,7 @@ class Statistics:
         self.minimum, self.maximum = min(self.minimum, minimum), max(self.maximum, maximum)
 
     def to_dict(self) -> dict[str, float]:
-        """Names as in STAC; only the share of valid pixels if there are none."""
+        """Name the statistics as STAC does; without valid pixels there is only their share."""
         percent = {"valid_percent": 100 * self.count / self.pixels if self.pixels else 0.0}
         if not self.count:
             return percent
@@ -78,7 +78,7 @@ class Statistics:
         }
 
 
-def _good(values: np.ndarray, missing: Any) -> np.ndarray:
+def _find_valid(values: np.ndarray, missing: Any) -> np.ndarray:
     if values.dtype.kind == "f":
         return np.isfinite(values)
     return np.ones(values.shape, bool) if missing is None else values != missing

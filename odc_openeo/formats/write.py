@@ -1,4 +1,4 @@
-"""From what a process graph gave to files: all of them or none."""
+"""Write the results of a process graph to files: all of them or none."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from odc_openeo.cube import GEOMETRY, T, has_raster_dimensions
 from odc_openeo.errors import NO_ROOM, DataCubeEmpty, StorageFailure
 from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.formats.model import Asset, Compute, Format, Target
-from odc_openeo.formats.registry import find_format
-from odc_openeo.formats.storing import failure
+from odc_openeo.formats.registry import get_format
+from odc_openeo.formats.write_errors import make_storage_failure
 
 ARCHIVE_TYPE: Final = "application/zip"
 _STORED: Final = {".tif", ".nc", ".png", ".jpg", ".parquet"}
-"""Files that are compressed already."""
+"""Extensions of files that are compressed already."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Data to be saved in a format, as `save_result` was asked to."""
+    """Data that a `save_result` saves in a format."""
 
     data: Any
     format: Format
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, data: Any, format_: str, options: Mapping[str, Any] | None = None) -> Output:
-        """Check that format, options and data go together; nothing is computed.
+    def from_data(cls, data: Any, format_: str, options: Mapping[str, Any] | None = None) -> Output:
+        """Check that format, options and data fit together; nothing is computed.
 
         Raises:
             FileTypeInvalid: there is no such format.
@@ -45,25 +45,25 @@ class Output:
             FormatUnsuitable: the format can't hold the data.
             DataCubeEmpty: a dimension has no labels, and the format can't store that.
         """
-        found = find_format(format_)
-        complete = found.complete(options)
-        if _is_empty(data) and not found.stores_empty:
+        output_format = get_format(format_)
+        complete = output_format.complete_options(options)
+        if _is_empty(data) and not output_format.stores_empty:
             raise DataCubeEmpty()
         if isinstance(data, xr.DataArray):
-            # The names that dask gives to its arrays mean nothing to a reader.
+            # Names that dask gives its arrays mean nothing to users.
             data = data.rename(None)
-        found.check(data)
-        return cls(data, found, complete)
+        output_format.check(data)
+        return cls(data, output_format, complete)
 
 
 def _is_empty(data: Any) -> bool:
     return isinstance(data, xr.DataArray | xr.Dataset) and 0 in data.sizes.values()
 
 
-def default_format(value: Any) -> str:
-    """The format of a result that no `save_result` named one for.
+def choose_format(value: Any) -> str:
+    """Choose the format of a result without a `save_result`.
 
-    Raster cubes: GTiff. Vector cubes: JSON (a time series) if they have dates, else GeoJSON. All else: JSON.
+    Raster cubes: GTiff. Vector cubes: JSON (a time series) if they have dates, else GeoJSON. Others: JSON.
     """
     if not isinstance(value, xr.DataArray | xr.Dataset):
         return "JSON"
@@ -75,41 +75,42 @@ def default_format(value: Any) -> str:
 def write_outputs(
     value: Any, outputs: Sequence[Output], folder: Path, compute: Compute = dask.compute, name: str = "result"
 ) -> list[Asset]:
-    """Compute and write what a process graph gave, into a folder that exists.
+    """Compute and write the results of a process graph into an existing folder.
 
     ``value`` is the graph's result; it is written in its default format if there are no ``outputs``.
-    ``compute``
-    is called with dask collections, several times for large ones. Files appear in the folder when all are
-    written; their names start with ``name``, followed by a number if there are several outputs.
+    ``compute`` is called with dask collections, several times for large ones. Files appear in the folder when
+    all are written; their names start with ``name``, followed by a number if there are several outputs.
 
     Raises:
         StorageFailure: a file could not be written.
     """
-    wanted = list(outputs) or [Output.of(value, default_format(value))]
-    partial = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    requested_outputs = list(outputs) or [Output.from_data(value, choose_format(value))]
+    unfinished = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
-        written = list(_written(wanted, partial, compute, name))
+        written_assets = list(_write_files(requested_outputs, unfinished, compute, name))
         return [
-            replace(_moved(asset, folder), output=i) for i, found in enumerate(written) for asset in found
+            replace(_move_asset(asset, folder), output=i)
+            for i, assets in enumerate(written_assets)
+            for asset in assets
         ]
     except OSError as error:
         if error.errno in (*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTDIR):
-            raise failure(error) from error
+            raise make_storage_failure(error) from error
         raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _written(
+def _write_files(
     outputs: Sequence[Output], folder: Path, compute: Compute, name: str
 ) -> Iterator[Sequence[Asset]]:
     names = [name] if len(outputs) == 1 else [f"{name}_{i}" for i in range(1, len(outputs) + 1)]
-    for output, stem in zip(_together(outputs, compute), names, strict=True):
+    for output, stem in zip(_compute_together(outputs, compute), names, strict=True):
         yield output.format.write(output.data, Target(folder, stem, compute), output.options)
 
 
-def _together(outputs: Sequence[Output], compute: Compute) -> Sequence[Output]:
-    """Small cubes of several outputs are computed at once, so that what they share is read once."""
+def _compute_together(outputs: Sequence[Output], compute: Compute) -> Sequence[Output]:
+    """Compute small cubes of several outputs together, so that shared data are read once."""
     cubes = [o.data for o in outputs if isinstance(o.data, xr.DataArray | xr.Dataset)]
     if len(cubes) < 2 or sum(c.nbytes for c in cubes) > BATCH_BYTES:
         return outputs
@@ -120,7 +121,7 @@ def _together(outputs: Sequence[Output], compute: Compute) -> Sequence[Output]:
     ]
 
 
-def _moved(asset: Asset, folder: Path) -> Asset:
+def _move_asset(asset: Asset, folder: Path) -> Asset:
     if not asset.path.exists() or (asset.path.is_file() and not asset.path.stat().st_size):
         raise StorageFailure()
     path = folder / asset.path.name
@@ -130,17 +131,17 @@ def _moved(asset: Asset, folder: Path) -> Asset:
     return replace(asset, path=path)
 
 
-def single_file(assets: Sequence[Asset], folder: Path, name: str = "result") -> tuple[Path, str]:
-    """One file for all assets, and its media type: the only file itself, else a zip archive made in the
-    folder.
+def pack_files(assets: Sequence[Asset], folder: Path, name: str = "result") -> tuple[Path, str]:
+    """Pack all assets into one file, and return it with its media type.
 
-    The archive has the same bytes for the same files.
+    A single file stays as it is, else a zip archive is made in the folder; it has the same bytes for the same
+    files.
     """
     if len(assets) == 1 and assets[0].path.is_file():
         return assets[0].path, assets[0].media_type
     path = folder / f"{name}.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for member, file in sorted(_members(assets)):
+        for member, file in sorted(_iter_members(assets)):
             info = zipfile.ZipInfo(member)
             info.compress_type = zipfile.ZIP_STORED if file.suffix in _STORED else zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
@@ -149,7 +150,7 @@ def single_file(assets: Sequence[Asset], folder: Path, name: str = "result") -> 
     return path, ARCHIVE_TYPE
 
 
-def _members(assets: Sequence[Asset]) -> Iterator[tuple[str, Path]]:
+def _iter_members(assets: Sequence[Asset]) -> Iterator[tuple[str, Path]]:
     for asset in assets:
         files = [asset.path] if asset.path.is_file() else asset.path.rglob("*")
         for file in files:

@@ -1,13 +1,22 @@
 """Process graphs: parse, validate and evaluate them lazily.
 
-`validate` names every error of a process at once; `evaluate` turns a process into values and lazy cubes by
-calling one registered function per node.
+`prepare` parses a process once; what it returns names every error of it at once and evaluates it into values
+and lazy cubes by calling one registered function per node.
 """
 
-from odc_openeo.graph.definitions import Lookup
-from odc_openeo.graph.evaluate import evaluate
-from odc_openeo.graph.identity import identity
-from odc_openeo.graph.parse import Graph, Limits, Node, called, parse
-from odc_openeo.graph.validate import validate
+from odc_openeo.graph.model import Graph, GraphLimits, Lookup, Node, iterate_calls
+from odc_openeo.graph.parse import parse_process
+from odc_openeo.graph.prepare import PreparedProcess, evaluate, prepare, validate
 
-__all__ = ["Graph", "Limits", "Lookup", "Node", "called", "evaluate", "identity", "parse", "validate"]
+__all__ = [
+    "Graph",
+    "GraphLimits",
+    "Lookup",
+    "Node",
+    "PreparedProcess",
+    "evaluate",
+    "iterate_calls",
+    "parse_process",
+    "prepare",
+    "validate",
+]

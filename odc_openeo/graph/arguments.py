@@ -15,10 +15,9 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY, GEOMETRY, LabeledArray
 from odc_openeo.errors import ProcessParameterInvalid
-from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import Graph
-from odc_openeo.json_schemas import SCALARS, is_exact
-from odc_openeo.process import OMITTED, Parameter, Process
+from odc_openeo.graph.model import Definition, Graph
+from odc_openeo.registry.process import OMITTED, Parameter, Process
+from odc_openeo.untrusted.json_schemas import SCALARS, is_exact
 
 _CONTAINERS = (list, tuple, LabeledArray, Mapping)
 
@@ -81,14 +80,14 @@ def describe_kinds(kinds: set[str]) -> str:
 
 
 def _takes_child(parameter: Parameter) -> bool:
-    return parameter.child is not None or any("type" not in s for s in parameter.alternatives)
+    return parameter.child_schema is not None or any("type" not in s for s in parameter.alternatives)
 
 
 def _find_object_mismatch(parameter: Parameter, value: Any) -> str | None:
     """Why a trained model or saved data can't be the argument."""
     if any("type" not in s or s.get("subtype") in value_subtypes(value) for s in parameter.alternatives):
         return None
-    return f"{_describe_wanted(parameter)}, not {_describe(value)}."
+    return f"{_describe_expected(parameter)}, not {_describe_value(value)}."
 
 
 def value_subtypes(value: Any) -> frozenset[str]:
@@ -102,7 +101,7 @@ def _find_cube_mismatch(parameter: Parameter, data: cube.Cube) -> str | None:
     if isinstance(data, xr.DataArray) and ARRAY in data.dims:
         if parameter.takes_pixels and "array" in (list_kinds(parameter.alternatives) or ()):
             return None
-        return f"{_describe_wanted(parameter)}, not an array of values of a data cube."
+        return f"{_describe_expected(parameter)}, not an array of values of a data cube."
     cubes = [s for s in parameter.alternatives if str(s.get("subtype", "")).endswith("cube")]
     if cubes:
         reasons = [_find_dimension_mismatch(s, data) for s in cubes]
@@ -112,7 +111,7 @@ def _find_cube_mismatch(parameter: Parameter, data: cube.Cube) -> str | None:
     advice = ""
     if "array" in (list_kinds(parameter.alternatives) or ()) and parameter.takes_pixels:
         advice = " Use the process in a child process, for example of reduce_dimension."
-    return f"{_describe_wanted(parameter)}, not a data cube.{advice}"
+    return f"{_describe_expected(parameter)}, not a data cube.{advice}"
 
 
 def _takes_scalar(parameter: Parameter) -> bool:
@@ -138,36 +137,37 @@ def _find_dimension_mismatch(schema: Mapping[str, Any], data: cube.Cube) -> str 
 def _find_json_mismatch(parameter: Parameter, value: Any) -> str | None:
     alternatives = parameter.alternatives
     if isinstance(value, Mapping) and _only_opaque(alternatives):
-        return f"it must be {_subtypes(alternatives)}, not a JSON object. Refer to a node with 'from_node'."
+        subtypes = _describe_subtypes(alternatives)
+        return f"it must be {subtypes}, not a JSON object. Refer to a node with 'from_node'."
     reason = next(_find_inner_mismatches(parameter, value), None)
     if reason:
         return reason
     plain = _strip_pixels(value)
     error = next(parameter.validator.iter_errors(plain), None)
-    return None if error is None else _explain(error, plain, alternatives)
+    return None if error is None else _explain_schema_error(error, plain, alternatives)
 
 
 def _find_inner_mismatches(parameter: Parameter, value: Any) -> Iterator[str]:
-    """What in a JSON value can't be there, whatever its schema says: cubes, child processes, infinities."""
+    """Find what a JSON value must not contain, whatever its schema: cubes, child processes, infinities."""
     untyped = any("type" not in s for s in parameter.alternatives)
     if parameter.takes_pixels and not untyped and not _is_uniform(value):
-        yield "values of data cubes and others than numbers are in one array. Give only numbers beside them."
+        yield "an array mixes values of data cubes with strings or objects. Combine them with numbers only."
     filters = any(s.get("subtype") == "metadata-filter" for s in parameter.alternatives)
-    for depth, inner in _walk(value, parameter.exact):
+    for depth, inner in _walk_leaves(value, parameter.is_exact):
         if is_child(inner) and not (filters and depth == 1 and isinstance(value, Mapping)):
             yield "a child process can't be an element of a value. Give it as the argument itself."
         elif cube.is_cube(inner) and not (parameter.takes_pixels and isinstance(inner, xr.DataArray)):
-            yield f"{_describe_wanted(parameter)}, but there is a data cube in it."
-        elif parameter.exact and not is_exact(inner):
-            yield f"{_short(inner)} is in it. Numbers must be finite here, and integers fit into 64 bits."
+            yield f"{_describe_expected(parameter)}, but it contains a data cube."
+        elif parameter.is_exact and not is_exact(inner):
+            yield f"{_shorten(inner)} is not allowed: numbers must be finite, and integers fit into 64 bits."
         elif not (_is_scalar(inner) or untyped or is_child(inner) or cube.is_cube(inner)):
-            yield f"{_describe_wanted(parameter)}, but there is {_describe(inner)} in it."
+            yield f"{_describe_expected(parameter)}, but it contains {_describe_value(inner)}."
 
 
-def _walk(value: Any, exact: bool) -> Iterator[tuple[int, Any]]:
-    """What a JSON value holds that holds nothing itself, and how deep.
+def _walk_leaves(value: Any, exact: bool) -> Iterator[tuple[int, Any]]:
+    """Iterate over the leaves of a JSON value, each with its depth.
 
-    Arrays of nothing but plain scalars are left out unless ``exact``: there is nothing to find in them.
+    Arrays of plain scalars only are skipped unless ``exact``: there is nothing to find in them.
     """
     waiting = [(0, value)]
     while waiting:
@@ -186,14 +186,14 @@ def _walk(value: Any, exact: bool) -> Iterator[tuple[int, Any]]:
 
 
 def _is_uniform(value: Any) -> bool:
-    """Whether beside values of a cube an array has numbers, booleans and nulls only."""
+    """Whether an array with values of a cube otherwise has numbers, booleans and nulls only."""
     elements = value.values if isinstance(value, LabeledArray) else value
     if not (isinstance(elements, list | tuple) and any(map(cube.is_cube, elements))):
         return True
-    return all(map(_is_beside_pixels, elements))
+    return all(map(_may_join_pixels, elements))
 
 
-def _is_beside_pixels(value: Any) -> bool:
+def _may_join_pixels(value: Any) -> bool:
     if isinstance(value, xr.DataArray):
         return ARRAY not in value.dims and value.dtype.kind in "biuf"
     return type(value) in SCALARS and not isinstance(value, str)
@@ -208,7 +208,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _strip_pixels(value: Any) -> Any:
-    """The value as jsonschema knows JSON: labelled arrays as lists, without what are cubes in lists."""
+    """Return a value as jsonschema knows JSON: labelled arrays as lists, without cubes."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, LabeledArray):
@@ -225,13 +225,13 @@ def _strip_pixels(value: Any) -> Any:
 # --- Messages ------------------------------------------------------------------------------------
 
 
-def _explain(error: Any, value: Any, alternatives: list[dict[str, Any]]) -> str:
+def _explain_schema_error(error: Any, value: Any, alternatives: list[dict[str, Any]]) -> str:
     deepest = max(error.context, key=lambda e: len(e.absolute_path), default=None) if error.context else None
     if deepest is not None and deepest.absolute_path:
         error = deepest
     if error.validator == "anyOf":
         kinds = list_kinds(alternatives) or set()
-        return f"it must be {describe_kinds(kinds)}; {_short(value)} is none of them."
+        return f"it must be {describe_kinds(kinds)}; {_shorten(value)} is none of them."
     where = "".join(f"[{p!r}]" for p in error.absolute_path)
     message = error.message if len(error.message) < 300 else f"{error.message[:300]}…"
     return f"{where}: {message}." if where else f"{message}."
@@ -253,7 +253,7 @@ def _fits_type(schema: Mapping[str, Any], type_: str) -> bool:
     return type_ == types or (isinstance(types, list) and type_ in types)
 
 
-def _subtypes(alternatives: list[dict[str, Any]]) -> str:
+def _describe_subtypes(alternatives: list[dict[str, Any]]) -> str:
     names = {"process-graph": "a child process", "ml-model": "a model"}
     kinds = dict.fromkeys(
         names.get(s.get("subtype", ""), "a data cube") for s in alternatives if _is_opaque(s)
@@ -261,20 +261,20 @@ def _subtypes(alternatives: list[dict[str, Any]]) -> str:
     return " or ".join(kinds)
 
 
-def _describe_wanted(parameter: Parameter) -> str:
+def _describe_expected(parameter: Parameter) -> str:
     if _only_opaque(parameter.alternatives):
-        return f"it must be {_subtypes(parameter.alternatives)}"
+        return f"it must be {_describe_subtypes(parameter.alternatives)}"
     return f"it must be {describe_kinds(list_kinds(parameter.alternatives) or set())}"
 
 
-def _describe(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, LabeledArray):
         return "an array with labels"
     names = {"ml-model": "a trained model", "stac": "what save_result returned"}
     return next((names[s] for s in value_subtypes(value) if s in names), f"a {type(value).__name__}")
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     try:
         text = repr(value)
     except ValueError:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from odc_openeo.process import OMITTED, Parameter
-
-if TYPE_CHECKING:
-    from odc_openeo.graph.parse import Graph
-
-Lookup = Callable[[str, str | None], Mapping[str, Any] | None]
-"""Finds what a user has defined by process id and namespace (null, ``user`` or an address)."""
+from odc_openeo.registry.process import OMITTED, Parameter
 
 CHECKED: Final = frozenset(
     {
@@ -20,70 +13,57 @@ CHECKED: Final = frozenset(
         *("minLength", "maxLength", "minItems", "maxItems", "required"),
     }
 )
-"""Keywords of users' schemas that arguments are checked with. Others can take forever or lead elsewhere."""
+"""Keywords of users' schemas that arguments are checked with. Others may never terminate or fetch URLs."""
 
 TYPES: Final = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 
 
-@dataclass(frozen=True)
-class Definition:
-    """A user-defined process: its parameters by name, and the graph that runs.
-
-    ``weight`` counts the nodes that a call evaluates, those of definitions that it calls included, and
-    ``height`` the levels of graphs in graphs.
-    """
-
-    id: str
-    parameters: Mapping[str, Parameter]
-    graph: Graph
-    weight: int
-    height: int
-
-
-def parameters(declared: Any, used: Iterable[str]) -> dict[str, Parameter]:
-    """The parameters that a definition declares; if it says nothing of any, those that its graph uses."""
+def parse_parameters(declared: Any, used: Iterable[str]) -> dict[str, Parameter]:
+    """Parse the parameters that a definition declares; without a declaration, those that its graph uses."""
     if declared is None:
         return {name: Parameter(name, "", {}, OMITTED, True, False) for name in used}
-    found = [p for p in declared if isinstance(p, Mapping) and isinstance(p.get("name"), str)]
-    return {p["name"]: _parameter(p) for p in found}
+    declarations = [p for p in declared if isinstance(p, Mapping) and isinstance(p.get("name"), str)]
+    return {p["name"]: _parse_parameter(p) for p in declarations}
 
 
-def _parameter(told: Mapping[str, Any]) -> Parameter:
+def _parse_parameter(declaration: Mapping[str, Any]) -> Parameter:
     return Parameter(
-        name=told["name"],
-        description=str(told.get("description") or ""),
-        schema=_schema(told.get("schema")),
-        default=told.get("default"),
-        optional=bool(told.get("optional")) or "default" in told,
+        name=declaration["name"],
+        description=str(declaration.get("description") or ""),
+        schema=_parse_schema(declaration.get("schema")),
+        default=declaration.get("default"),
+        optional=bool(declaration.get("optional")) or "default" in declaration,
         deferred=False,
     )
 
 
-def _schema(told: Any) -> Any:
-    if isinstance(told, list):
-        return [_alternative(each) for each in told] or {}
-    return _alternative(told)
+def _parse_schema(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_parse_alternative(alternative) for alternative in schema] or {}
+    return _parse_alternative(schema)
 
 
-def _alternative(told: Any) -> dict[str, Any]:
-    """What is safe to check of a schema; what makes no sense is left out."""
-    if not isinstance(told, Mapping):
+def _parse_alternative(schema: Any) -> dict[str, Any]:
+    """Keep the part of a schema that is safe to check; invalid keywords are dropped."""
+    if not isinstance(schema, Mapping):
         return {}
-    found = {name: value for name, value in told.items() if name in CHECKED and _sound(name, value)}
-    inner = told.get("parameters")
-    if told.get("subtype") == "process-graph" and isinstance(inner, list):
-        found["parameters"] = [p for p in inner if isinstance(p, Mapping) and isinstance(p.get("name"), str)]
-    return found
+    checked = {name: value for name, value in schema.items() if name in CHECKED and _is_sound(name, value)}
+    inner = schema.get("parameters")
+    if schema.get("subtype") == "process-graph" and isinstance(inner, list):
+        checked["parameters"] = [
+            p for p in inner if isinstance(p, Mapping) and isinstance(p.get("name"), str)
+        ]
+    return checked
 
 
-def _sound(name: str, value: Any) -> bool:
+def _is_sound(name: str, value: Any) -> bool:
     if name == "type":
         types = value if isinstance(value, list) else [value]
-        return bool(types) and all(isinstance(each, str) and each in TYPES for each in types)
+        return bool(types) and all(isinstance(name, str) and name in TYPES for name in types)
     if name == "subtype":
         return isinstance(value, str)
     if name == "enum":
         return isinstance(value, list)
     if name == "required":
-        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
     return name == "const" or (isinstance(value, int | float) and not isinstance(value, bool))

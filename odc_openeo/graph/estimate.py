@@ -1,4 +1,4 @@
-"""How much a lazy result takes, told from its dask graph and its loads without computing anything."""
+"""Estimate what a lazy result takes from its dask graph and its loads, without computing anything."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any, Final
 import dask
 from dask.highlevelgraph import HighLevelGraph
 
+from odc_openeo.compute.dask_internals import sort_layers
 from odc_openeo.errors import ProcessGraphComplexity
 
 THREADS: Final = 2
-"""Threads of a worker, where it is not told."""
+"""Threads of a worker, unless given."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What computing some values takes.
+    """The resources that computing some values takes.
 
     ``datasets`` and ``pixels`` are those of the loads; ``input_bytes`` and ``output_bytes`` in memory, before
     compression; ``tasks`` those of the dask graph before it is simplified; ``worker_bytes`` what the largest
@@ -40,7 +41,7 @@ class Bounds:
     input_bytes: int | None = None
     tasks: int | None = None
 
-    def check(self, estimate: Estimate, what: str) -> None:
+    def check_estimate(self, estimate: Estimate, what: str) -> None:
         """Refuse what is more; ``what`` names the kind of request.
 
         Raises:
@@ -59,54 +60,56 @@ class Bounds:
             )
 
 
-def estimate(
-    values: Iterable[Any], made: Iterable[Any], loads: Sequence[Any], threads: int = THREADS
+def estimate_computation(
+    values: Iterable[Any], saved: Iterable[Any], loads: Sequence[Any], threads: int = THREADS
 ) -> Estimate:
-    """What computing ``values`` takes; ``made`` are those of them that are written."""
+    """Estimate what computing ``values`` takes; ``saved`` are those of them that are written."""
     values = list(values)
-    layers = list(_layers(values))
+    layers = list(_iterate_layers(values))
     sparse = any(load.is_sparse for load in loads)
     return Estimate(
         datasets=sum(load.datasets for load in loads),
         pixels=sum(load.pixels for load in loads),
-        input_bytes=needed_bytes(*values) if sparse else _source_bytes(layers),
-        output_bytes=sum(map(_nbytes, made)),
+        input_bytes=count_needed_bytes(*values) if sparse else _source_bytes(layers),
+        output_bytes=sum(map(_measure_value, saved)),
         tasks=sum(layer.tasks for layer in layers),
         worker_bytes=threads * max((layer.held for layer in layers), default=0),
     )
 
 
-def read_bytes(values: Iterable[Any]) -> int:
+def count_read_bytes(values: Iterable[Any]) -> int:
     """Bytes of pixels that computing the values reads, before anything reduces them.
 
     Counted are the dask arrays at the beginning of the graphs, each once: what loads deliver, and arrays
     made from nothing. Values without a dask graph count nothing.
     """
-    return _source_bytes(_layers(values))
+    return _source_bytes(_iterate_layers(values))
 
 
 def _source_bytes(layers: Iterable[_Layer]) -> int:
     return sum(layer.nbytes or 0 for layer in layers if layer.is_source)
 
 
-def needed_bytes(*values: Any) -> int:
-    """The same for values that are a part of larger arrays: only chunks that they need count."""
+def count_needed_bytes(*values: Any) -> int:
+    """Bytes of pixels that computing parts of larger arrays reads: only chunks that they need count."""
     sizes: dict[str, float] = {}
     needed: dict[str, set[Any]] = {}
-    others = []
+    without_graph = []
     for value in values:
         graph = value.__dask_graph__() if dask.is_dask_collection(value) else None
         if not isinstance(graph, HighLevelGraph):
-            others.append(value)
+            without_graph.append(value)
             continue
         culled = graph.cull(value.__dask_keys__()).layers
         # Culling adds a mark to the names of layers.
         layers = {name.rpartition("-")[0]: layer for name, layer in culled.items()}
-        for name, layer in _of_graph(graph).items():
+        for name, layer in _measure_layers(graph).items():
             if layer.is_source and name in layers:
                 sizes[name] = (layer.nbytes or 0) / len(graph.layers[name])
                 needed.setdefault(name, set()).update(layers[name])
-    return round(sum(sizes[name] * len(keys) for name, keys in needed.items())) + read_bytes(others)
+    return round(sum(sizes[name] * len(keys) for name, keys in needed.items())) + count_read_bytes(
+        without_graph
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class _Layer:
     held: int
 
 
-def _layers(values: Iterable[Any]) -> Iterator[_Layer]:
+def _iterate_layers(values: Iterable[Any]) -> Iterator[_Layer]:
     """The layers of all graphs, each once."""
     seen: set[str] = set()
     for value in values:
@@ -128,30 +131,30 @@ def _layers(values: Iterable[Any]) -> Iterator[_Layer]:
             continue
         graph = value.__dask_graph__()
         if isinstance(graph, HighLevelGraph):
-            yield from (layer for name, layer in _of_graph(graph).items() if name not in seen)
+            yield from (layer for name, layer in _measure_layers(graph).items() if name not in seen)
             seen |= set(graph.layers)
         else:
             size = int(value.nbytes)
             yield _Layer(len(graph), size, size, True, size)
 
 
-def _of_graph(graph: HighLevelGraph) -> dict[str, _Layer]:
-    found: dict[str, _Layer] = {}
+def _measure_layers(graph: HighLevelGraph) -> dict[str, _Layer]:
+    measured: dict[str, _Layer] = {}
     reads_array: dict[str, bool] = {}
-    for name in graph._toposort_layers():
+    for name in sort_layers(graph):
         layer = graph.layers[name]
-        before = [found[d] for d in graph.dependencies[name]]
-        size = _size(layer.collection_annotations)
-        reads = any(reads_array[d] or found[d].nbytes is not None for d in graph.dependencies[name])
+        before = [measured[d] for d in graph.dependencies[name]]
+        size = _measure_array(layer.collection_annotations)
+        reads = any(reads_array[d] or measured[d].nbytes is not None for d in graph.dependencies[name])
         reads_array[name] = reads
-        tasks = _tasks(layer)
-        chunk = _chunk(layer.collection_annotations)
+        tasks = _count_tasks(layer)
+        chunk = _measure_chunk(layer.collection_annotations)
         taken = sum(b.chunk * max(1, round(b.tasks / max(tasks, 1))) for b in before)
-        found[name] = _Layer(tasks, size, chunk, size is not None and not reads, chunk + taken)
-    return found
+        measured[name] = _Layer(tasks, size, chunk, size is not None and not reads, chunk + taken)
+    return measured
 
 
-def _tasks(layer: Any) -> int:
+def _count_tasks(layer: Any) -> int:
     """The number of tasks; asking a layer of blocks for it does not make them."""
     annotations = layer.collection_annotations or {}
     if not layer.is_materialized() and "chunks" in annotations:
@@ -159,7 +162,7 @@ def _tasks(layer: Any) -> int:
     return len(layer)
 
 
-def _size(array: Mapping[str, Any] | None) -> int | None:
+def _measure_array(array: Mapping[str, Any] | None) -> int | None:
     """The size of the array that a layer makes, None if it makes none or its shape is not known."""
     if not array or "shape" not in array or "dtype" not in array:
         return None
@@ -167,16 +170,16 @@ def _size(array: Mapping[str, Any] | None) -> int | None:
     return None if math.isnan(size) else int(size)
 
 
-def _chunk(array: Mapping[str, Any] | None) -> int:
+def _measure_chunk(array: Mapping[str, Any] | None) -> int:
     if not array or "chunksize" not in array or "dtype" not in array:
         return 0
     size = math.prod(array["chunksize"]) * array["dtype"].itemsize
     return 0 if math.isnan(size) else int(size)
 
 
-def _nbytes(value: Any) -> int:
+def _measure_value(value: Any) -> int:
     if not dask.is_dask_collection(value):
         return int(getattr(value, "nbytes", 0)) or len(str(value))
-    # Numbers of geometries or pixels that only computing tells are NaN.
+    # Counts of geometries or pixels that are unknown before computing are NaN.
     size = value.nbytes
     return int(size) if isinstance(size, int | float) and size == size else 0

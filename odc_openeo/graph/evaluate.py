@@ -15,56 +15,36 @@ from typing import Any
 import xarray as xr
 
 from odc_openeo.cube import LabeledArray, is_cube
-from odc_openeo.demand import ALL, Demand
 from odc_openeo.errors import (
     DimensionMismatch,
     OpenEOError,
     ProcessGraphComplexity,
-    ProcessGraphMissing,
     ProcessParameterMissing,
 )
 from odc_openeo.graph.arguments import check_argument
-from odc_openeo.graph.cut import cut
-from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import Graph, Limits, Node, free_parameters, parse
-from odc_openeo.graph.plan import Plan, make_plan, seen
-from odc_openeo.graph.validate import problems, process_of
-from odc_openeo.process import DEFERRED, NODES, OMITTED, PROCESSES, Environment, Process
-
-__all__ = ["DEFERRED", "evaluate"]
+from odc_openeo.graph.model import Definition, Graph, Node, find_free_parameters
+from odc_openeo.graph.plan import Plan, make_plan
+from odc_openeo.graph.trim_time import trim_to_interval
+from odc_openeo.graph.validate import get_process
+from odc_openeo.registry.demand import Demand
+from odc_openeo.registry.environment import NODES, Environment
+from odc_openeo.registry.process import OMITTED, PROCESSES, Process
 
 _UNSET = object()
 
 
-def evaluate(
-    process: Mapping[str, Any],
-    env: Environment | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    limits: Limits | None = None,
-    *,
-    demand: Demand = ALL,
-    plan: bool = True,
+def run_graph(
+    graph: Graph, env: Environment, parameters: Mapping[str, Any], plan: Plan, *, planning: bool = True
 ) -> Any:
-    """Evaluate a process: JSON values for JSON, lazy xarray objects for cubes.
+    """Evaluate a valid graph and return the value of its result node: JSON, or a lazy xarray object.
 
-    ``process`` is an object with ``process_graph`` and, if it has parameters, ``parameters``. The value of
-    the result node is returned; end nodes apart from it run as well (a graph may save several results).
-    ``demand`` is what of the result is needed; it may be more, and not on the pixels of the demanded view.
-    Without ``plan`` each node delivers all it can, as slow as that is: for tests, and to find faults.
+    End nodes apart from the result run as well: a graph may save several results.
 
     Raises:
-        OpenEOError: the first error of validation, or what a process raised; ``node`` names where.
+        OpenEOError: what a process raised; ``node`` names where.
     """
-    given = dict(parameters or {})
-    env = env or Environment()
-    graph, errors = parse(process, limits, env.lookup)
-    for error in (*errors, *(problems(graph, given) if graph else ())):
-        raise error
-    if graph is None:
-        raise ProcessGraphMissing()
     try:
-        planned = make_plan(graph, given, seen(graph, given, demand)) if plan else Plan()
-        return _Scope(graph, given, env, planned, planning=plan).run()
+        return _Scope(graph, parameters, env, plan, planning=planning).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
@@ -85,44 +65,44 @@ class _Scope:
     values: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> Any:
-        value = self.value(self.graph.result)
+        value = self.evaluate_node(self.graph.result)
         if self.parent is None:
             for id_ in self.graph.end_nodes:
-                self.value(id_)
+                self.evaluate_node(id_)
         return value
 
-    def value(self, id_: str) -> Any:
+    def evaluate_node(self, id_: str) -> Any:
         """The value of a node; what it depends on is evaluated first, without recursion."""
-        id_ = self.plan.original(id_)
+        id_ = self.plan.get_original(id_)
         waiting = [id_]
         while waiting:
             node = self.graph.nodes[waiting[-1]]
             if node.id in self.values:
                 waiting.pop()
                 continue
-            missing = [d for d in self._needed(node) if d not in self.values]
+            missing = [d for d in self._find_needed(node) if d not in self.values]
             if missing:
                 waiting.extend(missing)
             else:
-                self.values[node.id] = self._call(node)
+                self.values[node.id] = self._call_node(node)
         return self.values[id_]
 
-    def _needed(self, node: Node) -> set[str]:
-        declared = process_of(node).parameters
+    def _find_needed(self, node: Node) -> set[str]:
+        declared = get_process(node).parameters
         eager = [used for name, used in node.uses.items() if not declared[name].deferred]
-        leader = {self.plan.leaders[node.id]} if node.id in self.plan.leaders else set()
-        return {self.plan.original(used) for used in leader.union(*eager)}
+        leader = {self.plan.grid_leaders[node.id]} if node.id in self.plan.grid_leaders else set()
+        return {self.plan.get_original(used) for used in leader.union(*eager)}
 
-    def _call(self, node: Node) -> Any:
+    def _call_node(self, node: Node) -> Any:
         where = f"{self.path}{node.id}"
         before = NODES.set(((node.id, node.process_id), *NODES.get()))
         try:
-            found = process_of(node)
+            process = get_process(node)
             arguments = {
-                name: self._argument(found, node, name, value, where)
+                name: self._make_argument(process, node, name, value, where)
                 for name, value in node.arguments.items()
             }
-            value = self._run_process(node, found, arguments, where)
+            value = self._run_process(node, process, arguments, where)
             self.env.budget.spend(value)
             return value
         except OpenEOError as error:
@@ -133,58 +113,62 @@ class _Scope:
             NODES.reset(before)
 
     def _run_process(
-        self, node: Node, found: Process | Definition, arguments: Mapping[str, Any], where: str
+        self, node: Node, process: Process | Definition, arguments: Mapping[str, Any], where: str
     ) -> Any:
-        demand = self.plan.demand(node.id)
-        if isinstance(found, Definition):
-            self._tell_of(node)
-            return self._run(found, arguments, demand, f"{where}.")
-        grid = self._grid_of(self.plan.leaders.get(node.id))
+        demand = self.plan.get_demand(node.id)
+        if isinstance(process, Definition):
+            self._log_override(node)
+            return self._run_definition(process, arguments, demand, f"{where}.")
+        grid = self._grid_of(self.plan.grid_leaders.get(node.id))
         try:
-            return found.call(arguments, replace(self.env, demand=demand, grid=grid))
+            return process.call(arguments, replace(self.env, demand=demand, grid=grid))
         except xr.AlignmentError as error:
             reason = "the labels of a dimension differ. Resample or merge the cubes first."
             raise DimensionMismatch(reason=reason) from error
 
-    def _tell_of(self, node: Node) -> None:
+    def _log_override(self, node: Node) -> None:
         if node.namespace is None and node.process_id in PROCESSES:
             self.env.log.info("'%s' is your own process here, not the predefined one", node.process_id)
 
-    def _run(self, found: Definition, arguments: Mapping[str, Any], demand: Demand, path: str) -> Any:
+    def _run_definition(
+        self, process: Definition, arguments: Mapping[str, Any], demand: Demand, path: str
+    ) -> Any:
         part = replace(demand, grid=None)
-        plan = make_plan(found.graph, arguments, part) if self.planning else Plan()
-        return _Scope(found.graph, arguments, self.env, plan, None, path, self.planning).run()
+        plan = make_plan(process.graph, arguments, part) if self.planning else Plan()
+        return _Scope(process.graph, arguments, self.env, plan, None, path, self.planning).run()
 
     def _grid_of(self, id_: str | None) -> Any:
         return None if id_ is None else self.values[id_].odc.geobox
 
-    def _argument(self, found: Process | Definition, node: Node, name: str, value: Any, where: str) -> Any:
-        if found.parameters[name].deferred:
-            return lambda: self._resolve_checked(found, name, value, where)
-        resolved = value if node.is_constant(name) else self._resolve_checked(found, name, value, where)
-        resolved = found.parameters[name].as_declared(resolved)
-        return cut(resolved, self.plan.edge(node.id, name))
+    def _make_argument(
+        self, process: Process | Definition, node: Node, name: str, value: Any, where: str
+    ) -> Any:
+        if process.parameters[name].deferred:
+            return lambda: self._resolve_checked(process, name, value, where)
+        resolved = value if node.is_constant(name) else self._resolve_checked(process, name, value, where)
+        resolved = process.parameters[name].as_declared(resolved)
+        return trim_to_interval(resolved, self.plan.get_edge(node.id, name))
 
-    def _resolve_checked(self, found: Process | Definition, name: str, value: Any, where: str) -> Any:
-        resolved = self._resolve(value, where)
-        if isinstance(resolved, LabeledArray) and not found.parameters[name].takes_pixels:
+    def _resolve_checked(self, process: Process | Definition, name: str, value: Any, where: str) -> Any:
+        resolved = self._resolve_value(value, where)
+        if isinstance(resolved, LabeledArray) and not process.parameters[name].takes_pixels:
             resolved = list(resolved.values)
         if resolved is not value:
-            check_argument(found, name, resolved)
+            check_argument(process, name, resolved)
         return resolved
 
-    def _resolve(self, value: Any, where: str) -> Any:
+    def _resolve_value(self, value: Any, where: str) -> Any:
         """The argument with references, child graphs and all they hold replaced by values."""
         if isinstance(value, Graph):
-            return Child(value, self, f"{where}.")
+            return ChildProcess(value, self, f"{where}.")
         if isinstance(value, Mapping):
             if len(value) == 1 and isinstance(value.get("from_node"), str):
-                return self.value(value["from_node"])
+                return self.evaluate_node(value["from_node"])
             if len(value) == 1 and isinstance(value.get("from_parameter"), str):
-                return self.parameter(value["from_parameter"])
-            return self._unless_same(value, {k: self._resolve(v, where) for k, v in value.items()})
+                return self.get_parameter(value["from_parameter"])
+            return self._unless_same(value, {k: self._resolve_value(v, where) for k, v in value.items()})
         if isinstance(value, list) and any(isinstance(v, Mapping | list | Graph) for v in value):
-            resolved = [self._resolve(v, where) for v in value]
+            resolved = [self._resolve_value(v, where) for v in value]
             return value if all(a is b for a, b in zip(value, resolved, strict=True)) else resolved
         return value
 
@@ -192,7 +176,7 @@ class _Scope:
     def _unless_same(value: Mapping[str, Any], resolved: dict[str, Any]) -> Mapping[str, Any]:
         return value if all(resolved[k] is value[k] for k in value) else resolved
 
-    def parameter(self, name: str) -> Any:
+    def get_parameter(self, name: str) -> Any:
         """The value of a parameter: the innermost scope that has one, else the outermost default."""
         scope: _Scope | None = self
         default: Any = _UNSET
@@ -209,7 +193,7 @@ class _Scope:
 
 
 @dataclass(frozen=True)
-class Child:
+class ChildProcess:
     """A child process graph as a callable: parameters by keyword, returns the value of its result node.
 
     ``graph`` is there for processes that can do better than calling it (search an index, say).
@@ -223,8 +207,8 @@ class Child:
         scope = self.scope
         return _Scope(self.graph, parameters, scope.env, Plan(), scope, self.path, scope.planning).run()
 
-    def portable(self, *given: str) -> PortableChild:
-        """The same without what it leans on here, so that a dask task can call it on values in memory.
+    def make_portable(self, *given: str) -> PortableChildProcess:
+        """Detach the child process from this evaluation, so that a dask task can call it on values in memory.
 
         ``given`` are the names of the parameters it will be called with.
 
@@ -233,13 +217,13 @@ class Child:
         """
         _check_portable(self.graph)
         outer: dict[str, Any] = {}
-        for name in free_parameters(self.graph) - set(given):
+        for name in find_free_parameters(self.graph) - set(given):
             with contextlib.suppress(ProcessParameterMissing):
-                outer[name] = self.scope.parameter(name)
+                outer[name] = self.scope.get_parameter(name)
         for name, value in outer.items():
             if not _is_plain(value):
                 raise NotPortable(f"it uses '{name}', which is not known before the data are read.")
-        return PortableChild(self.graph, outer, self.path)
+        return PortableChildProcess(self.graph, outer, self.path)
 
 
 class NotPortable(ValueError):
@@ -247,7 +231,7 @@ class NotPortable(ValueError):
 
 
 @dataclass(frozen=True)
-class PortableChild:
+class PortableChildProcess:
     """A child process that can be pickled: its graph, and the values of outer parameters that it uses.
 
     Called with numbers, lists and DataArrays in memory it gives what the `Child` would.
@@ -259,15 +243,17 @@ class PortableChild:
 
     def __call__(self, **parameters: Any) -> Any:
         values = {**self.outer, **parameters}
-        return _Scope(self.graph, values, Environment(), Plan(), None, self.path).value(self.graph.result)
+        return _Scope(self.graph, values, Environment(), Plan(), None, self.path).evaluate_node(
+            self.graph.result
+        )
 
 
 def _check_portable(graph: Graph) -> None:
     for node in graph.nodes.values():
-        found = process_of(node)
-        if isinstance(found, Definition):
-            _check_portable(found.graph)
-        elif found.needs_environment or not found.pure:
+        process = get_process(node)
+        if isinstance(process, Definition):
+            _check_portable(process.graph)
+        elif process.needs_environment or not process.pure:
             raise NotPortable(f"the process '{node.process_id}' can't be used in it.")
         for inner in chain.from_iterable(node.children.values()):
             _check_portable(inner)

@@ -1,4 +1,4 @@
-"""Plan a process graph before evaluation: what each load must deliver, and which nodes are the same.
+"""Plan a process graph before evaluation: what each load must deliver, and which nodes are duplicates.
 
 Nothing is read and no process is called; the plan is made of the graph and the rules beside the processes.
 """
@@ -14,11 +14,10 @@ from typing import Any, Final
 from odc.geo.geobox import GeoBox
 
 from odc_openeo.cube import is_cube
-from odc_openeo.demand import ALL, UNKNOWN, Demand, Grid
 from odc_openeo.graph.arguments import find_mismatch
-from odc_openeo.graph.definitions import Definition
-from odc_openeo.graph.parse import Graph, Node, free_in_children
-from odc_openeo.process import PROCESSES, Process
+from odc_openeo.graph.model import Definition, Graph, Node, find_free_in_children
+from odc_openeo.registry.demand import ALL, UNKNOWN, Demand, Grid
+from odc_openeo.registry.process import PROCESSES, Process
 
 LOAD: Final = "load_collection"
 
@@ -28,59 +27,59 @@ Edge = tuple[str, str]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a graph before it runs.
+    """The plan of a graph, made before it runs.
 
     ``demands``: the part of each node's value that the rest of the graph needs; ``edges``: the part that each
-    argument needs; ``inputs``: the part of each parameter of the graph. ``twins``: for nodes that compute the
-    same as an earlier one, the id of that one. ``leaders``: for nodes whose cube is put on the grid of
-    another one from the start, the id of that one.
+    argument needs; ``inputs``: the part of each parameter of the graph. ``duplicates``: for nodes that
+    compute the same as an earlier one, the id of that one. ``grid_leaders``: for nodes whose cube is put on
+    the grid of another one from the start, the id of that one.
     """
 
     demands: Mapping[str, Demand] = field(default_factory=dict)
     edges: Mapping[Edge, Demand] = field(default_factory=dict)
     inputs: Mapping[str, Demand] = field(default_factory=dict)
-    twins: Mapping[str, str] = field(default_factory=dict)
-    leaders: Mapping[str, str] = field(default_factory=dict)
+    duplicates: Mapping[str, str] = field(default_factory=dict)
+    grid_leaders: Mapping[str, str] = field(default_factory=dict)
 
-    def demand(self, id_: str) -> Demand:
-        """What is needed of the value of a node."""
+    def get_demand(self, id_: str) -> Demand:
+        """The part of a node's value that is needed."""
         return self.demands.get(id_, ALL)
 
-    def edge(self, id_: str, argument: str) -> Demand:
-        """What an argument of a node needs of the value that it refers to."""
+    def get_edge(self, id_: str, argument: str) -> Demand:
+        """The part that an argument of a node needs of the value that it refers to."""
         return self.edges.get((id_, argument), ALL)
 
-    def original(self, id_: str) -> str:
+    def get_original(self, id_: str) -> str:
         """The node that computes what this one computes."""
-        return self.twins.get(id_, id_)
+        return self.duplicates.get(id_, id_)
 
 
 def make_plan(graph: Graph, parameters: Mapping[str, Any], demand: Demand = ALL) -> Plan:
     """The plan of a valid graph whose parameters have the given values, if ``demand`` is needed of it."""
-    known = {**_defaults(graph), **parameters}
-    order = list(topological(graph))
-    twins = _twins(graph, order)
-    return _Demands(graph, known, twins).plan(order, demand)
+    values = {**_list_defaults(graph), **parameters}
+    order = list(sort_topologically(graph))
+    duplicates = _find_duplicates(graph, order)
+    return _DemandWalk(graph, values, duplicates).make_plan(order, demand)
 
 
-def seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> Demand:
-    """The demand on a graph, without its view unless all cubes in it can be made on the pixels of that.
+def plan_for_view(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> Plan:
+    """Plan a graph; the demanded view is dropped unless all cubes can be made on its pixels.
 
-    Cubes that meet are on one grid then, in any case.
+    Cubes that meet are on one grid in either case.
     """
-    if demand.view is None:
-        return demand
-    return demand if _is_seen(graph, parameters, demand) else replace(demand, view=None)
-
-
-def _is_seen(graph: Graph, parameters: Mapping[str, Any], demand: Demand) -> bool:
     plan = make_plan(graph, parameters, demand)
-    walk = _Demands(graph, {**_defaults(graph), **parameters}, plan.twins)
-    nodes = (node for id_, node in graph.nodes.items() if id_ not in plan.twins)
-    return all(walk.sees(node, plan.demand(node.id)) for node in nodes)
+    if demand.view is None or _supports_view(graph, parameters, plan):
+        return plan
+    return make_plan(graph, parameters, replace(demand, view=None))
 
 
-def topological(graph: Graph) -> Iterator[str]:
+def _supports_view(graph: Graph, parameters: Mapping[str, Any], plan: Plan) -> bool:
+    walk = _DemandWalk(graph, {**_list_defaults(graph), **parameters}, plan.duplicates)
+    nodes = (node for id_, node in graph.nodes.items() if id_ not in plan.duplicates)
+    return all(walk.supports_view(node, plan.get_demand(node.id)) for node in nodes)
+
+
+def sort_topologically(graph: Graph) -> Iterator[str]:
     """The ids of the nodes, each after all it refers to."""
     done: set[str] = set()
     for start in graph.nodes:
@@ -97,7 +96,7 @@ def topological(graph: Graph) -> Iterator[str]:
                 yield id_
 
 
-def _defaults(graph: Graph) -> dict[str, Any]:
+def _list_defaults(graph: Graph) -> dict[str, Any]:
     return {p["name"]: p["default"] for p in graph.parameters if "name" in p and "default" in p}
 
 
@@ -105,98 +104,105 @@ def _defaults(graph: Graph) -> dict[str, Any]:
 
 
 @dataclass
-class _Demands:
+class _DemandWalk:
     """The walk from the end of a graph to its loads, collecting what is needed."""
 
     graph: Graph
     parameters: Mapping[str, Any]
-    twins: Mapping[str, str]
+    duplicates: Mapping[str, str]
     nodes: dict[str, Demand] = field(default_factory=dict)
     edges: dict[Edge, Demand] = field(default_factory=dict)
     inputs: dict[str, Demand] = field(default_factory=dict)
     sources: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    def plan(self, order: list[str], demand: Demand) -> Plan:
+    def make_plan(self, order: list[str], demand: Demand) -> Plan:
         """The plan of the graph whose nodes are in this order."""
         for id_ in self.graph.end_nodes:
             if id_ != self.graph.result:
-                self._add(self.nodes, self.twins.get(id_, id_), ALL)
-        self._add(self.nodes, self.twins.get(self.graph.result, self.graph.result), demand)
+                self._add_demand(self.nodes, self.duplicates.get(id_, id_), ALL)
+        self._add_demand(self.nodes, self.duplicates.get(self.graph.result, self.graph.result), demand)
         for id_ in reversed(order):
-            if id_ not in self.twins:
+            if id_ not in self.duplicates:
                 self._pass_on(self.graph.nodes[id_], self.nodes.get(id_, ALL))
-        leaders = _leaders(self.graph, self.nodes)
-        return Plan(self.nodes, self.edges, self.inputs, self.twins, leaders)
+        leaders = _find_grid_leaders(self.graph, self.nodes)
+        return Plan(self.nodes, self.edges, self.inputs, self.duplicates, leaders)
 
     def _pass_on(self, node: Node, demand: Demand) -> None:
         """Add the demands of a node on what it refers to."""
-        named = self._needs(node, demand)
+        named = self._find_needs(node, demand)
         for name, value in node.arguments.items():
             needed = named.get(name, ALL)
             for used in node.uses[name]:
                 part = needed if value == {"from_node": used} else ALL
                 self.edges[node.id, name] = part
-                self._add(self.nodes, self.twins.get(used, used), part)
+                self._add_demand(self.nodes, self.duplicates.get(used, used), part)
             for used in node.parameters[name]:
-                self._add(self.inputs, used, needed if value == {"from_parameter": used} else ALL)
-        for used in free_in_children(node):
-            self._add(self.inputs, used, ALL)
+                self._add_demand(self.inputs, used, needed if value == {"from_parameter": used} else ALL)
+        for used in find_free_in_children(node):
+            self._add_demand(self.inputs, used, ALL)
 
-    def _needs(self, node: Node, demand: Demand) -> Mapping[str, Demand]:
-        arguments = self._constants(node)
+    def _find_needs(self, node: Node, demand: Demand) -> Mapping[str, Demand]:
+        arguments = self._find_constants(node)
         if node.definition is not None:
-            return self._of_definition(node.definition, demand, arguments)
-        process = _predefined(node)
+            return self._find_needs_of_definition(node.definition, demand, arguments)
+        process = _find_predefined(node)
         if process is None or process.needs is None:
             return {}
-        found = _signed(process.needs(demand, arguments), node.id)
-        found = _viewed(found, demand.view if process.pointwise else None)
-        if len(self._sources(node)) == 1:
-            found = {name: part.alone(demand) for name, part in found.items()}
-        return {} if self._is_open(node, arguments, found) else found
+        needs = _sign_grids(process.needs(demand, arguments), node.id)
+        needs = _set_views(needs, demand.view if process.pointwise else None)
+        if len(self._find_sources(node)) == 1:
+            needs = {name: part.on_shared_grid(demand) for name, part in needs.items()}
+        return {} if self._is_open(node, arguments, needs) else needs
 
-    def _sources(self, node: Node) -> frozenset[str]:
+    def _find_sources(self, node: Node) -> frozenset[str]:
         """Where the cubes that a node takes come from, as far as can be told: nodes and parameters."""
         if node.id not in self.sources:
-            found = {f"{name}()" for names in node.parameters.values() for name in names}
+            sources = {f"{name}()" for names in node.parameters.values() for name in names}
             for used in node.dependencies:
-                found |= self._origin(self.graph.nodes[self.twins.get(used, used)])
-            self.sources[node.id] = frozenset(found)
+                sources |= self._find_origin(self.graph.nodes[self.duplicates.get(used, used)])
+            self.sources[node.id] = frozenset(sources)
         return self.sources[node.id]
 
-    def _origin(self, node: Node) -> frozenset[str]:
-        process = _predefined(node)
+    def _find_origin(self, node: Node) -> frozenset[str]:
+        process = _find_predefined(node)
         passes_on = process is not None and process.needs is not None
-        return self._sources(node) if passes_on else frozenset({node.id})
+        return self._find_sources(node) if passes_on else frozenset({node.id})
 
-    def sees(self, node: Node, demand: Demand) -> bool:
+    def supports_view(self, node: Node, demand: Demand) -> bool:
         """Whether a node makes its cube on the pixels of a view, or makes no cube of pixels."""
         if node.definition is not None:
-            arguments = self._constants(node)
-            return demand.view is not None and _is_seen(node.definition.graph, arguments, demand)
+            arguments = self._find_constants(node)
+            if demand.view is None:
+                return False
+            inner = node.definition.graph
+            return _supports_view(inner, arguments, make_plan(inner, arguments, demand))
         process = PROCESSES[node.process_id]
         if not process.makes_raster:
             return True
         return demand.view is not None and (process.in_view or process.pointwise)
 
-    def _of_definition(
+    def _find_needs_of_definition(
         self, definition: Definition, demand: Demand, arguments: Mapping[str, Any]
     ) -> Mapping[str, Demand]:
         # A grid is counted from that of a load, and the plan of a definition does not know others.
         inner = make_plan(definition.graph, arguments, replace(demand, grid=None))
         return {name: replace(part, grid=None) for name, part in inner.inputs.items()}
 
-    def _constants(self, node: Node) -> dict[str, Any]:
+    def _find_constants(self, node: Node) -> dict[str, Any]:
         """The arguments that are known now (constants, parameters with a value, child graphs), else
         `UNKNOWN`."""
-        return {name: self._constant(node, name, value) for name, value in node.arguments.items()}
+        return {name: self._find_constant(node, name, value) for name, value in node.arguments.items()}
 
-    def _constant(self, node: Node, name: str, value: Any) -> Any:
+    def _find_constant(self, node: Node, name: str, value: Any) -> Any:
         if isinstance(value, Graph) or not (node.uses[name] or node.parameters[name]):
             return value
         if len(value) == 1 and isinstance(value, Mapping) and value.get("from_parameter") in self.parameters:
-            found = self.parameters[value["from_parameter"]]
-            return found if _is_json(found) and _fits(node, name, found) else UNKNOWN
+            parameter_value = self.parameters[value["from_parameter"]]
+            return (
+                parameter_value
+                if _is_json(parameter_value) and _fits_parameter(node, name, parameter_value)
+                else UNKNOWN
+            )
         return UNKNOWN
 
     def _is_open(self, node: Node, arguments: Mapping[str, Any], named: Mapping[str, Demand]) -> bool:
@@ -205,18 +211,18 @@ class _Demands:
             return False
         if any(value is UNKNOWN and name not in named for name, value in arguments.items()):
             return True
-        return any(not _is_json(self.parameters.get(p, UNKNOWN)) for p in free_in_children(node))
+        return any(not _is_json(self.parameters.get(p, UNKNOWN)) for p in find_free_in_children(node))
 
     @staticmethod
-    def _add(demands: dict[str, Demand], key: str, demand: Demand) -> None:
+    def _add_demand(demands: dict[str, Demand], key: str, demand: Demand) -> None:
         demands[key] = demands[key].union(demand) if key in demands else demand
 
 
-def _predefined(node: Node) -> Process | None:
+def _find_predefined(node: Node) -> Process | None:
     return None if node.definition else PROCESSES.get(node.process_id)
 
 
-def _signed(demands: Mapping[str, Demand], id_: str) -> Mapping[str, Demand]:
+def _sign_grids(demands: Mapping[str, Demand], id_: str) -> Mapping[str, Demand]:
     """The demands of a node, with its id in a grid that it asks for."""
 
     def signed(demand: Demand) -> Demand:
@@ -226,12 +232,12 @@ def _signed(demands: Mapping[str, Demand], id_: str) -> Mapping[str, Demand]:
     return {name: signed(demand) for name, demand in demands.items()}
 
 
-def _viewed(demands: Mapping[str, Demand], view: GeoBox | None) -> Mapping[str, Demand]:
+def _set_views(demands: Mapping[str, Demand], view: GeoBox | None) -> Mapping[str, Demand]:
     """Demands with a view, but for those on all of a cube."""
     return {name: replace(d, view=None if d.boxes is None else view) for name, d in demands.items()}
 
 
-def _fits(node: Node, name: str, value: Any) -> bool:
+def _fits_parameter(node: Node, name: str, value: Any) -> bool:
     """Whether a value is right for an argument: rules of processes take no others."""
     process = node.definition or PROCESSES.get(node.process_id)
     declared = process.parameters.get(name) if process else None
@@ -250,14 +256,14 @@ def _is_json(value: Any) -> bool:
 # --- Grids ---------------------------------------------------------------------------------------
 
 
-def _leaders(graph: Graph, demands: dict[str, Demand]) -> dict[str, str]:
-    """The loads that follow others onto their grid; a grid that not exactly one load leads is given up."""
-    asked: dict[Grid, list[str]] = {}
+def _find_grid_leaders(graph: Graph, demands: dict[str, Demand]) -> dict[str, str]:
+    """Map loads to the load whose grid they follow; a grid without exactly one leading load is dropped."""
+    followers: dict[Grid, list[str]] = {}
     for id_, demand in demands.items():
         if demand.grid is not None and graph.nodes[id_].process_id == LOAD:
-            asked.setdefault(replace(demand.grid, leads=True), []).append(id_)
+            followers.setdefault(replace(demand.grid, leads=True), []).append(id_)
     leaders: dict[str, str] = {}
-    for ids in asked.values():
+    for ids in followers.values():
         leading = [id_ for id_ in ids if (grid := demands[id_].grid) is not None and grid.leads]
         independent = not any(graph.nodes[id_].dependencies for id_ in ids)
         if len(leading) == 1 and independent:
@@ -271,30 +277,30 @@ def _leaders(graph: Graph, demands: dict[str, Demand]) -> dict[str, str]:
 # --- Nodes that are the same ---------------------------------------------------------------------
 
 
-def _twins(graph: Graph, order: list[str]) -> dict[str, str]:
+def _find_duplicates(graph: Graph, order: list[str]) -> dict[str, str]:
     twins: dict[str, str] = {}
     first: dict[str, str] = {}
     often = Counter(node.process_id for node in graph.nodes.values())
     for id_ in order:
         node = graph.nodes[id_]
-        process = _predefined(node)
+        process = _find_predefined(node)
         if process is None or not process.pure or often[node.process_id] == 1:
             continue
-        key = json.dumps([node.process_id, _canonical(node.arguments, twins)], sort_keys=True)
+        key = json.dumps([node.process_id, _canonicalize(node.arguments, twins)], sort_keys=True)
         if first.setdefault(key, id_) != id_:
             twins[id_] = first[key]
     return twins
 
 
-def _canonical(value: Any, twins: Mapping[str, str]) -> Any:
+def _canonicalize(value: Any, twins: Mapping[str, str]) -> Any:
     """An argument in which equal things are written alike: references lead to the original nodes."""
     if isinstance(value, Graph):
         nodes = {
-            id_: [n.process_id, n.namespace, _canonical(n.arguments, {})] for id_, n in value.nodes.items()
+            id_: [n.process_id, n.namespace, _canonicalize(n.arguments, {})] for id_, n in value.nodes.items()
         }
         return {"child": nodes, "result": value.result, "parameters": list(value.parameters)}
     if isinstance(value, Mapping):
         if len(value) == 1 and isinstance(value.get("from_node"), str):
             return {"from_node": twins.get(value["from_node"], value["from_node"])}
-        return {k: _canonical(v, twins) for k, v in value.items()}
-    return [_canonical(v, twins) for v in value] if isinstance(value, list) else value
+        return {k: _canonicalize(v, twins) for k, v in value.items()}
+    return [_canonicalize(v, twins) for v in value] if isinstance(value, list) else value

@@ -14,29 +14,8 @@ from odc_openeo.errors import (
     ProcessUnsupported,
 )
 from odc_openeo.graph.arguments import describe_kinds, find_mismatch, list_kinds
-from odc_openeo.graph.definitions import Definition, Lookup
-from odc_openeo.graph.parse import Graph, Limits, Node, parse
-from odc_openeo.process import PROCESSES, Parameter, Process
-
-
-def validate(
-    process: Any,
-    parameters: Mapping[str, Any] | None = None,
-    limits: Limits | None = None,
-    lookup: Lookup | None = None,
-) -> list[OpenEOError]:
-    """All errors of a process (an object with ``process_graph``); an empty list if there are none.
-
-    ``lookup`` finds user-defined processes.
-    """
-    try:
-        graph, errors = parse(process, limits, lookup)
-    except OpenEOError as error:
-        return [error]
-    told = {error.node for error in errors}
-    found = problems(graph, parameters or {}) if graph else ()
-    # Why a process can't be had was said already.
-    return [*errors, *(e for e in found if not (isinstance(e, ProcessUnsupported) and e.node in told))]
+from odc_openeo.graph.model import Definition, Graph, Node
+from odc_openeo.registry.process import PROCESSES, Parameter, Process
 
 
 def find_process(id_: str, namespace: str | None) -> Process:
@@ -46,28 +25,28 @@ def find_process(id_: str, namespace: str | None) -> Process:
     raise ProcessUnsupported(process=id_, namespace=namespace or "backend")
 
 
-def process_of(node: Node) -> Process | Definition:
+def get_process(node: Node) -> Process | Definition:
     """The process that a node calls, else `ProcessUnsupported`."""
     return node.definition or find_process(node.process_id, node.namespace)
 
 
-def problems(graph: Graph, parameters: Mapping[str, Any]) -> Iterator[OpenEOError]:
+def find_problems(graph: Graph, parameters: Mapping[str, Any]) -> Iterator[OpenEOError]:
     """The errors of a parsed graph whose outer parameters are named in ``parameters``."""
-    yield from _graph(graph, frozenset(parameters), "")
+    yield from _check_graph(graph, frozenset(parameters), "")
 
 
-def _graph(graph: Graph, known: frozenset[str], path: str) -> Iterator[OpenEOError]:
-    names = known | {str(p.get("name")) for p in graph.parameters}
+def _check_graph(graph: Graph, outer_names: frozenset[str], path: str) -> Iterator[OpenEOError]:
+    names = outer_names | {str(p.get("name")) for p in graph.parameters}
     for node in graph.nodes.values():
-        for error in _node(graph, node, names, f"{path}{node.id}"):
+        for error in _check_node(graph, node, names, f"{path}{node.id}"):
             if error.node is None:
                 error.node = f"{path}{node.id}"
             yield error
 
 
-def _node(graph: Graph, node: Node, known: frozenset[str], path: str) -> Iterator[OpenEOError]:
+def _check_node(graph: Graph, node: Node, names: frozenset[str], path: str) -> Iterator[OpenEOError]:
     try:
-        process = process_of(node)
+        process = get_process(node)
     except ProcessUnsupported as error:
         yield error
         return
@@ -76,14 +55,14 @@ def _node(graph: Graph, node: Node, known: frozenset[str], path: str) -> Iterato
         yield ProcessParameterUnsupported(process=process.id, parameter=name, available=available)
     for parameter in process.parameters.values():
         if parameter.name in node.arguments:
-            yield from _argument(graph, process, parameter, node, known, path)
+            yield from _check_argument(graph, process, parameter, node, names, path)
         elif not parameter.optional:
             yield ProcessParameterRequired(process=process.id, parameter=parameter.name)
     if isinstance(process, Definition):
-        yield from _graph(process.graph, frozenset(process.parameters), f"{path}.")
+        yield from _check_graph(process.graph, frozenset(process.parameters), f"{path}.")
 
 
-def _argument(
+def _check_argument(
     graph: Graph,
     process: Process | Definition,
     parameter: Parameter,
@@ -95,19 +74,19 @@ def _argument(
     for name in node.parameters[parameter.name]:
         if name not in known:
             yield ProcessParameterMissing(parameter=name)
-    for child, schema in _children(parameter, value):
+    for child, schema in _list_children(parameter, value):
         names = {p["name"] for p in (schema or {}).get("parameters", ())}
-        yield from _graph(child, known | names, f"{path}.")
+        yield from _check_graph(child, known | names, f"{path}.")
     refers = bool(node.uses[parameter.name] or node.parameters[parameter.name])
     reason = _reference_mismatch(graph, parameter, value) if refers else find_mismatch(parameter, value)
     if reason:
         yield ProcessParameterInvalid(process=process.id, parameter=parameter.name, reason=reason)
 
 
-def _children(parameter: Parameter, value: Any) -> Iterator[tuple[Graph, Mapping[str, Any] | None]]:
+def _list_children(parameter: Parameter, value: Any) -> Iterator[tuple[Graph, Mapping[str, Any] | None]]:
     """The child graphs in an argument, with the schema that says which parameters they are given."""
     if isinstance(value, Graph):
-        yield value, parameter.child
+        yield value, parameter.child_schema
     elif isinstance(value, Mapping):
         inner = [
             s["additionalProperties"] for s in parameter.alternatives if s.get("subtype") == "metadata-filter"
@@ -118,14 +97,15 @@ def _children(parameter: Parameter, value: Any) -> Iterator[tuple[Graph, Mapping
 
 
 def _reference_mismatch(graph: Graph, parameter: Parameter, value: Any) -> str | None:
-    """Why the value of the node referred to can't fit the parameter, if that is certain."""
+    """Explain why the value of the node referred to cannot fit the parameter, if that is certain."""
     if not (isinstance(value, Mapping) and len(value) == 1 and isinstance(value.get("from_node"), str)):
         return None
     source = graph.nodes.get(value["from_node"])
-    found = PROCESSES.get(source.process_id) if source else None
-    if source is None or found is None or source.definition:
+    source_process = PROCESSES.get(source.process_id) if source else None
+    if source is None or source_process is None or source.definition:
         return None
-    given, wanted = list_kinds(found.returns), list_kinds(parameter.schema)
-    if given is None or wanted is None or given & wanted or "datacube" in given:
+    returned, accepted = list_kinds(source_process.returns), list_kinds(parameter.schema)
+    if returned is None or accepted is None or returned & accepted or "datacube" in returned:
         return None
-    return f"it must be {describe_kinds(wanted)}, but '{source.process_id}' returns {describe_kinds(given)}."
+    returns = describe_kinds(returned)
+    return f"it must be {describe_kinds(accepted)}, but '{source.process_id}' returns {returns}."

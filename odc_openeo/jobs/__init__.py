@@ -1,26 +1,39 @@
-"""Batch jobs: rows of PostgreSQL, which is the queue too.
+"""Batch jobs: rows in PostgreSQL, which also serves as the queue.
 
-`store` is what users do with their jobs, `queue` what workers do with them, `logs` what both read and write.
-Every change of state is one SQL statement whose condition is the state it may start from.
+`store` has the operations of users, `queue` those of workers; `records` makes log entries, `results` reads
+published results and `result_stac` describes them. Every change of state is one SQL statement whose condition
+is the state that the change starts from.
 """
 
-from odc_openeo.jobs.model import LEVELS, Entry, Job, JobDraft, Page, Summary
-from odc_openeo.jobs.store import cancel, create, delete, get, last_error, list_jobs, list_logs, start, update
+from odc_openeo.db.logs import LEVELS, Entry
+from odc_openeo.db.paging import Page
+from odc_openeo.jobs.model import Job, JobDraft, JobSummary
+from odc_openeo.jobs.store import (
+    cancel_job,
+    create_job,
+    delete_job,
+    get_job,
+    get_last_error,
+    list_jobs,
+    list_logs,
+    start_job,
+    update_job,
+)
 
 __all__ = [
     "LEVELS",
     "Entry",
     "Job",
     "JobDraft",
+    "JobSummary",
     "Page",
-    "Summary",
-    "cancel",
-    "create",
-    "delete",
-    "get",
-    "last_error",
+    "cancel_job",
+    "create_job",
+    "delete_job",
+    "get_job",
+    "get_last_error",
     "list_jobs",
     "list_logs",
-    "start",
-    "update",
+    "start_job",
+    "update_job",
 ]

@@ -1,25 +1,22 @@
-"""Batch jobs as the rest of the service sees them."""
+"""Batch jobs, independent of how they are stored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 from odc_openeo.json_pickling import PickledAsJson
 
-LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-"""Levels of log entries, from low to high severity."""
-
 BUSY: Final = ("queued", "running")
-"""States in which a job can't be changed."""
+"""States in which a job cannot be changed."""
 
 
 @dataclass(frozen=True)
 class JobDraft(PickledAsJson):
-    """What a user says of a job; ``extras`` are properties that the API does not know."""
+    """The properties of a job that its user sets; ``extras`` are those unknown to the API."""
 
     json_fields = ("process", "extras")
 
@@ -33,7 +30,7 @@ class JobDraft(PickledAsJson):
 
 
 @dataclass(frozen=True)
-class Summary:
+class JobSummary:
     """A job in a listing."""
 
     id: UUID
@@ -45,8 +42,8 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Job(Summary):
-    """A job with all that is known of it. ``unpublished`` is when its results are deleted."""
+class Job(JobSummary):
+    """A stored job; ``unpublished`` is when its results are deleted."""
 
     user: UUID
     draft: JobDraft
@@ -56,25 +53,3 @@ class Job(Summary):
     attempt: UUID | None
     tries: int
     unpublished: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A log entry; ``more`` holds what else the API shows: code, data, path, usage."""
-
-    level: str
-    message: str
-    time: datetime
-    more: Mapping[str, Any] = field(default_factory=dict)
-    id: int = 0
-
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Page(Generic[T]):
-    """A part of a list; ``next`` is where the following part starts, None at the end."""
-
-    items: list[T]
-    next: str | None = None

@@ -1,4 +1,4 @@
-"""What a job's ``job_options`` ask of the dask workers: memory for a task, tasks at the same time."""
+"""The ``job_options``: memory per task and parallel tasks that a job requires of the dask workers."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from odc_openeo.errors import RequestInvalid
 OPTIONS: Final = "job_options"
 MEMORY: Final = "memory"
 SLOTS: Final = "slots"
-"""Resources that dask workers declare: bytes, and 1."""
+"""Resources that dask workers declare: their memory in bytes, and one slot per worker."""
 
 MOST_THREADS: Final = 256
 JOB_OPTIONS: Final[Mapping[str, Any]] = {
     "name": OPTIONS,
-    "description": "What each task of the job takes of a dask worker; for chunks that need much memory.",
+    "description": "Resources of a dask worker that each task takes, for chunks that need much memory.",
     "optional": True,
     "default": {},
     "schema": {
         "type": "object",
         "properties": {
-            "memory": {"type": "string", "description": "Memory kept free for a task, such as 2GiB."},
+            "memory": {"type": "string", "description": "Memory reserved for each task, such as 2GiB."},
             "threads": {
                 "type": "integer",
                 "minimum": 1,
                 "maximum": MOST_THREADS,
-                "description": "Tasks of the job that a worker runs at the same time, at most.",
+                "description": "Maximum number of tasks of the job that a worker runs in parallel.",
             },
         },
     },
 }
-"""The options as ``GET /processing_parameters`` shows them."""
+"""The options, as listed by ``GET /processing_parameters``."""
 NEARLY_ONE: Final = 0.999
-"""So that rounding never keeps the last task away."""
+"""Slots that the tasks on a worker take together: rounding never excludes the last one."""
 
 
-def resources(extras: Mapping[str, Any]) -> dict[str, float]:
-    """What each task of a job takes of a dask worker; the options ``memory`` and ``threads`` say it.
+def parse_resources(extras: Mapping[str, Any]) -> dict[str, float]:
+    """Return the resources that each task takes, from the options ``memory`` and ``threads``.
 
     Raises:
-        RequestInvalid: one of them has no meaning. Other options are not looked at.
+        RequestInvalid: the value of one of them is not valid. Other options are ignored.
     """
     options = extras.get(OPTIONS)
     if not isinstance(options, Mapping):
         return {}
-    found: dict[str, float] = {}
+    amounts: dict[str, float] = {}
     if options.get("memory") is not None:
-        found[MEMORY] = _memory(options["memory"])
+        amounts[MEMORY] = _parse_memory(options["memory"])
     if options.get("threads") is not None:
-        found[SLOTS] = NEARLY_ONE / _threads(options["threads"])
-    return found
+        amounts[SLOTS] = NEARLY_ONE / _parse_threads(options["threads"])
+    return amounts
 
 
-def _memory(value: Any) -> float:
+def _parse_memory(value: Any) -> float:
     try:
         size = parse_bytes(value) if isinstance(value, str) else -1
     except ValueError:
@@ -65,7 +65,7 @@ def _memory(value: Any) -> float:
     return float(size)
 
 
-def _threads(value: Any) -> int:
+def _parse_threads(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_THREADS:
         raise RequestInvalid(reason=f"the job option 'threads' must be a whole number, 1 to {MOST_THREADS}.")
     return value

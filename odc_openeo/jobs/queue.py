@@ -1,7 +1,7 @@
-"""What workers do with jobs: claim, keep alive, log, end. PostgreSQL's clock is the only clock.
+"""Operations of workers on jobs: claim, keep alive, log, end. Only the clock of PostgreSQL is used.
 
-Each run of a job is an *attempt* with an id of its own. All a worker writes is conditional on that attempt
-still being the job's: a worker that was given up, or whose job was cancelled, can change nothing any more.
+Each run of a job is an *attempt* with its own id. Every write of a worker is conditional on its attempt still
+being the current one: a worker that was given up, or whose job was cancelled, can no longer change anything.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from sqlalchemy.orm import Session
 
 from odc_openeo import db
 from odc_openeo.config import Config
-from odc_openeo.jobs.model import Entry, Job
-from odc_openeo.jobs.store import job_of, log_columns
+from odc_openeo.db.logs import Entry, make_log_columns
+from odc_openeo.jobs.model import Job
+from odc_openeo.jobs.store import make_job
 
 CLAIM_LOCK = 0x6F64636A
-"""Advisory lock: claims are made one after the other, so that users' limits are kept exactly."""
+"""Advisory lock: jobs are claimed one after the other, so that the limits of users are kept exactly."""
 
 CLAIM = text(
     """
@@ -49,30 +50,30 @@ CLAIM = text(
     FROM chosen WHERE jobs.id = chosen.id RETURNING jobs.id
     """
 )
-"""The next job in fair order: users with fewer running jobs first, then who waited longer since their last
-start, then the order of queueing. Each user's jobs start in the order they were queued."""
+"""Claims the next job in fair order: users with fewer running jobs first, then those whose last start was
+longest ago, then by time of queueing. The jobs of one user start in the order they were queued."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to run a job once."""
+    """The right of a worker to run a job once."""
 
     job: Job
     attempt: UUID
 
     @property
     def folder(self) -> str:
-        """Where in the storage the files of this attempt are."""
-        return folder(self.job.id, self.attempt)
+        """The folder of the storage with the files of this attempt."""
+        return get_result_folder(self.job.id, self.attempt)
 
 
-def folder(job: UUID, attempt: UUID | None = None) -> str:
-    """Where in the storage the files of a job, or of one attempt, are."""
+def get_result_folder(job: UUID, attempt: UUID | None = None) -> str:
+    """Return the folder of the storage with the files of a job, or of one attempt."""
     return f"results/{job}/{attempt}" if attempt else f"results/{job}"
 
 
-def claim(config: Config, worker: str) -> Claim | None:
-    """Take the next job that is due, None if there is none (or its owner has enough running)."""
+def claim_job(config: Config, worker: str) -> Claim | None:
+    """Claim the next job that is due, None if there is none or the limits of all owners are reached."""
     attempt = uuid4()
     with db.session(config) as session:
         session.execute(select(func.pg_advisory_xact_lock(CLAIM_LOCK)))
@@ -80,37 +81,37 @@ def claim(config: Config, worker: str) -> Claim | None:
         id_ = session.scalar(CLAIM, values)
         if id_ is None:
             return None
-        row = session.get_one(db.Job, id_)
-        # What an earlier attempt has left.
+        row = session.get_one(db.JobRow, id_)
+        # Results of an earlier attempt.
         session.execute(delete(db.JobResult).where(db.JobResult.job_id == id_))
-        return Claim(job_of(row), attempt)
+        return Claim(make_job(row), attempt)
 
 
-def beat(config: Config, claim: Claim, progress: float, entries: Sequence[Entry] = ()) -> bool:
-    """A sign of life with news of a run; False if the run is no longer wanted, and nothing was written."""
+def send_heartbeat(config: Config, claim: Claim, progress: float, entries: Sequence[Entry] = ()) -> bool:
+    """Record a sign of life, progress and log entries; False, without a write, if the run is obsolete."""
     alive = (
-        update(db.Job)
-        .where(*_mine(claim))
-        .values(heartbeat=func.clock_timestamp(), progress=func.greatest(db.Job.progress, progress))
-        .returning(db.Job.id)
+        update(db.JobRow)
+        .where(*_match_claim(claim))
+        .values(heartbeat=func.clock_timestamp(), progress=func.greatest(db.JobRow.progress, progress))
+        .returning(db.JobRow.id)
     )
     with db.session(config) as session:
         if session.scalar(alive) is None:
             return False
-        _log(session, claim.job.id, entries)
+        _add_log_entries(session, claim.job.id, entries)
         return True
 
 
-def publish_part(config: Config, claim: Claim, assets: Sequence[Mapping[str, Any]]) -> bool:
-    """Show files of an unfinished run, as partial results; False if the run is no longer wanted."""
+def publish_partial_results(config: Config, claim: Claim, assets: Sequence[Mapping[str, Any]]) -> bool:
+    """Publish files of an unfinished run as partial results; False if the run is obsolete."""
     with db.session(config) as session:
-        if not _hold(session, claim):
+        if not _lock_run(session, claim):
             return False
-        _record(session, claim, assets, {}, _expiry(config), complete=False)
+        _record_results(session, claim, assets, {}, _compute_expiry(config), complete=False)
         return True
 
 
-def finish(
+def finish_run(
     config: Config,
     claim: Claim,
     assets: Sequence[Mapping[str, Any]],
@@ -118,103 +119,103 @@ def finish(
     usage: Mapping[str, Any],
     entries: Sequence[Entry] = (),
 ) -> bool:
-    """End a run well: in one transaction its results become visible, all of them. False if unwanted."""
+    """End a run successfully: publish all its results in one transaction. False if the run is obsolete."""
     with db.session(config) as session:
-        if not _hold(session, claim):
+        if not _lock_run(session, claim):
             return False
-        _record(session, claim, assets, details, _expiry(config), complete=True)
-        _log(session, claim.job.id, entries)
+        _record_results(session, claim, assets, details, _compute_expiry(config), complete=True)
+        _add_log_entries(session, claim.job.id, entries)
         values = {"status": "finished", "progress": 100.0, "usage": dict(usage)}
-        _end(session, claim, values)
+        _end_run(session, claim, values)
         return True
 
 
-def fail(config: Config, claim: Claim, usage: Mapping[str, Any], entries: Sequence[Entry]) -> bool:
-    """End a run with an error, the last of ``entries``. False if the run is no longer wanted."""
+def fail_run(config: Config, claim: Claim, usage: Mapping[str, Any], entries: Sequence[Entry]) -> bool:
+    """End a run with an error, the last of ``entries``. False if the run is obsolete."""
     with db.session(config) as session:
-        if not _hold(session, claim):
+        if not _lock_run(session, claim):
             return False
-        _log(session, claim.job.id, entries)
-        _end(session, claim, {"status": "error", "usage": dict(usage)})
+        _add_log_entries(session, claim.job.id, entries)
+        _end_run(session, claim, {"status": "error", "usage": dict(usage)})
         return True
 
 
 def give_back(config: Config, claim: Claim, entries: Sequence[Entry], *, wait_s: float, counts: bool) -> bool:
-    """Let the job be run again, after ``wait_s``; ``counts`` says whether this run is one of its tries."""
+    """Queue the job again, after ``wait_s``; ``counts``: this run counts as one of its tries."""
     with db.session(config) as session:
-        if not _hold(session, claim):
+        if not _lock_run(session, claim):
             return False
-        _log(session, claim.job.id, entries)
+        _add_log_entries(session, claim.job.id, entries)
         session.execute(delete(db.JobResult).where(db.JobResult.job_id == claim.job.id))
         due = func.clock_timestamp() + timedelta(seconds=wait_s)
-        tries = db.Job.tries if counts else db.Job.tries - 1
-        _end(session, claim, {"status": "queued", "progress": 0, "not_before": due, "tries": tries})
+        tries = db.JobRow.tries if counts else db.JobRow.tries - 1
+        _end_run(session, claim, {"status": "queued", "progress": 0, "not_before": due, "tries": tries})
         return True
 
 
-def recover(config: Config) -> tuple[int, int]:
-    """Take jobs from workers that give no sign of life: (queued again, failed after the last try)."""
+def recover_lost_jobs(config: Config) -> tuple[int, int]:
+    """Take jobs from unresponsive workers; returns (queued again, failed after the last try)."""
     silent = func.clock_timestamp() - timedelta(seconds=config.job_lost_after_s)
     lost = (
-        select(db.Job)
-        .where(db.Job.status == "running", db.Job.heartbeat < silent)
+        select(db.JobRow)
+        .where(db.JobRow.status == "running", db.JobRow.heartbeat < silent)
         .with_for_update(skip_locked=True)
     )
-    again = failed = 0
+    requeued = failed = 0
     with db.session(config) as session:
         for row in session.scalars(lost):
-            last = row.tries >= config.job_tries
-            again, failed = again + (not last), failed + last
-            row.status = "error" if last else "queued"
+            is_last = row.tries >= config.job_tries
+            requeued, failed = requeued + (not is_last), failed + is_last
+            row.status = "error" if is_last else "queued"
             row.attempt, row.updated = None, db.now()
             session.execute(delete(db.JobResult).where(db.JobResult.job_id == row.id))
-            _log(session, row.id, [_lost(row.tries, config.job_tries)])
-    return again, failed
+            _add_log_entries(session, row.id, [_make_lost_entry(row.tries, config.job_tries)])
+    return requeued, failed
 
 
-def _lost(tries: int, most: int) -> Entry:
-    what = f"The worker that ran the job was lost (try {tries} of {most})."
+def _make_lost_entry(tries: int, most: int) -> Entry:
+    message = f"The worker that ran the job was lost (try {tries} of {most})."
     if tries < most:
-        return Entry("warning", f"{what} The job is queued again.", db.now(), {"code": "WorkerLost"})
-    advice = "The job may need more memory than there is: choose a smaller extent, or start it again."
-    return Entry("error", f"{what} {advice}", db.now(), {"code": "WorkerLost"})
+        return Entry("warning", f"{message} The job is queued again.", db.now(), {"code": "WorkerLost"})
+    advice = "The job may need more memory than available: choose a smaller extent, or start it again."
+    return Entry("error", f"{message} {advice}", db.now(), {"code": "WorkerLost"})
 
 
-def expired(config: Config) -> list[UUID]:
-    """Forget results whose time is over; the jobs they belong to."""
+def delete_expired_results(config: Config) -> list[UUID]:
+    """Delete the records of expired results; returns their jobs."""
     query = delete(db.JobResult).where(db.JobResult.expires < func.now()).returning(db.JobResult.job_id)
     with db.session(config) as session:
         return list(session.scalars(query))
 
 
-def known_attempts(config: Config, attempts: Iterable[UUID]) -> set[UUID]:
-    """Those attempts that run or whose results are there."""
-    wanted = list(attempts)
-    running = select(db.Job.attempt).where(db.Job.attempt.in_(wanted))
-    kept = select(db.JobResult.attempt).where(db.JobResult.attempt.in_(wanted))
+def find_live_attempts(config: Config, attempts: Iterable[UUID]) -> set[UUID]:
+    """Return the attempts that are running or have results."""
+    ids = list(attempts)
+    running = select(db.JobRow.attempt).where(db.JobRow.attempt.in_(ids))
+    kept = select(db.JobResult.attempt).where(db.JobResult.attempt.in_(ids))
     with db.session(config) as session:
-        return {each for each in session.scalars(running.union(kept)) if each is not None}
+        return {id_ for id_ in session.scalars(running.union(kept)) if id_ is not None}
 
 
-def _mine(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    return db.Job.id == claim.job.id, db.Job.attempt == claim.attempt, db.Job.status == "running"
+def _match_claim(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return db.JobRow.id == claim.job.id, db.JobRow.attempt == claim.attempt, db.JobRow.status == "running"
 
 
-def _hold(session: Session, claim: Claim) -> bool:
-    """Lock the job's row if the run is still wanted."""
-    return session.scalar(select(db.Job.id).where(*_mine(claim)).with_for_update()) is not None
+def _lock_run(session: Session, claim: Claim) -> bool:
+    """Lock the row of the job; False if the run is obsolete."""
+    return session.scalar(select(db.JobRow.id).where(*_match_claim(claim)).with_for_update()) is not None
 
 
-def _end(session: Session, claim: Claim, values: Mapping[str, Any]) -> None:
+def _end_run(session: Session, claim: Claim, values: Mapping[str, Any]) -> None:
     now = func.clock_timestamp()
-    session.execute(update(db.Job).where(*_mine(claim)).values(updated=now, attempt=None, **values))
+    session.execute(update(db.JobRow).where(*_match_claim(claim)).values(updated=now, attempt=None, **values))
 
 
-def _expiry(config: Config) -> Any:
+def _compute_expiry(config: Config) -> Any:
     return func.clock_timestamp() + timedelta(days=config.result_lifetime_days)
 
 
-def _record(
+def _record_results(
     session: Session,
     claim: Claim,
     assets: Sequence[Mapping[str, Any]],
@@ -235,7 +236,7 @@ def _record(
     session.execute(row.on_conflict_do_update(index_elements=["job_id"], set_=values))
 
 
-def _log(session: Session, job: UUID, entries: Sequence[Entry]) -> None:
-    rows = [{"job_id": job, **log_columns(entry)} for entry in entries]
+def _add_log_entries(session: Session, job: UUID, entries: Sequence[Entry]) -> None:
+    rows = [{"job_id": job, **make_log_columns(entry)} for entry in entries]
     if rows:
         session.execute(insert(db.JobLog), rows)

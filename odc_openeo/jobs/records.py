@@ -1,4 +1,4 @@
-"""Log records of Python as log entries of openEO."""
+"""Conversion of Python log records to openEO log entries."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import logging
 from typing import Final
 
 from odc_openeo import db
-from odc_openeo.jobs.model import LEVELS, Entry
-from odc_openeo.process import NODES
+from odc_openeo.db.logs import LEVELS, Entry
+from odc_openeo.registry.environment import NODES
 
 LONGEST_MESSAGE: Final = 10_000
 LONGEST_DATA: Final = 100_000
-"""Characters that an entry may have, so that what users log stays a log."""
+"""Maximum number of characters of the data of an entry."""
 
 
-def entry_of(record: logging.LogRecord) -> Entry:
-    """The entry for a record, with the nodes of the process graph that are being evaluated."""
+def make_entry(record: logging.LogRecord) -> Entry:
+    """Return the entry for a record, with the nodes of the process graph that are being evaluated."""
     more = {name: value for name in ("code", "data") if (value := getattr(record, name, None)) is not None}
     if len(repr(more.get("data"))) > LONGEST_DATA:
         more["data"] = f"{repr(more['data'])[:1000]} … (shortened: too long for the log)"

@@ -24,7 +24,7 @@ Step = list[Scene]
 """The scenes of a time step, the first one in front where they overlap."""
 
 
-def time_steps(scenes: Sequence[Scene], groupby: str, grid: GeoBox) -> list[Step]:
+def group_time_steps(scenes: Sequence[Scene], groupby: str, grid: GeoBox) -> list[Step]:
     """Scenes of the same time, or of the same solar day in the middle of the grid; ordered by time and id."""
     ordered = sorted(scenes, key=lambda s: (s.time, s.id))
     if groupby == "time":
@@ -38,14 +38,14 @@ def _solar_day(time: datetime, longitude: float) -> date:
     return (time.astimezone(UTC) + timedelta(hours=int(longitude / 15))).date()
 
 
-def label(step: Step) -> datetime:
-    """The time of a step: that of its first scene, in UTC without saying so."""
+def label_step(step: Step) -> datetime:
+    """The time of a step: that of its first scene, in UTC without a time zone."""
     return step[0].time.astimezone(UTC).replace(tzinfo=None)
 
 
-def source(scene: Scene, band: Band, dtype: str) -> RasterSource | None:
+def make_source(scene: Scene, band: Band, dtype: str) -> RasterSource | None:
     """A band of a scene as odc-loader reads it, in pixels of type ``dtype``; None if the scene lacks it."""
-    if scene.grid(band.name) is None:
+    if scene.find_grid(band.name) is None:
         return None
     file = scene.files[band.name]
     place: dict[str, Any] = {
@@ -57,44 +57,48 @@ def source(scene: Scene, band: Band, dtype: str) -> RasterSource | None:
     }
     if file.place is not None:
         place["place"] = file.place
-    return RasterSource(file.href, 1, meta=metadata(band, dtype), driver_data=place)
+    return RasterSource(file.href, 1, meta=describe_band(band, dtype), driver_data=place)
 
 
-def metadata(band: Band, dtype: str) -> RasterBandMetadata:
-    """What odc-loader wants to know of a band."""
+def describe_band(band: Band, dtype: str) -> RasterBandMetadata:
+    """The metadata of a band that odc-loader needs."""
     # Float cubes mark no-data with NaN, whatever the files have.
     return RasterBandMetadata(dtype, np.nan if band.is_float else band.nodata, band.units or "1")
 
 
-def scenes_of_chunks(steps: Sequence[Step], tiles: GeoboxTiles) -> dict[tuple[int, int, int], list[int]]:
+def assign_scenes_to_chunks(
+    steps: Sequence[Step], tiles: GeoboxTiles
+) -> dict[tuple[int, int, int], list[int]]:
     """For each chunk (time step, row, column) the scenes that may have pixels in it.
 
     Scenes are counted through all steps; chunks that none reaches are not in it.
     """
-    found: dict[tuple[int, int, int], list[int]] = defaultdict(list)
-    known: dict[frozenset[GeoBox], list[tuple[int, int]]] = {}
+    scenes: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    chunks_by_grids: dict[frozenset[GeoBox], list[tuple[int, int]]] = {}
     number = 0
     for index, step in enumerate(steps):
-        for each in step:
-            grids = frozenset(each.grids.values())
-            if grids not in known:
-                known[grids] = sorted({chunk for grid in grids for chunk in _chunks(grid, tiles)})
-            for row, column in known[grids]:
-                found[index, row, column].append(number)
+        for scene in step:
+            grids = frozenset(scene.grids.values())
+            if grids not in chunks_by_grids:
+                chunks_by_grids[grids] = sorted(
+                    {chunk for grid in grids for chunk in _touched_chunks(grid, tiles)}
+                )
+            for row, column in chunks_by_grids[grids]:
+                scenes[index, row, column].append(number)
             number += 1
-    return dict(found)
+    return dict(scenes)
 
 
-def _chunks(grid: GeoBox, tiles: GeoboxTiles) -> Iterator[tuple[int, int]]:
+def _touched_chunks(grid: GeoBox, tiles: GeoboxTiles) -> Iterator[tuple[int, int]]:
     """Rows and columns of the chunks that an image touches."""
     base = tiles.base
     if grid.crs != base.crs:
         yield from tiles.tiles(grid.footprint(base.crs, wrapdateline=True))
-    elif _overlap(grid.boundingbox, base.boundingbox):
+    elif _do_overlap(grid.boundingbox, base.boundingbox):
         yield from product(*tiles.range_from_bbox(grid.boundingbox))
 
 
-def _overlap(one: BoundingBox, other: BoundingBox) -> bool:
+def _do_overlap(one: BoundingBox, other: BoundingBox) -> bool:
     return bool(
         one.left < other.right
         and other.left < one.right

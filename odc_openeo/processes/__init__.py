@@ -1,22 +1,23 @@
-"""The openEO processes, one module per category of the specification. Importing it registers them all."""
+"""The openEO processes, grouped into modules by topic. Importing this package registers them all."""
 
 from odc_openeo.processes import apply as apply
 from odc_openeo.processes import arrays as arrays
 from odc_openeo.processes import climatology as climatology
 from odc_openeo.processes import clouds as clouds
-from odc_openeo.processes import collections as collections
 from odc_openeo.processes import comparison as comparison
 from odc_openeo.processes import cumulative as cumulative
 from odc_openeo.processes import dates as dates
 from odc_openeo.processes import debugging as debugging
 from odc_openeo.processes import dimensions as dimensions
 from odc_openeo.processes import export as export
-from odc_openeo.processes import external as external
 from odc_openeo.processes import filters as filters
 from odc_openeo.processes import geometry_filters as geometry_filters
 from odc_openeo.processes import indices as indices
 from odc_openeo.processes import kernels as kernels
 from odc_openeo.processes import learning as learning
+from odc_openeo.processes import load_collection as load_collection
+from odc_openeo.processes import load_external as load_external
+from odc_openeo.processes import load_uploads as load_uploads
 from odc_openeo.processes import logic as logic
 from odc_openeo.processes import masks as masks
 from odc_openeo.processes import math as math
@@ -30,6 +31,5 @@ from odc_openeo.processes import sorting as sorting
 from odc_openeo.processes import temporal as temporal
 from odc_openeo.processes import terrain as terrain
 from odc_openeo.processes import texts as texts
-from odc_openeo.processes import uploads as uploads
 from odc_openeo.processes import vector as vector
 from odc_openeo.processes import zonal as zonal

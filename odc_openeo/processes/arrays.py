@@ -1,6 +1,6 @@
 """Processes on arrays of any values: elements, labels, joining, searching, filtering, filling gaps.
 
-JSON arrays give JSON arrays; arrays in cubes (DataArrays along `ARRAY`) stay lazy.
+JSON arrays yield JSON arrays; arrays in cubes (DataArrays along `ARRAY`) stay lazy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,18 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.budget import check_count
 from odc_openeo.cube import ARRAY, LabeledArray
+from odc_openeo.cube.arrays import (
+    apply_along_array,
+    as_numbers,
+    as_sequence,
+    get_labels,
+    is_labeled,
+    load_coordinate,
+    make_constant_field,
+    with_labels,
+)
+from odc_openeo.cube.elementwise import make_nodata_like
+from odc_openeo.cube.join_arrays import join_arrays
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
     ArrayElementParameterConflict,
@@ -26,15 +38,13 @@ from odc_openeo.errors import (
     LabelExists,
     ProcessParameterInvalid,
 )
-from odc_openeo.process import OMITTED, Example, Schema, process
-from odc_openeo.processes.array_joining import join
-from odc_openeo.processes.comparison import eq, equal
+from odc_openeo.processes.comparison import are_equal, eq
 from odc_openeo.processes.dates import parse_moment
-from odc_openeo.processes.each import apply_to_each
-from odc_openeo.processes.elementwise import no_data_like
 from odc_openeo.processes.logic import any_
 from odc_openeo.processes.reducers import min_
-from odc_openeo.processes.schemas import (
+from odc_openeo.registry.map_elements import apply_to_each
+from odc_openeo.registry.process import OMITTED, Example, Schema, process
+from odc_openeo.registry.schemas import (
     ANY_JSON,
     LABELED_ARRAY,
     AnyValue,
@@ -45,27 +55,17 @@ from odc_openeo.processes.schemas import (
     JsonArray,
     Numbers,
 )
-from odc_openeo.processes.sequences import (
-    along_array,
-    constant_field,
-    in_memory,
-    is_labeled,
-    labels,
-    numbers,
-    sequence,
-    with_labels,
-)
 
 MAX_LENGTH: Final = 1_000_000
-MOST_PARTS: Final = 1_000
-"""Arrays of a cube that are joined at once."""
+MAX_PARTS: Final = 1_000
+"""Largest number of arrays of a cube joined at once."""
 
 _LABEL = [{"type": "number"}, {"type": "string"}]
 _INDEX = {"type": "integer", "minimum": 0}
 
 
-def _element_process(returns: Any, text: str) -> Schema:
-    """The schema of a child process that is called for each element."""
+def _element_process_schema(returns: Any, description: str) -> Schema:
+    """Build the schema of a child process that is called for each element."""
     parameters = [
         {"name": "x", "description": "The element.", "schema": ANY_JSON},
         {"name": "index", "description": "Its position, from zero.", "schema": _INDEX},
@@ -84,13 +84,13 @@ def _element_process(returns: Any, text: str) -> Schema:
             "default": None,
         },
     ]
-    result = {"description": text, "schema": returns}
+    result = {"description": description, "schema": returns}
     return Schema({"type": "object", "subtype": "process-graph", "parameters": parameters, "returns": result})
 
 
-ElementProcess = Annotated[Callable[..., Any], _element_process(ANY_JSON, "The new element.")]
+ElementProcess = Annotated[Callable[..., Any], _element_process_schema(ANY_JSON, "The new element.")]
 ElementCondition = Annotated[
-    Callable[..., Any], _element_process({"type": "boolean"}, "Whether to keep the element.")
+    Callable[..., Any], _element_process_schema({"type": "boolean"}, "Whether to keep the element.")
 ]
 Index = Annotated[Any, Schema(_INDEX, accepts={"type": "integer"})]
 Length = Annotated[int, Schema(_INDEX)]
@@ -103,7 +103,7 @@ AnyArray = Annotated[JsonArray, Schema({"type": "array"})]
 Labels = Annotated[list[Any], Schema({"type": "array", "items": {"type": ["number", "string"]}})]
 Labelled = Annotated[JsonArray, Schema(LABELED_ARRAY)]
 Repeat = Annotated[int, Schema({"type": "integer", "minimum": 1})]
-Found = Annotated[int | None | xr.DataArray, Schema([{"type": "null"}, _INDEX])]
+PositionOrNull = Annotated[int | None | xr.DataArray, Schema([{"type": "null"}, _INDEX])]
 
 
 # --- One element ---------------------------------------------------------------------------------
@@ -122,23 +122,23 @@ def array_element(
 ) -> AnyValue:
     """Element of an array.
 
-    Takes one element, by its position or its label. In a child process that reduces the bands of a cube this
-    takes one band; its dtype and no-data value are kept.
+    Returns one element, by its position or its label. In a child process that reduces the bands of a cube,
+    this selects one band; its dtype and no-data value are kept.
 
     Args:
         data: An array.
         index: The position, from zero.
         label: The label.
-        return_nodata: Give no-data if there is no such element, instead of an error.
+        return_nodata: Return no-data instead of an error if there is no such element.
 
     Returns:
         The element.
 
     Raises:
         ArrayElementNotAvailable: The array has no such element.
-        ArrayElementParameterMissing: Neither index nor label are given.
-        ArrayElementParameterConflict: Both index and label are given.
-        ArrayNotLabeled: A label is given, but the array has no labels.
+        ArrayElementParameterMissing: Neither `index` nor `label` is set.
+        ArrayElementParameterConflict: Both `index` and `label` are set.
+        ArrayNotLabeled: `label` is set, but the array has no labels.
     """
     by_index, by_label = (v is not OMITTED and v is not None for v in (index, label))
     if by_index and by_label:
@@ -147,52 +147,52 @@ def array_element(
         raise ArrayElementParameterMissing()
     if by_label and not is_labeled(data):
         raise ArrayNotLabeled()
-    values = sequence(data, "array_element")
-    length = _length(values)
-    position = int(index) if by_index else find_label(labels(data), label)
+    values = as_sequence(data, "array_element")
+    length = _array_length(values)
+    position = int(index) if by_index else find_label(get_labels(data), label)
     if position is None or not 0 <= position < length:
         if return_nodata:
-            return _no_element(values)
-        raise _unavailable(data, length, index if by_index else label, by_label)
-    return pick(values, position) if isinstance(values, xr.DataArray) else values[position]
+            return _nodata_element(values)
+        raise _unavailable_element_error(data, length, index if by_index else label, by_label)
+    return pick_element(values, position) if isinstance(values, xr.DataArray) else values[position]
 
 
-def _unavailable(data: Any, length: int, asked: Any, by_label: bool) -> ArrayElementNotAvailable:
+def _unavailable_element_error(data: Any, length: int, key: Any, by_label: bool) -> ArrayElementNotAvailable:
     if by_label:
-        shown = ", ".join(repr(v) for v in labels(data)[:30])
-        return ArrayElementNotAvailable(element=f"labelled {asked!r}", available=f"the labels {shown}")
-    return ArrayElementNotAvailable(element=f"at index {asked}", available=f"{length} elements, from 0")
+        available = ", ".join(repr(v) for v in get_labels(data)[:30])
+        return ArrayElementNotAvailable(element=f"labelled {key!r}", available=f"the labels {available}")
+    return ArrayElementNotAvailable(element=f"at index {key}", available=f"{length} elements, from 0")
 
 
-def _no_element(values: Any) -> Any:
+def _nodata_element(values: Any) -> Any:
     if not isinstance(values, xr.DataArray):
         return None
     if not values.sizes[ARRAY]:
-        return constant_field(values, np.nan, np.float32)
-    return no_data_like(pick(values, 0))
+        return make_constant_field(values, np.nan, np.float32)
+    return make_nodata_like(pick_element(values, 0))
 
 
-def pick(data: xr.DataArray, position: int) -> xr.DataArray:
-    """The element at a position of an array in a cube, with its own no-data value."""
-    taken = data.isel({ARRAY: position}, drop=True)
+def pick_element(data: xr.DataArray, position: int) -> xr.DataArray:
+    """Return the element at a position of an array in a cube, with the no-data value of that element."""
+    element = data.isel({ARRAY: position}, drop=True)
     missing = data.coords.get(cube.NODATA)
     if missing is not None and ARRAY in missing.dims:
-        taken = cube.with_nodata(taken, in_memory(missing).values[position].item())
-    return taken
+        element = cube.with_nodata(element, load_coordinate(missing).values[position].item())
+    return element
 
 
 def find_label(names: Sequence[Any], label: Any) -> int | None:
-    """The position of a label: numbers and texts are told apart, times may be written in any way."""
+    """Return the position of a label; numbers and strings differ, times may be written in any notation."""
     for position, name in enumerate(names):
-        if equal(name, label):
+        if are_equal(name, label):
             return position
-    instant = _instant(label)
+    instant = _try_parse_instant(label)
     if instant is None:
         return None
-    return next((i for i, name in enumerate(names) if _instant(name) == instant), None)
+    return next((i for i, name in enumerate(names) if _try_parse_instant(name) == instant), None)
 
 
-def _instant(label: Any) -> Any:
+def _try_parse_instant(label: Any) -> Any:
     try:
         return parse_moment(label).instant if isinstance(label, str) else None
     except (ValueError, OverflowError):
@@ -208,9 +208,9 @@ def _instant(label: Any) -> Any:
     ],
 )
 def array_contains(data: Array, value: Comparable) -> BooleanField:
-    """Whether an array contains a value.
+    """Check whether an array contains a value.
 
-    Values are compared as in `eq`: types are not converted, no-data is never found.
+    Values are compared as in `eq`: types are not converted, and no-data never matches.
 
     Args:
         data: An array.
@@ -219,12 +219,12 @@ def array_contains(data: Array, value: Comparable) -> BooleanField:
     Returns:
         True or false.
     """
-    values = sequence(data, "array_contains")
+    values = as_sequence(data, "array_contains")
     if isinstance(values, xr.DataArray) or isinstance(value, xr.DataArray):
-        hits: Any = eq(_in_cube(values, value), value)
-        found: Any = any_(hits)
-        return found
-    return any(equal(v, value) for v in values)
+        matches: Any = eq(_as_cube_array(values, value), value)
+        result: Any = any_(matches)
+        return result
+    return any(are_equal(v, value) for v in values)
 
 
 @process(
@@ -235,39 +235,39 @@ def array_contains(data: Array, value: Comparable) -> BooleanField:
         Example({"data": [1, 2, 3], "value": "2"}, None),
     ],
 )
-def array_find(data: Array, value: AnyValue, reverse: Boolean = False) -> Found:
+def array_find(data: Array, value: AnyValue, reverse: Boolean = False) -> PositionOrNull:
     """Position of a value in an array.
 
-    The position of the first element, from zero, that equals a value. Values are compared as in `eq`: types
-    are not converted, and no-data, arrays and objects are never found.
+    The zero-based position of the first element that equals the value. Values are compared as in `eq`: types
+    are not converted, and no-data, arrays and objects never match.
 
     Args:
         data: An array.
         value: The value to find.
-        reverse: Find the last such element instead.
+        reverse: Find the last matching element instead of the first.
 
     Returns:
         The position, or no-data if there is none.
     """
-    values = sequence(data, "array_find")
+    values = as_sequence(data, "array_find")
     if isinstance(values, xr.DataArray) or isinstance(value, xr.DataArray):
-        return _find_in_cube(_in_cube(values, value), value, reverse)
-    found = [i for i, v in enumerate(values) if equal(v, value)]
-    return (found[-1] if reverse else found[0]) if found else None
+        return _find_in_cube(_as_cube_array(values, value), value, reverse)
+    matches = [i for i, v in enumerate(values) if are_equal(v, value)]
+    return (matches[-1] if reverse else matches[0]) if matches else None
 
 
-def _in_cube(values: Any, value: Any) -> xr.DataArray:
-    """The array as one of a cube: it, or at least the value to find, is one already."""
-    return values if isinstance(values, xr.DataArray) else join([values], like=value)
+def _as_cube_array(values: Any, value: Any) -> xr.DataArray:
+    """Return the array as an array of a cube; the array itself or the value to find is one already."""
+    return values if isinstance(values, xr.DataArray) else join_arrays([values], like=value)
 
 
 def _find_in_cube(values: xr.DataArray, value: Any, reverse: bool) -> xr.DataArray:
-    hits = eq(with_labels(values, None), value if isinstance(value, Scalar) else None) == 1
+    matches = eq(with_labels(values, None), value if isinstance(value, Scalar) else None) == 1
     length = values.sizes[ARRAY]
     positions = xr.DataArray(np.arange(length, dtype=np.float32), dims=ARRAY)
-    ranked = xr.where(hits, -positions if reverse else positions, np.float32(np.nan))
-    found: Any = min_(ranked)
-    return abs(found)
+    ranked = xr.where(matches, -positions if reverse else positions, np.float32(np.nan))
+    position: Any = min_(ranked)
+    return abs(position)
 
 
 Scalar = bool | int | float | str | xr.DataArray
@@ -278,7 +278,7 @@ Scalar = bool | int | float | str | xr.DataArray
     examples=[Example({"data": [1, 2], "label": "B01"}, None)],
     experimental=True,
 )
-def array_find_label(data: Array, label: Label) -> Found:
+def array_find_label(data: Array, label: Label) -> PositionOrNull:
     """Position of a label in an array.
 
     Args:
@@ -286,9 +286,9 @@ def array_find_label(data: Array, label: Label) -> Found:
         label: The label to find.
 
     Returns:
-        The position of the element that has the label, from zero; no-data if none has.
+        The zero-based position of the element with the label; no-data if there is none.
     """
-    return find_label(labels(data), label) if is_labeled(data) else None
+    return find_label(get_labels(data), label) if is_labeled(data) else None
 
 
 # --- Labels and new arrays -----------------------------------------------------------------------
@@ -302,11 +302,11 @@ def array_labels(data: AnyArray) -> Labels:
         data: An array.
 
     Returns:
-        The labels in the order of the elements; the positions from zero if there are none.
+        The labels in the order of the elements; the zero-based positions if the array has no labels.
     """
     if is_labeled(data):
-        return labels(data)
-    return list(range(_length(sequence(data, "array_labels"))))
+        return get_labels(data)
+    return list(range(_array_length(as_sequence(data, "array_labels"))))
 
 
 @process(
@@ -318,19 +318,19 @@ def array_create(data: Array = (), repeat: Repeat = 1) -> Array:
 
     Args:
         data: The elements.
-        repeat: How often the elements are repeated.
+        repeat: How many times the elements are repeated.
 
     Returns:
         The array, without labels.
     """
-    values = sequence(data, "array_create")
-    if _length(values) * repeat > MAX_LENGTH or repeat < 1:
-        reason = f"it must be at least 1, and the array no longer than {MAX_LENGTH} elements."
+    values = as_sequence(data, "array_create")
+    if _array_length(values) * repeat > MAX_LENGTH or repeat < 1:
+        reason = f"it must be at least 1, and the array must not have more than {MAX_LENGTH} elements."
         raise ProcessParameterInvalid(process="array_create", parameter="repeat", reason=reason)
     if isinstance(values, xr.DataArray):
-        check_count(repeat, MOST_PARTS, "repetitions of values of a data cube", "Repeat them less often.")
-        bare = with_labels(values, None)
-        return bare if repeat == 1 else join([bare] * int(repeat))
+        check_count(repeat, MAX_PARTS, "repetitions of values of a data cube", "Use fewer repetitions.")
+        unlabelled = with_labels(values, None)
+        return unlabelled if repeat == 1 else join_arrays([unlabelled] * int(repeat))
     return values * int(repeat)
 
 
@@ -340,18 +340,18 @@ def array_create_labeled(data: AnyValue, labels: LabelList) -> Labelled:
 
     Args:
         data: The elements.
-        labels: The labels, one an element.
+        labels: The labels, one per element.
 
     Returns:
         The array.
 
     Raises:
-        ArrayLengthMismatch: There are more labels than elements, or fewer.
+        ArrayLengthMismatch: The numbers of labels and elements differ.
     """
-    values = sequence(data, "array_create_labeled")
-    if _length(values) != len(labels):
-        raise ArrayLengthMismatch(values=_length(values), labels=len(labels))
-    return _with_names(values, list(labels))
+    values = as_sequence(data, "array_create_labeled")
+    if _array_length(values) != len(labels):
+        raise ArrayLengthMismatch(values=_array_length(values), labels=len(labels))
+    return _attach_labels(values, list(labels))
 
 
 # --- Joining -------------------------------------------------------------------------------------
@@ -366,24 +366,24 @@ def array_append(data: Array, value: AnyValue, label: LabelOrNull = None) -> Arr
     Args:
         data: An array.
         value: The new element.
-        label: Its label, if the array has labels; its position if not given.
+        label: The label of the new element, if the array has labels; by default its position.
 
     Returns:
         The longer array.
 
     Raises:
-        LabelExists: An element has this label already.
-        ArrayNotLabeled: A label is given, but the array has no labels.
+        LabelExists: Another element already has this label.
+        ArrayNotLabeled: `label` is set, but the array has no labels.
     """
     if not is_labeled(data):
         if label is not None:
-            raise ArrayNotLabeled("The array has no labels, so give no label for the new element.")
-        return _joined(data, [value])
-    names = labels(data)
-    new = len(names) if label is None else label
-    if find_label(names, new) is not None:
-        raise LabelExists(label=repr(new))
-    return _joined(data, LabeledArray([new], [value]))
+            raise ArrayNotLabeled("The array has no labels. Remove the label of the new element.")
+        return _join_arrays(data, [value])
+    names = get_labels(data)
+    new_label = len(names) if label is None else label
+    if find_label(names, new_label) is not None:
+        raise LabelExists(label=repr(new_label))
+    return _join_arrays(data, LabeledArray([new_label], [value]))
 
 
 @process(
@@ -396,7 +396,7 @@ def array_append(data: Array, value: AnyValue, label: LabelOrNull = None) -> Arr
 def array_concat(array1: Array, array2: Array) -> Array:
     """Join two arrays.
 
-    Appends the second array to the first. Labels are kept if both arrays have some.
+    Appends the second array to the first. Labels are kept if both arrays have labels.
 
     Args:
         array1: The first array.
@@ -406,9 +406,9 @@ def array_concat(array1: Array, array2: Array) -> Array:
         The joined array.
 
     Raises:
-        ArrayLabelConflict: Both arrays have an element of the same label.
+        ArrayLabelConflict: Both arrays have an element with the same label.
     """
-    return _joined(array1, array2)
+    return _join_arrays(array1, array2)
 
 
 @process(
@@ -423,31 +423,33 @@ def array_concat(array1: Array, array2: Array) -> Array:
 def array_modify(data: Array, values: Array, index: Index, length: Length = 0) -> Array:
     """Remove, insert or replace elements of an array.
 
-    Takes out `length` elements from position `index` and puts `values` in their place. Labels are kept if
-    both arrays have some, or one of them is empty.
+    Removes `length` elements from position `index` on and inserts `values` in their place. Labels are kept
+    if both arrays have labels, or if one of the arrays is empty.
 
     Args:
         data: The array to change.
         values: The new elements.
-        index: The position, from zero, before which to insert; the length of the array to append.
-        length: How many elements to remove; those that there are if there are fewer.
+        index: The zero-based position to insert at; the length of the array to append.
+        length: How many elements to remove; at most up to the end of the array.
 
     Returns:
         The changed array.
 
     Raises:
-        ArrayElementNotAvailable: The position is beyond the end of the array.
-        ArrayLabelConflict: Both arrays have an element of the same label.
+        ArrayElementNotAvailable: The position is past the end of the array.
+        ArrayLabelConflict: Both arrays have an element with the same label.
     """
-    old = sequence(data, "array_modify")
-    start, size = int(index), _length(old)
+    elements = as_sequence(data, "array_modify")
+    start, size = int(index), _array_length(elements)
     if not 0 <= start <= size:
         raise ArrayElementNotAvailable(element=f"at index {start}", available=f"{size} elements, from 0")
     end = min(size, start + max(0, int(length)))
-    return _joined(_part(data, old, 0, start), values, _part(data, old, end, size))
+    return _join_arrays(
+        _slice_array(data, elements, 0, start), values, _slice_array(data, elements, end, size)
+    )
 
 
-def _part(data: Any, values: Any, start: int, end: int) -> Any:
+def _slice_array(data: Any, values: Any, start: int, end: int) -> Any:
     if isinstance(values, xr.DataArray):
         return values.isel({ARRAY: slice(start, end)})
     if isinstance(data, LabeledArray):
@@ -455,16 +457,16 @@ def _part(data: Any, values: Any, start: int, end: int) -> Any:
     return values[start:end]
 
 
-def _joined(*arrays: Any) -> Any:
-    parts = [sequence(a, "array_concat") for a in arrays]
-    used = [(a, p) for a, p in zip(arrays, parts, strict=True) if _length(p)]
-    labelled = [is_labeled(a) for a, _ in used] or [is_labeled(a) for a in arrays]
-    names = [name for a, _ in used for name in labels(a)] if all(labelled) else None
+def _join_arrays(*arrays: Any) -> Any:
+    parts = [as_sequence(a, "array_concat") for a in arrays]
+    nonempty = [(a, p) for a, p in zip(arrays, parts, strict=True) if _array_length(p)]
+    are_labelled = [is_labeled(a) for a, _ in nonempty] or [is_labeled(a) for a in arrays]
+    names = [name for a, _ in nonempty for name in get_labels(a)] if all(are_labelled) else None
     if names is not None:
         _check_distinct(names)
     if not any(isinstance(p, xr.DataArray) for p in parts):
-        return _with_names([v for p in parts for v in p], names)
-    return with_labels(join(parts), names)
+        return _attach_labels([v for p in parts for v in p], names)
+    return with_labels(join_arrays(parts), names)
 
 
 def _check_distinct(names: list[Any]) -> None:
@@ -500,25 +502,25 @@ _ABOVE_TWO = {
 def array_apply(data: Array, process: ElementProcess, context: AnyValue = None) -> Array:
     """Apply a process to each element of an array.
 
-    In a cube the process is called once for all elements, with `x`, `index` and `label` running along the
-    array.
+    In a cube the process is called only once, with all elements, indices and labels as arrays in `x`, `index`
+    and `label`.
 
     Args:
         data: An array.
-        process: A child process that gives the new element.
+        process: A child process that returns the new element.
         context: Passed on to the child process.
 
     Returns:
-        The array of the new elements, with the same labels.
+        The array of the new elements, with the labels of the original array.
     """
-    values = sequence(data, "array_apply")
+    values = as_sequence(data, "array_apply")
     if isinstance(values, xr.DataArray):
         return apply_to_each(partial(process, context=context), values)
     results = [
         process(x=v, index=i, label=name, context=context)
-        for i, (v, name) in enumerate(zip(values, _names(data, values), strict=True))
+        for i, (v, name) in enumerate(zip(values, _labels_of_elements(data, values), strict=True))
     ]
-    return _with_names(results, labels(data) if is_labeled(data) else None)
+    return _attach_labels(results, get_labels(data) if is_labeled(data) else None)
 
 
 @process(
@@ -528,40 +530,43 @@ def array_apply(data: Array, process: ElementProcess, context: AnyValue = None) 
 def array_filter(data: Array, condition: ElementCondition, context: AnyValue = None) -> Array:
     """Keep the elements of an array that meet a condition.
 
-    In a cube, a condition on index or label removes elements. A condition on values differs from pixel to
-    pixel while arrays must have one length, so elements that do not meet it become no-data instead.
+    In a cube, a condition on index or label removes elements. The outcome of a condition on values differs
+    from pixel to pixel, but all arrays must have the same length, so elements that do not meet it become
+    no-data instead.
 
     Args:
         data: An array.
-        condition: A child process that tells whether to keep an element.
+        condition: A child process that returns whether to keep an element.
         context: Passed on to the condition.
 
     Returns:
-        The array of the elements kept, with their labels.
+        The array of the remaining elements, with their labels.
     """
-    values = sequence(data, "array_filter")
+    values = as_sequence(data, "array_filter")
     if isinstance(values, xr.DataArray):
         return _filter_in_cube(values, partial(condition, context=context))
-    kept = [
+    remaining = [
         (v, name)
-        for i, (v, name) in enumerate(zip(values, _names(data, values), strict=True))
+        for i, (v, name) in enumerate(zip(values, _labels_of_elements(data, values), strict=True))
         if condition(x=v, index=i, label=name, context=context) is True
     ]
-    return _with_names([v for v, _ in kept], [name for _, name in kept] if is_labeled(data) else None)
+    return _attach_labels(
+        [v for v, _ in remaining], [name for _, name in remaining] if is_labeled(data) else None
+    )
 
 
 def _filter_in_cube(values: xr.DataArray, condition: Callable[..., Any]) -> xr.DataArray:
-    keep = apply_to_each(condition, values) == 1
-    if keep.dims == (ARRAY,) and keep.chunks is None:
-        return values.isel({ARRAY: np.flatnonzero(keep.values)})
+    is_kept = apply_to_each(condition, values) == 1
+    if is_kept.dims == (ARRAY,) and is_kept.chunks is None:
+        return values.isel({ARRAY: np.flatnonzero(is_kept.values)})
     missing = cube.nodata(values)
     if missing is None:
-        return cube.decode(values).where(keep)
-    return values.where(keep, missing) if missing is not np.nan else values.where(keep)
+        return cube.decode(values).where(is_kept)
+    return values.where(is_kept, missing) if missing is not np.nan else values.where(is_kept)
 
 
-def _names(data: Any, values: list[Any]) -> list[Any]:
-    return labels(data) if is_labeled(data) else [None] * len(values)
+def _labels_of_elements(data: Any, values: list[Any]) -> list[Any]:
+    return get_labels(data) if is_labeled(data) else [None] * len(values)
 
 
 # --- Interpolation -------------------------------------------------------------------------------
@@ -577,35 +582,37 @@ def _names(data: Any, values: list[Any]) -> list[Any]:
 def array_interpolate_linear(data: Numbers) -> Numbers:
     """Fill gaps in an array by linear interpolation.
 
-    No-data and NaN between two numbers are replaced by values on the straight line between these; at both
-    ends of the array they stay. Distances are those of the labels, if these are numbers or times, else of
-    the positions.
+    No-data and NaN between two numbers are replaced by values on the straight line between them; at the start
+    and the end of the array they stay. Distances are measured between the labels if these are numbers or
+    times, otherwise between the positions.
 
     Args:
         data: Numbers.
 
     Returns:
-        The array without gaps inside.
+        The array with interior gaps filled.
     """
-    values = numbers(data, "array_interpolate_linear")
+    values = as_numbers(data, "array_interpolate_linear")
     if not isinstance(values, xr.DataArray):
-        filled = _fill_json(values, positions(labels(data)))
-        return _with_names(filled, labels(data) if is_labeled(data) else None)
+        filled = _fill_list(values, element_positions(get_labels(data)))
+        return _attach_labels(filled, get_labels(data) if is_labeled(data) else None)
     decoded = cube.decode(values)
-    where = positions(labels(values))
-    result = along_array(partial(_fill_blocks, where), decoded, decoded.dtype, size=decoded.sizes[ARRAY])
+    places = element_positions(get_labels(values))
+    result = apply_along_array(
+        partial(_fill_blocks, places), decoded, decoded.dtype, size=decoded.sizes[ARRAY]
+    )
     return with_labels(result, None).assign_coords(
         {k: c for k, c in values.coords.items() if ARRAY in c.dims}
     )
 
 
-def positions(names: Sequence[Any]) -> np.ndarray:
-    """Where the elements of an array lie: by labels that are numbers or times, else 0, 1, 2, …
+def element_positions(names: Sequence[Any]) -> np.ndarray:
+    """Return the positions for interpolation: labels that are numbers or times, otherwise 0, 1, 2, …
 
     Raises:
-        ProcessParameterInvalid: the labels are in no order.
+        ProcessParameterInvalid: the labels are not sorted.
     """
-    instants = [_instant(n) for n in names]
+    instants = [_try_parse_instant(n) for n in names]
     if names and all(instant is not None for instant in instants):
         places = np.array([instant.timestamp() for instant in instants])
     elif all(isinstance(n, int | float) for n in names):
@@ -619,27 +626,27 @@ def positions(names: Sequence[Any]) -> np.ndarray:
     return places
 
 
-def _fill_json(values: list[Any], where: np.ndarray) -> list[Any]:
-    known = [i for i, v in enumerate(values) if v is not None and not math.isnan(v)]
+def _fill_list(values: list[Any], places: np.ndarray) -> list[Any]:
+    valid_indices = [i for i, v in enumerate(values) if v is not None and not math.isnan(v)]
     result = list(values)
-    for left, right in zip(known, known[1:], strict=False):
+    for left, right in zip(valid_indices, valid_indices[1:], strict=False):
         for i in range(left + 1, right):
-            share = float((where[i] - where[left]) / (where[right] - where[left]))
+            share = float((places[i] - places[left]) / (places[right] - places[left]))
             result[i] = values[left] * (1 - share) + values[right] * share
     return result
 
 
-def _fill_blocks(where: np.ndarray, block: np.ndarray, axis: int) -> np.ndarray:
+def _fill_blocks(places: np.ndarray, block: np.ndarray, axis: int) -> np.ndarray:
     data = np.moveaxis(block, axis, 0)
     length = data.shape[0]
-    known = ~np.isnan(data)
+    valid = ~np.isnan(data)
     steps = np.arange(length, dtype=np.int32).reshape(-1, *[1] * (data.ndim - 1))
-    left = np.maximum.accumulate(np.where(known, steps, np.int32(-1)), axis=0)
-    right = np.flip(np.minimum.accumulate(np.flip(np.where(known, steps, np.int32(length)), 0), axis=0), 0)
-    gap = ~known & (left >= 0) & (right < length)
+    left = np.maximum.accumulate(np.where(valid, steps, np.int32(-1)), axis=0)
+    right = np.flip(np.minimum.accumulate(np.flip(np.where(valid, steps, np.int32(length)), 0), axis=0), 0)
+    gap = ~valid & (left >= 0) & (right < length)
     pixel = np.nonzero(gap)
     before, after = left[pixel], right[pixel]
-    share = (where[pixel[0]] - where[before]) / (where[after] - where[before])
+    share = (places[pixel[0]] - places[before]) / (places[after] - places[before])
     filled = data.copy()
     filled[pixel] = data[(before, *pixel[1:])] * (1 - share) + data[(after, *pixel[1:])] * share
     return np.moveaxis(filled, 0, axis)
@@ -648,11 +655,11 @@ def _fill_blocks(where: np.ndarray, block: np.ndarray, axis: int) -> np.ndarray:
 # --- JSON and cubes ------------------------------------------------------------------------------
 
 
-def _length(values: Any) -> int:
+def _array_length(values: Any) -> int:
     return values.sizes[ARRAY] if isinstance(values, xr.DataArray) else len(values)
 
 
-def _with_names(values: Any, names: list[Any] | None) -> Any:
+def _attach_labels(values: Any, names: list[Any] | None) -> Any:
     if isinstance(values, xr.DataArray):
         return with_labels(values, names)
     return values if names is None else LabeledArray(names, values)

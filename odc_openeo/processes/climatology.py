@@ -10,14 +10,14 @@ import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.demand import Demand, over
+from odc_openeo.cube.calendar_periods import PERIODS, SEASONS, TROPICAL_SEASONS
+from odc_openeo.cube.coordinates import get_index, make_coordinate
 from odc_openeo.errors import IncompatibleDataCubes, LabelNotAvailable, ProcessParameterInvalid
-from odc_openeo.process import Schema, process
-from odc_openeo.processes.alignment import on_grid_of
-from odc_openeo.processes.children import restored
-from odc_openeo.processes.labels import coordinate, index
-from odc_openeo.processes.periods import PERIODS, SEASONS, TROPICAL_SEASONS
-from odc_openeo.processes.schemas import TemporalCube
+from odc_openeo.registry.child_results import restore_coordinates
+from odc_openeo.registry.demand import Demand, along_dimensions
+from odc_openeo.registry.process import Schema, process
+from odc_openeo.registry.schemas import TemporalCube
+from odc_openeo.spatial.align import align_to_grid_of
 
 _NORMALS = ("day", "month", "season", "tropical-season", "climatology-period")
 _WHOLE = ("climatology-period", "single-period")
@@ -36,26 +36,26 @@ Years = Annotated[
 ]
 
 
-@process(categories=["cubes", "climatology"], needs=over(cube.T), pointwise=True)
+@process(categories=["cubes", "climatology"], needs=along_dimensions(cube.T), pointwise=True)
 def climatological_normal(
     data: TemporalCube, period: NormalPeriod, climatology_period: Years = (1981, 2010)
 ) -> TemporalCube:
-    """Average the values of a period of the year over many years.
+    """Average the values of each period of the year over many years.
 
-    A winter (`djf`, `ndjfma`) belongs to the year in which it ends. The winter of the first year counts only
-    if the cube has the months before that year too.
+    A winter (`djf`, `ndjfma`) belongs to the year in which it ends. The winter of the first year is included
+    only if the cube also has its months in the preceding year.
 
     Args:
-        data: A data cube with one temporal dimension: times, or labels as `aggregate_temporal_period` makes
-            them for the same kind of period. It must cover all the years.
-        period: The period of the year to average, or `climatology-period` for a single average of all.
-        climatology_period: The first and the last year, both included.
+        data: A data cube with one temporal dimension: times, or labels as created by
+            `aggregate_temporal_period` for the same kind of period. It must cover all the years.
+        period: The period of the year to average, or `climatology-period` for a single average of all values.
+        climatology_period: The first and the last year, both inclusive.
 
     Returns:
-        The data cube with the labels `001` to `365` (and `366` if the cube has leap years), `01` to `12`, the
-        names of the seasons, or `climatology-period` along the temporal dimension.
+        The data cube with labels along the temporal dimension that depend on `period`: `001` to `365` (and
+        `366` if the cube has leap years), `01` to `12`, the names of the seasons, or `climatology-period`.
     """
-    name = cube.temporal_dimension(data)
+    name = cube.get_temporal_dimension(data)
     first, last = climatology_period
     if first > last:
         reason = f"the first year {first} is later than the last year {last}. Swap them."
@@ -64,24 +64,24 @@ def climatological_normal(
         )
     years, keys = _years_and_keys(data, name, period)
     if not years.size or years.min() > first or years.max() < last:
-        present = f"{years.min()} to {years.max()}" if years.size else "nothing"
-        reason = f"the cube covers {present}, not all years from {first} to {last}."
+        covered = f"{years.min()} to {years.max()}" if years.size else "nothing"
+        reason = f"the cube covers {covered}, not all years from {first} to {last}."
         raise ProcessParameterInvalid(process="climatological_normal", parameter="data", reason=reason)
-    chosen = (years >= first) & (years <= last) & ~_cut_winter(data, name, period, first, years, keys)
-    positions = np.flatnonzero(chosen)
+    selected = (years >= first) & (years <= last) & ~_cut_winter(data, name, period, first, years, keys)
+    positions = np.flatnonzero(selected)
     grouped = xr.DataArray(keys[positions], dims=name, name="__key__")
-    lost = [n for n, c in data.coords.items() if name in c.dims and n != cube.NODATA]
-    floats = cube.decode(data.isel({name: positions})).drop_vars(lost, errors="ignore")
+    dropped = [n for n, c in data.coords.items() if name in c.dims and n != cube.NODATA]
+    floats = cube.decode(data.isel({name: positions})).drop_vars(dropped, errors="ignore")
     means = floats.groupby(grouped).mean(name).rename({"__key__": name})
     labels = _normal_labels(period, keys[positions])
     complete = means.reindex({name: np.array(labels, dtype=object)}).transpose(*data.dims)
-    return restored(
-        complete.assign_coords({name: coordinate(name, labels, "temporal")}), data.isel({name: 0})
+    return restore_coordinates(
+        complete.assign_coords({name: make_coordinate(name, labels, "temporal")}), data.isel({name: 0})
     )
 
 
 def _years_and_keys(data: xr.DataArray, name: str, period: str) -> tuple[np.ndarray, np.ndarray]:
-    """The year each label belongs to and the part of the year."""
+    """Return the year each label belongs to and its part of the year."""
     values = data.coords[name].values
     if np.issubdtype(values.dtype, np.datetime64):
         labels = _period_labels(pd.DatetimeIndex(values), "year" if period in _WHOLE else period)
@@ -93,7 +93,7 @@ def _years_and_keys(data: xr.DataArray, name: str, period: str) -> tuple[np.ndar
     years = np.array([int(label[:4]) for label in labels], dtype=int)
     if period in _WHOLE:
         return years, np.full(years.size, period, dtype=object)
-    return years, np.array([PERIODS[period].key(label) for label in labels], dtype=object)
+    return years, np.array([PERIODS[period].repeating_part(label) for label in labels], dtype=object)
 
 
 def _period_labels(times: pd.DatetimeIndex, period: str) -> list[str]:
@@ -103,7 +103,7 @@ def _period_labels(times: pd.DatetimeIndex, period: str) -> list[str]:
 def _cut_winter(
     data: xr.DataArray, name: str, period: str, first: int, years: np.ndarray, keys: np.ndarray
 ) -> np.ndarray:
-    """Where labels belong to the winter of the first year, if its months in the year before are missing."""
+    """Mask labels in the winter of the first year, if its months in the preceding year are missing."""
     needed = {"season": {12}, "tropical-season": {11, 12}}.get(period)
     values = data.coords[name].values
     if needed is None or not np.issubdtype(values.dtype, np.datetime64):
@@ -127,47 +127,49 @@ def _normal_labels(period: str, keys: np.ndarray) -> list[str]:
     return [f"{d:03d}" for d in range(1, 367 if "366" in keys else 366)]
 
 
-def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    # Both must have the same pixels and bands in the end.
-    needed = demand.everywhere().of_all_bands()
+def _anomaly_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # The subtraction requires the same pixels and bands in both cubes.
+    needed = demand.at_all_places().of_all_bands()
     return {"data": needed, "normals": needed.at_all_times()}
 
 
-@process(categories=["climatology", "cubes", "math"], needs=_needs, pointwise=True)
+@process(categories=["climatology", "cubes", "math"], needs=_anomaly_needs, pointwise=True)
 def anomaly(data: TemporalCube, normals: TemporalCube, period: AnomalyPeriod) -> TemporalCube:
     """Subtract the normal of the period of the year from each value.
 
     Args:
-        data: A data cube with one temporal dimension: labels as `aggregate_temporal_period` makes them for
-            the period, or times.
+        data: A data cube with one temporal dimension: labels as created by
+            `aggregate_temporal_period` for the period, or times.
         normals: A data cube with one temporal dimension and the normals, e.g. from
-            `climatological_normal`; its labels are the parts of the labels of the data after the year (the
-            whole labels for years and decades).
-        period: The kind of period of the normals; for `climatology-period` and `single-period` there must
-            be a single normal.
+            `climatological_normal`; its labels equal the labels of the data without the year (the whole
+            labels for years and decades).
+        period: The kind of period of the normals; for `climatology-period` and `single-period` there must be
+            a single normal.
 
     Returns:
-        The data cube with the same dimensions and labels, less the normals.
+        The data cube minus the normals, with the dimensions and labels of `data`.
     """
-    name, other = cube.temporal_dimension(data), cube.temporal_dimension(normals)
-    keys = _keys(data, name, period)
-    known = [str(label) for label in cube.labels(normals, other)]
+    name, normals_dimension = cube.get_temporal_dimension(data), cube.get_temporal_dimension(normals)
+    keys = _period_keys(data, name, period)
+    normal_labels = [str(label) for label in cube.labels(normals, normals_dimension)]
     if period in _WHOLE:
-        if len(known) != 1:
-            reason = f"the normals must have a single label for '{period}', not {len(known)}."
+        if len(normal_labels) != 1:
+            reason = f"the normals must have a single label for '{period}', not {len(normal_labels)}."
             raise IncompatibleDataCubes(reason=reason)
-        keys = known * len(keys)
-    missing = next((key for key in keys if key not in known), None)
+        keys = normal_labels * len(keys)
+    missing = next((key for key in keys if key not in normal_labels), None)
     if missing is not None:
-        raise LabelNotAvailable(label=repr(missing), available=", ".join(known[:20]))
-    matched = on_grid_of(data, normals).isel({other: [known.index(key) for key in keys]})
-    lost = [n for n, c in matched.coords.items() if n not in matched.dims or n == other]
-    subtrahend = cube.decode(matched).drop_vars(lost, errors="ignore").rename({other: name})
+        raise LabelNotAvailable(label=repr(missing), available=", ".join(normal_labels[:20]))
+    matched = align_to_grid_of(data, normals).isel(
+        {normals_dimension: [normal_labels.index(key) for key in keys]}
+    )
+    dropped = [n for n, c in matched.coords.items() if n not in matched.dims or n == normals_dimension]
+    subtrahend = cube.decode(matched).drop_vars(dropped, errors="ignore").rename({normals_dimension: name})
     _check_labels(data, subtrahend, name)
-    return restored((cube.decode(data) - subtrahend).transpose(*data.dims), data)
+    return restore_coordinates((cube.decode(data) - subtrahend).transpose(*data.dims), data)
 
 
-def _keys(data: xr.DataArray, name: str, period: str) -> list[str]:
+def _period_keys(data: xr.DataArray, name: str, period: str) -> list[str]:
     values = data.coords[name].values
     if period in _WHOLE:
         return [""] * values.size
@@ -175,7 +177,7 @@ def _keys(data: xr.DataArray, name: str, period: str) -> list[str]:
         labels = _period_labels(pd.DatetimeIndex(values), period)
     else:
         labels = [str(v) for v in values]
-    return [PERIODS[period].key(label) for label in labels]
+    return [PERIODS[period].repeating_part(label) for label in labels]
 
 
 def _check_labels(data: xr.DataArray, normals: xr.DataArray, name: str) -> None:
@@ -184,8 +186,8 @@ def _check_labels(data: xr.DataArray, normals: xr.DataArray, name: str) -> None:
             continue
         if dimension not in data.dims:
             raise IncompatibleDataCubes(
-                reason=f"the normals have a dimension '{dimension}', the data have not."
+                reason=f"the normals have a dimension '{dimension}', which the data cube lacks."
             )
-        if set(index(data, dimension)) != set(index(normals, dimension)):
-            reason = f"the labels of dimension '{dimension}' of the normals are not those of the data."
+        if set(get_index(data, dimension)) != set(get_index(normals, dimension)):
+            reason = f"the labels of dimension '{dimension}' differ between the normals and the data."
             raise IncompatibleDataCubes(reason=reason)

@@ -1,6 +1,6 @@
 """Running totals and extremes along an array.
 
-No-data is skipped but stays where it is; or, if it is not to be ignored, makes all that follows no-data.
+No-data is skipped and stays no-data; if it is not ignored, all elements after it become no-data.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY
-from odc_openeo.process import Example, process
-from odc_openeo.processes.elementwise import as_float, number
-from odc_openeo.processes.schemas import Boolean, Numbers
-from odc_openeo.processes.sequences import numbers
+from odc_openeo.cube.arrays import as_numbers
+from odc_openeo.cube.elementwise import as_float, as_json_number
+from odc_openeo.registry.process import Example, process
+from odc_openeo.registry.schemas import Boolean, Numbers
 
 
 @process(
@@ -33,16 +33,16 @@ from odc_openeo.processes.sequences import numbers
 def cumsum(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
     """Running sums.
 
-    Each element becomes the sum of itself and all before it.
+    Each element becomes the sum of itself and all elements before it.
 
     Args:
         data: Numbers.
         ignore_nodata: Skip no-data. If false, all elements after a no-data value are no-data.
 
     Returns:
-        An array of the same length and labels.
+        An array with the same length and labels.
     """
-    return _accumulate("cumsum", data, ignore_nodata, lambda a, b: a + b, np.add, 0)
+    return _accumulate_numbers("cumsum", data, ignore_nodata, lambda a, b: a + b, np.add, 0)
 
 
 @process(
@@ -56,16 +56,16 @@ def cumsum(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
 def cumproduct(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
     """Running products.
 
-    Each element becomes the product of itself and all before it.
+    Each element becomes the product of itself and all elements before it.
 
     Args:
         data: Numbers.
         ignore_nodata: Skip no-data. If false, all elements after a no-data value are no-data.
 
     Returns:
-        An array of the same length and labels.
+        An array with the same length and labels.
     """
-    return _accumulate("cumproduct", data, ignore_nodata, lambda a, b: a * b, np.multiply, 1)
+    return _accumulate_numbers("cumproduct", data, ignore_nodata, lambda a, b: a * b, np.multiply, 1)
 
 
 @process(
@@ -76,16 +76,18 @@ def cumproduct(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
 def cummax(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
     """Running maxima.
 
-    Each element becomes the largest of itself and all before it.
+    Each element becomes the maximum of itself and all elements before it.
 
     Args:
         data: Numbers.
         ignore_nodata: Skip no-data. If false, all elements after a no-data value are no-data.
 
     Returns:
-        An array of the same length and labels.
+        An array with the same length and labels.
     """
-    return _accumulate("cummax", data, ignore_nodata, partial(_extreme, max), np.maximum, -np.inf)
+    return _accumulate_numbers(
+        "cummax", data, ignore_nodata, partial(_choose_extreme, max), np.maximum, -np.inf
+    )
 
 
 @process(
@@ -96,31 +98,35 @@ def cummax(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
 def cummin(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
     """Running minima.
 
-    Each element becomes the smallest of itself and all before it.
+    Each element becomes the minimum of itself and all elements before it.
 
     Args:
         data: Numbers.
         ignore_nodata: Skip no-data. If false, all elements after a no-data value are no-data.
 
     Returns:
-        An array of the same length and labels.
+        An array with the same length and labels.
     """
-    return _accumulate("cummin", data, ignore_nodata, partial(_extreme, min), np.minimum, np.inf)
+    return _accumulate_numbers(
+        "cummin", data, ignore_nodata, partial(_choose_extreme, min), np.minimum, np.inf
+    )
 
 
-def _extreme(choose: Callable[..., Any], a: Any, b: Any) -> Any:
+def _choose_extreme(choose: Callable[..., Any], a: Any, b: Any) -> Any:
     return math.nan if math.isnan(as_float(a)) or math.isnan(as_float(b)) else choose(a, b)
 
 
-def _accumulate(name: str, data: Any, ignore_nodata: bool, on_json: Any, ufunc: Any, neutral: float) -> Any:
-    values = numbers(data, name)
+def _accumulate_numbers(
+    name: str, data: Any, ignore_nodata: bool, on_json: Any, ufunc: Any, neutral: float
+) -> Any:
+    values = as_numbers(data, name)
     if isinstance(values, xr.DataArray):
         return _accumulate_cube(cube.decode(values), ignore_nodata, ufunc, neutral)
-    results = _accumulate_json(values, ignore_nodata, on_json)
+    results = _accumulate_list(values, ignore_nodata, on_json)
     return cube.LabeledArray(data.labels, results) if isinstance(data, cube.LabeledArray) else results
 
 
-def _accumulate_json(values: list[Any], ignore_nodata: bool, combine: Any) -> list[Any]:
+def _accumulate_list(values: list[Any], ignore_nodata: bool, combine: Any) -> list[Any]:
     results: list[Any] = []
     total: Any = None
     for value in values:
@@ -129,26 +135,28 @@ def _accumulate_json(values: list[Any], ignore_nodata: bool, combine: Any) -> li
                 return results + [None] * (len(values) - len(results))
             results.append(None)
             continue
-        total = value if total is None else _combined(combine, total, value)
+        total = value if total is None else _combine_values(combine, total, value)
         results.append(total)
     return results
 
 
-def _combined(combine: Any, total: Any, value: Any) -> Any:
+def _combine_values(combine: Any, total: Any, value: Any) -> Any:
     try:
-        return number(combine(total, value))
+        return as_json_number(combine(total, value))
     except OverflowError:
         return combine(as_float(total), as_float(value))
 
 
 def _accumulate_cube(data: xr.DataArray, ignore_nodata: bool, ufunc: Any, neutral: float) -> xr.DataArray:
     axis = data.get_axis_num(ARRAY)
-    wide = data.fillna(neutral).data if ignore_nodata else data.data
-    wide = wide.astype(np.float64)
-    if isinstance(wide, da.Array):
-        run = da.reductions.cumreduction(ufunc.accumulate, ufunc, neutral, wide, axis=axis, dtype=np.float64)
+    values = data.fillna(neutral).data if ignore_nodata else data.data
+    values = values.astype(np.float64)
+    if isinstance(values, da.Array):
+        totals = da.reductions.cumreduction(
+            ufunc.accumulate, ufunc, neutral, values, axis=axis, dtype=np.float64
+        )
     else:
         with np.errstate(all="ignore"):
-            run = ufunc.accumulate(wide, axis=axis)
-    result = data.copy(data=run.astype(data.dtype))
+            totals = ufunc.accumulate(values, axis=axis)
+    result = data.copy(data=totals.astype(data.dtype))
     return result.where(data.notnull()) if ignore_nodata else result

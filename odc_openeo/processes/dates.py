@@ -1,6 +1,6 @@
-"""Dates and times as text (RFC 3339): shift, compare, subtract.
+"""Dates and times as strings (RFC 3339): shift, compare, subtract.
 
-A date without a time is its midnight in UTC. Daylight saving and leap seconds play no part.
+A date without a time means midnight UTC. Daylight saving time and leap seconds are not considered.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final
 
 import xarray as xr
 
+from odc_openeo.cube.elementwise import labelwise
 from odc_openeo.errors import ProcessParameterInvalid
-from odc_openeo.process import Example, Schema, process
-from odc_openeo.processes.elementwise import labelwise
-from odc_openeo.processes.schemas import Boolean, BooleanOrNull, Integer, Number
+from odc_openeo.registry.process import Example, Schema, process
+from odc_openeo.registry.schemas import Boolean, BooleanOrNull, Integer, Number
 
 _UNITS: Final = ["millisecond", "second", "minute", "hour", "day", "week", "month", "year"]
 _MICROSECONDS: Final = {
@@ -47,7 +47,7 @@ _TIME_ONLY = re.compile(r"\d{2}:\d{2}:\d{2}")
 
 @dataclass(frozen=True)
 class Moment:
-    """A date with or without time, as it was written: local date and time, and the zone's text."""
+    """A date with or without time as written: the local date and time, and the time zone as a string."""
 
     local: datetime
     zone: str
@@ -56,7 +56,7 @@ class Moment:
 
     @property
     def instant(self) -> datetime:
-        """The point in time, in UTC."""
+        """The instant in UTC."""
         offset = timedelta()
         if self.zone not in ("", "Z", "z"):
             hours, minutes = int(self.zone[1:3]), int(self.zone[4:6])
@@ -76,16 +76,20 @@ def parse_moment(text: str) -> Moment:
     """Parse an RFC 3339 date or date and time.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the string is neither.
     """
     match = _PATTERN.fullmatch(text)
     if not match:
-        raise ValueError(f"{text!r:.60} is no date like 2020-01-31 and no time like 2020-01-31T12:00:00Z")
+        raise ValueError(f"{text!r:.60} is not a date like 2020-01-31 or a time like 2020-01-31T12:00:00Z")
     clock = match["time"] or "00:00:00"
-    leap = clock.endswith(":60")
-    local = datetime.fromisoformat(f"{match['date']}T{clock[:-2]}59" if leap else f"{match['date']}T{clock}")
-    micro = int((match["fraction"] or ".0")[1:7].ljust(6, "0"))
-    return Moment(local.replace(microsecond=micro), match["zone"] or "", match["time"] is not None, leap)
+    is_leap_second = clock.endswith(":60")
+    local = datetime.fromisoformat(
+        f"{match['date']}T{clock[:-2]}59" if is_leap_second else f"{match['date']}T{clock}"
+    )
+    microsecond = int((match["fraction"] or ".0")[1:7].ljust(6, "0"))
+    return Moment(
+        local.replace(microsecond=microsecond), match["zone"] or "", match["time"] is not None, is_leap_second
+    )
 
 
 # --- Processes -----------------------------------------------------------------------------------
@@ -105,8 +109,8 @@ def parse_moment(text: str) -> Moment:
 def date_shift(date: Date, value: Integer, unit: Unit) -> Date:
     """Shift a date.
 
-    Adds a period to a date, or takes it away. Time zone and form are kept: a date stays a date. Where a
-    month is too short for the day, its last day is taken.
+    Adds a period to a date or subtracts it. Time zone and format are kept: a date stays a date. If the
+    resulting month is too short for the day, the last day of the month is used.
 
     Args:
         date: A date, with or without time.
@@ -116,7 +120,7 @@ def date_shift(date: Date, value: Integer, unit: Unit) -> Date:
     Returns:
         The shifted date.
     """
-    return labelwise(lambda text: _shift(text, int(value), unit), date)
+    return labelwise(lambda text: _shift_date(text, int(value), unit), date)
 
 
 @process(
@@ -127,21 +131,21 @@ def date_shift(date: Date, value: Integer, unit: Unit) -> Date:
     ],
 )
 def date_between(x: DateOrTime, min: Limit, max: Limit, exclude_max: Boolean = False) -> BooleanOrNull:
-    """Whether a date is in a period.
+    """Check whether a date is within a period.
 
-    Both limits belong to the period. If they are swapped, no date is in it. If the limits are times of the
-    day, the time of the day of `x` (in UTC) is compared.
+    The period includes both limits. If they are swapped, no date is within it. If the limits are times of
+    day, the time of day of `x` (in UTC) is compared.
 
     Args:
-        x: A date, a date with time, or a time of the day.
+        x: A date, a date with time, or a time of day.
         min: The start of the period.
         max: The end of the period.
-        exclude_max: Whether the end does not belong to the period.
+        exclude_max: Whether to exclude the end from the period.
 
     Returns:
         True or false.
     """
-    return labelwise(lambda text: _within(text, min, max, exclude_max), x)
+    return labelwise(lambda text: _is_date_between(text, min, max, exclude_max), x)
 
 
 @process(
@@ -155,8 +159,8 @@ def date_between(x: DateOrTime, min: Limit, max: Limit, exclude_max: Boolean = F
 def date_difference(date1: Date, date2: Date, unit: Unit = "second") -> Number:
     """Time between two dates.
 
-    How much later `date2` is than `date1`. Months and years are those of the calendar; a rest counts as its
-    share of the month or year it falls in.
+    How much later `date2` is than `date1`. Months and years are calendar months and years; a remainder counts
+    as a fraction of the month or year in which it falls.
 
     Args:
         date1: The date to subtract, with or without time.
@@ -166,36 +170,36 @@ def date_difference(date1: Date, date2: Date, unit: Unit = "second") -> Number:
     Returns:
         The difference, positive if `date2` is later.
     """
-    return labelwise(lambda a, b: _difference(a, b, unit), date1, date2)
+    return labelwise(lambda a, b: _subtract_dates(a, b, unit), date1, date2)
 
 
 # --- Calculation ---------------------------------------------------------------------------------
 
 
-def _moment(text: str, name: str, parameter: str) -> Moment:
+def _parse_argument(text: str, name: str, parameter: str) -> Moment:
     try:
         moment = parse_moment(text)
-        moment.instant  # noqa: B018  (the zone may carry it out of the years 1 to 9999)
+        moment.instant  # noqa: B018  (the time zone may shift it beyond the years 1 to 9999)
         return moment
     except (ValueError, TypeError, OverflowError) as error:
         raise ProcessParameterInvalid(process=name, parameter=parameter, reason=f"{error}.") from error
 
 
-def _shift(text: str, value: int, unit: str) -> str:
-    moment = _moment(text, "date_shift", "date")
+def _shift_date(text: str, value: int, unit: str) -> str:
+    moment = _parse_argument(text, "date_shift", "date")
     try:
         shifted = add_period(moment.local, value, unit)
     except OverflowError as error:
-        reason = "the shifted date is not in the years 1 to 9999."
+        reason = "the shifted date is outside the years 1 to 9999."
         raise ProcessParameterInvalid(process="date_shift", parameter="value", reason=reason) from error
     return str(Moment(shifted, moment.zone, moment.has_time))
 
 
 def add_period(start: datetime, value: int, unit: str) -> datetime:
-    """The time a number of units later; the last day of the month where it is too short.
+    """Add a number of units to a time; the day is capped at the last day of the resulting month.
 
     Raises:
-        OverflowError: it is not in the years 1 to 9999.
+        OverflowError: the result is outside the years 1 to 9999.
     """
     if unit not in _MONTHS:
         return start + timedelta(microseconds=value * _MICROSECONDS[unit])
@@ -206,52 +210,52 @@ def add_period(start: datetime, value: int, unit: str) -> datetime:
     return start.replace(year=year, month=month + 1, day=day)
 
 
-def _within(x: str | None, low: str, high: str, exclude_max: bool) -> bool | None:
+def _is_date_between(x: str | None, low: str, high: str, exclude_max: bool) -> bool | None:
     if x is None:
         return None
     limits = [("min", low), ("max", high)]
-    of_day = [bool(_TIME_ONLY.fullmatch(text)) for _, text in limits]
-    if any(of_day) or _TIME_ONLY.fullmatch(x):
-        if not all(of_day):
-            reason = "times of the day can't be compared with dates."
+    are_times_of_day = [bool(_TIME_ONLY.fullmatch(text)) for _, text in limits]
+    if any(are_times_of_day) or _TIME_ONLY.fullmatch(x):
+        if not all(are_times_of_day):
+            reason = "times of day can't be compared with dates."
             raise ProcessParameterInvalid(process="date_between", parameter="x", reason=reason)
-        return _inside(_time_of_day(x), low, high, exclude_max)
-    start, end = (_moment(text, "date_between", name).instant for name, text in limits)
-    return _inside(_moment(x, "date_between", "x").instant, start, end, exclude_max)
+        return _is_in_range(_time_of_day(x), low, high, exclude_max)
+    start, end = (_parse_argument(text, "date_between", name).instant for name, text in limits)
+    return _is_in_range(_parse_argument(x, "date_between", "x").instant, start, end, exclude_max)
 
 
 def _time_of_day(text: str) -> str:
     if _TIME_ONLY.fullmatch(text):
         return text
-    return _moment(text, "date_between", "x").instant.time().isoformat()
+    return _parse_argument(text, "date_between", "x").instant.time().isoformat()
 
 
-def _inside(value: Any, low: Any, high: Any, exclude_max: bool) -> bool:
+def _is_in_range(value: Any, low: Any, high: Any, exclude_max: bool) -> bool:
     return bool(low <= value < high if exclude_max else low <= value <= high)
 
 
-def _difference(first: str, second: str, unit: str) -> float:
-    start = _moment(first, "date_difference", "date1").instant
-    end = _moment(second, "date_difference", "date2").instant
+def _subtract_dates(first: str, second: str, unit: str) -> float:
+    start = _parse_argument(first, "date_difference", "date1").instant
+    end = _parse_argument(second, "date_difference", "date2").instant
     if unit in _MONTHS:
         return (
             _calendar_difference(start, end, unit)
             if start <= end
             else -_calendar_difference(end, start, unit)
         )
-    micro = (end - start) // timedelta(microseconds=1)
-    whole, rest = divmod(micro, _MICROSECONDS[unit])
-    return micro / _MICROSECONDS[unit] if rest else whole
+    microseconds = (end - start) // timedelta(microseconds=1)
+    count, remainder = divmod(microseconds, _MICROSECONDS[unit])
+    return microseconds / _MICROSECONDS[unit] if remainder else count
 
 
 def _calendar_difference(start: datetime, end: datetime, unit: str) -> float:
-    whole = ((end.year - start.year) * 12 + end.month - start.month) // _MONTHS[unit]
-    if add_period(start, whole, unit) > end:
-        whole -= 1
-    below = add_period(start, whole, unit)
+    count = ((end.year - start.year) * 12 + end.month - start.month) // _MONTHS[unit]
+    if add_period(start, count, unit) > end:
+        count -= 1
+    lower = add_period(start, count, unit)
     try:
-        above = add_period(start, whole + 1, unit)
+        upper = add_period(start, count + 1, unit)
     except OverflowError:
-        above = below + timedelta(days=31 * _MONTHS[unit])
-    rest = (end - below) / (above - below)
-    return whole + rest if rest else whole
+        upper = lower + timedelta(days=31 * _MONTHS[unit])
+    fraction = (end - lower) / (upper - lower)
+    return count + fraction if fraction else count

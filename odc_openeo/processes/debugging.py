@@ -1,4 +1,4 @@
-"""Processes that help to find faults in processes."""
+"""Processes for debugging process graphs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Annotated, Any, Final
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.process import Environment, Example, Schema, process
-from odc_openeo.processes.schemas import AnyValue, String
+from odc_openeo.registry.environment import Environment
+from odc_openeo.registry.process import Example, Schema, process
+from odc_openeo.registry.schemas import AnyValue, String
 
 _LEVELS: Final = {
     "error": logging.ERROR,
@@ -18,7 +19,7 @@ _LEVELS: Final = {
     "info": logging.INFO,
     "debug": logging.DEBUG,
 }
-_LONGEST: Final = 100
+_MAX_ITEMS: Final = 100
 
 Level = Annotated[str, Schema({"type": "string", "enum": ["error", "warning", "info", "debug"]})]
 
@@ -27,43 +28,45 @@ Level = Annotated[str, Schema({"type": "string", "enum": ["error", "warning", "i
 def inspect(
     data: AnyValue, message: String = "", code: String = "User", level: Level = "info", *, env: Environment
 ) -> AnyValue:
-    """Write to the log.
+    """Write a value to the log.
 
-    Logs a value and gives it back unchanged. Of data cubes the dimensions and types are logged, not the
-    values, for these are not computed yet.
+    Logs a value and returns it unchanged. For data cubes the dimensions and types are logged instead of the
+    values, which are not computed yet.
 
     Args:
         data: The value to log.
-        message: A text to go with it.
-        code: A label by which the entries can be found in the log.
-        level: The severity.
+        message: A message to log with the value.
+        code: A label to find the entries in the log by.
+        level: The severity of the log entry.
 
     Returns:
         The value, unchanged.
     """
-    env.log.log(_LEVELS[level], message or "inspect", extra={"code": code, "data": summary(data)})
+    env.log.log(_LEVELS[level], message or "inspect", extra={"code": code, "data": summarize_value(data)})
     return data
 
 
-def summary(value: Any) -> Any:
-    """A value as JSON for the log, shortened if it is long; cubes are described, not computed."""
+def summarize_value(value: Any) -> Any:
+    """Convert a value to JSON for the log, shortened if it is long; cubes are described, not computed."""
     if isinstance(value, xr.DataArray):
-        return _of_cube(value)
+        return _summarize_cube(value)
     if isinstance(value, xr.Dataset):
-        return {name: _of_cube(variable) for name, variable in list(value.data_vars.items())[:_LONGEST]}
+        return {
+            name: _summarize_cube(variable) for name, variable in list(value.data_vars.items())[:_MAX_ITEMS]
+        }
     if isinstance(value, cube.LabeledArray):
-        return [{"label": k, "value": summary(v)} for k, v in zip(value.labels, value.values, strict=True)][
-            :_LONGEST
-        ]
+        return [
+            {"label": k, "value": summarize_value(v)} for k, v in zip(value.labels, value.values, strict=True)
+        ][:_MAX_ITEMS]
     if isinstance(value, Mapping):
-        return {str(k): summary(v) for k, v in list(value.items())[:_LONGEST]}
+        return {str(k): summarize_value(v) for k, v in list(value.items())[:_MAX_ITEMS]}
     if isinstance(value, list | tuple):
-        shown = [summary(v) for v in value[:_LONGEST]]
-        return shown if len(value) <= _LONGEST else [*shown, f"… {len(value) - _LONGEST} more"]
+        summaries = [summarize_value(v) for v in value[:_MAX_ITEMS]]
+        return summaries if len(value) <= _MAX_ITEMS else [*summaries, f"… {len(value) - _MAX_ITEMS} more"]
     return value if isinstance(value, bool | int | float | str | type(None)) else f"<{type(value).__name__}>"
 
 
-def _of_cube(data: xr.DataArray) -> dict[str, Any]:
+def _summarize_cube(data: xr.DataArray) -> dict[str, Any]:
     dimensions = [
         {
             "name": str(name),

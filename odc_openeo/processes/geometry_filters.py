@@ -1,30 +1,24 @@
-"""Keep, mask or process the part of a cube that geometries cover."""
+"""Keep, mask or process the parts of a cube that geometries cover."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated, Any, Final
 
 import dask.array as da
-import geopandas as gpd
 import numpy as np
 import shapely
 import xarray as xr
-from odc.geo.geobox import GeoBox
 
-from odc_openeo import cube, geometry, rasterize
-from odc_openeo.demand import ALL, SLACK, Demand
+from odc_openeo import cube
 from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
-    NoDataAvailable,
-    ProcessParameterInvalid,
 )
-from odc_openeo.process import Environment, Schema, process
-from odc_openeo.processes.geometry_needs import boxes_around
-from odc_openeo.processes.geometry_schemas import (
+from odc_openeo.registry.demand import ALL, SLACK, Demand
+from odc_openeo.registry.environment import Environment
+from odc_openeo.registry.geometry_schemas import (
     SUBCUBE,
     Geometries,
     GeometryCube,
@@ -32,7 +26,11 @@ from odc_openeo.processes.geometry_schemas import (
     Polygons,
     Replacement,
 )
-from odc_openeo.processes.schemas import AnyValue, Boolean, SpatialCube, child
+from odc_openeo.registry.process import Schema, process
+from odc_openeo.registry.schemas import AnyValue, Boolean, SpatialCube, child_process_schema
+from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial.geometry_boxes import find_boxes_around
+from odc_openeo.spatial.geometry_masks import chunk_slices, clip_to_geometries, keep_where, mask_inside
 
 RELATIONS: Final = [
     "intersects",
@@ -46,21 +44,21 @@ RELATIONS: Final = [
 ]
 
 
-def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    around = boxes_around(arguments.get("geometries"))
+def _needs_of_filtering(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    around = find_boxes_around(arguments.get("geometries"))
     return {
-        "data": replace(demand.everywhere(), boxes=around, margin=SLACK if around else 0),
+        "data": replace(demand.at_all_places(), boxes=around, margin=SLACK if around else 0),
         "geometries": ALL,
     }
 
 
-@process(categories=["cubes", "filter"], needs=_needs, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_of_filtering, pointwise=True)
 def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     """Limit a raster cube to geometries.
 
-    The cube is cropped to the pixels in the bounding box of the geometries; what is left there outside of
-    all geometries becomes no-data. A polygon has the pixels whose centre it holds or touches, a line those it
-    runs through, a point the one it is in. Integers without a no-data value become floats.
+    The cube is cropped to the bounding box of the geometries; the remaining pixels outside of all geometries
+    become no-data. A polygon has the pixels whose centre is inside or on the boundary, a line those it
+    crosses, a point the one that contains it. Integers without a no-data value become floats.
 
     Args:
         data: A raster cube.
@@ -69,35 +67,15 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     Returns:
         The cropped and masked cube, on the same grid.
     """
-    frame = geometry.read(geometries, "filter_spatial", "geometries")
-    grid = rasterize.grid_of(data, "filter_spatial")
-    shapes = geometry.in_grid(frame, grid)
-    windows = _windows(frame, grid)
-    if not windows:
-        raise NoDataAvailable(reason="no pixel of the cube is in the geometries of filter_spatial.")
-    rows, columns = (
-        slice(min(w[axis].start for w in windows), max(w[axis].stop for w in windows)) for axis in (0, 1)
-    )
-    cropped = data.isel({cube.Y: rows, cube.X: columns})
-    return _keep(cropped, _inside(cropped, shapes, grid[rows, columns]))
-
-
-def _windows(frame: gpd.GeoDataFrame, grid: GeoBox) -> list[rasterize.Window]:
-    """The parts of a grid in the bounding boxes of geometries."""
-    shapes = frame.geometry.to_numpy()
-    areas = shapely.get_dimensions(shapes) == 2
-    bounds = geometry.bounds_in_grid(shapes, frame.crs, grid)
-    known = ~np.isnan(bounds).any(axis=1)
-    found = (rasterize.window_of(b, a, grid) for b, a in zip(bounds[known], areas[known], strict=True))
-    return [window for window in found if window is not None]
+    return clip_to_geometries(data, geometries, "filter_spatial", "geometries")
 
 
 def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    # Whether polygons meet the cube at all must not depend on what is needed of it.
-    around = boxes_around(arguments.get("mask"))
+    # Whether polygons intersect the cube must not depend on how much of it is loaded.
+    around = find_boxes_around(arguments.get("mask"))
     if around is None or demand.boxes is None:
-        return {"data": demand.everywhere(), "mask": ALL}
-    return {"data": replace(demand.grown(SLACK), boxes=(*demand.boxes, *around)), "mask": ALL}
+        return {"data": demand.at_all_places(), "mask": ALL}
+    return {"data": replace(demand.with_margin(SLACK), boxes=(*demand.boxes, *around)), "mask": ALL}
 
 
 @process(categories=["cubes", "masks"], needs=_needs_of_masking)
@@ -111,28 +89,28 @@ def mask_polygon(
 ) -> SpatialCube:
     """Replace the pixels outside (or inside) of polygons.
 
-    A pixel is in a polygon if its centre is, or is on the boundary. No-data stays as it is. If no polygon
-    meets the extent of the cube at all, nothing is masked (and the log says so).
+    A pixel is in a polygon if its centre is inside or on the boundary. No-data stays as it is. If no polygon
+    intersects the extent of the cube, nothing is masked and a warning is logged.
 
     Args:
         data: A raster cube.
         mask: Polygons as a vector cube or GeoJSON; empty ones are ignored.
-        replacement: What to write into masked pixels; by default no-data (integers that have no such value
-            become floats).
+        replacement: The value for masked pixels; by default no-data (integers without a no-data value become
+            floats).
         inside: Whether to replace the pixels inside of the polygons instead.
 
     Returns:
-        The masked cube, of the same dimensions.
+        The masked cube with the same dimensions.
     """
-    frame = geometry.read(mask, "mask_polygon", "mask", geometry.POLYGONS)
-    grid = rasterize.grid_of(data, "mask_polygon")
-    shapes = geometry.in_grid(frame, grid)
+    frame = vector_cubes.read_geometries(mask, "mask_polygon", "mask", vector_cubes.POLYGONS)
+    grid = rasterize.get_grid(data, "mask_polygon")
+    shapes = vector_cubes.project_to_grid(frame, grid)
     if not shapely.intersects(shapely.box(*grid.boundingbox.bbox), shapes).any():
         if env is not None:
-            env.log.warning("mask_polygon: no polygon meets the extent of the data; nothing is masked.")
+            env.log.warning("mask_polygon: no polygon intersects the extent of the data; nothing is masked.")
         return data
-    covered = _inside(data, shapes, grid)
-    return _keep(data, ~covered if inside else covered, replacement)
+    covered = mask_inside(data, shapes, grid)
+    return keep_where(data, ~covered if inside else covered, replacement)
 
 
 @process(categories=["cubes", "filter", "vector"], experimental=True)
@@ -141,31 +119,31 @@ def filter_vector(
     geometries: GeometryCube,
     relation: Annotated[str, Schema({"type": "string", "enum": RELATIONS})] = "intersects",
 ) -> GeometryCube:
-    """Keep the geometries of a vector cube that stand in a relation to other geometries.
+    """Keep the geometries of a vector cube that have a spatial relation to other geometries.
 
     Several base geometries count as their union. Empty geometries are removed. The relation is that of the
-    candidate to the base: with ``within`` those inside of the base geometries are kept.
+    candidate to the base: with ``within`` the candidates inside of the base geometries are kept.
 
     Args:
         data: A vector cube with the candidates.
         geometries: A vector cube with the base geometries, in any reference system.
-        relation: A predicate of the Simple Features standard.
+        relation: A spatial predicate of the Simple Features standard.
 
     Returns:
         The vector cube with fewer (or all) labels along the geometries.
     """
-    candidates = geometry.read(data, "filter_vector", "data")
-    base = geometry.read(geometries, "filter_vector", "geometries")
+    candidates = vector_cubes.read_geometries(data, "filter_vector", "data")
+    base = vector_cubes.read_geometries(geometries, "filter_vector", "geometries")
     union = shapely.union_all(base.to_crs(candidates.crs).geometry.to_numpy())
     shapes = candidates.geometry.to_numpy()
-    found = getattr(shapely, relation)(shapes, union) & ~shapely.is_empty(shapes)
-    dimension = geometry.geometry_dimension(data)
-    return data.isel({dimension: np.nonzero(found)[0]})
+    matches = getattr(shapely, relation)(shapes, union) & ~shapely.is_empty(shapes)
+    dimension = vector_cubes.find_geometry_dimension(data)
+    return data.isel({dimension: np.nonzero(matches)[0]})
 
 
 SubCubeProcess = Annotated[
     Callable[..., Any],
-    child(
+    child_process_schema(
         {"data": (SUBCUBE, "The part of the cube around one polygon, masked outside of it.")},
         {"schema": SUBCUBE},
         "The part with new values and the same dimensions.",
@@ -183,43 +161,45 @@ def apply_polygon(
 ) -> SpatialCube:
     """Apply a process to the part of a cube in each polygon.
 
-    Each part is as large as the polygon's pixels (those whose centre the polygon holds or touches) need, and
-    masked outside of the polygon. Pixels in no polygon keep their values.
+    Each part is just large enough for the polygon's pixels (those whose centre is inside or on the boundary)
+    and masked outside of the polygon. Pixels in no polygon keep their values.
 
     Args:
         data: A raster cube.
         geometries: Disjoint polygons; empty ones are ignored.
-        process: Makes a cube of the same dimensions and sizes of each part.
-        mask_value: What the process finds in the pixels outside of the polygon; by default no-data.
-        context: Passed on to the process.
+        process: Called with each part as `data`; returns a cube with the same dimensions and sizes.
+        mask_value: The value that the process sees in pixels outside of the polygon; by default no-data.
+        context: Additional data for the process.
 
     Returns:
-        The cube with new values in the polygons, of the same dimensions.
+        The cube with new values in the polygons and the same dimensions.
 
     Raises:
         GeometriesOverlap: A pixel is in several of the polygons.
     """
-    frame = geometry.read(geometries, "apply_polygon", "geometries", geometry.POLYGONS)
-    grid = rasterize.grid_of(data, "apply_polygon")
+    frame = vector_cubes.read_geometries(geometries, "apply_polygon", "geometries", vector_cubes.POLYGONS)
+    grid = rasterize.get_grid(data, "apply_polygon")
     source = data.transpose(..., cube.Y, cube.X)
-    taken = np.zeros(grid.shape.yx, dtype=bool)
+    occupied = np.zeros(grid.shape.yx, dtype=bool)
     patches = []
-    for shape in geometry.in_grid(frame, grid):
-        part = rasterize.window(shape, grid)
-        covered = None if part is None else rasterize.pixels(shape, grid[part])
+    for shape in vector_cubes.project_to_grid(frame, grid):
+        part = rasterize.find_window(shape, grid)
+        covered = None if part is None else rasterize.mask_pixels(shape, grid[part])
         if part is None or covered is None or not covered.any():
             continue
-        if (taken[part] & covered).any():
+        if (occupied[part] & covered).any():
             raise GeometriesOverlap()
-        taken[part] |= covered
+        occupied[part] |= covered
         before = data.isel(dict(zip((cube.Y, cube.X), part, strict=True)))
         inside = xr.DataArray(covered, dims=(cube.Y, cube.X))
-        after = _same_shape(process(data=_keep(before, inside, mask_value), context=context), before)
+        after = _check_same_shape(
+            process(data=keep_where(before, inside, mask_value), context=context), before
+        )
         patches.append(_Patch(part, covered, after.transpose(*source.dims)))
-    return _paste(source, patches).transpose(*data.dims)
+    return _paste_patches(source, patches).transpose(*data.dims)
 
 
-def _same_shape(after: Any, before: xr.DataArray) -> xr.DataArray:
+def _check_same_shape(after: Any, before: xr.DataArray) -> xr.DataArray:
     if not isinstance(after, xr.DataArray) or dict(after.sizes) != dict(before.sizes):
         sizes = dict(after.sizes) if isinstance(after, xr.DataArray) else type(after).__name__
         raise DataCubePropertiesImmutable(before=dict(before.sizes), after=sizes)
@@ -235,9 +215,9 @@ class _Patch:
     values: xr.DataArray
 
 
-def _paste(source: xr.DataArray, patches: list[_Patch]) -> xr.DataArray:
-    """The cube with the patches in it; floats if no-data is not the same in all of them."""
-    if not all(cube.same_nodata(source, p.values) for p in patches):
+def _paste_patches(source: xr.DataArray, patches: list[_Patch]) -> xr.DataArray:
+    """Paste the patches into the cube; the result has floats if their no-data values differ."""
+    if not all(cube.has_same_nodata(source, p.values) for p in patches):
         source = cube.decode(source)
         patches = [replace(p, values=cube.decode(p.values)) for p in patches]
     dtype = np.result_type(source.dtype, *[p.values.dtype for p in patches])
@@ -245,11 +225,11 @@ def _paste(source: xr.DataArray, patches: list[_Patch]) -> xr.DataArray:
         isinstance(p.values.data, da.Array) for p in patches
     ):
         everything = (slice(0, source.shape[-2]), slice(0, source.shape[-1]))
-        places = [_place(p, everything) for p in patches]
+        places = [_locate_patch(p, everything) for p in patches]
         values = _paste_block(source.values.astype(dtype), *[p.values.values for p in patches], places=places)
         return source.copy(data=values)
     array = source.chunk().data.astype(dtype)
-    rows, columns = (list(_slices(c)) for c in array.chunks[-2:])
+    rows, columns = (list(chunk_slices(c)) for c in array.chunks[-2:])
     tiles = [
         [_paste_tile(array.blocks[..., y, x], (r, c), patches) for x, c in enumerate(columns)]
         for y, r in enumerate(rows)
@@ -258,21 +238,23 @@ def _paste(source: xr.DataArray, patches: list[_Patch]) -> xr.DataArray:
 
 
 def _paste_tile(tile: da.Array, where: rasterize.Window, patches: list[_Patch]) -> da.Array:
-    near = [p for p in patches if all(_overlap(a, b) for a, b in zip(p.window, where, strict=True))]
+    near = [p for p in patches if all(_has_overlap(a, b) for a, b in zip(p.window, where, strict=True))]
     if not near:
         return tile
     chunks = dict(enumerate(tile.chunks[:-2])) | {tile.ndim - 2: -1, tile.ndim - 1: -1}
     values = [p.values.chunk().data.rechunk(chunks) for p in near]
-    places = [_place(p, where) for p in near]
+    places = [_locate_patch(p, where) for p in near]
     return da.map_blocks(_paste_block, tile, *values, places=places, dtype=tile.dtype, chunks=tile.chunks)
 
 
-def _overlap(a: slice, b: slice) -> bool:
+def _has_overlap(a: slice, b: slice) -> bool:
     return bool(a.start < b.stop and b.start < a.stop)
 
 
-def _place(patch: _Patch, where: rasterize.Window) -> tuple[rasterize.Window, rasterize.Window, np.ndarray]:
-    """Which part of a patch belongs to which part of a tile, and the pixels to write there."""
+def _locate_patch(
+    patch: _Patch, where: rasterize.Window
+) -> tuple[rasterize.Window, rasterize.Window, np.ndarray]:
+    """The part of a patch that overlaps a tile, its place in the tile, and the pixels to write there."""
     start = [max(p.start, w.start) for p, w in zip(patch.window, where, strict=True)]
     stop = [min(p.stop, w.stop) for p, w in zip(patch.window, where, strict=True)]
     rows, columns = (
@@ -288,82 +270,3 @@ def _paste_block(block: np.ndarray, *patches: np.ndarray, places: Any) -> np.nda
         part = result[(..., *target)]
         part[..., covered] = patch[(..., *origin)][..., covered]
     return result
-
-
-# --- Masks ---------------------------------------------------------------------------------------
-
-
-def _inside(data: xr.DataArray, shapes: np.ndarray, grid: GeoBox) -> xr.DataArray:
-    """Whether each pixel of a grid is in any of the shapes; lazy, in the cube's chunks, if the cube is."""
-    coords = {d: data.coords[d] for d in (cube.Y, cube.X)}
-    found = shapes[~shapely.is_empty(shapes)]
-    if isinstance(data.data, da.Array):
-        sizes = [data.chunksizes[d] for d in (cube.Y, cube.X)]
-        rows = [[_block(found, grid, r, c) for c in _slices(sizes[1])] for r in _slices(sizes[0])]
-        values: Any = da.block(rows)
-    else:
-        values = _burn(found, grid)
-    return xr.DataArray(values, dims=(cube.Y, cube.X), coords=coords)
-
-
-def _slices(chunks: tuple[int, ...]) -> Iterator[slice]:
-    ends = np.cumsum(chunks)
-    return (slice(int(end - size), int(end)) for size, end in zip(chunks, ends, strict=True))
-
-
-def _block(shapes: np.ndarray, grid: GeoBox, rows: slice, columns: slice) -> da.Array:
-    part = grid[rows, columns]
-    margin = 2 * max(abs(part.resolution.x), abs(part.resolution.y))
-    left, bottom, right, top = part.boundingbox.bbox
-    extent = shapely.box(left - margin, bottom - margin, right + margin, top + margin)
-    near = shapes[shapely.intersects(shapes, extent)]
-    if not len(near) or shapely.covers(near, extent).any():
-        return da.full(part.shape.yx, bool(len(near)), dtype=bool, chunks=-1)
-    near = shapely.intersection(near, extent)
-    chunks = tuple((n,) for n in part.shape.yx)
-    return da.map_blocks(partial(_burn_block, near, part), chunks=chunks, dtype=bool)
-
-
-def _burn_block(shapes: np.ndarray, grid: GeoBox, block_info: Any = None) -> np.ndarray:
-    return _burn(shapes, grid)
-
-
-def _burn(shapes: np.ndarray, grid: GeoBox) -> np.ndarray:
-    result = np.zeros(grid.shape.yx, dtype=bool)
-    for shape in shapes:
-        part = rasterize.window(shape, grid)
-        if part is not None:
-            result[part] |= rasterize.pixels(shape, grid[part])
-    return result
-
-
-def _keep(data: xr.DataArray, keep: xr.DataArray, replacement: Any = None) -> xr.DataArray:
-    """The cube with its values where ``keep`` is true, elsewhere the replacement (no-data by default)."""
-    keep = keep.drop_vars([c for c in keep.coords if c not in keep.dims])
-    if replacement is not None:
-        return _replace(data, keep | ~cube.valid(data), replacement)
-    missing = cube.nodata(data)
-    if missing is None:
-        if not isinstance(keep.data, da.Array) and bool(keep.all()):
-            return data
-        data, missing = cube.decode(data), np.nan
-    filled = data.where(keep, missing).astype(data.dtype, copy=False)
-    return filled.transpose(*data.dims).assign_attrs(data.attrs)
-
-
-def _replace(data: xr.DataArray, keep: xr.DataArray, replacement: Any) -> xr.DataArray:
-    if isinstance(replacement, str):
-        reason = "text can't be written into a raster cube. Give a number or null."
-        raise ProcessParameterInvalid(process="mask_polygon", parameter="replacement", reason=reason)
-    value = int(replacement) if isinstance(replacement, bool) and data.dtype != bool else replacement
-    fits = data.dtype.kind in "fc" or _representable(value, data.dtype)
-    values = data if fits else cube.decode(data)
-    return values.where(keep, value).astype(values.dtype, copy=False).transpose(*data.dims)
-
-
-def _representable(value: Any, dtype: np.dtype) -> bool:
-    if dtype.kind == "b":
-        return isinstance(value, bool)
-    if not np.isfinite(value) or value != int(value):
-        return False
-    return bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)

@@ -1,4 +1,4 @@
-"""Masking with a raster cube."""
+"""Mask a raster cube with another one."""
 
 from __future__ import annotations
 
@@ -9,53 +9,53 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.demand import Demand
+from odc_openeo.cube.coordinates import get_index
 from odc_openeo.errors import DimensionMissing, IncompatibleDataCubes, ProcessParameterInvalid
-from odc_openeo.process import Schema, process
-from odc_openeo.processes.alignment import on_grid_of
-from odc_openeo.processes.children import constant, restored
-from odc_openeo.processes.labels import index
-from odc_openeo.processes.schemas import SpatialCube
+from odc_openeo.registry.child_results import make_constant, restore_coordinates
+from odc_openeo.registry.demand import Demand
+from odc_openeo.registry.process import Schema, process
+from odc_openeo.registry.schemas import SpatialCube
+from odc_openeo.spatial.align import align_to_grid_of
 
 Replacement = Annotated[float | bool | str | None, Schema({"type": ["number", "boolean", "string", "null"]})]
 
 
-def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    # Bands are compared with those of the mask, which may be narrowed in other ways. A mask on another grid
-    # is looked up at the nearest pixel.
+def _needs_of_mask(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Bands are compared with those of the mask, which may be filtered differently. A mask on another grid is
+    # looked up at the nearest pixel.
     needed = demand.of_all_bands()
-    return {"data": needed, "mask": needed.of_another()}
+    return {"data": needed, "mask": needed.for_resampled_cube()}
 
 
-@process(categories=["cubes", "masks"], needs=_needs, pointwise=True)
+@process(categories=["cubes", "masks"], needs=_needs_of_mask, pointwise=True)
 def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
-    """Replace the pixels that a mask marks.
+    """Replace the pixels that are marked in a mask.
 
     A pixel is replaced where the mask is true or a number other than zero; where the mask has no data,
     nothing is replaced. A mask on another grid is resampled to the grid of the data (nearest neighbour)
-    beforehand. Dimensions that the mask lacks are masked alike for all their labels.
+    beforehand. Along dimensions that the mask lacks, it applies to all labels.
 
     Args:
         data: The cube to mask.
         mask: The mask. Its dimensions, except x and y, must be in `data` too, with the same labels.
-        replacement: What to put in; no-data if it is null.
+        replacement: The value for masked pixels; no-data if it is null.
 
     Returns:
         The cube with the same dimensions. Integers stay integers if they have a no-data value or the
         replacement is an integer.
 
     Raises:
-        IncompatibleDataCubes: The mask has dimensions or labels that the data lack.
+        IncompatibleDataCubes: The mask has dimensions or labels that `data` lacks.
     """
     for one in (data, mask):
         if not cube.has_raster_dimensions(one):
             raise DimensionMissing(type="spatial")
-    marked = _marked(_aligned(data, mask))
-    kept, value = _replacement(data, replacement)
-    return restored(kept.where(~marked, value).transpose(*data.dims), kept)
+    marked = _find_marked(_align_mask(data, mask))
+    prepared, value = _prepare_replacement(data, replacement)
+    return restore_coordinates(prepared.where(~marked, value).transpose(*data.dims), prepared)
 
 
-def _marked(mask: xr.DataArray) -> xr.DataArray:
+def _find_marked(mask: xr.DataArray) -> xr.DataArray:
     bare = mask.drop_vars([n for n in mask.coords if n not in mask.dims])
     if mask.dtype == bool:
         return bare
@@ -64,51 +64,51 @@ def _marked(mask: xr.DataArray) -> xr.DataArray:
     )
 
 
-def _aligned(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
-    """The mask with the very labels of the data along all its dimensions."""
-    mask = on_grid_of(data, mask)
+def _align_mask(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+    """The mask with exactly the labels of the data along all its dimensions."""
+    mask = align_to_grid_of(data, mask)
     for name in map(str, mask.dims):
         if name in (cube.X, cube.Y):
             continue
         if name not in data.dims:
-            reason = f"the mask has the dimension '{name}', the data have not. Reduce or drop it."
+            reason = f"the mask has the dimension '{name}', but the data do not. Reduce or drop it."
             raise IncompatibleDataCubes(reason=reason)
         types = cube.dimension_type(data, name), cube.dimension_type(mask, name)
         if types[0] != types[1]:
             reason = f"dimension '{name}' is of type '{types[0]}' in the data and '{types[1]}' in the mask."
             raise IncompatibleDataCubes(reason=reason)
-        wanted, own = index(data, name), index(mask, name)
-        positions = own.get_indexer(wanted)
-        if (positions < 0).any() or len(own) != len(wanted):
-            reason = f"the labels of dimension '{name}' of the mask are not those of the data."
+        data_labels, mask_labels = get_index(data, name), get_index(mask, name)
+        positions = mask_labels.get_indexer(data_labels)
+        if (positions < 0).any() or len(mask_labels) != len(data_labels):
+            reason = f"the labels of dimension '{name}' differ between the mask and the data."
             raise IncompatibleDataCubes(reason=reason)
         if (positions != np.arange(positions.size)).any():
             mask = mask.isel({name: positions})
-    return _covering(data, mask)
+    return _cover_pixels(data, mask)
 
 
-def _covering(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
-    """The mask cut or widened to the pixels of the data; nothing is masked where it has no pixels."""
+def _cover_pixels(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+    """Crop or extend the mask to the pixels of the data; nothing is masked where it has no pixels."""
     axes = [d for d in (cube.Y, cube.X) if not mask[d].equals(data[d])]
     if not axes:
         return mask
-    positions = {d: index(mask, d).get_indexer(index(data, d)) for d in axes}
-    if all((found >= 0).all() for found in positions.values()):
-        return mask.isel({d: cube.as_slice(found) for d, found in positions.items()})
+    positions = {d: get_index(mask, d).get_indexer(get_index(data, d)) for d in axes}
+    if all((indexer >= 0).all() for indexer in positions.values()):
+        return mask.isel({d: cube.as_slice(indexer) for d, indexer in positions.items()})
     if not all(data.sizes[d] for d in axes):
-        # Dask cannot reindex to what has no elements.
+        # Dask cannot reindex to an empty array.
         shape = [data.sizes[d] for d in mask.dims]
         return xr.DataArray(np.zeros(shape, mask.dtype), dims=mask.dims, coords={d: data[d] for d in axes})
     return cube.decode(mask).reindex({d: data[d] for d in axes})
 
 
-def _replacement(data: xr.DataArray, value: Any) -> tuple[xr.DataArray, Any]:
-    """The data in a type that holds the replacement, and the replacement."""
+def _prepare_replacement(data: xr.DataArray, value: Any) -> tuple[xr.DataArray, Any]:
+    """The data in a dtype that can hold the replacement, and the replacement."""
     if value is None:
         if cube.nodata(data) is None:
             floats = cube.decode(data)
             return floats, np.nan
-        filler = constant(None, data)
+        filler = make_constant(None, data)
         return data, filler.drop_vars([c for c in filler.coords if c not in filler.dims])
     numeric = not isinstance(value, bool | str)
     if numeric and data.dtype.kind in "iuf":

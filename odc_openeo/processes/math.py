@@ -1,6 +1,6 @@
 """Mathematical processes on single numbers: constants, arithmetic, rounding, logarithms and trigonometry.
 
-Each takes JSON numbers or cubes (value by value). Null, and no-data in a cube, gives the same back.
+All of them accept JSON numbers or cubes (value by value). Null, or no-data in a cube, yields the same.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Annotated, Any
 import numpy as np
 import xarray as xr
 
+from odc_openeo.cube.elementwise import apply_ieee, as_float, elementwise, has_cube
 from odc_openeo.errors import MinMaxSwapped
-from odc_openeo.process import Example, Schema, process
-from odc_openeo.processes.elementwise import any_cube, as_float, elementwise, ieee
-from odc_openeo.processes.schemas import AnyValue, Integer, NumberOrNull
+from odc_openeo.registry.process import Example, Schema, process
+from odc_openeo.registry.schemas import AnyValue, Integer, NumberOrNull
 
 _NULLABLE = {"type": ["number", "null"]}
 
 Numeric = float | None | xr.DataArray
-# The schemas say "number" or give bounds; null and numbers beyond have a meaning all the same.
+# The published schemas say "number" or set bounds, but null and numbers out of bounds are accepted as well.
 Number = Annotated[Numeric, Schema({"type": "number"}, accepts=_NULLABLE)]
 IntegerOrNull = Annotated[Numeric, Schema({"type": ["integer", "null"]})]
 
 
-def _bounded(**bounds: float) -> Schema:
+def _bounded_schema(**bounds: float) -> Schema:
     return Schema({**_NULLABLE, **bounds}, accepts=_NULLABLE)
 
 
-NotNegative = Annotated[Numeric, _bounded(minimum=0)]
-OneToOne = Annotated[Numeric, _bounded(minimum=-1, maximum=1)]
+NotNegative = Annotated[Numeric, _bounded_schema(minimum=0)]
+OneToOne = Annotated[Numeric, _bounded_schema(minimum=-1, maximum=1)]
 
 
 # --- Constants -----------------------------------------------------------------------------------
@@ -81,13 +81,13 @@ def nan() -> Any:
 def constant(x: AnyValue) -> AnyValue:
     """A constant.
 
-    Gives back what it is given: a name for a value that is used at several places of a process.
+    Returns its argument unchanged. Use it to define a value that several places of a process refer to.
 
     Args:
         x: The value.
 
     Returns:
-        The same value.
+        The unchanged value.
     """
     return x
 
@@ -122,11 +122,11 @@ def add(x: NumberOrNull, y: NumberOrNull) -> NumberOrNull:
 def subtract(x: NumberOrNull, y: NumberOrNull) -> NumberOrNull:
     """Difference of two numbers.
 
-    Takes `y` from `x`. If one of them is no-data, so is the result.
+    Subtracts `y` from `x`. If one of them is no-data, so is the result.
 
     Args:
-        x: The number to take from.
-        y: The number to take away.
+        x: The minuend.
+        y: The subtrahend.
 
     Returns:
         The difference.
@@ -159,8 +159,8 @@ def multiply(x: NumberOrNull, y: NumberOrNull) -> NumberOrNull:
 def divide(x: NumberOrNull, y: NumberOrNull) -> NumberOrNull:
     """Quotient of two numbers.
 
-    Divides `x` by `y`. Division by zero gives infinity with the sign of `x`, and NaN for 0 / 0; it is no
-    error here. If one of the numbers is no-data, so is the result.
+    Divides `x` by `y`. Division by zero is not an error: it gives infinity with the sign of `x`, and NaN for
+    0 / 0. If one of the numbers is no-data, so is the result.
 
     Args:
         x: The dividend.
@@ -170,20 +170,20 @@ def divide(x: NumberOrNull, y: NumberOrNull) -> NumberOrNull:
         The quotient.
 
     Raises:
-        DivisionByZero: Division by zero is not supported (never raised here).
+        DivisionByZero: Never raised by this back-end; division by zero gives infinity or NaN.
     """
-    return elementwise(_divide, np.divide, x, y)
+    return elementwise(_divide_scalars, np.divide, x, y)
 
 
-def _divide(x: float, y: float) -> float:
+def _divide_scalars(x: float, y: float) -> float:
     if y == 0:
-        return _by_zero(x)
+        return _divide_by_zero(x)
     if isinstance(x, int) and isinstance(y, int) and x % y == 0:
         return x // y
     return x / y
 
 
-def _by_zero(x: float) -> float:
+def _divide_by_zero(x: float) -> float:
     return math.nan if x == 0 or math.isnan(x) else math.copysign(math.inf, x)
 
 
@@ -198,9 +198,9 @@ def _by_zero(x: float) -> float:
 def mod(x: NumberOrNull, y: NumberOrNull) -> NumberOrNull:
     """Remainder of a division.
 
-    What is left when `x` is divided by `y`; it has the sign of `y`, for integers and fractions alike. For
+    The remainder when `x` is divided by `y`. It has the sign of `y`, for integers and fractions alike. For
     `y` = 0 the result is infinity with the sign of `x`, or NaN if `x` is 0 as well. An infinite `y` leaves a
-    finite `x` as it is. If one of the numbers is no-data, so is the result.
+    finite `x` unchanged. If one of the numbers is no-data, so is the result.
 
     Args:
         x: The dividend.
@@ -210,14 +210,14 @@ def mod(x: NumberOrNull, y: NumberOrNull) -> NumberOrNull:
         The remainder.
 
     Raises:
-        DivisionByZero: Division by zero is not supported (never raised here).
+        DivisionByZero: Never raised by this back-end; division by zero gives infinity or NaN.
     """
-    return elementwise(_mod, _mod_blocks, x, y)
+    return elementwise(_mod_scalars, _mod_blocks, x, y)
 
 
-def _mod(x: float, y: float) -> float:
+def _mod_scalars(x: float, y: float) -> float:
     if y == 0:
-        return _by_zero(x)
+        return _divide_by_zero(x)
     if math.isnan(x) or math.isinf(x):
         return math.nan
     return x if math.isinf(y) else x % y
@@ -225,8 +225,8 @@ def _mod(x: float, y: float) -> float:
 
 def _mod_blocks(x: Any, y: Any) -> Any:
     remainder = np.where(np.isinf(y) & np.isfinite(x), x, np.mod(x, y))
-    whole = np.where((y == 0) & (np.abs(x) > 0), np.copysign(np.inf, x), remainder)
-    return whole.astype(np.result_type(x, y), copy=False)
+    result = np.where((y == 0) & (np.abs(x) > 0), np.copysign(np.inf, x), remainder)
+    return result.astype(np.result_type(x, y), copy=False)
 
 
 @process(
@@ -250,24 +250,24 @@ def power(base: NumberOrNull, p: NumberOrNull) -> NumberOrNull:
     Returns:
         The power.
     """
-    return elementwise(_power, _power_blocks, base, p)
+    return elementwise(_power_scalars, _power_blocks, base, p)
 
 
-def _power(base: float, p: float) -> float:
-    whole = isinstance(base, int) and isinstance(p, int)
-    if whole and p >= 0 and int(base).bit_length() * p <= 1000:
+def _power_scalars(base: float, p: float) -> float:
+    are_integers = isinstance(base, int) and isinstance(p, int)
+    if are_integers and p >= 0 and int(base).bit_length() * p <= 1000:
         return int(base) ** int(p)
     with np.errstate(all="ignore"):
         return float(np.power(np.float64(as_float(base)), np.float64(as_float(p))))
 
 
 def _power_blocks(base: Any, p: Any) -> Any:
-    # IEEE 754 has NaN to the power of 0, and 1 to the power of NaN, equal 1: here NaN is no-data.
+    # In IEEE 754, NaN to the power of 0 and 1 to the power of NaN are 1; here NaN is no-data and stays NaN.
     return np.where(np.isnan(base) | np.isnan(p), np.nan, np.power(base, p))
 
 
 @process(categories=["math"], examples=[Example({"x": -0.4}, 0.4), Example({"x": None}, None)])
-def absolute(x: NumberOrNull) -> Annotated[Numeric, _bounded(minimum=0)]:
+def absolute(x: NumberOrNull) -> Annotated[Numeric, _bounded_schema(minimum=0)]:
     """Absolute value.
 
     The distance of `x` from zero. No-data stays no-data.
@@ -295,10 +295,10 @@ def sgn(
     Returns:
         The sign.
     """
-    return elementwise(_sign, np.sign, x)
+    return elementwise(_sign_of_scalar, np.sign, x)
 
 
-def _sign(x: float) -> float:
+def _sign_of_scalar(x: float) -> float:
     return math.nan if math.isnan(x) else (x > 0) - (x < 0)
 
 
@@ -326,12 +326,12 @@ def clip(x: NumberOrNull, min: Number, max: Number) -> NumberOrNull:
     Raises:
         MinMaxSwapped: The minimum is larger than the maximum.
     """
-    if not any_cube(min, max) and min is not None and max is not None and min > max:
+    if not has_cube(min, max) and min is not None and max is not None and min > max:
         raise MinMaxSwapped(min=min, max=max)
-    return elementwise(_clip, np.clip, x, min, max)
+    return elementwise(_clip_scalar, np.clip, x, min, max)
 
 
-def _clip(x: float, low: float, high: float) -> float:
+def _clip_scalar(x: float, low: float, high: float) -> float:
     if math.isnan(x) or math.isnan(low) or math.isnan(high):
         return math.nan
     return low if x < low else high if x > high else x
@@ -354,7 +354,7 @@ def linear_scale_range(
 ) -> NumberOrNull:
     """Transform a number linearly from one range to another.
 
-    `x` is limited to the input range first, so that the result lies in the output range:
+    `x` is clipped to the input range first, so that the result is always within the output range:
     `(x - inputMin) / (inputMax - inputMin) * (outputMax - outputMin) + outputMin`. No-data stays no-data.
 
     Args:
@@ -367,20 +367,20 @@ def linear_scale_range(
     Returns:
         The transformed number.
     """
-    return ieee(_scale, x, inputMin, inputMax, outputMin, outputMax)
+    return apply_ieee(_scale_linearly, x, inputMin, inputMax, outputMin, outputMax)
 
 
-def _scale(x: Any, start: Any, end: Any, first: Any, last: Any) -> Any:
-    inside = (
-        np.clip(x, np.minimum(start, end), np.maximum(start, end))
-        if _arrays(start, end)
-        else np.clip(x, min(start, end), max(start, end))
+def _scale_linearly(x: Any, input_min: Any, input_max: Any, output_min: Any, output_max: Any) -> Any:
+    clipped = (
+        np.clip(x, np.minimum(input_min, input_max), np.maximum(input_min, input_max))
+        if _needs_numpy(input_min, input_max)
+        else np.clip(x, min(input_min, input_max), max(input_min, input_max))
     )
-    return (inside - start) / (end - start) * (last - first) + first
+    return (clipped - input_min) / (input_max - input_min) * (output_max - output_min) + output_min
 
 
-def _arrays(*values: Any) -> bool:
-    # NaN among scalars is left to numpy too: min() and max() don't see it.
+def _needs_numpy(*values: Any) -> bool:
+    # NumPy also handles NaN among scalars, which min() and max() don't propagate.
     return any(isinstance(v, np.ndarray) or math.isnan(v) for v in values)
 
 
@@ -393,7 +393,7 @@ def normalized_difference(
 ) -> Annotated[Numeric, Schema({"type": "number", "minimum": -1, "maximum": 1})]:
     """Normalised difference of two bands.
 
-    `(x - y) / (x + y)`, as in the NDVI (near infrared, red) or the NDWI (green, near infrared). NaN where
+    `(x - y) / (x + y)`, as in the NDVI (near-infrared, red) or the NDWI (green, near-infrared). NaN if
     both are 0. If one of the numbers is no-data, so is the result.
 
     Args:
@@ -403,7 +403,7 @@ def normalized_difference(
     Returns:
         The normalised difference.
     """
-    return ieee(_normalized_difference, x, y)
+    return apply_ieee(_normalized_difference, x, y)
 
 
 def _normalized_difference(x: Any, y: Any) -> Any:
@@ -413,8 +413,8 @@ def _normalized_difference(x: Any, y: Any) -> Any:
 # --- Rounding ------------------------------------------------------------------------------------
 
 
-def _rounded(on_json: Any, on_blocks: Any, x: Any) -> Any:
-    """Round to whole numbers; cubes of integers are left as they are, with dtype and no-data value."""
+def _round_unless_integer(on_json: Any, on_blocks: Any, x: Any) -> Any:
+    """Round to whole numbers; cubes of integers stay as they are, with dtype and no-data value."""
     if isinstance(x, xr.DataArray) and np.issubdtype(x.dtype, np.integer):
         return x
     return elementwise(on_json, on_blocks, x)
@@ -427,7 +427,8 @@ def _rounded(on_json: Any, on_blocks: Any, x: Any) -> Any:
 def int_(x: NumberOrNull) -> IntegerOrNull:
     """Integer part of a number.
 
-    Drops the fraction: rounds towards zero. NaN has no integer part and gives no-data; infinities stay.
+    Rounds towards zero by dropping the fraction. NaN has no integer part and gives no-data; infinity stays
+    infinite.
 
     Args:
         x: A number.
@@ -435,7 +436,7 @@ def int_(x: NumberOrNull) -> IntegerOrNull:
     Returns:
         The integer part.
     """
-    return _rounded(_integer_part, np.trunc, x)
+    return _round_unless_integer(_integer_part, np.trunc, x)
 
 
 def _integer_part(x: float) -> float | None:
@@ -456,14 +457,14 @@ def ceil(x: NumberOrNull) -> IntegerOrNull:
     Returns:
         The number rounded up.
     """
-    return _rounded(partial(_if_finite, math.ceil), np.ceil, x)
+    return _round_unless_integer(partial(_if_finite, math.ceil), np.ceil, x)
 
 
 @process(categories=["math > rounding"], examples=[Example({"x": 3.5}, 3), Example({"x": -3.5}, -4)])
 def floor(x: NumberOrNull) -> IntegerOrNull:
     """Round down.
 
-    The largest integer that is not above `x`. No-data stays no-data.
+    The largest integer that is not greater than `x`. No-data stays no-data.
 
     Args:
         x: A number.
@@ -471,7 +472,7 @@ def floor(x: NumberOrNull) -> IntegerOrNull:
     Returns:
         The number rounded down.
     """
-    return _rounded(partial(_if_finite, math.floor), np.floor, x)
+    return _round_unless_integer(partial(_if_finite, math.floor), np.floor, x)
 
 
 def _if_finite(function: Any, x: float) -> float:
@@ -490,24 +491,24 @@ def _if_finite(function: Any, x: float) -> float:
 def round_(x: NumberOrNull, p: Integer = 0) -> NumberOrNull:
     """Round to a number of digits.
 
-    Rounds to `p` digits after the decimal point; a number half way goes to the even neighbour. Numbers are
-    rounded as they are written: 0.35 counts as half way, though its binary form is a little less. No-data
+    Rounds to `p` digits after the decimal point; ties are rounded to the even neighbour. Numbers are rounded
+    as written in decimal: 0.35 is a tie, although its binary representation is slightly smaller. No-data
     stays no-data.
 
     Args:
         x: A number.
-        p: The number of digits after the decimal point; negative for tens (-1), hundreds (-2), …
+        p: The number of digits after the decimal point; negative to round to tens (-1), hundreds (-2), …
 
     Returns:
         The rounded number.
     """
     digits = int(p)
     if digits >= 0:
-        return _rounded(partial(_round, digits), partial(np.round, decimals=digits), x)
-    return elementwise(partial(_round, digits), partial(np.round, decimals=digits), x)
+        return _round_unless_integer(partial(_round_half_even, digits), partial(np.round, decimals=digits), x)
+    return elementwise(partial(_round_half_even, digits), partial(np.round, decimals=digits), x)
 
 
-def _round(digits: int, x: float) -> float:
+def _round_half_even(digits: int, x: float) -> float:
     if isinstance(x, int):
         return round(x, digits) if -1000 < digits < 0 else x if digits >= 0 else 0
     if not math.isfinite(x) or digits > 400:
@@ -538,7 +539,7 @@ def sqrt(x: NumberOrNull) -> NumberOrNull:
     Returns:
         The square root.
     """
-    return ieee(np.sqrt, x)
+    return apply_ieee(np.sqrt, x)
 
 
 @process(
@@ -556,23 +557,23 @@ def exp(p: NumberOrNull) -> Annotated[Numeric, Schema({"type": ["number", "null"
     Returns:
         The power of e.
     """
-    return ieee(np.exp, p)
+    return apply_ieee(np.exp, p)
 
 
 @process(categories=["math > exponential & logarithmic"], examples=[Example({"x": 1}, 0)])
 def ln(x: NotNegative) -> NumberOrNull:
     """Natural logarithm.
 
-    The exponent that makes Euler's number `x`. The logarithm of 0 is -infinity, that of a negative number
-    NaN. No-data stays no-data.
+    The power to which Euler's number must be raised to give `x`. The logarithm of 0 is -infinity, that of a
+    negative number is NaN. No-data stays no-data.
 
     Args:
-        x: A number, not negative.
+        x: A non-negative number.
 
     Returns:
         The logarithm.
     """
-    return ieee(np.log, x)
+    return apply_ieee(np.log, x)
 
 
 @process(
@@ -586,20 +587,20 @@ def ln(x: NotNegative) -> NumberOrNull:
 def log(x: NotNegative, base: NumberOrNull) -> NumberOrNull:
     """Logarithm.
 
-    The exponent that makes `base` to `x`. The logarithm of 0 is infinite, that of a negative number NaN. If
-    one of the numbers is no-data, so is the result.
+    The power to which `base` must be raised to give `x`. The logarithm of 0 is infinite, that of a negative
+    number is NaN. If one of the numbers is no-data, so is the result.
 
     Args:
-        x: A number, not negative.
+        x: A non-negative number.
         base: The base.
 
     Returns:
         The logarithm.
     """
-    return ieee(_log, x, base)
+    return apply_ieee(_log_to_base, x, base)
 
 
-def _log(x: Any, base: Any) -> Any:
+def _log_to_base(x: Any, base: Any) -> Any:
     if np.ndim(base) == 0 and base in (2, 10):
         return np.log2(x) if base == 2 else np.log10(x)
     return np.asarray(np.log(x) / np.log(base), np.result_type(x, base))
@@ -620,7 +621,7 @@ def sin(x: NumberOrNull) -> OneToOne:
     Returns:
         The sine.
     """
-    return ieee(np.sin, x)
+    return apply_ieee(np.sin, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 1)])
@@ -635,7 +636,7 @@ def cos(x: NumberOrNull) -> OneToOne:
     Returns:
         The cosine.
     """
-    return ieee(np.cos, x)
+    return apply_ieee(np.cos, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 0)])
@@ -650,14 +651,14 @@ def tan(x: NumberOrNull) -> NumberOrNull:
     Returns:
         The tangent.
     """
-    return ieee(np.tan, x)
+    return apply_ieee(np.tan, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 0)])
 def arcsin(x: OneToOne) -> NumberOrNull:
     """Arc sine.
 
-    The angle from -π/2 to π/2 whose sine is `x`; NaN beyond -1 and 1. No-data stays no-data.
+    The angle from -π/2 to π/2 whose sine is `x`; NaN if `x` is not from -1 to 1. No-data stays no-data.
 
     Args:
         x: A number from -1 to 1.
@@ -665,14 +666,14 @@ def arcsin(x: OneToOne) -> NumberOrNull:
     Returns:
         The angle in radians.
     """
-    return ieee(np.arcsin, x)
+    return apply_ieee(np.arcsin, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 1}, 0)])
 def arccos(x: OneToOne) -> NotNegative:
     """Arc cosine.
 
-    The angle from 0 to π whose cosine is `x`; NaN beyond -1 and 1. No-data stays no-data.
+    The angle from 0 to π whose cosine is `x`; NaN if `x` is not from -1 to 1. No-data stays no-data.
 
     Args:
         x: A number from -1 to 1.
@@ -680,7 +681,7 @@ def arccos(x: OneToOne) -> NotNegative:
     Returns:
         The angle in radians.
     """
-    return ieee(np.arccos, x)
+    return apply_ieee(np.arccos, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 0)])
@@ -695,7 +696,7 @@ def arctan(x: NumberOrNull) -> NumberOrNull:
     Returns:
         The angle in radians.
     """
-    return ieee(np.arctan, x)
+    return apply_ieee(np.arctan, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 0)])
@@ -710,11 +711,11 @@ def sinh(x: NumberOrNull) -> NumberOrNull:
     Returns:
         The hyperbolic sine.
     """
-    return ieee(np.sinh, x)
+    return apply_ieee(np.sinh, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 1)])
-def cosh(x: NumberOrNull) -> Annotated[Numeric, _bounded(minimum=1)]:
+def cosh(x: NumberOrNull) -> Annotated[Numeric, _bounded_schema(minimum=1)]:
     """Hyperbolic cosine.
 
     The hyperbolic cosine of `x`, which is never below 1. No-data stays no-data.
@@ -725,11 +726,11 @@ def cosh(x: NumberOrNull) -> Annotated[Numeric, _bounded(minimum=1)]:
     Returns:
         The hyperbolic cosine.
     """
-    return ieee(np.cosh, x)
+    return apply_ieee(np.cosh, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 0)])
-def tanh(x: NumberOrNull) -> Annotated[Numeric, _bounded(minimumExclusive=-1, maximumExclusive=1)]:
+def tanh(x: NumberOrNull) -> Annotated[Numeric, _bounded_schema(minimumExclusive=-1, maximumExclusive=1)]:
     """Hyperbolic tangent.
 
     The hyperbolic tangent of `x`: the hyperbolic sine divided by the hyperbolic cosine. No-data stays
@@ -741,7 +742,7 @@ def tanh(x: NumberOrNull) -> Annotated[Numeric, _bounded(minimumExclusive=-1, ma
     Returns:
         The hyperbolic tangent.
     """
-    return ieee(np.tanh, x)
+    return apply_ieee(np.tanh, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 0)])
@@ -756,14 +757,15 @@ def arsinh(x: NumberOrNull) -> NumberOrNull:
     Returns:
         The hyperbolic angle in radians.
     """
-    return ieee(np.arcsinh, x)
+    return apply_ieee(np.arcsinh, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 1}, 0)])
 def arcosh(x: NumberOrNull) -> NotNegative:
     """Inverse hyperbolic cosine.
 
-    The hyperbolic angle, not negative, whose hyperbolic cosine is `x`; NaN below 1. No-data stays no-data.
+    The non-negative hyperbolic angle whose hyperbolic cosine is `x`; NaN for `x` below 1. No-data
+    stays no-data.
 
     Args:
         x: A number, 1 or more.
@@ -771,15 +773,15 @@ def arcosh(x: NumberOrNull) -> NotNegative:
     Returns:
         The hyperbolic angle in radians.
     """
-    return ieee(np.arccosh, x)
+    return apply_ieee(np.arccosh, x)
 
 
 @process(categories=["math > trigonometric"], examples=[Example({"x": 0}, 0)])
-def artanh(x: Annotated[Numeric, _bounded(minimumExclusive=-1, maximumExclusive=1)]) -> NumberOrNull:
+def artanh(x: Annotated[Numeric, _bounded_schema(minimumExclusive=-1, maximumExclusive=1)]) -> NumberOrNull:
     """Inverse hyperbolic tangent.
 
-    The hyperbolic angle whose hyperbolic tangent is `x`; infinite for -1 and 1, NaN beyond. No-data stays
-    no-data.
+    The hyperbolic angle whose hyperbolic tangent is `x`; infinite for -1 and 1, NaN outside that range.
+    No-data stays no-data.
 
     Args:
         x: A number between -1 and 1.
@@ -787,7 +789,7 @@ def artanh(x: Annotated[Numeric, _bounded(minimumExclusive=-1, maximumExclusive=
     Returns:
         The hyperbolic angle in radians.
     """
-    return ieee(np.arctanh, x)
+    return apply_ieee(np.arctanh, x)
 
 
 @process(
@@ -797,8 +799,8 @@ def artanh(x: Annotated[Numeric, _bounded(minimumExclusive=-1, maximumExclusive=
 def arctan2(y: NumberOrNull, x: NumberOrNull) -> NumberOrNull:
     """Arc tangent of a quotient.
 
-    The angle of the point (`x`, `y`) seen from the origin: like the arc tangent of `y / x`, with the
-    quadrant told by the signs of both. If one of the numbers is no-data, so is the result.
+    The angle of the point (`x`, `y`) seen from the origin: the arc tangent of `y / x`, in the quadrant
+    determined by the signs of both. If one of the numbers is no-data, so is the result.
 
     Args:
         y: The dividend.
@@ -807,4 +809,4 @@ def arctan2(y: NumberOrNull, x: NumberOrNull) -> NumberOrNull:
     Returns:
         The angle in radians, from -π to π.
     """
-    return ieee(np.arctan2, y, x)
+    return apply_ieee(np.arctan2, y, x)

@@ -1,4 +1,4 @@
-"""Merging two cubes into one."""
+"""Merge two cubes into one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import NODATA, X, Y
-from odc_openeo.demand import SLACK, Demand
+from odc_openeo.cube.band_nodata import BandNodata
+from odc_openeo.cube.concat import concat
+from odc_openeo.cube.coordinates import get_index
 from odc_openeo.errors import IncompatibleDataCubes, IncompatibleGeometryTypes, OverlapResolverMissing
-from odc_openeo.process import process
-from odc_openeo.processes.alignment import on_grid_of, resolution, with_current_transform
-from odc_openeo.processes.band_nodata import BandNodata
-from odc_openeo.processes.children import field
-from odc_openeo.processes.concatenation import concat
-from odc_openeo.processes.labels import index
-from odc_openeo.processes.schemas import ANY_JSON, AnyValue, Cube, child
+from odc_openeo.registry.child_results import as_field
+from odc_openeo.registry.demand import SLACK, Demand
+from odc_openeo.registry.process import process
+from odc_openeo.registry.schemas import ANY_JSON, AnyValue, Cube, child_process_schema
+from odc_openeo.spatial.align import align_to_grid_of, find_resolution, update_transform
 
 OverlapResolver = Annotated[
     Callable[..., Any] | None,
-    child(
+    child_process_schema(
         {
             "x": (ANY_JSON, "The value of `cube1`."),
             "y": (ANY_JSON, "The value of `cube2`."),
@@ -34,55 +34,55 @@ OverlapResolver = Annotated[
 ]
 
 
-def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    # Which cube has which band is not known; one on another grid is looked up at the nearest pixel.
+def _needs_of_merging(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # It is unknown which cube has which bands; a cube on another grid is looked up at the nearest pixel.
     needed = replace(demand.of_all_bands(), grid=None)
-    return {"cube1": needed.grown(SLACK), "cube2": needed.of_another()}
+    return {"cube1": needed.with_margin(SLACK), "cube2": needed.for_resampled_cube()}
 
 
-@process(categories=["cubes"], needs=_needs, pointwise=True)
+@process(categories=["cubes"], needs=_needs_of_merging, pointwise=True)
 def merge_cubes(
     cube1: Cube, cube2: Cube, overlap_resolver: OverlapResolver = None, context: AnyValue = None
 ) -> Cube:
     """Merge two data cubes.
 
-    Dimensions of the same name are joined label by label. Labels that are in one cube only take their
-    values from it; where both have values, the overlap resolver decides. A cube that lacks a dimension of
-    the other is repeated along it. What neither cube covers becomes no-data.
+    Dimensions of the same name are joined label by label. Labels that occur in only one cube take their
+    values from it; where both cubes have values, the overlap resolver decides. A cube that lacks a dimension
+    of the other one is repeated along it. Labels that neither cube covers become no-data.
 
-    Labels of spatial and temporal dimensions are sorted; of other dimensions those of `cube2` follow those of
-    `cube1`. If the pixels of the cubes don't coincide, `cube2` is resampled to the grid of `cube1` (nearest
-    neighbour); use `resample_cube_spatial` before to choose another method.
+    Labels of spatial and temporal dimensions are sorted; along other dimensions the labels of `cube2` follow
+    those of `cube1`. If the pixels of the cubes don't coincide, `cube2` is resampled to the grid of `cube1`
+    (nearest neighbour); to choose another method, use `resample_cube_spatial` first.
 
     Args:
         cube1: The base cube.
         cube2: The other cube.
-        overlap_resolver: Makes one value of two where the cubes overlap.
-        context: Anything to pass on to the overlap resolver.
+        overlap_resolver: Called with the two values where the cubes overlap; returns one value.
+        context: Additional data for the overlap resolver.
 
     Returns:
         The merged cube, with the order of dimensions of `cube1`. Integers stay integers as long as one
-        no-data value (or one for each band) can serve what is needed of both cubes and of the overlap.
+        no-data value (or one per band) is suitable for the values of both cubes and of the overlap.
 
     Raises:
-        OverlapResolverMissing: The cubes overlap and there is no overlap resolver.
+        OverlapResolverMissing: The cubes overlap, but no overlap resolver is given.
         IncompatibleGeometryTypes: Vector cubes hold geometries of different kinds.
         IncompatibleDataCubes: Dimensions of the same name differ in type, or grids can't be aligned.
     """
-    one, other = _same_kind(cube1, cube2)
-    other = on_grid_of(one, other)
-    order = _order(one, other)
+    one, other = _check_same_kind(cube1, cube2)
+    other = align_to_grid_of(one, other)
+    order = _order_dimensions(one, other)
     common = [d for d in order if d in one.dims and d in other.dims]
     for name in common:
         _check_type(one, other, name)
-    missing = BandNodata.of(one, other)
+    missing = BandNodata.from_cubes(one, other)
     if missing is not None:
-        one, other = missing.declared(one), missing.declared(other)
-    merged = _Merge(one, other, overlap_resolver, context, missing).run(one, other, common)
-    return with_current_transform(merged.transpose(*order))
+        one, other = missing.declare_nodata(one), missing.declare_nodata(other)
+    merged = _Merge(one, other, overlap_resolver, context, missing).merge_parts(one, other, common)
+    return update_transform(merged.transpose(*order))
 
 
-def _same_kind(cube1: cube.Cube, cube2: cube.Cube) -> tuple[xr.DataArray, xr.DataArray]:
+def _check_same_kind(cube1: cube.Cube, cube2: cube.Cube) -> tuple[xr.DataArray, xr.DataArray]:
     vector = [cube.GEOMETRY in c.dims for c in (cube1, cube2)]
     raster = [cube.has_raster_dimensions(c) for c in (cube1, cube2)]
     if any(vector) and any(raster):
@@ -93,12 +93,12 @@ def _same_kind(cube1: cube.Cube, cube2: cube.Cube) -> tuple[xr.DataArray, xr.Dat
     if all(vector):
         kinds = [{g.geom_type.removeprefix("Multi") for g in c[cube.GEOMETRY].values} for c in (cube1, cube2)]
         if kinds[0] and kinds[1] and kinds[0] != kinds[1]:
-            shown = " and ".join("/".join(sorted(k)) for k in kinds)
-            raise IncompatibleGeometryTypes(reason=f"{shown}.")
+            described = " and ".join("/".join(sorted(k)) for k in kinds)
+            raise IncompatibleGeometryTypes(reason=f"{described}.")
     return cube1, cube2
 
 
-def _order(one: xr.DataArray, other: xr.DataArray) -> list[str]:
+def _order_dimensions(one: xr.DataArray, other: xr.DataArray) -> list[str]:
     first, second = list(map(str, one.dims)), list(map(str, other.dims))
     if set(first) < set(second):
         return second
@@ -110,15 +110,14 @@ def _check_type(one: xr.DataArray, other: xr.DataArray, name: str) -> None:
     if types[0] != types[1]:
         reason = f"dimension '{name}' is of type '{types[0]}' in cube1 and '{types[1]}' in cube2."
         raise IncompatibleDataCubes(reason=reason)
-    if (index(one, name).dtype.kind == "M") != (index(other, name).dtype.kind == "M"):
-        reason = f"the labels of dimension '{name}' are of another type in cube1 than in cube2."
+    if (get_index(one, name).dtype.kind == "M") != (get_index(other, name).dtype.kind == "M"):
+        reason = f"the labels of dimension '{name}' have different types in cube1 and cube2."
         raise IncompatibleDataCubes(reason=reason)
 
 
 @dataclass(frozen=True)
 class _Merge:
-    """A merge in its course; ``one`` and ``other`` are the whole cubes, ``missing`` the no-data of all bands
-    if they are of integers."""
+    """A merge of two cubes, ``one`` and ``other``; ``missing`` holds the no-data values of integer bands."""
 
     one: xr.DataArray
     other: xr.DataArray
@@ -126,64 +125,64 @@ class _Merge:
     context: Any
     missing: BandNodata | None
 
-    def run(self, a: xr.DataArray, b: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
+    def merge_parts(self, a: xr.DataArray, b: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
         """Merge parts whose labels may differ along ``dims`` only.
 
-        The first dimension with different labels cuts them into up to three parts: what only ``a`` has, what
-        both have (merged in the same way along the other dimensions), and what only ``b`` has.
+        The first dimension with different labels splits them into up to three parts: labels of ``a`` only,
+        labels of both (merged in the same way along the other dimensions), and labels of ``b`` only.
         """
         for i, name in enumerate(dims):
-            found = index(b, name).get_indexer(index(a, name))
-            if found.size != b.sizes[name] or (found < 0).any():
-                return self._along(a, b, name, found, dims[i + 1 :])
-            if (found != np.arange(found.size)).any():
-                b = b.isel({name: found})
-        return self._resolve(a, b)
+            positions = get_index(b, name).get_indexer(get_index(a, name))
+            if positions.size != b.sizes[name] or (positions < 0).any():
+                return self._merge_along(a, b, name, positions, dims[i + 1 :])
+            if (positions != np.arange(positions.size)).any():
+                b = b.isel({name: positions})
+        return self._resolve_overlap(a, b)
 
-    def _resolve(self, a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
-        like = xr.broadcast(a, _bare(b))[0]
+    def _resolve_overlap(self, a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
+        like = xr.broadcast(a, _drop_extra_coordinates(b))[0]
         if not like.size:
             return like
         if self.resolver is None:
             raise OverlapResolverMissing()
         result = self.resolver(x=a, y=b, context=self.context)
-        return field(result, like, "merge_cubes", "overlap_resolver")
+        return as_field(result, like, "merge_cubes", "overlap_resolver")
 
-    def _along(
-        self, a: xr.DataArray, b: xr.DataArray, name: str, found: np.ndarray, rest: Sequence[str]
+    def _merge_along(
+        self, a: xr.DataArray, b: xr.DataArray, name: str, positions: np.ndarray, rest: Sequence[str]
     ) -> xr.DataArray:
-        both = np.flatnonzero(found >= 0)
-        only_a = np.flatnonzero(found < 0)
-        only_b = np.setdiff1d(np.arange(b.sizes[name]), found)
+        both = np.flatnonzero(positions >= 0)
+        only_a = np.flatnonzero(positions < 0)
+        only_b = np.setdiff1d(np.arange(b.sizes[name]), positions)
         parts = []
         if only_a.size:
-            parts.append(self._widened(a.isel({name: only_a}), rest))
+            parts.append(self._widen_part(a.isel({name: only_a}), rest))
         if both.size:
-            parts.append(self.run(a.isel({name: both}), b.isel({name: found[both]}), rest))
+            parts.append(self.merge_parts(a.isel({name: both}), b.isel({name: positions[both]}), rest))
         if only_b.size:
-            parts.append(self._widened(b.isel({name: only_b}), rest))
-        joined = concat(parts, name) if parts else self._widened(a, rest)
-        return _reindexed(joined, name, self._labels(name), self.missing)
+            parts.append(self._widen_part(b.isel({name: only_b}), rest))
+        joined = concat(parts, name) if parts else self._widen_part(a, rest)
+        return _reindex_labels(joined, name, self._get_labels(name), self.missing)
 
-    def _widened(self, part: xr.DataArray, rest: Sequence[str]) -> xr.DataArray:
-        """A part with all dimensions of the result, and along ``rest`` with all its labels."""
+    def _widen_part(self, part: xr.DataArray, rest: Sequence[str]) -> xr.DataArray:
+        """Extend a part to all dimensions of the result, and along ``rest`` to all its labels."""
         for name in rest:
-            part = _reindexed(part, name, self._labels(name), self.missing)
+            part = _reindex_labels(part, name, self._get_labels(name), self.missing)
         missing = {
             str(d): source for source in (self.one, self.other) for d in source.dims if d not in part.dims
         }
-        return _expanded(part, missing)
+        return _expand_dimensions(part, missing)
 
-    def _labels(self, name: str) -> pd.Index:
-        return union(self.one, self.other, name)
+    def _get_labels(self, name: str) -> pd.Index:
+        return union_labels(self.one, self.other, name)
 
 
-def _bare(data: xr.DataArray) -> xr.DataArray:
+def _drop_extra_coordinates(data: xr.DataArray) -> xr.DataArray:
     return data.drop_vars([n for n in data.coords if n not in data.dims])
 
 
-def _expanded(part: xr.DataArray, missing: dict[str, xr.DataArray]) -> xr.DataArray:
-    """The part repeated along dimensions of other cubes, with the coordinates these have along them."""
+def _expand_dimensions(part: xr.DataArray, missing: dict[str, xr.DataArray]) -> xr.DataArray:
+    """Repeat the part along dimensions of other cubes, with their coordinates along them."""
     for name, source in missing.items():
         part = part.drop_vars(name, errors="ignore").expand_dims({name: source.sizes[name]})
         along = {k: c for k, c in source.coords.items() if c.dims == (name,) and k != NODATA}
@@ -191,35 +190,34 @@ def _expanded(part: xr.DataArray, missing: dict[str, xr.DataArray]) -> xr.DataAr
     return part
 
 
-def union(one: xr.DataArray, other: xr.DataArray, name: str) -> pd.Index:
-    """All labels of a dimension of two cubes: sorted if it is spatial or temporal, else the second's
-    appended.
+def union_labels(one: xr.DataArray, other: xr.DataArray, name: str) -> pd.Index:
+    """All labels of a dimension of two cubes: sorted if it is spatial or temporal, else one after the other.
 
-    x and y get the labels of a gap between the cubes too, so that the grid stays regular.
+    x and y also get the labels of a gap between the cubes, so that the grid stays regular.
     """
     if name not in one.dims or name not in other.dims:
-        return index(one if name in one.dims else other, name)
-    a, b = index(one, name), index(other, name)
+        return get_index(one if name in one.dims else other, name)
+    a, b = get_index(one, name), get_index(other, name)
     labels = a.append(b[~b.isin(a)])
     type_ = cube.dimension_type(one, name)
-    if type_ not in ("spatial", "temporal") or not (_sorted(a) and _sorted(b)):
+    if type_ not in ("spatial", "temporal") or not (_is_sorted(a) and _is_sorted(b)):
         return labels
-    descending = _descending(a, b)
+    descending = _is_descending(a, b)
     ordered = labels.sort_values(ascending=not descending)
-    step = resolution(one, name) if name in (X, Y) and len(ordered) > 1 else None
-    return ordered if step is None else _without_gaps(ordered, a, abs(step))
+    step = find_resolution(one, name) if name in (X, Y) and len(ordered) > 1 else None
+    return ordered if step is None else _fill_gaps(ordered, a, abs(step))
 
 
-def _sorted(labels: pd.Index) -> bool:
+def _is_sorted(labels: pd.Index) -> bool:
     return bool(labels.is_monotonic_increasing or labels.is_monotonic_decreasing)
 
 
-def _descending(a: pd.Index, b: pd.Index) -> bool:
-    known = next((i for i in (a, b) if len(i) > 1), None)
-    return known is not None and bool(known.is_monotonic_decreasing)
+def _is_descending(a: pd.Index, b: pd.Index) -> bool:
+    longer = next((i for i in (a, b) if len(i) > 1), None)
+    return longer is not None and bool(longer.is_monotonic_decreasing)
 
 
-def _without_gaps(labels: pd.Index, a: pd.Index, step: float) -> pd.Index:
+def _fill_gaps(labels: pd.Index, a: pd.Index, step: float) -> pd.Index:
     steps = np.abs(np.diff(labels.values))
     if steps.max() < 1.5 * step:
         return labels
@@ -231,12 +229,14 @@ def _without_gaps(labels: pd.Index, a: pd.Index, step: float) -> pd.Index:
     return pd.Index(filled)
 
 
-def _reindexed(data: xr.DataArray, name: str, labels: pd.Index, missing: BandNodata | None) -> xr.DataArray:
-    """The cube with these labels along a dimension; new ones have no data."""
-    found = index(data, name).get_indexer(labels)
-    if (found >= 0).all():
-        in_order = found.size == data.sizes[name] and (found == np.arange(found.size)).all()
-        return data if in_order else data.isel({name: found})
+def _reindex_labels(
+    data: xr.DataArray, name: str, labels: pd.Index, missing: BandNodata | None
+) -> xr.DataArray:
+    """Reindex the cube to these labels along a dimension; new ones have no data."""
+    positions = get_index(data, name).get_indexer(labels)
+    if (positions >= 0).all():
+        in_order = positions.size == data.sizes[name] and (positions == np.arange(positions.size)).all()
+        return data if in_order else data.isel({name: positions})
     by_band = NODATA in data.coords
     if cube.nodata(data) is None or (by_band and missing is None):
         data, by_band = cube.decode(data), False
@@ -244,4 +244,4 @@ def _reindexed(data: xr.DataArray, name: str, labels: pd.Index, missing: BandNod
     bare = data.drop_vars(NODATA, errors="ignore")
     widened = bare.reindex({name: labels.values}, fill_value=0 if by_band else cube.nodata(data))
     widened.coords[name].attrs.update(attributes)
-    return missing.filled(widened, name, found >= 0) if by_band and missing is not None else widened
+    return missing.fill_missing(widened, name, positions >= 0) if by_band and missing is not None else widened

@@ -1,4 +1,4 @@
-"""Processes on blocks of neighbouring pixels and times."""
+"""Apply processes to blocks of neighbouring pixels and times."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pandas as pd
 import xarray as xr
 from odc.geo.xr import xr_coords
 
-from odc_openeo import cube, rasterize
-from odc_openeo.demand import Demand
+from odc_openeo import cube
 from odc_openeo.errors import DataCubePropertiesImmutable, ProcessGraphComplexity, ProcessParameterInvalid
-from odc_openeo.process import Schema, process
-from odc_openeo.processes.children import array, restored
-from odc_openeo.processes.geometry_schemas import SUBCUBE
-from odc_openeo.processes.kernels import padded
-from odc_openeo.processes.schemas import AnyValue, SpatialCube, child
+from odc_openeo.processes.kernels import pad_with_nodata
+from odc_openeo.registry.child_results import as_array, restore_coordinates
+from odc_openeo.registry.demand import Demand
+from odc_openeo.registry.geometry_schemas import SUBCUBE
+from odc_openeo.registry.process import Schema, process
+from odc_openeo.registry.schemas import AnyValue, SpatialCube, child_process_schema
+from odc_openeo.spatial import rasterize
 
 _DURATION: Final = (
     r"^(-?)P(?=\d|T\d)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)([DW]))?"
@@ -55,25 +56,25 @@ Overlap = Annotated[Extents | None, Schema([{"title": "Without overlap", "type":
 _BLOCK: Final = [SUBCUBE, {"type": "array", "subtype": "labeled-array"}]
 BlockProcess = Annotated[
     Callable[..., Any],
-    child(
-        {"data": (_BLOCK, "The block with its overlap; a labelled array if it has but one dimension.")},
+    child_process_schema(
+        {"data": (_BLOCK, "The block with its overlap; a labelled array if it has only one dimension.")},
         [SUBCUBE, {"type": "array"}],
         "The block with new values.",
     ),
 ]
 
 
-def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    # Larger blocks are counted from the first label on, which a part of the cube would not have.
+def _needs_of_blocks(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Larger blocks are counted from the first label, which a part of the cube may lack.
     sizes, overlaps = arguments.get("size"), arguments.get("overlap") or []
     if not isinstance(sizes, list) or not isinstance(overlaps, list):
         return {}
     single = {e.get("dimension") for e in sizes if e.get("value") == 1 and e.get("unit") == "px"}
     single -= {e.get("dimension") for e in overlaps}
-    return {"data": demand.along(*({cube.X, cube.Y, cube.T, cube.BANDS} - single))}
+    return {"data": demand.along_dimensions(*({cube.X, cube.Y, cube.T, cube.BANDS} - single))}
 
 
-@process(categories=["cubes"], needs=_needs)
+@process(categories=["cubes"], needs=_needs_of_blocks)
 def apply_neighborhood(
     data: SpatialCube,
     process: BlockProcess,
@@ -83,20 +84,21 @@ def apply_neighborhood(
 ) -> SpatialCube:
     """Apply a process to blocks of a cube that may overlap.
 
-    The cube is cut into blocks of the given size from the first label of each dimension on; the last ones may
-    be smaller. The process sees each block with the overlap around it (no-data beyond the edges of the cube)
-    and what it makes of the block itself is kept. Durations cut at calendar steps from the first time on.
+    The cube is split into blocks of the given size, starting at the first label of each dimension; the last
+    blocks may be smaller. The process receives each block with the overlap around it (no-data beyond the
+    edges of the cube); of its result only the block itself is kept. Durations are calendar steps that start
+    at the first time.
 
     Args:
         data: A raster cube.
-        process: Makes a block of the same dimensions and sizes of each block.
+        process: Called with each block as `data`; returns a block with the same dimensions and sizes.
         size: Sizes by dimension, as numbers of labels (``px``), in metres or the units of the reference
-            system, or as ISO 8601 durations. Dimensions not named are not cut.
-        overlap: What each block is given of its neighbours on both sides, by dimension.
-        context: Passed on to the process.
+            system, or as ISO 8601 durations. Dimensions that are not listed are not split.
+        overlap: Sizes of the overlap with the neighbouring blocks on both sides, by dimension.
+        context: Additional data for the process.
 
     Returns:
-        The cube with new values, of the same dimensions.
+        The cube with new values and the same dimensions.
 
     Raises:
         DimensionNotAvailable: The cube has no dimension of that name.
@@ -104,27 +106,27 @@ def apply_neighborhood(
     """
     sizes = {cube.require_dimension(data, e["dimension"]): e for e in size}
     overlaps = {cube.require_dimension(data, e["dimension"]): e for e in overlap or ()}
-    axes = {str(d): _axis(data, str(d), sizes.get(str(d)), overlaps.get(str(d))) for d in data.dims}
+    axes = {str(d): _cut_axis(data, str(d), sizes.get(str(d)), overlaps.get(str(d))) for d in data.dims}
     count = int(np.prod([len(a.blocks) for a in axes.values()]))
     long = [d for d, a in axes.items() if not a.single]
     if len(long) == 1:
-        return _along(data, process, long[0], axes[long[0]], context)
+        return _apply_along(data, process, long[0], axes[long[0]], context)
     if count > _MOST_BLOCKS:
         reason = f"apply_neighborhood would run its process {count} times. Choose larger blocks."
         raise ProcessGraphComplexity(reason=reason)
-    wide = _widened(data, axes)
-    made = {}
+    wide = _pad_cube(data, axes)
+    results = {}
     for key in itertools.product(*(range(len(a.blocks)) for a in axes.values())):
         blocks = {d: a.blocks[i] for i, (d, a) in zip(key, axes.items(), strict=True)}
         part = wide.isel({d: b.outer for d, b in blocks.items()})
-        after = _checked(process(data=part, context=context), part)
-        made[key] = after.isel({d: b.inner for d, b in blocks.items()})
-    return _assembled(data, made, [len(a.blocks) for a in axes.values()])
+        after = _check_block(process(data=part, context=context), part)
+        results[key] = after.isel({d: b.inner for d, b in blocks.items()})
+    return _assemble_blocks(data, results, [len(a.blocks) for a in axes.values()])
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Labels of the widened cube that a block sees, and which of those are its own."""
+    """The labels of the padded cube that a block receives, and the part of them without overlap."""
 
     outer: slice
     inner: slice
@@ -132,23 +134,23 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Axis:
-    """How a dimension is cut: its blocks, labels to add at both ends, whether blocks are single labels."""
+    """The split of a dimension: blocks, labels to add at both ends, whether blocks are single labels."""
 
     blocks: list[_Block]
     margin: int
     single: bool
 
 
-def _axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _Axis:
+def _cut_axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _Axis:
     length = data.sizes[name]
     step = None if size is None else size["value"]
     around = None if overlap is None else overlap["value"]
     if isinstance(step, str) or isinstance(around, str):
-        return _temporal_axis(data, name, size, overlap)
-    width = length if step is None else _labels(data, name, size, "size")
+        return _cut_temporal_axis(data, name, size, overlap)
+    width = length if step is None else _count_labels(data, name, size, "size")
     if width < 1:
-        raise _invalid("size", f"the size along '{name}' is smaller than one label.")
-    margin = 0 if around is None else _labels(data, name, overlap, "overlap")
+        raise _make_error("size", f"the size along '{name}' is smaller than one label.")
+    margin = 0 if around is None else _count_labels(data, name, overlap, "overlap")
     blocks = [
         _Block(slice(s, min(s + width, length) + 2 * margin), slice(margin, margin + min(width, length - s)))
         for s in range(0, length, width)
@@ -156,30 +158,30 @@ def _axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _Axis:
     return _Axis(blocks, margin, width == 1 and margin == 0)
 
 
-def _labels(data: xr.DataArray, name: str, extent: Mapping[str, Any], parameter: str) -> int:
+def _count_labels(data: xr.DataArray, name: str, extent: Mapping[str, Any], parameter: str) -> int:
     """An extent as a number of labels."""
     value, unit = extent["value"], extent.get("unit")
     horizontal = name in (cube.X, cube.Y)
     if unit == "px" or not horizontal:
         if unit == "m":
-            raise _invalid(parameter, f"dimension '{name}' has no metres. Use the unit 'px'.")
+            raise _make_error(parameter, f"dimension '{name}' is not in metres. Use the unit 'px'.")
         if value != int(value):
-            raise _invalid(parameter, f"{value} labels along '{name}' are not a whole number.")
+            raise _make_error(parameter, f"{value} is not a whole number of labels along '{name}'.")
         return int(value)
-    grid = rasterize.grid_of(data, "apply_neighborhood")
+    grid = rasterize.get_grid(data, "apply_neighborhood")
     if unit == "m" and grid.crs.geographic:
-        raise _invalid(parameter, "the cube is in degrees, not metres. Use 'px' or reproject it before.")
+        raise _make_error(parameter, "the cube is in degrees, not metres. Use 'px' or reproject it before.")
     return round(value / abs(grid.resolution.x if name == cube.X else grid.resolution.y))
 
 
-def _temporal_axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _Axis:
+def _cut_temporal_axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _Axis:
     times = data.coords[name].values if name in data.coords else np.empty(0)
     if not np.issubdtype(times.dtype, np.datetime64):
-        raise _invalid("size", f"dimension '{name}' is not temporal; durations can't be used there.")
+        raise _make_error("size", f"dimension '{name}' is not temporal; durations can't be used there.")
     index = pd.DatetimeIndex(times)
     if not index.is_monotonic_increasing:
-        raise _invalid("size", f"the labels of '{name}' must be in order for durations.")
-    step, around = (_offset(e) for e in (size, overlap))
+        raise _make_error("size", f"the labels of '{name}' must be in order for durations.")
+    step, around = (_parse_duration(e) for e in (size, overlap))
     edges = [index[0]]
     while step is not None and edges[-1] <= index[-1]:
         edges.append(index[0] + step * len(edges))
@@ -197,16 +199,16 @@ def _temporal_axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _A
     return _Axis(blocks, 0, False)
 
 
-def _offset(extent: Any) -> pd.DateOffset | None:
+def _parse_duration(extent: Any) -> pd.DateOffset | None:
     if extent is None or extent["value"] is None:
         return None
     if not isinstance(extent["value"], str):
-        raise _invalid("size", "size and overlap along a temporal dimension must both be durations.")
-    found = pd.Series([extent["value"]]).str.extract(_DURATION).iloc[0].fillna(0).tolist()
-    sign, years, months, days, unit, hours, minutes, seconds = found
+        raise _make_error("size", "size and overlap along a temporal dimension must both be durations.")
+    fields = pd.Series([extent["value"]]).str.extract(_DURATION).iloc[0].fillna(0).tolist()
+    sign, years, months, days, unit, hours, minutes, seconds = fields
     weekly = 7 if unit == "W" else 1
     if sign == "-" or not any(float(v) for v in (years, months, days, hours, minutes, seconds)):
-        raise _invalid("size", f"the duration {extent['value']!r} must be positive.")
+        raise _make_error("size", f"the duration {extent['value']!r} must be positive.")
     return pd.DateOffset(
         years=int(years),
         months=int(months),
@@ -217,68 +219,70 @@ def _offset(extent: Any) -> pd.DateOffset | None:
     )
 
 
-def _invalid(parameter: str, reason: str) -> ProcessParameterInvalid:
+def _make_error(parameter: str, reason: str) -> ProcessParameterInvalid:
     return ProcessParameterInvalid(process="apply_neighborhood", parameter=parameter, reason=reason)
 
 
-def _widened(data: xr.DataArray, axes: Mapping[str, _Axis]) -> xr.DataArray:
-    """The cube with no-data around it as far as blocks look beyond its edges."""
+def _pad_cube(data: xr.DataArray, axes: Mapping[str, _Axis]) -> xr.DataArray:
+    """Pad the cube with no-data as far as blocks overlap its edges."""
     widths = {d: (a.margin, a.margin) for d, a in axes.items() if a.margin}
     if not widths:
         return data
-    wide = padded(data, widths)
+    wide = pad_with_nodata(data, widths)
     if {cube.X, cube.Y} & set(widths):
         columns, rows = (axes[d].margin for d in (cube.X, cube.Y))
-        grid = rasterize.grid_of(data, "apply_neighborhood").pad(columns, rows)
-        wide = wide.assign_coords(xr_coords(grid, crs_coord_name="spatial_ref", always_yx=True))
+        grid = rasterize.get_grid(data, "apply_neighborhood").pad(columns, rows)
+        wide = wide.assign_coords(xr_coords(grid, crs_coord_name=cube.SPATIAL_REF, always_yx=True))
     return wide
 
 
-def _checked(after: Any, before: xr.DataArray) -> xr.DataArray:
+def _check_block(after: Any, before: xr.DataArray) -> xr.DataArray:
     if not isinstance(after, xr.DataArray) or dict(after.sizes) != dict(before.sizes):
         sizes = dict(after.sizes) if isinstance(after, xr.DataArray) else type(after).__name__
         raise DataCubePropertiesImmutable(before=dict(before.sizes), after=sizes)
     return after.transpose(*before.dims)
 
 
-def _along(data: xr.DataArray, process: Any, dimension: str, axis: _Axis, context: Any) -> xr.DataArray:
-    """Blocks of one dimension are arrays: the process runs on those of all pixels at once."""
-    wide = _widened(data, {dimension: axis})
-    made = []
+def _apply_along(data: xr.DataArray, process: Any, dimension: str, axis: _Axis, context: Any) -> xr.DataArray:
+    """Apply the process to blocks of one dimension: they are arrays, so all pixels are processed at once."""
+    wide = _pad_cube(data, {dimension: axis})
+    results = []
     for block in axis.blocks:
         part = cube.to_array(wide.isel({dimension: block.outer}), dimension)
         like = part.isel({cube.ARRAY: 0}, drop=True)
-        after = array(process(data=part, context=context), like, "apply_neighborhood", "process")
-        made.append(cube.from_array(_checked(after, part), dimension).isel({dimension: block.inner}))
-    return _assembled(data, {(i,): m.transpose(*data.dims) for i, m in enumerate(made)}, None, dimension)
+        after = as_array(process(data=part, context=context), like, "apply_neighborhood", "process")
+        results.append(cube.from_array(_check_block(after, part), dimension).isel({dimension: block.inner}))
+    return _assemble_blocks(
+        data, {(i,): m.transpose(*data.dims) for i, m in enumerate(results)}, None, dimension
+    )
 
 
-def _assembled(
+def _assemble_blocks(
     data: xr.DataArray,
-    made: Mapping[tuple[int, ...], xr.DataArray],
+    blocks: Mapping[tuple[int, ...], xr.DataArray],
     counts: Sequence[int] | None,
     dimension: str | None = None,
 ) -> xr.DataArray:
-    """The blocks put together again, with the labels of the cube."""
-    if not made:
+    """Assemble the blocks, with the labels of the cube."""
+    if not blocks:
         return data
-    first = next(iter(made.values()))
-    if not all(cube.same_nodata(first, m) for m in made.values()):
-        made = {k: cube.decode(m) for k, m in made.items()}
-        first = next(iter(made.values()))
-    lazy = any(isinstance(m.data, da.Array) for m in made.values())
+    first = next(iter(blocks.values()))
+    if not all(cube.has_same_nodata(first, m) for m in blocks.values()):
+        blocks = {k: cube.decode(m) for k, m in blocks.items()}
+        first = next(iter(blocks.values()))
+    lazy = any(isinstance(m.data, da.Array) for m in blocks.values())
     join = da.concatenate if lazy else np.concatenate
     if dimension is not None:
-        values = join([m.data for m in made.values()], axis=data.dims.index(dimension))
+        values = join([m.data for m in blocks.values()], axis=data.dims.index(dimension))
     else:
-        values = _joined({k: m.data for k, m in made.items()}, list(counts or ()), join)
+        values = _join_parts({k: m.data for k, m in blocks.items()}, list(counts or ()), join)
     dims = set(data.dims)
     coords = {k: c for k, c in first.coords.items() if not dims & set(c.dims)}
     whole = xr.DataArray(values, dims=data.dims, coords=coords, attrs=first.attrs)
-    return restored(whole, data)
+    return restore_coordinates(whole, data)
 
 
-def _joined(parts: dict[tuple[int, ...], Any], counts: list[int], join: Any) -> Any:
+def _join_parts(parts: dict[tuple[int, ...], Any], counts: list[int], join: Any) -> Any:
     """Join along the last axis first, until one array is left."""
     for axis in range(len(counts) - 1, -1, -1):
         keys = itertools.product(*(range(n) for n in counts[:axis]))

@@ -1,8 +1,8 @@
-"""Reducers: one value out of an array of numbers, or of any values (first, last, count).
+"""Reducers: compute one value from an array of numbers, or of any values (first, last, count).
 
-No-data is ignored unless told otherwise; in JSON arrays that is null, while NaN is a value and makes the
-result NaN. In cubes sums run in 64 bit floats whatever the dtype, and selecting reducers (min, max, first,
-last, extrema) keep integers and their no-data value.
+No-data is ignored by default; in JSON arrays no-data is null, while NaN is a value and makes the result
+NaN. In cubes, sums are computed in 64-bit floats whatever the dtype, and reducers that select a value (min,
+max, first, last, extrema) keep integers and their no-data value.
 """
 
 from __future__ import annotations
@@ -20,18 +20,27 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.budget import check_count
 from odc_openeo.cube import ARRAY
+from odc_openeo.cube.arrays import (
+    apply_along_array,
+    apply_by_nodata,
+    as_numbers,
+    as_sequence,
+    make_constant_field,
+    make_field,
+    reduce_blocks,
+)
+from odc_openeo.cube.elementwise import as_float, as_json_number, make_nodata_like
+from odc_openeo.cube.streaming_reduction import make_moment_fold
 from odc_openeo.errors import (
     AscendingProbabilitiesRequired,
     ProcessParameterInvalid,
     QuantilesParameterConflict,
     QuantilesParameterMissing,
 )
-from odc_openeo.process import OMITTED, Example, Schema, process
 from odc_openeo.processes.comparison import is_valid
-from odc_openeo.processes.each import apply_to_each
-from odc_openeo.processes.elementwise import as_float, no_data_like, number
-from odc_openeo.processes.folding import moment
-from odc_openeo.processes.schemas import (
+from odc_openeo.registry.map_elements import apply_to_each
+from odc_openeo.registry.process import OMITTED, Example, Schema, process
+from odc_openeo.registry.schemas import (
     ANY_JSON,
     AnyValue,
     Array,
@@ -39,24 +48,15 @@ from odc_openeo.processes.schemas import (
     Number,
     NumberOrNull,
     Numbers,
-    child,
-)
-from odc_openeo.processes.sequences import (
-    along_array,
-    by_nodata,
-    constant_field,
-    field,
-    numbers,
-    reduce_blocks,
-    sequence,
+    child_process_schema,
 )
 
-MOST_QUANTILES = 10_000
+MAX_QUANTILES = 10_000
 Condition = Annotated[
     Callable[..., Any] | bool | None,
     Schema(
         [
-            child(
+            child_process_schema(
                 {"x": (ANY_JSON, "The element.")},
                 {"type": "boolean"},
                 "Whether to count the element.",
@@ -93,11 +93,11 @@ Probabilities = Annotated[
 Intervals = Annotated[Any, Schema({"type": "integer", "minimum": 2}, deprecated=True)]
 
 
-def _ignoring(arguments: Mapping[str, Any]) -> bool:
+def _ignores_nodata(arguments: Mapping[str, Any]) -> bool:
     return arguments.get("ignore_nodata", True) is True
 
 
-def _counting(arguments: Mapping[str, Any]) -> bool:
+def _counts_valid(arguments: Mapping[str, Any]) -> bool:
     return arguments.get("condition") is None
 
 
@@ -112,41 +112,45 @@ def _counting(arguments: Mapping[str, Any]) -> bool:
         Example({"data": [1, None], "ignore_nodata": False}, None),
         Example({"data": []}, None),
     ],
-    skips_nodata=_ignoring,
+    skips_nodata=_ignores_nodata,
 )
 def min_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Smallest number.
 
-    No-data if there is no number.
+    No-data if there are no numbers.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data gives no-data.
 
     Returns:
         The smallest number.
     """
-    return _reduce("min", data, ignore_nodata, partial(_extreme, min), partial(_extreme_of_cube, np.min))
+    return _reduce_numbers(
+        "min", data, ignore_nodata, partial(_extreme_of_list, min), partial(_extreme_of_cube, np.min)
+    )
 
 
 @process(
     categories=["math", "math > statistics", "reducer"],
     examples=[Example({"data": [1, 0, 3, 2]}, 3), Example({"data": [5, 2.5, None, -0.7]}, 5)],
-    skips_nodata=_ignoring,
+    skips_nodata=_ignores_nodata,
 )
 def max_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Largest number.
 
-    No-data if there is no number.
+    No-data if there are no numbers.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data gives no-data.
 
     Returns:
         The largest number.
     """
-    return _reduce("max", data, ignore_nodata, partial(_extreme, max), partial(_extreme_of_cube, np.max))
+    return _reduce_numbers(
+        "max", data, ignore_nodata, partial(_extreme_of_list, max), partial(_extreme_of_cube, np.max)
+    )
 
 
 @process(
@@ -160,16 +164,16 @@ def max_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
 def extrema(data: Numbers, ignore_nodata: Boolean = True) -> Pair:
     """Smallest and largest number.
 
-    Both no-data if there is no number.
+    Both are no-data if there are no numbers.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data makes both no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data makes both no-data.
 
     Returns:
-        An array of two: minimum and maximum.
+        An array of two numbers: the minimum and the maximum.
     """
-    values = numbers(data, "extrema")
+    values = as_numbers(data, "extrema")
     low: Any = min_(values, ignore_nodata)
     high: Any = max_(values, ignore_nodata)
     if not isinstance(low, xr.DataArray):
@@ -177,12 +181,12 @@ def extrema(data: Numbers, ignore_nodata: Boolean = True) -> Pair:
     return xr.concat([low, high], dim=ARRAY, coords="minimal", compat="override", join="override")
 
 
-def _extreme(choose: Callable[..., Any], values: list[Any]) -> Any:
-    return math.nan if _any_nan(values) else choose(values)
+def _extreme_of_list(choose: Callable[..., Any], values: list[Any]) -> Any:
+    return math.nan if _has_nan(values) else choose(values)
 
 
 def _extreme_of_cube(choose: Any, data: xr.DataArray, ignore_nodata: bool) -> xr.DataArray:
-    return by_nodata(partial(_extreme_by_nodata, choose, ignore_nodata), data)
+    return apply_by_nodata(partial(_extreme_by_nodata, choose, ignore_nodata), data)
 
 
 def _extreme_by_nodata(choose: Any, ignore_nodata: bool, data: xr.DataArray, missing: Any) -> xr.DataArray:
@@ -190,12 +194,12 @@ def _extreme_by_nodata(choose: Any, ignore_nodata: bool, data: xr.DataArray, mis
         return reduce_blocks(choose, data, data.dtype)
     if np.issubdtype(data.dtype, np.floating):
         kernel = (np.fmin if choose is np.min else np.fmax).reduce if ignore_nodata else choose
-        return reduce_blocks(partial(_call, kernel), data, data.dtype)
+        return reduce_blocks(partial(_call_kernel, kernel), data, data.dtype)
     kernel = partial(_integer_extreme, choose, missing, ignore_nodata)
     return reduce_blocks(kernel, data, data.dtype)
 
 
-def _call(kernel: Any, block: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
+def _call_kernel(kernel: Any, block: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
     return kernel(block, axis=axis[0] if isinstance(axis, tuple) else axis, keepdims=keepdims)
 
 
@@ -203,13 +207,13 @@ def _integer_extreme(
     choose: Any, missing: int, ignore_nodata: bool, block: np.ndarray, axis: Any, keepdims: bool
 ) -> np.ndarray:
     limits = np.iinfo(block.dtype)
-    loser = limits.max if choose is np.min else limits.min
-    if ignore_nodata and missing == loser:
+    neutral = limits.max if choose is np.min else limits.min
+    if ignore_nodata and missing == neutral:
         return choose(block, axis=axis, keepdims=keepdims)
     gaps = block == missing
-    best = choose(np.where(gaps, block.dtype.type(loser), block), axis=axis, keepdims=keepdims)
-    nothing = (np.all if ignore_nodata else np.any)(gaps, axis=axis, keepdims=keepdims)
-    return np.where(nothing, block.dtype.type(missing), best)
+    extreme = choose(np.where(gaps, block.dtype.type(neutral), block), axis=axis, keepdims=keepdims)
+    is_nodata = (np.all if ignore_nodata else np.any)(gaps, axis=axis, keepdims=keepdims)
+    return np.where(is_nodata, block.dtype.type(missing), extreme)
 
 
 # --- Sums ----------------------------------------------------------------------------------------
@@ -223,21 +227,23 @@ def _integer_extreme(
         Example({"data": [1, None], "ignore_nodata": False}, None),
         Example({"data": []}, None),
     ],
-    skips_nodata=_ignoring,
+    skips_nodata=_ignores_nodata,
 )
 def sum_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Sum.
 
-    No-data if there is no number.
+    No-data if there are no numbers.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data gives no-data.
 
     Returns:
         The sum.
     """
-    return _reduce("sum", data, ignore_nodata, _total, partial(_moment, "sum", min_count=1))
+    return _reduce_numbers(
+        "sum", data, ignore_nodata, _sum_of_list, partial(_moment_of_cube, "sum", min_count=1)
+    )
 
 
 @process(
@@ -247,41 +253,41 @@ def sum_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
         Example({"data": [-2, 4, 2.5]}, -20),
         Example({"data": [None]}, None),
     ],
-    skips_nodata=_ignoring,
+    skips_nodata=_ignores_nodata,
 )
 def product(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Product.
 
-    No-data if there is no number, NaN if there are infinite numbers of both signs.
+    No-data if there are no numbers, NaN if there are infinite numbers of both signs.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data gives no-data.
 
     Returns:
         The product.
     """
-    return _reduce("product", data, ignore_nodata, _product, _product_of_cube)
+    return _reduce_numbers("product", data, ignore_nodata, _product_of_list, _product_of_cube)
 
 
 @process(
     categories=["math > statistics", "reducer"],
     examples=[Example({"data": [1, 0, 3, 2]}, 1.5), Example({"data": [9, 2.5, None, -2.5]}, 3)],
-    skips_nodata=_ignoring,
+    skips_nodata=_ignores_nodata,
 )
 def mean(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Arithmetic mean.
 
-    The sum divided by the number of elements; no-data if there is no number.
+    The sum divided by the number of elements; no-data if there are no numbers.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data gives no-data.
 
     Returns:
         The mean.
     """
-    return _reduce("mean", data, ignore_nodata, _mean, partial(_moment, "mean"))
+    return _reduce_numbers("mean", data, ignore_nodata, _mean_of_list, partial(_moment_of_cube, "mean"))
 
 
 @process(
@@ -291,22 +297,24 @@ def mean(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
         Example({"data": [2, 3, 3, None, 4, 4, 5]}, 1.1),
         Example({"data": [-1, 1, None, 3], "ignore_nodata": False}, None),
     ],
-    skips_nodata=_ignoring,
+    skips_nodata=_ignores_nodata,
 )
 def variance(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Sample variance.
 
-    The sum of the squared differences to the mean, divided by the number of elements less one. No-data if
-    there is no number, NaN for a single one.
+    The sum of the squared differences from the mean, divided by the number of elements minus one. No-data if
+    there are no numbers, NaN if there is only one.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data gives no-data.
 
     Returns:
         The variance.
     """
-    return _reduce("variance", data, ignore_nodata, _variance, partial(_moment, "var", ddof=1))
+    return _reduce_numbers(
+        "variance", data, ignore_nodata, _variance_of_list, partial(_moment_of_cube, "var", ddof=1)
+    )
 
 
 @process(
@@ -315,26 +323,27 @@ def variance(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
         Example({"data": [-1, 1, 3, None]}, 2),
         Example({"data": [-1, 1, 3, None], "ignore_nodata": False}, None),
     ],
-    skips_nodata=_ignoring,
+    skips_nodata=_ignores_nodata,
 )
 def sd(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Sample standard deviation.
 
-    The square root of the sample variance. No-data if there is no number, NaN for a single one.
+    The square root of the sample variance. No-data if there are no numbers, NaN if there
+    is only one.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data gives no-data.
 
     Returns:
         The standard deviation.
     """
-    return _reduce(
-        "sd", data, ignore_nodata, lambda v: math.sqrt(_variance(v)), partial(_moment, "std", ddof=1)
+    return _reduce_numbers(
+        "sd", data, ignore_nodata, _deviation_of_list, partial(_moment_of_cube, "std", ddof=1)
     )
 
 
-def _total(values: list[Any]) -> Any:
+def _sum_of_list(values: list[Any]) -> Any:
     if all(isinstance(v, int) for v in values):
         return sum(values)
     floats = [as_float(v) for v in values]
@@ -344,57 +353,57 @@ def _total(values: list[Any]) -> Any:
         return sum(floats)
 
 
-def _product(values: list[Any]) -> Any:
+def _product_of_list(values: list[Any]) -> Any:
     result: Any = 1
     if math.inf in values and -math.inf in values:
         return math.nan
     for value in values:
         try:
-            result = number(result * value)
+            result = as_json_number(result * value)
         except OverflowError:
             result = as_float(result) * as_float(value)
     return result
 
 
 def _product_of_cube(data: xr.DataArray, ignore_nodata: bool) -> xr.DataArray:
-    result = _moment("prod", data, ignore_nodata, min_count=1)
+    result = _moment_of_cube("prod", data, ignore_nodata, min_count=1)
     if not np.issubdtype(data.dtype, np.floating):
         return result
     signs = [reduce_blocks(np.any, data == infinity, bool) for infinity in (np.inf, -np.inf)]
     return result.where(~(signs[0] & signs[1]))
 
 
-def _mean(values: list[Any]) -> Any:
-    total = _total(values)
+def _mean_of_list(values: list[Any]) -> Any:
+    total = _sum_of_list(values)
     if isinstance(total, int):
-        whole, rest = divmod(total, len(values))
-        return whole if not rest else total / len(values)
-    # The mean of large numbers is finite though their sum is not.
+        quotient, remainder = divmod(total, len(values))
+        return quotient if not remainder else total / len(values)
+    # The mean of large numbers can be finite although their sum is not.
     if math.isinf(total) and all(math.isfinite(as_float(v)) for v in values):
         return math.fsum(as_float(v) / len(values) for v in values)
     return total / len(values)
 
 
-def _variance(values: list[Any]) -> float:
+def _variance_of_list(values: list[Any]) -> float:
     if len(values) < 2 or not all(math.isfinite(as_float(v)) for v in values):
         return math.nan
-    centre = _mean(values)
+    centre = _mean_of_list(values)
     try:
         return math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1)
     except OverflowError:
         return math.inf
 
 
-def _deviation(values: list[Any]) -> float:
-    return math.sqrt(_variance(values))
+def _deviation_of_list(values: list[Any]) -> float:
+    return math.sqrt(_variance_of_list(values))
 
 
-def _moment(name: str, data: xr.DataArray, ignore_nodata: bool, **options: Any) -> xr.DataArray:
-    """A sum or what is made of sums, in float64; the result has the float dtype of the decoded cube."""
+def _moment_of_cube(name: str, data: xr.DataArray, ignore_nodata: bool, **options: Any) -> xr.DataArray:
+    """Compute a sum or a statistic based on sums in float64; the result has the dtype of the decoded cube."""
     decoded = cube.decode(data)
     if isinstance(decoded.data, da.Array):
-        values = moment(name, ignore_nodata)(decoded.data, decoded.get_axis_num(ARRAY), np.float64)
-        return field(decoded, values).astype(decoded.dtype, copy=False)
+        values = make_moment_fold(name, ignore_nodata)(decoded.data, decoded.get_axis_num(ARRAY), np.float64)
+        return make_field(decoded, values).astype(decoded.dtype, copy=False)
     if not ignore_nodata:
         options.pop("min_count", None)
     with xr.set_options(use_numbagg=False, use_bottleneck=False), warnings.catch_warnings():
@@ -414,28 +423,28 @@ def _moment(name: str, data: xr.DataArray, ignore_nodata: bool, **options: Any) 
         Example({"data": [1, 2, 3, 4, 5, 6, 8, 9]}, 4.5),
         Example({"data": [-1, 0, None, 1], "ignore_nodata": False}, None),
     ],
-    skips_nodata=_ignoring,
+    skips_nodata=_ignores_nodata,
 )
 def median(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Median.
 
-    The number in the middle of the sorted numbers, or half way between both in the middle. No-data if there
-    is no number.
+    The middle one of the sorted numbers, or the mean of the two in the middle. No-data if there are no
+    numbers.
 
     Args:
         data: Numbers.
-        ignore_nodata: Leave no-data out. If false, any no-data gives no-data.
+        ignore_nodata: Ignore no-data. If false, any no-data gives no-data.
 
     Returns:
         The median.
     """
     on_json = partial(_json_quantiles, [0.5])
-    return _reduce("median", data, ignore_nodata, lambda v: on_json(v)[0], _median_of_cube)
+    return _reduce_numbers("median", data, ignore_nodata, lambda v: on_json(v)[0], _median_of_cube)
 
 
 def _median_of_cube(data: xr.DataArray, ignore_nodata: bool) -> xr.DataArray:
     decoded = cube.decode(data)
-    return along_array(partial(_median_blocks, ignore_nodata), decoded, decoded.dtype)
+    return apply_along_array(partial(_median_blocks, ignore_nodata), decoded, decoded.dtype)
 
 
 def _median_blocks(ignore_nodata: bool, block: np.ndarray, axis: int) -> np.ndarray:
@@ -458,67 +467,67 @@ def quantiles(
 ) -> Numbers:
     """Quantiles.
 
-    The numbers below which given fractions of the numbers lie, interpolated linearly (type 7 of Hyndman and
-    Fan).
+    The values below which the given fractions of the numbers lie, interpolated linearly (type 7 of Hyndman
+    and Fan).
 
     Args:
         data: Numbers.
-        probabilities: Fractions from 0 to 1 in ascending order, or the number of intervals of equal size
-            that the quantiles separate.
-        q: The number of intervals. Deprecated: give it in `probabilities`.
-        ignore_nodata: Leave no-data out. If false, any no-data makes all quantiles no-data.
+        probabilities: Fractions from 0 to 1 in ascending order, or the number of intervals of equal size to
+            divide the numbers into.
+        q: The number of intervals. Deprecated: use `probabilities` instead.
+        ignore_nodata: Ignore no-data. If false, any no-data makes all quantiles no-data.
 
     Returns:
-        An array of the quantiles, one a probability; all no-data if there is no number.
+        An array of quantiles, one per probability; all are no-data if there are no numbers.
 
     Raises:
-        QuantilesParameterMissing: Neither probabilities nor a number of intervals are given.
-        QuantilesParameterConflict: Both probabilities and a number of intervals are given.
+        QuantilesParameterMissing: Neither `probabilities` nor `q` is set.
+        QuantilesParameterConflict: Both `probabilities` and `q` are set.
         AscendingProbabilitiesRequired: The probabilities are not in ascending order.
     """
-    fractions = _fractions(probabilities, q)
-    values = numbers(data, "quantiles")
+    fractions = _parse_fractions(probabilities, q)
+    values = as_numbers(data, "quantiles")
     if isinstance(values, xr.DataArray):
         decoded = cube.decode(values)
         kernel = partial(_quantile_blocks, fractions, ignore_nodata)
-        return along_array(kernel, decoded, decoded.dtype, size=len(fractions))
-    found = [v for v in values if v is not None]
-    if not found or (not ignore_nodata and len(found) < len(values)):
+        return apply_along_array(kernel, decoded, decoded.dtype, size=len(fractions))
+    present = [v for v in values if v is not None]
+    if not present or (not ignore_nodata and len(present) < len(values)):
         return [None] * len(fractions)
-    return _json_quantiles(fractions, found)
+    return _json_quantiles(fractions, present)
 
 
-def _fractions(probabilities: Any, q: Any) -> list[float]:
-    given = [v for v in (probabilities, q) if v is not OMITTED and v is not None]
-    if not given:
+def _parse_fractions(probabilities: Any, q: Any) -> list[float]:
+    arguments = [v for v in (probabilities, q) if v is not OMITTED and v is not None]
+    if not arguments:
         raise QuantilesParameterMissing()
-    if len(given) > 1:
+    if len(arguments) > 1:
         raise QuantilesParameterConflict()
-    (chosen,) = given
-    if isinstance(chosen, int | float):
-        if chosen < 2:
+    (argument,) = arguments
+    if isinstance(argument, int | float):
+        if argument < 2:
             raise ProcessParameterInvalid(
-                process="quantiles", parameter="probabilities", reason="there must be 2 intervals or more."
+                process="quantiles", parameter="probabilities", reason="there must be at least 2 intervals."
             )
-        check_count(chosen, MOST_QUANTILES, "quantiles", "Ask for fewer.")
-        return [i / int(chosen) for i in range(1, int(chosen))]
-    if any(not isinstance(p, int | float) or not 0 <= p <= 1 for p in chosen):
+        check_count(argument, MAX_QUANTILES, "quantiles", "Ask for fewer.")
+        return [i / int(argument) for i in range(1, int(argument))]
+    if any(not isinstance(p, int | float) or not 0 <= p <= 1 for p in argument):
         raise ProcessParameterInvalid(
-            process="quantiles", parameter="probabilities", reason="each must be from 0 to 1."
+            process="quantiles", parameter="probabilities", reason="each value must be between 0 and 1."
         )
-    if any(b <= a for a, b in zip(chosen, chosen[1:], strict=False)):
+    if any(b <= a for a, b in zip(argument, argument[1:], strict=False)):
         raise AscendingProbabilitiesRequired()
-    return [float(p) for p in chosen]
+    return [float(p) for p in argument]
 
 
 def _json_quantiles(fractions: list[float], values: list[Any]) -> list[Any]:
-    if _any_nan(values):
+    if _has_nan(values):
         return [math.nan] * len(fractions)
     ordered = sorted(values)
-    return [_between(ordered, p * (len(ordered) - 1)) for p in fractions]
+    return [_interpolate_at(ordered, p * (len(ordered) - 1)) for p in fractions]
 
 
-def _between(ordered: list[Any], position: float) -> Any:
+def _interpolate_at(ordered: list[Any], position: float) -> Any:
     below = math.floor(position)
     low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
     share = position - below
@@ -528,7 +537,7 @@ def _between(ordered: list[Any], position: float) -> Any:
 
 
 def _quantile_blocks(fractions: list[float], ignore_nodata: bool, block: np.ndarray, axis: int) -> np.ndarray:
-    """Quantiles along an axis, NaN left out: sorting is several times as fast as `numpy.nanquantile`."""
+    """Compute quantiles along an axis, ignoring NaN; several times as fast as `numpy.nanquantile`."""
     length = block.shape[axis]
     shape = [len(fractions) if i == axis else n for i, n in enumerate(block.shape)]
     if not length:
@@ -542,8 +551,8 @@ def _quantile_blocks(fractions: list[float], ignore_nodata: bool, block: np.ndar
         low = np.take_along_axis(ordered, below, axis)
         high = np.take_along_axis(ordered, np.minimum(below + 1, np.maximum(count - 1, 0)), axis)
         share = position - below
-        mixed = np.where((share == 0) | (low == high), low, low * (1 - share) + high * share)
-        results[(slice(None),) * axis + (slice(i, i + 1),)] = mixed
+        interpolated = np.where((share == 0) | (low == high), low, low * (1 - share) + high * share)
+        results[(slice(None),) * axis + (slice(i, i + 1),)] = interpolated
     return results if ignore_nodata else np.where(count < length, np.nan, results)
 
 
@@ -561,16 +570,16 @@ def _quantile_blocks(fractions: list[float], ignore_nodata: bool, block: np.ndar
 def first(data: Array, ignore_nodata: Boolean = True) -> AnyValue:
     """First element.
 
-    No-data if there is no element, or none but no-data.
+    No-data if the array is empty or contains only no-data.
 
     Args:
         data: An array of any values.
-        ignore_nodata: Leave no-data out. If false, the first element is taken whatever it is.
+        ignore_nodata: Ignore no-data. If false, the first element is returned even if it is no-data.
 
     Returns:
         The first element.
     """
-    return _end(sequence(data, "first"), ignore_nodata, 0)
+    return _take_end(as_sequence(data, "first"), ignore_nodata, 0)
 
 
 @process(
@@ -584,34 +593,34 @@ def first(data: Array, ignore_nodata: Boolean = True) -> AnyValue:
 def last(data: Array, ignore_nodata: Boolean = True) -> AnyValue:
     """Last element.
 
-    No-data if there is no element, or none but no-data.
+    No-data if the array is empty or contains only no-data.
 
     Args:
         data: An array of any values.
-        ignore_nodata: Leave no-data out. If false, the last element is taken whatever it is.
+        ignore_nodata: Ignore no-data. If false, the last element is returned even if it is no-data.
 
     Returns:
         The last element.
     """
-    return _end(sequence(data, "last"), ignore_nodata, -1)
+    return _take_end(as_sequence(data, "last"), ignore_nodata, -1)
 
 
-def _end(values: Any, ignore_nodata: bool, index: int) -> Any:
+def _take_end(values: Any, ignore_nodata: bool, index: int) -> Any:
     if isinstance(values, xr.DataArray):
         if not values.sizes[ARRAY]:
-            return constant_field(values, np.nan, np.float32)
-        return by_nodata(partial(_end_by_nodata, ignore_nodata, index), values)
-    found = [v for v in values if v is not None] if ignore_nodata else values
-    return found[index] if found else None
+            return make_constant_field(values, np.nan, np.float32)
+        return apply_by_nodata(partial(_take_end_by_nodata, ignore_nodata, index), values)
+    candidates = [v for v in values if v is not None] if ignore_nodata else values
+    return candidates[index] if candidates else None
 
 
-def _end_by_nodata(ignore_nodata: bool, index: int, data: xr.DataArray, missing: Any) -> xr.DataArray:
+def _take_end_by_nodata(ignore_nodata: bool, index: int, data: xr.DataArray, missing: Any) -> xr.DataArray:
     if missing is None or not ignore_nodata:
         return data.isel({ARRAY: index}, drop=True)
-    return reduce_blocks(partial(_end_blocks, missing, index), data, data.dtype)
+    return reduce_blocks(partial(_take_end_of_blocks, missing, index), data, data.dtype)
 
 
-def _end_blocks(missing: Any, index: int, block: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
+def _take_end_of_blocks(missing: Any, index: int, block: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
     along = axis[0] if isinstance(axis, tuple) else axis
     present = ~np.isnan(block) if block.dtype.kind == "f" else block != missing
     if index == 0:
@@ -619,8 +628,8 @@ def _end_blocks(missing: Any, index: int, block: np.ndarray, axis: Any, keepdims
     else:
         backwards = np.flip(present, along).argmax(axis=along, keepdims=True)
         position = block.shape[along] - 1 - backwards
-    taken = np.take_along_axis(block, position, along)
-    return taken if keepdims else taken.squeeze(along)
+    elements = np.take_along_axis(block, position, along)
+    return elements if keepdims else elements.squeeze(along)
 
 
 @process(
@@ -630,26 +639,26 @@ def _end_blocks(missing: Any, index: int, block: np.ndarray, axis: Any, keepdims
         Example({"data": ["ABC", None]}, 1),
         Example({"data": [False, None], "condition": True}, 2),
     ],
-    skips_nodata=_counting,
+    skips_nodata=_counts_valid,
 )
 def count(data: Array, condition: Condition = None, context: AnyValue = None) -> Number:
     """Number of elements.
 
-    Counts the valid elements, those for which `is_valid` is true, or those that meet a condition.
+    Counts the valid elements (those for which `is_valid` is true) or the elements that meet a condition.
 
     Args:
         data: An array of any values.
-        condition: A child process that tells whether to count an element; true to count all elements; null to
-            count the valid ones.
+        condition: A child process that returns whether to count an element; true to count all elements; null
+            to count the valid ones.
         context: Passed on to the condition.
 
     Returns:
         The number of elements.
     """
-    values = sequence(data, "count")
+    values = as_sequence(data, "count")
     if condition is True:
         length = values.sizes[ARRAY] if isinstance(values, xr.DataArray) else len(values)
-        return constant_field(values, length, np.int32) if isinstance(values, xr.DataArray) else length
+        return make_constant_field(values, length, np.int32) if isinstance(values, xr.DataArray) else length
     if not callable(condition) and condition is not None:
         reason = "it must be a child process, true or null."
         raise ProcessParameterInvalid(process="count", parameter="condition", reason=reason)
@@ -662,28 +671,28 @@ def count(data: Array, condition: Condition = None, context: AnyValue = None) ->
 
 def _count_in_cube(data: xr.DataArray, condition: Any, context: Any) -> xr.DataArray:
     if condition is None:
-        good: Any = np.isfinite(data) if data.dtype.kind == "f" else cube.valid(data)
+        is_counted: Any = np.isfinite(data) if data.dtype.kind == "f" else cube.valid(data)
     else:
-        good = apply_to_each(lambda x, **_: condition(x=x, context=context), data) == 1
-    counted = reduce_blocks(partial(np.sum, dtype=np.int32), good, np.int32)
-    counted.attrs = {}
-    return counted
+        is_counted = apply_to_each(lambda x, **_: condition(x=x, context=context), data) == 1
+    counts = reduce_blocks(partial(np.sum, dtype=np.int32), is_counted, np.int32)
+    counts.attrs = {}
+    return counts
 
 
 # --- JSON and cubes ------------------------------------------------------------------------------
 
 
-def _reduce(name: str, data: Any, ignore_nodata: bool, on_json: Any, on_cube: Any) -> Any:
-    values = numbers(data, name)
+def _reduce_numbers(name: str, data: Any, ignore_nodata: bool, on_json: Any, on_cube: Any) -> Any:
+    values = as_numbers(data, name)
     if isinstance(values, xr.DataArray):
         if not values.sizes[ARRAY]:
-            return no_data_like(constant_field(values, 0, np.float32))
+            return make_nodata_like(make_constant_field(values, 0, np.float32))
         return on_cube(values, ignore_nodata)
-    found = [v for v in values if v is not None]
-    if not found or (not ignore_nodata and len(found) < len(values)):
+    present = [v for v in values if v is not None]
+    if not present or (not ignore_nodata and len(present) < len(values)):
         return None
-    return number(on_json(found))
+    return as_json_number(on_json(present))
 
 
-def _any_nan(values: list[Any]) -> bool:
+def _has_nan(values: list[Any]) -> bool:
     return any(isinstance(v, float) and math.isnan(v) for v in values)

@@ -1,4 +1,4 @@
-"""Models fitted to the values along a dimension, and values predicted with them."""
+"""Fit models to the values along a dimension and predict values with them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY
-from odc_openeo.demand import Demand
+from odc_openeo.cube.arrays import BLOCK_BYTES, apply_along_array, as_numbers, get_labels
+from odc_openeo.cube.coordinates import make_coordinate
+from odc_openeo.cube.instants import parse_instant
 from odc_openeo.errors import DimensionAmbiguous, DimensionNotAvailable, ProcessParameterInvalid
-from odc_openeo.process import Example, Schema, process
-from odc_openeo.processes.instants import parse_instant
-from odc_openeo.processes.labels import coordinate
-from odc_openeo.processes.schemas import Boolean, Cube, JsonArray, String
-from odc_openeo.processes.sequences import BLOCK_BYTES, along_array, labels, numbers
+from odc_openeo.registry.demand import Demand
+from odc_openeo.registry.process import Example, Schema, process
+from odc_openeo.registry.schemas import Boolean, Cube, JsonArray, String
 
-_MOST_STEPS: Final = 200
+_MAX_STEPS: Final = 200
 _BATCH_VALUES: Final = 2**21
 _PIXEL: Final = "__pixel__"
 _VARIABLE: Final = "__variable__"
@@ -28,8 +28,8 @@ _VARIABLE: Final = "__variable__"
 _NUMBERS: Final = {"type": "array", "minItems": 1, "items": {"type": "number"}}
 
 
-def _model(variable: Any) -> Schema:
-    """The schema of a model function; ``variable`` is the JSON Schema of the independent variable."""
+def _model_schema(variable: Any) -> Schema:
+    """Build the schema of a model function; ``variable`` is the JSON Schema of the independent variable."""
     parameters = [
         {"name": "x", "description": "The independent variable.", "schema": variable},
         {"name": "parameters", "description": "The parameters of the model.", "schema": _NUMBERS},
@@ -48,8 +48,8 @@ LabeledNumbers = Annotated[
     ),
 ]
 Parameters = Annotated[Sequence[float], Schema(_NUMBERS)]
-FittedModel = Annotated[Callable[..., Any], _model({"type": ["number", "null"]})]
-Model = Annotated[Callable[..., Any], _model({"type": "number"})]
+FittedModel = Annotated[Callable[..., Any], _model_schema({"type": ["number", "null"]})]
+Model = Annotated[Callable[..., Any], _model_schema({"type": "number"})]
 _LABEL: Final = {
     "anyOf": [
         {"type": "number"},
@@ -101,56 +101,56 @@ def fit_curve(
 ) -> Annotated[Any, Schema(_NUMBERS)]:
     """Fit a model to values by least squares.
 
-    The labels of the array are the independent variable `x`, its values are what the model should give. Dates
-    become seconds since 1970-01-01T00:00:00Z; an array without labels has 0, 1, 2, …. Use it in
+    The labels of the array are the independent variable `x`, its values are the values to approximate. Dates
+    are converted to seconds since 1970-01-01T00:00:00Z; without labels, `x` is 0, 1, 2, …. Use it in
     `apply_dimension` with a target dimension to fit a model to each pixel.
 
-    The Levenberg-Marquardt method is used, from the initial guess on. A pixel has no-data instead of
-    parameters if it has fewer values than the model has parameters or if the method finds no minimum.
+    The Levenberg-Marquardt method is used, starting from the initial guess. The parameters of a pixel are
+    no-data if it has fewer values than the model has parameters or if the method does not converge.
 
     Args:
-        data: The values, labelled.
+        data: The labelled values.
         parameters: An initial guess for each parameter of the model.
-        function: The model: takes `x` and the array `parameters`, returns the value.
-        ignore_nodata: Whether no-data values are left out. If not, a pixel with any has no-data.
+        function: The model: a child process that takes `x` and the array `parameters` and returns the value.
+        ignore_nodata: Ignore no-data. If false, the parameters of a pixel with any no-data are no-data.
 
     Returns:
-        The parameters of the best fit, as many as there are in the initial guess.
+        The parameters of the best fit, in the order of the initial guess.
     """
-    values = numbers(data, "fit_curve")
-    fit = _Fit(
-        _portable(function),
-        _variable(labels(data) if isinstance(values, list) else values),
+    values = as_numbers(data, "fit_curve")
+    fit = _CurveFit(
+        _make_portable(function),
+        _independent_variable(get_labels(data) if isinstance(values, list) else values),
         np.asarray(parameters, float),
         ignore_nodata,
     )
     fit.check_model()
     if isinstance(values, xr.DataArray):
         decoded = cube.decode(values).astype(np.float64)
-        return along_array(fit, decoded, np.dtype(float), len(parameters))
+        return apply_along_array(fit, decoded, np.dtype(float), len(parameters))
     table = np.array([[np.nan if v is None else float(v) for v in values]])
     return [None if np.isnan(v) else float(v) for v in fit(table, axis=1)[0]]
 
 
-def _portable(function: Callable[..., Any]) -> Callable[..., Any]:
-    make = getattr(function, "portable", None)
-    if make is None:
+def _make_portable(function: Callable[..., Any]) -> Callable[..., Any]:
+    make_portable = getattr(function, "make_portable", None)
+    if make_portable is None:
         return function
     try:
-        return make("x", "parameters")
+        return make_portable("x", "parameters")
     except ValueError as error:
         raise ProcessParameterInvalid(process="fit_curve", parameter="function", reason=str(error)) from error
 
 
-def _variable(data: Any) -> np.ndarray:
-    """The labels of an array as numbers; dates as seconds since 1970."""
+def _independent_variable(data: Any) -> np.ndarray:
+    """Return the labels of an array as numbers; dates as seconds since 1970."""
     values = data.coords[ARRAY].values if isinstance(data, xr.DataArray) and ARRAY in data.coords else None
     if values is None:
-        values = np.asarray(labels(data) if isinstance(data, xr.DataArray) else data)
-    return _as_numbers(values, "fit_curve", "data")
+        values = np.asarray(get_labels(data) if isinstance(data, xr.DataArray) else data)
+    return _labels_as_numbers(values, "fit_curve", "data")
 
 
-def _as_numbers(values: np.ndarray, process: str, parameter: str) -> np.ndarray:
+def _labels_as_numbers(values: np.ndarray, process: str, parameter: str) -> np.ndarray:
     if values.dtype.kind in "OU":
         times = [parse_instant(v) if isinstance(v, str) else None for v in values]
         if any(t is None for t in times):
@@ -166,8 +166,8 @@ def _as_numbers(values: np.ndarray, process: str, parameter: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """Fits one model to many pixels: a kernel for `along_array`, picklable.
+class _CurveFit:
+    """Fits one model to many pixels: a kernel for `apply_along_array`, picklable.
 
     ``x`` is the independent variable, ``start`` the initial guess.
     """
@@ -178,22 +178,22 @@ class _Fit:
     ignore_nodata: bool
 
     def __call__(self, block: np.ndarray, axis: int) -> np.ndarray:
-        """The parameters in the place of the values: ``len(start)`` elements along the axis."""
+        """Replace the values along the axis by the ``len(start)`` fitted parameters."""
         moved = np.moveaxis(block, axis, -1)
         if not block.size:
             return np.moveaxis(np.full((*moved.shape[:-1], len(self.start)), np.nan), -1, axis)
         pixels = moved.reshape(-1, len(self.x))
-        found = np.empty((len(pixels), len(self.start)))
+        fitted = np.empty((len(pixels), len(self.start)))
         size = max(1, _BATCH_VALUES // (len(self.x) * (len(self.start) + 1)))
         for first in range(0, len(pixels), size):
-            found[first : first + size] = self._pixels(pixels[first : first + size])
-        return np.moveaxis(found.reshape(*moved.shape[:-1], -1), -1, axis)
+            fitted[first : first + size] = self._fit_pixels(pixels[first : first + size])
+        return np.moveaxis(fitted.reshape(*moved.shape[:-1], -1), -1, axis)
 
     def check_model(self) -> None:
         """Call the function once.
 
         Raises:
-            ProcessParameterInvalid: it does not return a number, or a field of numbers.
+            ProcessParameterInvalid: it returns neither a number nor a field of numbers.
         """
         result = self.function(
             x=xr.DataArray(self.x, dims=_VARIABLE),
@@ -202,11 +202,11 @@ class _Fit:
         scalar = result is None or isinstance(result, bool | int | float)
         pixels = isinstance(result, xr.DataArray) and result.dtype.kind in "biuf"
         if not scalar and not (pixels and set(result.dims) <= {_PIXEL, _VARIABLE}):
-            reason = "it must return a number. End it with a process that calculates one."
+            reason = "it must return a number. Its result node must be a process that calculates one."
             raise ProcessParameterInvalid(process="fit_curve", parameter="function", reason=reason)
 
-    def model(self, parameters: np.ndarray) -> np.ndarray:
-        """The model at all x for parameters ``(pixel, parameter)``: an array ``(pixel, x)``."""
+    def evaluate_model(self, parameters: np.ndarray) -> np.ndarray:
+        """Evaluate the model at all x for parameters ``(pixel, parameter)``; returns ``(pixel, x)``."""
         result = self.function(
             x=xr.DataArray(self.x, dims=_VARIABLE),
             parameters=xr.DataArray(parameters, dims=(_PIXEL, ARRAY)),
@@ -218,66 +218,66 @@ class _Fit:
         values = ordered.values[:, None] if ordered.dims == (_PIXEL,) else ordered.values
         return np.broadcast_to(values, shape).astype(float)
 
-    def jacobian(self, parameters: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """Forward differences of the model, ``(pixel, x, parameter)``; ``at`` is the model there."""
+    def compute_jacobian(self, parameters: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """Compute forward differences ``(pixel, x, parameter)``; ``predicted`` is the model there."""
         count = len(self.start)
         typical = np.where(self.start == 0, 1.0, np.abs(self.start))
         step = np.sqrt(np.finfo(float).eps) * np.maximum(np.abs(parameters), typical)
         step = (parameters + step) - parameters
         moved = parameters[:, None] + step[:, None] * np.eye(count)
-        there = self.model(moved.reshape(-1, count)).reshape(len(parameters), count, -1)
-        return ((there - at[:, None]) / step[..., None]).transpose(0, 2, 1)
+        shifted = self.evaluate_model(moved.reshape(-1, count)).reshape(len(parameters), count, -1)
+        return ((shifted - predicted[:, None]) / step[..., None]).transpose(0, 2, 1)
 
-    def _pixels(self, y: np.ndarray) -> np.ndarray:
+    def _fit_pixels(self, y: np.ndarray) -> np.ndarray:
         used = np.isfinite(y) if self.ignore_nodata else np.ones(y.shape, bool)
-        enough = used.sum(axis=1) >= len(self.start)
-        found = np.full((len(y), len(self.start)), np.nan)
-        if enough.any():
-            found[enough] = self._descend(np.where(used, y, 0)[enough], used[enough])
-        return found
+        solvable = used.sum(axis=1) >= len(self.start)
+        fitted = np.full((len(y), len(self.start)), np.nan)
+        if solvable.any():
+            fitted[solvable] = self._minimize_error(np.where(used, y, 0)[solvable], used[solvable])
+        return fitted
 
-    def _descend(self, y: np.ndarray, used: np.ndarray) -> np.ndarray:
-        """Damped Gauss-Newton steps of all pixels together until each is in a minimum; NaN for the others."""
+    def _minimize_error(self, y: np.ndarray, used: np.ndarray) -> np.ndarray:
+        """Take damped Gauss-Newton steps for all pixels at once; NaN for pixels that do not converge."""
         best = np.repeat(self.start[None], len(y), axis=0)
-        at = self.model(best)
-        cost = _cost(y, at, used)
-        damping = np.full(len(y), _LEAST_DAMPING)
+        predicted = self.evaluate_model(best)
+        cost = _squared_error(y, predicted, used)
+        damping = np.full(len(y), _MIN_DAMPING)
         done = np.zeros(len(y), bool)
-        for _ in range(_MOST_STEPS):
-            active = np.nonzero(~done & np.isfinite(cost) & (damping < _MOST_DAMPING))[0]
+        for _ in range(_MAX_STEPS):
+            active = np.nonzero(~done & np.isfinite(cost) & (damping < _MAX_DAMPING))[0]
             if not len(active):
                 break
             mask = used[active]
-            jacobian = self.jacobian(best[active], at[active]) * mask[..., None]
-            residual = np.where(mask, y[active] - at[active], 0)
-            step, small = _step(jacobian, residual, best[active], cost[active], damping[active])
-            there = self.model(best[active] + step)
-            now = _cost(y[active], there, mask)
-            better = now <= cost[active]
+            jacobian = self.compute_jacobian(best[active], predicted[active]) * mask[..., None]
+            residual = np.where(mask, y[active] - predicted[active], 0)
+            step, small = _marquardt_step(jacobian, residual, best[active], cost[active], damping[active])
+            new_predicted = self.evaluate_model(best[active] + step)
+            new_cost = _squared_error(y[active], new_predicted, mask)
+            better = new_cost <= cost[active]
             done[active] = small
             damping[active] = np.where(better, damping[active] / 10, np.maximum(damping[active], 1e-7) * 10)
-            won = active[better]
-            best[won] += step[better]
-            at[won], cost[won] = there[better], now[better]
+            improved = active[better]
+            best[improved] += step[better]
+            predicted[improved], cost[improved] = new_predicted[better], new_cost[better]
         best[~done] = np.nan
         return best
 
 
-_LEAST_DAMPING: Final = 1e-10
-"""So small that a model that is linear in its parameters is fitted by the first step."""
-_MOST_DAMPING: Final = 1e12
+_MIN_DAMPING: Final = 1e-10
+"""Small enough that the first step fits a model that is linear in its parameters."""
+_MAX_DAMPING: Final = 1e12
 
 
-def _cost(y: np.ndarray, model: np.ndarray, used: np.ndarray) -> np.ndarray:
-    return (np.where(used, y - model, 0) ** 2).sum(axis=1)
+def _squared_error(y: np.ndarray, predicted: np.ndarray, used: np.ndarray) -> np.ndarray:
+    return (np.where(used, y - predicted, 0) ** 2).sum(axis=1)
 
 
-def _step(
-    jacobian: np.ndarray, residual: np.ndarray, here: np.ndarray, cost: np.ndarray, damping: np.ndarray
+def _marquardt_step(
+    jacobian: np.ndarray, residual: np.ndarray, parameters: np.ndarray, cost: np.ndarray, damping: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The steps of all pixels (Marquardt 1963), and whether they are too small to matter.
+    """Compute the steps of all pixels (Marquardt 1963), and whether they are negligibly small.
 
-    Parameters are scaled by the length of their columns, so that their units don't matter.
+    Parameters are scaled by the norm of their columns, so that their units don't matter.
     """
     length = np.sqrt((jacobian**2).sum(axis=1))
     scale = np.where((length > 0) & np.isfinite(length), length, 1)
@@ -287,7 +287,7 @@ def _step(
     normal += damping[:, None, None] * np.eye(normal.shape[-1])
     step = np.linalg.solve(normal, gradient[..., None])[..., 0]
     gain = (step * gradient).sum(axis=1)
-    size = np.sqrt(((here * scale) ** 2).sum(axis=1))
+    size = np.sqrt(((parameters * scale) ** 2).sum(axis=1))
     small = (np.sqrt((step**2).sum(axis=1)) <= 1e-9 * size) | (gain <= 1e-12 * cost)
     return step / scale, small & np.isfinite(step).all(axis=1)
 
@@ -295,31 +295,31 @@ def _step(
 # --- Prediction ----------------------------------------------------------------------------------
 
 
-def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    return {"parameters": demand.along(arguments.get("dimension"))}
+def _prediction_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    return {"parameters": demand.along_dimensions(arguments.get("dimension"))}
 
 
-@process(categories=["cubes", "math"], experimental=True, needs=_needs, pointwise=True)
+@process(categories=["cubes", "math"], experimental=True, needs=_prediction_needs, pointwise=True)
 def predict_curve(parameters: Cube, function: Model, dimension: String, labels: NewLabels = None) -> Cube:
     """Predict values with a model whose parameters were fitted for each pixel.
 
-    The parameters are along the dimension of the given name if the cube has it, else along its only dimension
-    of type ``other``. In its place the result has the dimension of that name with the given labels. Dates
-    reach the model as seconds since 1970-01-01T00:00:00Z, as in `fit_curve`.
+    The parameters are read along the dimension named in `dimension` if the cube has it, otherwise along its
+    only dimension of type `other`. The result has the dimension named in `dimension`, with the given labels,
+    in its place. Dates are passed to the model as seconds since 1970-01-01T00:00:00Z, as in `fit_curve`.
 
     Args:
         parameters: A cube with the parameters of the model along a dimension.
-        function: The model: takes `x` and the array `parameters`, returns the value.
+        function: The model: a child process that takes `x` and the array `parameters` and returns the value.
         dimension: The name of the dimension of the predicted values.
-        labels: Numbers or dates to predict values for. They can't be left out: without the cube that the
-            model was fitted to, there are no gaps to fill.
+        labels: Numbers or dates to predict values for. They are required: without the cube that the model was
+            fitted to, there are no gaps to fill.
 
     Returns:
         A cube with the predicted values.
 
     Raises:
         DimensionNotAvailable: The cube has no dimension that could hold the parameters.
-        DimensionAmbiguous: Several dimensions could.
+        DimensionAmbiguous: Several dimensions could hold the parameters.
     """
     if isinstance(parameters, xr.Dataset):
         if not parameters.data_vars:
@@ -327,14 +327,14 @@ def predict_curve(parameters: Cube, function: Model, dimension: String, labels: 
             raise ProcessParameterInvalid(process="predict_curve", parameter="parameters", reason=reason)
         return parameters.map(predict_curve, args=(function, dimension, labels), keep_attrs=True)
     if not labels:
-        reason = "give the labels to predict values for; there is no cube whose gaps could be filled."
+        reason = "it must list the labels to predict values for; there is no cube whose gaps could be filled."
         raise ProcessParameterInvalid(process="predict_curve", parameter="labels", reason=reason)
     source = _parameter_dimension(parameters, dimension)
     type_ = "temporal" if isinstance(labels[0], str) else "other"
-    coord = coordinate(dimension, list(labels), type_)
+    coord = make_coordinate(dimension, list(labels), type_)
     decoded = cube.decode(parameters).drop_vars(source, errors="ignore")
-    x = xr.DataArray(_as_numbers(coord.values, "predict_curve", "labels"), dims=dimension)
-    predicted = function(x=_in_chunks(x, decoded, source), parameters=decoded.rename({source: ARRAY}))
+    x = xr.DataArray(_labels_as_numbers(coord.values, "predict_curve", "labels"), dims=dimension)
+    predicted = function(x=_chunk_labels(x, decoded, source), parameters=decoded.rename({source: ARRAY}))
     like = decoded.isel({source: 0}, drop=True)
     if not isinstance(predicted, xr.DataArray):
         predicted = x.copy(data=np.full(x.shape, np.nan if predicted is None else float(predicted)))
@@ -346,18 +346,18 @@ def predict_curve(parameters: Cube, function: Model, dimension: String, labels: 
 def _parameter_dimension(parameters: xr.DataArray, dimension: str) -> str:
     if dimension in parameters.dims:
         return dimension
-    found = cube.dimensions_of_type(parameters, "other")
-    if not found:
+    candidates = cube.dimensions_of_type(parameters, "other")
+    if not candidates:
         raise DimensionNotAvailable(name=dimension, available=", ".join(map(str, parameters.dims)))
-    if len(found) > 1:
+    if len(candidates) > 1:
         raise DimensionAmbiguous(
-            f"The parameters may be along any of {', '.join(found)}; keep only one dimension of type other."
+            f"The parameters could be along any of {', '.join(candidates)}; keep one dimension of type other."
         )
-    return found[0]
+    return candidates[0]
 
 
-def _in_chunks(x: xr.DataArray, parameters: xr.DataArray, source: str) -> xr.DataArray:
-    """The labels in pieces such that blocks of predicted values don't get large."""
+def _chunk_labels(x: xr.DataArray, parameters: xr.DataArray, source: str) -> xr.DataArray:
+    """Chunk the labels so that blocks of predicted values stay small."""
     if not isinstance(parameters.data, da.Array):
         return x
     pixels = int(np.prod([max(c) for d, c in parameters.chunksizes.items() if d != source], dtype=np.int64))

@@ -1,7 +1,7 @@
-"""Sort arrays, or find the order that would sort them.
+"""Sort arrays, or compute the order that sorts them.
 
-No-data is removed, or moved to one of the ends. In a cube all arrays have one length, so no-data that would
-be removed is at the end instead. NaN in JSON arrays comes after all numbers.
+No-data is removed or moved to the start or the end. In a cube all arrays have the same length, so no-data is
+moved to the end instead of being removed. In JSON arrays NaN comes after all numbers.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY, LabeledArray
+from odc_openeo.cube.arrays import (
+    apply_along_array,
+    apply_by_nodata,
+    as_sequence,
+    rechunk_whole_arrays,
+    with_labels,
+)
 from odc_openeo.errors import ArrayElementNotAvailable, ProcessParameterInvalid
-from odc_openeo.process import Example, Schema, process
 from odc_openeo.processes.dates import parse_moment
-from odc_openeo.processes.schemas import Array, Boolean, JsonArray
-from odc_openeo.processes.sequences import along_array, by_nodata, sequence, whole_arrays, with_labels
+from odc_openeo.registry.process import Example, Schema, process
+from odc_openeo.registry.schemas import Array, Boolean, JsonArray
 
 _SORTABLE = {
     "type": "array",
@@ -48,22 +54,22 @@ Permutation = Annotated[JsonArray, Schema({"type": "array", "items": {"type": "i
 def order(data: Sortable, asc: Boolean = True, nodata: Nodata = None) -> Permutation:
     """Order of the elements of an array.
 
-    The positions of the elements, in the order that sorts them; equal elements stay in their order.
-    `rearrange` applies it.
+    The positions of the elements in sorted order; equal elements keep their relative order. Use `rearrange`
+    to apply it.
 
     Args:
         data: Numbers or dates.
-        asc: Smallest or earliest first; if false, last.
-        nodata: Where no-data goes: true for the end, false for the start, null for removing it (in a cube:
+        asc: Whether the smallest or earliest element comes first; if false, it comes last.
+        nodata: Where to put no-data: true for the end, false for the start, null to remove it (in a cube:
             the end).
 
     Returns:
-        The positions, from zero.
+        The zero-based positions.
     """
-    values = sequence(data, "order")
+    values = as_sequence(data, "order")
     if isinstance(values, xr.DataArray):
         return _order_in_cube(values, asc, nodata)
-    return _order(values, asc, nodata, "order")
+    return _order_list(values, asc, nodata, "order")
 
 
 @process(
@@ -74,30 +80,30 @@ def order(data: Sortable, asc: Boolean = True, nodata: Nodata = None) -> Permuta
     ],
 )
 def rearrange(data: Array, order: Permutation) -> Array:
-    """Put the elements of an array in another order.
+    """Rearrange the elements of an array.
 
     Args:
         data: An array.
-        order: The positions of the elements, from zero, in the new order; elements may be left out.
+        order: The zero-based positions of the elements in the new order; elements may be omitted.
 
     Returns:
-        The rearranged array. Labels go with the elements, unless each pixel has its own order.
+        The rearranged array. Elements keep their labels, unless each pixel has its own order.
     """
-    values = sequence(data, "rearrange")
-    permutation = sequence(order, "rearrange", "order")
+    values = as_sequence(data, "rearrange")
+    permutation = as_sequence(order, "rearrange", "order")
     if isinstance(permutation, xr.DataArray):
         return _rearrange_pixels(values, permutation)
     length = values.sizes[ARRAY] if isinstance(values, xr.DataArray) else len(values)
-    wrong = next((p for p in permutation if not isinstance(p, int | float) or not 0 <= p < length), None)
-    if wrong is not None:
-        raise ArrayElementNotAvailable(element=f"at index {wrong}", available=f"{length} elements, from 0")
+    invalid = next((p for p in permutation if not isinstance(p, int | float) or not 0 <= p < length), None)
+    if invalid is not None:
+        raise ArrayElementNotAvailable(element=f"at index {invalid}", available=f"{length} elements, from 0")
     places = [int(p) for p in permutation]
     if isinstance(values, xr.DataArray):
         return values.isel({ARRAY: places})
-    moved = [values[p] for p in places]
+    rearranged = [values[p] for p in places]
     if isinstance(data, LabeledArray) and len(set(places)) == len(places):
-        return LabeledArray([data.labels[p] for p in places], moved)
-    return moved
+        return LabeledArray([data.labels[p] for p in places], rearranged)
+    return rearranged
 
 
 @process(
@@ -113,40 +119,40 @@ def sort(data: Sortable, asc: Boolean = True, nodata: Nodata = None) -> Sortable
 
     Args:
         data: Numbers or dates.
-        asc: Smallest or earliest first; if false, last.
-        nodata: Where no-data goes: true for the end, false for the start, null for removing it (in a cube:
+        asc: Whether the smallest or earliest element comes first; if false, it comes last.
+        nodata: Where to put no-data: true for the end, false for the start, null to remove it (in a cube:
             the end).
 
     Returns:
         The sorted array, without labels.
     """
-    values = sequence(data, "sort")
+    values = as_sequence(data, "sort")
     if isinstance(values, xr.DataArray):
-        bare = with_labels(values, None)
-        return by_nodata(partial(_sort_by_nodata, asc, nodata), bare)
-    return [values[i] for i in _order(values, asc, nodata, "sort")]
+        unlabelled = with_labels(values, None)
+        return apply_by_nodata(partial(_sort_by_nodata, asc, nodata), unlabelled)
+    return [values[i] for i in _order_list(values, asc, nodata, "sort")]
 
 
 # --- JSON ----------------------------------------------------------------------------------------
 
 
-def _order(values: list[Any], asc: bool, nodata: bool | None, name: str) -> list[int]:
-    keys = _keys(values, name)
+def _order_list(values: list[Any], asc: bool, nodata: bool | None, name: str) -> list[int]:
+    keys = _sort_keys(values, name)
     missing = [i for i, v in enumerate(values) if v is None]
     not_numbers = [i for i, k in enumerate(keys) if isinstance(k, float) and math.isnan(k)]
-    apart = {*missing, *not_numbers}
-    ranked = [i for i in range(len(values)) if i not in apart]
+    unranked = {*missing, *not_numbers}
+    ranked = [i for i in range(len(values)) if i not in unranked]
     ranked.sort(key=lambda i: keys[i], reverse=not asc)
     ranked += not_numbers
     return ranked if nodata is None else [*ranked, *missing] if nodata else [*missing, *ranked]
 
 
-def _keys(values: list[Any], name: str) -> list[Any]:
-    given = [v for v in values if v is not None]
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in given):
+def _sort_keys(values: list[Any], name: str) -> list[Any]:
+    present = [v for v in values if v is not None]
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in present):
         return values
     try:
-        if all(isinstance(v, str) for v in given):
+        if all(isinstance(v, str) for v in present):
             return [None if v is None else parse_moment(v).instant for v in values]
     except (ValueError, OverflowError) as error:
         raise ProcessParameterInvalid(process=name, parameter="data", reason=f"{error}.") from error
@@ -159,14 +165,14 @@ def _keys(values: list[Any], name: str) -> list[Any]:
 
 def _sort_by_nodata(asc: bool, nodata: bool | None, data: xr.DataArray, missing: Any) -> xr.DataArray:
     kernel = partial(_sort_blocks, asc, nodata is not False, missing)
-    return along_array(kernel, data, data.dtype, size=data.sizes[ARRAY])
+    return apply_along_array(kernel, data, data.dtype, size=data.sizes[ARRAY])
 
 
 def _sort_blocks(asc: bool, at_end: bool, missing: Any, block: np.ndarray, axis: int) -> np.ndarray:
-    """Sort with no-data as the extreme that brings it to its end, then write no-data there again."""
+    """Sort with no-data replaced by the extreme value that moves it to its end, then restore it there."""
     floats = block.dtype.kind == "f"
     gaps = np.isnan(block) if floats else np.zeros(block.shape, bool) if missing is None else block == missing
-    limits = (-np.inf, np.inf) if floats else _limits(block.dtype)
+    limits = (-np.inf, np.inf) if floats else _dtype_limits(block.dtype)
     filled = np.where(gaps, np.array(limits[asc == at_end], block.dtype), block)
     ordered = np.sort(filled, axis=axis)
     ordered = ordered if asc else np.flip(ordered, axis)
@@ -175,11 +181,11 @@ def _sort_blocks(asc: bool, at_end: bool, missing: Any, block: np.ndarray, axis:
     length = block.shape[axis]
     count = gaps.sum(axis=axis, keepdims=True)
     place = np.arange(length).reshape([-1 if i == axis else 1 for i in range(block.ndim)])
-    empty = place >= length - count if at_end else place < count
-    return np.where(empty, np.array(missing, block.dtype), ordered)
+    is_nodata = place >= length - count if at_end else place < count
+    return np.where(is_nodata, np.array(missing, block.dtype), ordered)
 
 
-def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+def _dtype_limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     return (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
@@ -187,7 +193,7 @@ def _order_in_cube(data: xr.DataArray, asc: bool, nodata: bool | None) -> xr.Dat
     decoded = with_labels(cube.decode(data), None)
     dtype = np.dtype(np.float32 if nodata is None and cube.has_nodata(data) else np.int32)
     kernel = partial(_order_blocks, asc, nodata, dtype)
-    result = along_array(kernel, decoded, dtype, size=data.sizes[ARRAY])
+    result = apply_along_array(kernel, decoded, dtype, size=data.sizes[ARRAY])
     result.attrs = {}
     return result
 
@@ -195,7 +201,7 @@ def _order_in_cube(data: xr.DataArray, asc: bool, nodata: bool | None) -> xr.Dat
 def _order_blocks(
     asc: bool, nodata: bool | None, dtype: np.dtype[Any], block: np.ndarray, axis: int
 ) -> np.ndarray:
-    # argsort puts NaN last, in both directions.
+    # argsort puts NaN last, for ascending and descending order alike.
     ranked = np.argsort(block if asc else -block, axis=axis, kind="stable").astype(dtype)
     length = block.shape[axis]
     count = np.isnan(block).sum(axis=axis, keepdims=True)
@@ -208,19 +214,22 @@ def _order_blocks(
 
 
 def _rearrange_pixels(values: Any, permutation: xr.DataArray) -> xr.DataArray:
-    """Rearrange with an order of its own for each pixel."""
+    """Rearrange the elements of each pixel in its own order."""
     if isinstance(values, list) and not values:
-        raise ArrayElementNotAvailable(element="of any index", available="0 elements")
+        raise ArrayElementNotAvailable(element="at any index", available="0 elements")
     data = values if isinstance(values, xr.DataArray) else cube.stack(values)
-    data, permutation = with_labels(whole_arrays(data), None), with_labels(whole_arrays(permutation), None)
-    return by_nodata(partial(_take, permutation), data)
+    data, permutation = (
+        with_labels(rechunk_whole_arrays(data), None),
+        with_labels(rechunk_whole_arrays(permutation), None),
+    )
+    return apply_by_nodata(partial(_take_by_nodata, permutation), data)
 
 
-def _take(permutation: xr.DataArray, data: xr.DataArray, missing: Any) -> xr.DataArray:
+def _take_by_nodata(permutation: xr.DataArray, data: xr.DataArray, missing: Any) -> xr.DataArray:
     source = cube.decode(data) if missing is None else data
-    gap = np.nan if source.dtype.kind == "f" else missing
-    taken = xr.apply_ufunc(
-        partial(_take_blocks, gap),
+    fill_value = np.nan if source.dtype.kind == "f" else missing
+    rearranged = xr.apply_ufunc(
+        partial(_take_blocks, fill_value),
         source.rename({ARRAY: "__from__"}),
         permutation,
         input_core_dims=[["__from__"], [ARRAY]],
@@ -230,16 +239,16 @@ def _take(permutation: xr.DataArray, data: xr.DataArray, missing: Any) -> xr.Dat
         keep_attrs="override",
     )
     # The order may vary along dimensions that the values do not have.
-    return taken.transpose(*data.dims, ...)
+    return rearranged.transpose(*data.dims, ...)
 
 
-def _take_blocks(gap: Any, block: np.ndarray, permutation: np.ndarray) -> np.ndarray:
-    # What an order taken from pixels has beyond the array is no-data.
+def _take_blocks(fill_value: Any, block: np.ndarray, permutation: np.ndarray) -> np.ndarray:
+    # Positions outside the array give no-data.
     empty = ~((permutation >= 0) & (permutation < block.shape[-1]))
     if not block.shape[-1]:
-        return np.full(permutation.shape, gap, block.dtype)
+        return np.full(permutation.shape, fill_value, block.dtype)
     places = np.where(empty, 0, permutation).astype(np.intp)
     shape = np.broadcast_shapes(block.shape[:-1], places.shape[:-1])
-    spread = np.broadcast_to(block, (*shape, block.shape[-1]))
-    taken = np.take_along_axis(spread, np.broadcast_to(places, (*shape, places.shape[-1])), axis=-1)
-    return np.where(empty, np.array(gap, block.dtype), taken) if empty.any() else taken
+    expanded = np.broadcast_to(block, (*shape, block.shape[-1]))
+    rearranged = np.take_along_axis(expanded, np.broadcast_to(places, (*shape, places.shape[-1])), axis=-1)
+    return np.where(empty, np.array(fill_value, block.dtype), rearranged) if empty.any() else rearranged

@@ -1,4 +1,4 @@
-"""Texts: find a text in another, join texts."""
+"""Processes on strings: search in them, join them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import xarray as xr
 
+from odc_openeo.cube.elementwise import labelwise
 from odc_openeo.errors import ProcessParameterInvalid
-from odc_openeo.process import Example, Schema, process
-from odc_openeo.processes.elementwise import labelwise
-from odc_openeo.processes.schemas import Boolean, BooleanOrNull, JsonArray, String
+from odc_openeo.registry.process import Example, Schema, process
+from odc_openeo.registry.schemas import Boolean, BooleanOrNull, JsonArray, String
 
 Text = Annotated[str | None | xr.DataArray, Schema({"type": ["string", "null"]})]
 _ANY_SCALAR = {"type": ["string", "number", "boolean", "null"]}
@@ -32,19 +32,19 @@ _TEXT = "Lorem ipsum dolor sit amet"
     ],
 )
 def text_begins(data: Text, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
-    """Whether a text begins with another.
+    """Check whether a string starts with another.
 
     No-data stays no-data.
 
     Args:
-        data: The text to look at.
-        pattern: The text to look for; not a regular expression.
-        case_sensitive: Whether upper and lower case letters differ.
+        data: The string to search in.
+        pattern: The string to search for; not a regular expression.
+        case_sensitive: Whether to distinguish upper-case and lower-case letters.
 
     Returns:
         True, false or no-data.
     """
-    return _search(str.startswith, data, pattern, case_sensitive)
+    return _search_string(str.startswith, data, pattern, case_sensitive)
 
 
 @process(
@@ -56,19 +56,19 @@ def text_begins(data: Text, pattern: String, case_sensitive: Boolean = True) -> 
     ],
 )
 def text_ends(data: Text, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
-    """Whether a text ends with another.
+    """Check whether a string ends with another.
 
     No-data stays no-data.
 
     Args:
-        data: The text to look at.
-        pattern: The text to look for; not a regular expression.
-        case_sensitive: Whether upper and lower case letters differ.
+        data: The string to search in.
+        pattern: The string to search for; not a regular expression.
+        case_sensitive: Whether to distinguish upper-case and lower-case letters.
 
     Returns:
         True, false or no-data.
     """
-    return _search(str.endswith, data, pattern, case_sensitive)
+    return _search_string(str.endswith, data, pattern, case_sensitive)
 
 
 @process(
@@ -80,19 +80,19 @@ def text_ends(data: Text, pattern: String, case_sensitive: Boolean = True) -> Bo
     ],
 )
 def text_contains(data: Text, pattern: String, case_sensitive: Boolean = True) -> BooleanOrNull:
-    """Whether a text contains another.
+    """Check whether a string contains another.
 
     No-data stays no-data.
 
     Args:
-        data: The text to look at.
-        pattern: The text to look for; not a regular expression.
-        case_sensitive: Whether upper and lower case letters differ.
+        data: The string to search in.
+        pattern: The string to search for; not a regular expression.
+        case_sensitive: Whether to distinguish upper-case and lower-case letters.
 
     Returns:
         True, false or no-data.
     """
-    return _search(str.__contains__, data, pattern, case_sensitive)
+    return _search_string(str.__contains__, data, pattern, case_sensitive)
 
 
 @process(
@@ -105,19 +105,19 @@ def text_contains(data: Text, pattern: String, case_sensitive: Boolean = True) -
     experimental=True,
 )
 def text_find(data: Text, pattern: String, case_sensitive: Boolean = True) -> Position:
-    """Position of a text in another.
+    """Position of a string in another.
 
-    Counts characters from zero to the first place where `pattern` begins. No-data stays no-data.
+    The zero-based position of the first occurrence of `pattern`, in characters. No-data stays no-data.
 
     Args:
-        data: The text to look at.
-        pattern: The text to look for; not a regular expression.
-        case_sensitive: Whether upper and lower case letters differ.
+        data: The string to search in.
+        pattern: The string to search for; not a regular expression.
+        case_sensitive: Whether to distinguish upper-case and lower-case letters.
 
     Returns:
-        The position, or no-data if the text is not found.
+        The position, or no-data if the string is not found.
     """
-    return labelwise(lambda text: _position(text, pattern, case_sensitive), data)
+    return labelwise(lambda text: _find_position(text, pattern, case_sensitive), data)
 
 
 @process(
@@ -131,50 +131,52 @@ def text_find(data: Text, pattern: String, case_sensitive: Boolean = True) -> Po
     ],
 )
 def text_concat(data: Scalars, separator: ScalarText = "") -> String:
-    """Join texts.
+    """Join strings.
 
     Numbers, booleans and null are written as in JSON: `-1.5`, `true`, `null`.
 
     Args:
         data: The elements to join.
-        separator: What to put between the elements.
+        separator: The separator between the elements.
 
     Returns:
-        The joined text.
+        The joined string.
     """
     values = getattr(data, "values", data)
     if not isinstance(values, list | tuple):
-        reason = "it must be an array of texts, numbers, booleans and nulls."
+        reason = "it must be an array of strings, numbers, booleans and nulls."
         raise ProcessParameterInvalid(process="text_concat", parameter="data", reason=reason)
-    return _written(separator).join(_written(v) for v in values)
+    return _format_element(separator).join(_format_element(v) for v in values)
 
 
-def _search(found: Callable[[str, str], bool], data: Any, pattern: str, case_sensitive: bool) -> Any:
-    def test(text: str | None) -> bool | None:
+def _search_string(
+    is_match: Callable[[str, str], bool], data: Any, pattern: str, case_sensitive: bool
+) -> Any:
+    def search(text: str | None) -> bool | None:
         if not isinstance(text, str):
             return None
-        return found(text, pattern) if case_sensitive else found(text.casefold(), pattern.casefold())
+        return is_match(text, pattern) if case_sensitive else is_match(text.casefold(), pattern.casefold())
 
-    return labelwise(test, data)
+    return labelwise(search, data)
 
 
-def _position(text: str | None, pattern: str, case_sensitive: bool) -> int | None:
+def _find_position(text: str | None, pattern: str, case_sensitive: bool) -> int | None:
     if not isinstance(text, str):
         return None
     if case_sensitive:
         position = text.find(pattern)
         return None if position < 0 else position
-    # Folding may make a character several ("ß" → "ss"): count characters of the text itself.
-    folded, wanted = [c.casefold() for c in text], pattern.casefold()
-    start, whole = 0, "".join(folded)
-    for index, character in enumerate([*folded, ""]):
-        if whole.startswith(wanted, start):
+    # Case folding may turn one character into several ("ß" → "ss"): count characters of the original string.
+    folded_characters, folded_pattern = [c.casefold() for c in text], pattern.casefold()
+    start, folded_text = 0, "".join(folded_characters)
+    for index, character in enumerate([*folded_characters, ""]):
+        if folded_text.startswith(folded_pattern, start):
             return index
         start += len(character)
     return None
 
 
-def _written(value: Any) -> str:
+def _format_element(value: Any) -> str:
     if isinstance(value, str):
         return value
     if value is None:
@@ -187,5 +189,5 @@ def _written(value: Any) -> str:
         return str(int(value)) if value.is_integer() and abs(value) < 1e16 else str(value)
     if isinstance(value, int):
         return str(value)
-    reason = f"its elements must be texts, numbers, booleans or null; {value!r:.60} is none of them."
+    reason = f"its elements must be strings, numbers, booleans or null, not {value!r:.60}."
     raise ProcessParameterInvalid(process="text_concat", parameter="data", reason=reason)

@@ -1,4 +1,4 @@
-"""Vector cubes: from GeoJSON, buffered, reprojected, sampled, burnt into rasters."""
+"""Vector cubes: load them from GeoJSON, buffer, reproject and sample them, burn them into rasters."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import pyproj
 import shapely
 import xarray as xr
 
-from odc_openeo import cube, geometry, rasterize
+from odc_openeo import cube
 from odc_openeo.budget import check_count
 from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParameterInvalid, UnitMismatch
-from odc_openeo.process import Schema, process
-from odc_openeo.processes.geometry_schemas import GeometryCube, PointCube
-from odc_openeo.processes.schemas import EPSG, WKT2, Boolean, SpatialCube, StringOrNull
-from odc_openeo.user_crs import CrsRefusedError, parse_crs
+from odc_openeo.registry.geometry_schemas import GeometryCube, PointCube
+from odc_openeo.registry.process import Schema, process
+from odc_openeo.registry.schemas import EPSG, WKT2, Boolean, SpatialCube, StringOrNull
+from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
 
 MOST_POINTS: Final = 1_000_000
-"""Points that are sampled in all geometries together."""
+"""Points sampled in all geometries together."""
 PROPERTIES: Final = "properties"
 _NOTHING: Final[list[str]] = []
 
@@ -42,22 +43,22 @@ Seed = Annotated[int | None, Schema({"type": ["integer", "null"]})]
 
 @process(categories=["import", "vector"], experimental=True)
 def load_geojson(data: GeoJSON, properties: Names = _NOTHING) -> GeometryCube:
-    """Make a vector cube of GeoJSON.
+    """Load a vector cube from GeoJSON.
 
-    All properties of the features are kept beside the geometries. Those named become values of the cube,
-    along a dimension ``properties``; without any the cube has no values.
+    All properties of the features are kept with the geometries. The given properties become values of the
+    cube, along a dimension ``properties``; without any the cube has no values.
 
     Args:
         data: GeoJSON other than a GeometryCollection, in longitude and latitude.
-        properties: The properties that become values: their names are the labels, or the numbers of the
-            elements if it is a single property that holds arrays.
+        properties: The properties that become values: their names are the labels. For a single property that
+            holds arrays, the labels are the indices of the elements.
 
     Returns:
-        A vector cube with the dimension ``geometry`` and maybe ``properties``.
+        A vector cube with the dimension ``geometry`` and, if there are values, ``properties``.
     """
-    frame = geometry.from_geojson(data, "load_geojson", "data")
+    frame = vector_cubes.from_geojson(data, "load_geojson", "data")
     if not properties:
-        return geometry.from_frame(frame)
+        return vector_cubes.from_frame(frame)
     columns = {name: list(frame[name]) if name in frame else [None] * len(frame) for name in properties}
     first = columns[properties[0]]
     if len(properties) == 1 and any(isinstance(v, list) for v in first):
@@ -67,14 +68,16 @@ def load_geojson(data: GeoJSON, properties: Names = _NOTHING) -> GeometryCube:
     else:
         labels = list(properties)
         table = [list(row) for row in zip(*columns.values(), strict=True)]
-    values = _values(table).reshape(len(table), len(labels))
-    coords = geometry.geometry_coordinates(frame.drop(columns=list(columns), errors="ignore"), [PROPERTIES])
-    made = xr.DataArray(values, dims=(cube.GEOMETRY, PROPERTIES), coords={**coords, PROPERTIES: labels})
-    return geometry.index_geometries(made, frame.crs)
+    values = _convert_table(table).reshape(len(table), len(labels))
+    coords = vector_cubes.make_geometry_coordinates(
+        frame.drop(columns=list(columns), errors="ignore"), [PROPERTIES]
+    )
+    vectors = xr.DataArray(values, dims=(cube.GEOMETRY, PROPERTIES), coords={**coords, PROPERTIES: labels})
+    return vector_cubes.index_geometries(vectors, frame.crs)
 
 
-def _values(table: list[list[Any]]) -> np.ndarray:
-    """Numbers as floats with NaN for what is missing, anything else as objects."""
+def _convert_table(table: list[list[Any]]) -> np.ndarray:
+    """Numbers as floats with NaN for missing values, anything else as objects."""
     cells = [v for row in table for v in row if v is not None]
     if all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in cells):
         return np.array([[np.nan if v is None else float(v) for v in row] for row in table])
@@ -89,23 +92,25 @@ def vector_buffer(geometries: GeometryCube, distance: Distance) -> GeometryCube:
 
     Args:
         geometries: A vector cube in a reference system in metres.
-        distance: In metres; negative distances shrink polygons, to nothing maybe.
+        distance: The distance in metres; a negative one shrinks polygons, which may become empty.
 
     Returns:
-        The vector cube with polygons for its geometries.
+        The vector cube with polygons as geometries.
 
     Raises:
         UnitMismatch: The reference system is not in metres.
     """
-    frame = geometry.read(geometries, "vector_buffer", "geometries")
-    _require_metres(frame.crs)
+    frame = vector_cubes.read_geometries(geometries, "vector_buffer", "geometries")
+    _check_metres(frame.crs)
     shapes = frame.geometry.to_numpy()
     try:
         buffered = np.where(shapely.is_empty(shapes), shapes, shapely.buffer(shapes, distance, quad_segs=16))
     except shapely.errors.ShapelyError as error:
-        reason = f"{distance:g} metres are too many for these coordinates."
+        reason = f"{distance:g} metres is too large for these coordinates."
         raise ProcessParameterInvalid(process="vector_buffer", parameter="distance", reason=reason) from error
-    return _with_geometries(geometries, geometry.geometry_dimension(geometries), buffered, frame.crs)
+    return _replace_geometries(
+        geometries, vector_cubes.find_geometry_dimension(geometries), buffered, frame.crs
+    )
 
 
 @process(categories=["cubes", "reproject", "vector"], experimental=True)
@@ -117,18 +122,18 @@ def vector_reproject(
     Args:
         data: A vector cube.
         projection: The new reference system as EPSG code or WKT2.
-        dimension: The geometry dimension; by default all there are.
+        dimension: The geometry dimension; by default all geometry dimensions.
 
     Returns:
-        The vector cube; everything but the coordinates of the geometries stays.
+        The vector cube; only the coordinates of the geometries change.
 
     Raises:
         DimensionNotAvailable: There is no geometry dimension of that name.
     """
-    geometry.read(data, "vector_reproject", "data")
-    found = [str(d) for d in data.dims if d in data.xvec.geom_coords_indexed]
-    if dimension is not None and dimension not in found:
-        raise DimensionNotAvailable(name=dimension, available=", ".join(found))
+    vector_cubes.read_geometries(data, "vector_reproject", "data")
+    dimensions = [str(d) for d in data.dims if d in data.xvec.geom_coords_indexed]
+    if dimension is not None and dimension not in dimensions:
+        raise DimensionNotAvailable(name=dimension, available=", ".join(dimensions))
     try:
         crs = parse_crs(projection)
     except CrsRefusedError as error:
@@ -136,18 +141,18 @@ def vector_reproject(
         raise ProcessParameterInvalid(
             process="vector_reproject", parameter="projection", reason=reason
         ) from error
-    for name in [dimension] if dimension is not None else found:
-        shapes = geometry.to_frame(data, name).to_crs(crs).geometry.to_numpy()
-        data = _with_geometries(data, name, shapes, crs)
+    for name in [dimension] if dimension is not None else dimensions:
+        shapes = vector_cubes.to_frame(data, name).to_crs(crs).geometry.to_numpy()
+        data = _replace_geometries(data, name, shapes, crs)
     return data
 
 
-def _with_geometries(data: Any, dimension: str | None, shapes: np.ndarray, crs: Any) -> Any:
+def _replace_geometries(data: Any, dimension: str | None, shapes: np.ndarray, crs: Any) -> Any:
     bare = data.drop_indexes(dimension).assign_coords({dimension: (dimension, shapes)})
-    return geometry.index_geometries(bare, crs, str(dimension))
+    return vector_cubes.index_geometries(bare, crs, str(dimension))
 
 
-def _require_metres(crs: pyproj.CRS) -> None:
+def _check_metres(crs: pyproj.CRS) -> None:
     units = {axis.unit_name for axis in crs.axis_info}
     if not units <= {"metre", "meter", "m"}:
         unit = ", ".join(sorted(units))
@@ -166,14 +171,14 @@ def vector_to_random_points(
     group: Boolean = True,
     seed: Seed = None,
 ) -> PointCube:
-    """Random points in geometries, evenly spread over areas and lines.
+    """Sample random points in geometries, evenly distributed over areas and lines.
 
     Args:
         data: A vector cube.
-        geometry_count: The most points in one geometry. One, if neither count is given.
-        total_count: The most points in all geometries together, shared out evenly.
-        group: Whether the points of a geometry make one MultiPoint, or one Point each.
-        seed: Makes the choice repeatable.
+        geometry_count: The maximum number of points per geometry; 1 if neither count is given.
+        total_count: The maximum number of points in all geometries together, distributed evenly.
+        group: Whether the points of a geometry form one MultiPoint, or one Point each.
+        seed: Makes the random points reproducible.
 
     Returns:
         A vector cube of points with the properties of their geometries.
@@ -181,7 +186,7 @@ def vector_to_random_points(
     Raises:
         CountMismatch: There are more geometries than points in ``total_count``.
     """
-    frame = geometry.read(data, "vector_to_random_points", "data")
+    frame = vector_cubes.read_geometries(data, "vector_to_random_points", "data")
     shapes = frame.geometry.to_numpy()
     used = np.nonzero(~shapely.is_empty(shapes))[0]
     if total_count is not None and total_count < len(used):
@@ -195,28 +200,30 @@ def vector_to_random_points(
         counts = np.minimum(counts, geometry_count) if geometry_count else counts
     _check_points(int(counts.sum()))
     random = np.random.default_rng(None if seed is None else seed % 2**64)
-    return _points(frame, [_random(s, n, random) for s, n in zip(shapes, counts, strict=True)], group)
+    return _collect_points(
+        frame, [_sample_random(s, n, random) for s, n in zip(shapes, counts, strict=True)], group
+    )
 
 
-def _random(shape: Any, count: int, random: np.random.Generator) -> np.ndarray:
-    """At most ``count`` different random points of a geometry, an array of coordinates ``(n, 2)``."""
+def _sample_random(shape: Any, count: int, random: np.random.Generator) -> np.ndarray:
+    """Sample at most ``count`` distinct random points of a geometry: coordinates ``(n, 2)``."""
     if count == 0:
         return np.empty((0, 2))
     dimension = shapely.get_dimensions(shape)
     if dimension == 0:
-        given = np.unique(shapely.get_coordinates(shape), axis=0)
-        return random.permutation(given)[:count]
+        coordinates = np.unique(shapely.get_coordinates(shape), axis=0)
+        return random.permutation(coordinates)[:count]
     if dimension == 1:
         parts = shapely.get_parts(shape)
         lengths = shapely.length(parts)
         chosen = random.choice(len(parts), size=count, p=lengths / lengths.sum())
         along = random.uniform(size=count) * lengths[chosen]
         return shapely.get_coordinates(shapely.line_interpolate_point(parts[chosen], along))
-    return _random_in_area(shape, count, random)
+    return _sample_random_in_area(shape, count, random)
 
 
-def _random_in_area(shape: Any, count: int, random: np.random.Generator) -> np.ndarray:
-    """Triangles chosen by area, then a point in each: no trials, whatever the shape."""
+def _sample_random_in_area(shape: Any, count: int, random: np.random.Generator) -> np.ndarray:
+    """Choose triangles by area, then a point in each: no rejection sampling, whatever the shape."""
     triangles = shapely.get_parts(shapely.constrained_delaunay_triangles(shape))
     corners = shapely.get_coordinates(triangles).reshape(-1, 4, 2)[:, :3]
     areas = shapely.area(triangles)
@@ -228,15 +235,15 @@ def _random_in_area(shape: Any, count: int, random: np.random.Generator) -> np.n
 
 @process(categories=["cubes", "vector"], experimental=True)
 def vector_to_regular_points(data: GeometryCube, distance: Spacing, group: Boolean = True) -> PointCube:
-    """Regularly spaced points in geometries.
+    """Sample regularly spaced points in geometries.
 
-    Polygons are sampled in the centres of square cells counted from the upper left of their bounds; if none
-    is inside, by their first coordinate. Lines are sampled from their start on. Points stay.
+    Polygons are sampled at the centres of square cells that start at the upper left of their bounds; if none
+    of them is inside, their first coordinate is used. Lines are sampled from their start. Points stay.
 
     Args:
         data: A vector cube in a reference system in metres.
-        distance: Between two points, in metres.
-        group: Whether the points of a geometry make one MultiPoint, or one Point each.
+        distance: The distance between two points in metres.
+        group: Whether the points of a geometry form one MultiPoint, or one Point each.
 
     Returns:
         A vector cube of points with the properties of their geometries.
@@ -244,18 +251,18 @@ def vector_to_regular_points(data: GeometryCube, distance: Spacing, group: Boole
     Raises:
         UnitMismatch: The reference system is not in metres.
     """
-    frame = geometry.read(data, "vector_to_regular_points", "data")
-    _require_metres(frame.crs)
-    _check_points(sum(_count_regular(s, distance) for s in frame.geometry))
-    return _points(frame, [_regular(s, distance) for s in frame.geometry], group)
+    frame = vector_cubes.read_geometries(data, "vector_to_regular_points", "data")
+    _check_metres(frame.crs)
+    _check_points(sum(_count_candidates(s, distance) for s in frame.geometry))
+    return _collect_points(frame, [_sample_regular(s, distance) for s in frame.geometry], group)
 
 
 def _check_points(count: float) -> None:
-    check_count(count, MOST_POINTS, "points", "Ask for fewer points, or for a larger distance between them.")
+    check_count(count, MOST_POINTS, "points", "Choose fewer points or a larger distance between them.")
 
 
-def _count_regular(shape: Any, distance: float) -> float:
-    """How many places are looked at to sample a geometry."""
+def _count_candidates(shape: Any, distance: float) -> float:
+    """The number of candidate points for sampling a geometry."""
     if shapely.is_empty(shape):
         return 0
     west, south, east, north = shapely.bounds(shape)
@@ -265,7 +272,7 @@ def _count_regular(shape: Any, distance: float) -> float:
     return float((1 + (east - west) / distance) * (1 + (north - south) / distance))
 
 
-def _regular(shape: Any, distance: float) -> np.ndarray:
+def _sample_regular(shape: Any, distance: float) -> np.ndarray:
     if shapely.is_empty(shape):
         return np.empty((0, 2))
     dimension = shapely.get_dimensions(shape)
@@ -286,15 +293,15 @@ def _regular(shape: Any, distance: float) -> np.ndarray:
     return np.column_stack([x[inside], y[inside]])
 
 
-def _points(frame: gpd.GeoDataFrame, coordinates: list[np.ndarray], group: bool) -> Any:
-    """The sampled points as a vector cube: one geometry for each row of the frame, or one for each point."""
+def _collect_points(frame: gpd.GeoDataFrame, coordinates: list[np.ndarray], group: bool) -> Any:
+    """The sampled points as a vector cube: one geometry per row of the frame, or one per point."""
     if group:
-        return geometry.from_frame(
+        return vector_cubes.from_frame(
             frame.set_geometry([shapely.MultiPoint(c) for c in coordinates], crs=frame.crs)
         )
     rows = np.repeat(np.arange(len(frame)), [len(c) for c in coordinates])
-    single = frame.iloc[rows].drop(columns=geometry.ID, errors="ignore").reset_index(drop=True)
-    return geometry.from_frame(
+    single = frame.iloc[rows].drop(columns=vector_cubes.ID, errors="ignore").reset_index(drop=True)
+    return vector_cubes.from_frame(
         single.set_geometry(shapely.points(np.concatenate(coordinates)), crs=frame.crs)
     )
 
@@ -306,40 +313,40 @@ def _points(frame: gpd.GeoDataFrame, coordinates: list[np.ndarray], group: bool)
 def vector_to_raster(data: GeometryCube, target: SpatialCube) -> SpatialCube:
     """Burn the values of a vector cube into the pixels of their geometries.
 
-    Where geometries overlap, the last one counts; pixels of no geometry are no-data.
+    Where geometries overlap, the last one counts; pixels outside of all geometries are no-data.
 
     Args:
         data: A vector cube of numbers.
-        target: A raster cube that has the wanted grid.
+        target: A raster cube on the target grid.
 
     Returns:
-        A raster cube of floats: the other dimensions of the vector cube, then ``y`` and ``x``.
+        A raster cube of floats with the other dimensions of the vector cube, then ``y`` and ``x``.
     """
-    frame = geometry.read(data, "vector_to_raster", "data")
+    frame = vector_cubes.read_geometries(data, "vector_to_raster", "data")
     if not isinstance(data, xr.DataArray) or data.dtype.kind not in "iufb":
-        reason = "the vector cube has no numbers to write. Name properties in load_geojson."
+        reason = "the vector cube has no numeric values. Set 'properties' in load_geojson."
         raise ProcessParameterInvalid(process="vector_to_raster", parameter="data", reason=reason)
-    grid = rasterize.grid_of(target, "vector_to_raster", "target")
+    grid = rasterize.get_grid(target, "vector_to_raster", "target")
     number = np.full(grid.shape.yx, -1, dtype=np.int32)
-    for index, shape in enumerate(geometry.in_grid(frame, grid)):
-        part = rasterize.window(shape, grid)
+    for index, shape in enumerate(vector_cubes.project_to_grid(frame, grid)):
+        part = rasterize.find_window(shape, grid)
         if part is not None:
-            number[part][rasterize.pixels(shape, grid[part])] = index
-    dimension = geometry.geometry_dimension(data)
+            number[part][rasterize.mask_pixels(shape, grid[part])] = index
+    dimension = vector_cubes.find_geometry_dimension(data)
     ordered = cube.decode(data.transpose(..., dimension))
     values: Any = ordered.data
     if isinstance(values, da.Array):
         values = values.rechunk({values.ndim - 1: -1})
         axis = values.ndim - 1
         chunks = (*values.chunks[:-1], *((n,) for n in number.shape))
-        burn = partial(_burn, number=number)
+        burn = partial(_burn_values, number=number)
         burnt = values.map_blocks(burn, chunks=chunks, drop_axis=axis, new_axis=[axis, axis + 1], dtype=float)
     else:
-        burnt = _burn(values, number)
-    others = {k: c.variable for k, c in ordered.coords.items() if dimension not in c.dims}
-    spatial = {k: target.coords[k] for k in (cube.Y, cube.X, "spatial_ref") if k in target.coords}
-    return xr.DataArray(burnt, dims=(*ordered.dims[:-1], cube.Y, cube.X), coords={**others, **spatial})
+        burnt = _burn_values(values, number)
+    other_coords = {k: c.variable for k, c in ordered.coords.items() if dimension not in c.dims}
+    spatial = {k: target.coords[k] for k in (cube.Y, cube.X, cube.SPATIAL_REF) if k in target.coords}
+    return xr.DataArray(burnt, dims=(*ordered.dims[:-1], cube.Y, cube.X), coords={**other_coords, **spatial})
 
 
-def _burn(values: np.ndarray, number: np.ndarray) -> np.ndarray:
+def _burn_values(values: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.where(number >= 0, values[..., number].astype(float), np.nan)

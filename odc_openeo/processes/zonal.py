@@ -13,40 +13,42 @@ import shapely
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from odc_openeo import cube, geometry, rasterize
-from odc_openeo.demand import ALL, SLACK, Demand
+from odc_openeo import cube
 from odc_openeo.errors import TargetDimensionExists
-from odc_openeo.gather import gather, gather_block
-from odc_openeo.process import Schema, process
-from odc_openeo.processes.children import field, skips_nodata
-from odc_openeo.processes.geometry_needs import boxes_around
-from odc_openeo.processes.geometry_schemas import Geometries, PixelReducer
-from odc_openeo.processes.schemas import GEOMETRY, AnyValue, SpatialCube, StringOrNull, datacube_schema
+from odc_openeo.registry.child_results import as_field, skips_nodata
+from odc_openeo.registry.demand import ALL, SLACK, Demand
+from odc_openeo.registry.geometry_schemas import Geometries, PixelReducer
+from odc_openeo.registry.process import Schema, process
+from odc_openeo.registry.schemas import GEOMETRY, AnyValue, SpatialCube, StringOrNull, datacube_schema
+from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial.gather import gather_block, gather_pixels
+from odc_openeo.spatial.geometry_boxes import find_boxes_around
+from odc_openeo.spatial.geometry_masks import chunk_slices
 
 _GROUP_BYTES: Final = 64 * 2**20
 _GROUP_PIXELS: Final = 2**20
 _WINDOW_PIXELS: Final = 2**22
 
 Stack = xr.DataArray
-"""The pixels of a geometry as an openEO array: all dimensions but the horizontal ones, and `cube.ARRAY`.
+"""The pixels of a geometry as an openEO array: all dimensions except x and y, then `cube.ARRAY`.
 
-Those of several geometries have a dimension for these before the last.
+For several geometries there is a dimension for them before the last one.
 """
 
 Statistic = Callable[[Stack], xr.DataArray]
-"""What is made of a stack: an array of its dimensions but the last."""
+"""Reduces a stack to an array of its dimensions except the last."""
 
 
-def _needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    # With fewer bands their no-data values may agree, and the type of the result be another one.
-    needed = demand.everywhere().of_all_bands()
+def _needs_of_aggregation(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # With fewer bands, their no-data values might agree and the dtype of the result might change.
+    needed = demand.at_all_places().of_all_bands()
     if arguments.get("target_dimension") is not None:
-        needed = needed.along(arguments["target_dimension"])
-    around = boxes_around(arguments.get("geometries"))
+        needed = needed.along_dimensions(arguments["target_dimension"])
+    around = find_boxes_around(arguments.get("geometries"))
     return {"data": replace(needed, boxes=around, margin=SLACK if around else 0), "geometries": ALL}
 
 
-@process(categories=["cubes", "aggregate"], needs=_needs)
+@process(categories=["cubes", "aggregate"], needs=_needs_of_aggregation)
 def aggregate_spatial(
     data: SpatialCube,
     geometries: Geometries,
@@ -54,21 +56,21 @@ def aggregate_spatial(
     target_dimension: StringOrNull = None,
     context: AnyValue = None,
 ) -> Annotated[xr.DataArray, Schema(datacube_schema(GEOMETRY))]:
-    """Statistics of the pixels in each geometry.
+    """Compute statistics of the pixels in each geometry.
 
-    The reducer is called once for each geometry with all its pixels, for every time, band and other label
-    apart. A polygon has the pixels whose centre it holds or touches, a line those it runs through, a point
-    the one it is in; a pixel may belong to several geometries. Only chunks that geometries touch are read.
-    The result has a dimension ``geometry`` in the reference system of the geometries, whose properties are
-    kept as coordinates along it. Geometries without any pixel have no-data values.
+    The reducer is called once per geometry with all its pixels, separately for every time, band and other
+    label. A polygon has the pixels whose centre is inside or on the boundary, a line those it crosses, a
+    point the one that contains it; a pixel may belong to several geometries. Only chunks that geometries
+    touch are read. The result has a dimension ``geometry`` in the reference system of the geometries, whose
+    properties are kept as coordinates along it. Geometries without any pixel have no-data values.
 
     Args:
         data: A raster cube.
         geometries: A vector cube or GeoJSON.
-        reducer: Makes one value of the values of all pixels of a geometry.
+        reducer: Called with all pixels of a geometry as the array `data`; returns one value.
         target_dimension: If given, a dimension of this name is added with the labels ``value``,
-            ``total_count`` (pixels) and ``valid_count`` (pixels that are valid, see ``is_valid``).
-        context: Passed on to the reducer.
+            ``total_count`` (all pixels) and ``valid_count`` (valid pixels, see ``is_valid``).
+        context: Additional data for the reducer.
 
     Returns:
         A vector cube: ``geometry`` first, then the other dimensions of the cube.
@@ -78,18 +80,18 @@ def aggregate_spatial(
     """
     if target_dimension is not None and target_dimension in (*data.dims, cube.GEOMETRY):
         raise TargetDimensionExists(name=target_dimension)
-    frame = geometry.read(geometries, "aggregate_spatial", "geometries")
-    grid = rasterize.grid_of(data, "aggregate_spatial")
+    frame = vector_cubes.read_geometries(geometries, "aggregate_spatial", "geometries")
+    grid = rasterize.get_grid(data, "aggregate_spatial")
     zones = _Zones(data.transpose(..., cube.Y, cube.X), grid)
-    pixels = zones.pixels(geometry.in_grid(frame, grid))
+    pixels = zones.take_pixels(vector_cubes.project_to_grid(frame, grid))
     value = _Statistic(reducer, context)
-    reduced = zones.statistics(pixels, value, _portable(value))
+    reduced = zones.compute_statistics(pixels, value, _make_portable(value))
     if target_dimension is not None:
-        counts = zones.statistics(pixels, _count_valid, _count_valid).fillna(0)
-        reduced = _with_counts(reduced, pixels.counts, counts, target_dimension)
-    taken = [*reduced.dims, *reduced.coords]
-    labelled = reduced.assign_coords(geometry.geometry_coordinates(frame, taken))
-    return geometry.index_geometries(labelled, frame.crs)
+        counts = zones.compute_statistics(pixels, _count_valid, _count_valid).fillna(0)
+        reduced = _add_counts(reduced, pixels.counts, counts, target_dimension)
+    used_names = [*reduced.dims, *reduced.coords]
+    labelled = reduced.assign_coords(vector_cubes.make_geometry_coordinates(frame, used_names))
+    return vector_cubes.index_geometries(labelled, frame.crs)
 
 
 # --- The values of one geometry ------------------------------------------------------------------
@@ -97,20 +99,20 @@ def aggregate_spatial(
 
 @dataclass(frozen=True)
 class _Statistic:
-    """What the reducer makes of a stack, always as an array of the stack's other dimensions."""
+    """Applies the reducer to a stack; the result always is an array of the stack's other dimensions."""
 
     reducer: Callable[..., Any]
     context: Any
 
     def __call__(self, stack: Stack) -> xr.DataArray:
         like = stack.isel({cube.ARRAY: 0}, drop=True)
-        found = self.reducer(data=stack, context=self.context)
-        return field(found, like, "aggregate_spatial", "reducer")
+        result = self.reducer(data=stack, context=self.context)
+        return as_field(result, like, "aggregate_spatial", "reducer")
 
 
-def _portable(value: _Statistic) -> _Statistic | None:
-    """The same for dask tasks, None if there is no way."""
-    make = getattr(value.reducer, "portable", None)
+def _make_portable(value: _Statistic) -> _Statistic | None:
+    """The statistic in a form that dask tasks can carry, None if there is none."""
+    make = getattr(value.reducer, "make_portable", None)
     if make is None or cube.is_cube(value.context):
         return None
     try:
@@ -131,7 +133,7 @@ def _count_valid(stack: Stack) -> xr.DataArray:
 
 @dataclass(frozen=True)
 class _Group:
-    """Geometries that are near each other and their pixels: those of number i end at ``ends[i]``."""
+    """Neighbouring geometries and their pixels: those of geometry ``numbers[i]`` end at ``ends[i]``."""
 
     numbers: list[int]
     pixels: Any
@@ -140,7 +142,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The pixels of all geometries: small ones in groups, large ones alone; how many each has."""
+    """The pixels of all geometries, small ones in groups and large ones alone, and their counts."""
 
     groups: list[_Group]
     large: dict[int, Stack]
@@ -149,30 +151,30 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Zones:
-    """Takes the pixels of geometries out of a raster with its rows and columns last."""
+    """Takes the pixels of geometries from a raster that has its rows and columns last."""
 
     source: xr.DataArray
     grid: GeoBox
 
-    def pixels(self, shapes: np.ndarray) -> _Pixels:
-        """The pixels of each geometry."""
+    def take_pixels(self, shapes: np.ndarray) -> _Pixels:
+        """Take the pixels of each geometry."""
         is_large = np.array([self._is_large(s) for s in shapes], dtype=bool)
         counts = np.zeros(len(shapes))
         large = {}
         for number in np.nonzero(is_large)[0]:
-            stack = self._large(shapes[number])
+            stack = self._take_large(shapes[number])
             if stack is not None:
                 large[int(number)] = stack
                 counts[number] = stack.sizes[cube.ARRAY]
         numbers = np.nonzero(~is_large)[0]
-        found = rasterize.all_indices(shapes[numbers], self.grid)
-        small = {int(n): p for n, p in zip(numbers, found, strict=True) if len(p[0])}
+        indices = rasterize.find_all_indices(shapes[numbers], self.grid)
+        small = {int(n): p for n, p in zip(numbers, indices, strict=True) if len(p[0])}
         for index, (rows, _) in small.items():
             counts[index] = len(rows)
-        groups = [self._gather(group, [small[n] for n in group]) for group in self._groups(small)]
+        groups = [self._gather_group(group, [small[n] for n in group]) for group in self._group_small(small)]
         return _Pixels(groups, large, counts)
 
-    def statistics(
+    def compute_statistics(
         self,
         pixels: _Pixels,
         value: Statistic,
@@ -180,33 +182,33 @@ class _Zones:
     ) -> xr.DataArray:
         """The values of all geometries along a new first dimension; no-data where there is no pixel.
 
-        ``portable``, if there is one, does the same as ``value`` in a dask task: one for a group.
+        ``portable``, if there is one, does the same as ``value`` in a dask task; there is one per group.
         """
-        template = value(self._first(pixels))
+        template = value(self._get_first_stack(pixels))
         numbers, parts = list(pixels.large), [value(s).data[..., None] for s in pixels.large.values()]
         for group in pixels.groups:
             numbers += group.numbers
-            parts.append(self._reduced(group, value, portable, template.dtype))
-        return _joined(numbers, parts, len(pixels.counts), template)
+            parts.append(self._reduce_group(group, value, portable, template.dtype))
+        return _join_parts(numbers, parts, len(pixels.counts), template)
 
-    def _first(self, pixels: _Pixels) -> Stack:
-        """A stack that tells dimensions and type of what a reducer returns."""
+    def _get_first_stack(self, pixels: _Pixels) -> Stack:
+        """A stack from which the dimensions and the dtype of the reducer's result can be determined."""
         if pixels.groups:
             group = pixels.groups[0]
-            return self._stack(group.pixels[..., : group.ends[0]])
+            return self._make_stack(group.pixels[..., : group.ends[0]])
         if pixels.large:
             return next(iter(pixels.large.values()))
-        return self._stack(self.source.data[..., 0, 0:1])
+        return self._make_stack(self.source.data[..., 0, 0:1])
 
-    def _reduced(
+    def _reduce_group(
         self,
         group: _Group,
         value: Statistic,
         portable: Statistic | None,
         dtype: np.dtype,
     ) -> Any:
-        """The values of a group, its geometries along the last axis."""
-        like = self._stack(np.empty((*self.source.shape[:-2], 0), self.source.dtype))
+        """Reduce the geometries of a group; they are along the last axis of the result."""
+        like = self._make_stack(np.empty((*self.source.shape[:-2], 0), self.source.dtype))
         if not isinstance(group.pixels, da.Array):
             return _reduce_parts(group.pixels, value, group.ends, like, dtype)
         if portable is not None:
@@ -215,42 +217,42 @@ class _Zones:
             meta = np.empty((0,) * group.pixels.ndim, dtype)
             return group.pixels.map_blocks(reduce, chunks=chunks, meta=meta, dtype=dtype)
         starts = [0, *group.ends[:-1]]
-        stacks = [self._stack(group.pixels[..., a:b]) for a, b in zip(starts, group.ends, strict=True)]
+        stacks = [self._make_stack(group.pixels[..., a:b]) for a, b in zip(starts, group.ends, strict=True)]
         return da.stack([value(stack).data for stack in stacks], axis=-1)
 
     @property
-    def _limit(self) -> int:
-        others = int(np.prod(self.source.shape[:-2], dtype=np.int64))
-        return max(1, min(_GROUP_PIXELS, _GROUP_BYTES // (self.source.dtype.itemsize * max(1, others))))
+    def _pixel_limit(self) -> int:
+        per_pixel = int(np.prod(self.source.shape[:-2], dtype=np.int64))
+        return max(1, min(_GROUP_PIXELS, _GROUP_BYTES // (self.source.dtype.itemsize * max(1, per_pixel))))
 
     def _is_large(self, shape: Any) -> bool:
         if not isinstance(self.source.data, da.Array) or shapely.get_dimensions(shape) <= 0:
             return False
-        part = rasterize.window(shape, self.grid)
+        part = rasterize.find_window(shape, self.grid)
         if part is None:
             return False
         size = (part[0].stop - part[0].start) * (part[1].stop - part[1].start)
         estimate = shapely.area(shape) / abs(self.grid.resolution.x * self.grid.resolution.y)
-        return bool(size > _WINDOW_PIXELS or estimate > self._limit)
+        return bool(size > _WINDOW_PIXELS or estimate > self._pixel_limit)
 
-    def _large(self, shape: Any) -> Stack | None:
-        """Pixels left in one chunk for each chunk of the raster, so that memory stays bounded."""
+    def _take_large(self, shape: Any) -> Stack | None:
+        """Take the pixels of a large geometry, in one chunk per chunk of the raster to limit memory."""
         array = self.source.data
-        part = rasterize.window(shape, self.grid)
+        part = rasterize.find_window(shape, self.grid)
         parts = []
-        for (y, rows), (x, columns) in _blocks(array, part):
-            mask = rasterize.pixels(shape, self.grid[rows, columns])
+        for (y, rows), (x, columns) in _find_chunks(array, part):
+            mask = rasterize.mask_pixels(shape, self.grid[rows, columns])
             if mask.any():
                 parts.append(gather_block(array, y, x, mask))
-        return self._stack(da.concatenate(parts, axis=-1)) if parts else None
+        return self._make_stack(da.concatenate(parts, axis=-1)) if parts else None
 
-    def _groups(self, small: dict[int, tuple[np.ndarray, np.ndarray]]) -> Iterator[list[int]]:
-        """Geometries that are near each other, together not too large for one chunk."""
+    def _group_small(self, small: dict[int, tuple[np.ndarray, np.ndarray]]) -> Iterator[list[int]]:
+        """Group neighbouring geometries that together are not too large for one chunk."""
         group: list[int] = []
         size = 0
-        for number in sorted(small, key=lambda n: self._block_of(*small[n])):
+        for number in sorted(small, key=lambda n: self._find_chunk(*small[n])):
             count = len(small[number][0])
-            if group and size + count > self._limit:
+            if group and size + count > self._pixel_limit:
                 yield group
                 group, size = [], 0
             group.append(number)
@@ -258,7 +260,7 @@ class _Zones:
         if group:
             yield group
 
-    def _block_of(self, rows: np.ndarray, columns: np.ndarray) -> tuple[int, int]:
+    def _find_chunk(self, rows: np.ndarray, columns: np.ndarray) -> tuple[int, int]:
         if not isinstance(self.source.data, da.Array):
             return 0, 0
         ends = [np.cumsum(c) for c in self.source.data.chunks[-2:]]
@@ -266,39 +268,41 @@ class _Zones:
             np.searchsorted(ends[1], columns[0], "right")
         )
 
-    def _gather(self, numbers: list[int], pixels: list[tuple[np.ndarray, np.ndarray]]) -> _Group:
+    def _gather_group(self, numbers: list[int], pixels: list[tuple[np.ndarray, np.ndarray]]) -> _Group:
         rows = np.concatenate([p[0] for p in pixels])
         columns = np.concatenate([p[1] for p in pixels])
-        joined = gather(self.source.data, rows, columns)
+        joined = gather_pixels(self.source.data, rows, columns)
         if isinstance(joined, da.Array):
             joined = joined.rechunk(dict.fromkeys(range(joined.ndim), -1))
         return _Group(numbers, joined, np.cumsum([len(p[0]) for p in pixels]))
 
-    def _stack(self, values: Any) -> Stack:
+    def _make_stack(self, values: Any) -> Stack:
         return xr.DataArray(
-            values, dims=(*self.source.dims[:-2], cube.ARRAY), coords=self._coords, attrs=self.source.attrs
+            values,
+            dims=(*self.source.dims[:-2], cube.ARRAY),
+            coords=self._stack_coords,
+            attrs=self.source.attrs,
         )
 
     @property
-    def _coords(self) -> dict[Any, Any]:
+    def _stack_coords(self) -> dict[Any, Any]:
         spatial = {cube.X, cube.Y}
         return {
             k: c.variable
             for k, c in self.source.coords.items()
-            if spatial.isdisjoint(c.dims) and k != "spatial_ref"
+            if spatial.isdisjoint(c.dims) and k != cube.SPATIAL_REF
         }
 
 
-def _blocks(array: da.Array, part: Any) -> Iterator[tuple[tuple[int, slice], tuple[int, slice]]]:
-    """The chunks that share pixels with a window: their numbers and where they are in the grid."""
+def _find_chunks(array: da.Array, part: Any) -> Iterator[tuple[tuple[int, slice], tuple[int, slice]]]:
+    """The chunks that share pixels with a window: their numbers and their slices of the grid."""
 
-    def along(chunks: tuple[int, ...], wanted: slice) -> list[tuple[int, slice]]:
-        ends = np.cumsum(chunks)
-        slices = [slice(int(e - c), int(e)) for c, e in zip(chunks, ends, strict=True)]
-        return [(i, s) for i, s in enumerate(slices) if s.start < wanted.stop and s.stop > wanted.start]
+    def find_along(chunks: tuple[int, ...], span: slice) -> list[tuple[int, slice]]:
+        slices = enumerate(chunk_slices(chunks))
+        return [(i, s) for i, s in slices if s.start < span.stop and s.stop > span.start]
 
-    for row in along(array.chunks[-2], part[0]):
-        for column in along(array.chunks[-1], part[1]):
+    for row in find_along(array.chunks[-2], part[0]):
+        for column in find_along(array.chunks[-1], part[1]):
             yield row, column
 
 
@@ -308,23 +312,23 @@ def _blocks(array: da.Array, part: Any) -> Iterator[tuple[tuple[int, slice], tup
 def _reduce_parts(
     block: np.ndarray, value: Statistic, ends: np.ndarray, like: xr.DataArray, dtype: np.dtype
 ) -> np.ndarray:
-    """The values of the parts of a block that end where ``ends`` says, along its last axis."""
-    found = np.empty((*block.shape[:-1], len(ends)), dtype)
+    """Reduce the parts of a block along its last axis; part i ends at ``ends[i]``."""
+    result = np.empty((*block.shape[:-1], len(ends)), dtype)
     starts = np.concatenate([[0], ends[:-1]])
-    fill = _padding(value, like)
-    for numbers, length in _batches(ends - starts, padded=fill is not None):
+    fill = _find_padding(value, like)
+    for numbers, length in _batch_parts(ends - starts, padded=fill is not None):
         places = starts[numbers, None] + np.arange(length)
         values = block[..., np.minimum(places, block.shape[-1] - 1)]
         if fill is not None:
             values[..., places >= ends[numbers, None]] = fill
         dims = (*like.dims[:-1], cube.GEOMETRY, cube.ARRAY)
         stack = xr.DataArray(values, dims=dims, coords=like.coords, attrs=like.attrs)
-        found[..., numbers] = value(stack).values
-    return found
+        result[..., numbers] = value(stack).values
+    return result
 
 
-def _padding(value: Statistic, like: xr.DataArray) -> Any:
-    """A value that may be added to a stack and changes nothing; None if there is none."""
+def _find_padding(value: Statistic, like: xr.DataArray) -> Any:
+    """A value that can be added to a stack without changing the result; None if there is none."""
     missing = cube.nodata(like)
     return missing if not isinstance(missing, xr.DataArray) and _skips_nodata(value) else None
 
@@ -335,16 +339,18 @@ def _skips_nodata(value: Statistic) -> bool:
     return value is _count_valid
 
 
-def _batches(lengths: np.ndarray, *, padded: bool) -> Iterator[tuple[np.ndarray, int]]:
-    """Numbers of parts to take together and the length to give them; if not ``padded`` that is their own."""
+def _batch_parts(lengths: np.ndarray, *, padded: bool) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches of parts: their numbers and their common length, to which shorter ones are ``padded``."""
     classes = np.ceil(np.log2(np.maximum(lengths, 1))) if padded else lengths
     for one in np.unique(classes):
         numbers = np.flatnonzero(classes == one)
         yield numbers, int(lengths[numbers].max())
 
 
-def _joined(numbers: Sequence[int], parts: Sequence[Any], count: int, template: xr.DataArray) -> xr.DataArray:
-    """Parts that have geometries along the last axis, in the order of their numbers along a first axis."""
+def _join_parts(
+    numbers: Sequence[int], parts: Sequence[Any], count: int, template: xr.DataArray
+) -> xr.DataArray:
+    """Join parts along their last axis, that of the geometries; sort by number and make it the first axis."""
     dtype = np.result_type(*[p.dtype for p in parts] or [template.dtype])
     missing = sorted(set(range(count)) - set(numbers))
     parts = [p.astype(dtype, copy=False) for p in parts]
@@ -352,9 +358,9 @@ def _joined(numbers: Sequence[int], parts: Sequence[Any], count: int, template: 
         nothing = cube.nodata(template)
         if nothing is None or isinstance(nothing, xr.DataArray):
             dims = (*template.dims, cube.GEOMETRY)
-            found = [xr.DataArray(p, dims=dims, coords=template.coords, attrs=template.attrs) for p in parts]
-            parts = [cube.decode(p).data for p in found]
-            template, nothing, dtype = cube.decode(template), np.nan, _floating(dtype)
+            arrays = [xr.DataArray(p, dims=dims, coords=template.coords, attrs=template.attrs) for p in parts]
+            parts = [cube.decode(p).data for p in arrays]
+            template, nothing, dtype = cube.decode(template), np.nan, _as_floating(dtype)
         parts.append(np.full((*template.shape, len(missing)), nothing, dtype))
     if any(isinstance(p, da.Array) for p in parts):
         values = da.concatenate([da.asarray(p) for p in parts], axis=-1).rechunk({template.ndim: -1})
@@ -367,14 +373,14 @@ def _joined(numbers: Sequence[int], parts: Sequence[Any], count: int, template: 
     return xr.DataArray(np.moveaxis(values, -1, 0), dims=dims, coords=coords, attrs=template.attrs)
 
 
-def _floating(dtype: np.dtype) -> np.dtype:
+def _as_floating(dtype: np.dtype) -> np.dtype:
     return dtype if dtype.kind in "fc" else np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
 
 
-def _with_counts(
+def _add_counts(
     reduced: xr.DataArray, counts: np.ndarray, valid: xr.DataArray, dimension: str
 ) -> xr.DataArray:
-    """Values, counts of pixels and counts of valid pixels along one more dimension."""
+    """Values, pixel counts and counts of valid pixels along an additional dimension."""
     values = cube.decode(reduced).astype(float)
     total = xr.ones_like(values) * xr.DataArray(counts, dims=cube.GEOMETRY)
     parts = [values, total, valid]

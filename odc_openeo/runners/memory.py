@@ -1,4 +1,4 @@
-"""Limits of memory for processes that work on what users send."""
+"""Memory limits for processes that handle data and process graphs of users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from odc_openeo.errors import ProcessGraphComplexity
 
 WATCH_MARGIN: Final = 1.1
-"""Share of its limit at which a process has too much memory, in which allocating did not fail."""
+"""Factor on the limit above which a process is ended whose allocations did not fail at the limit itself."""
 
 
 def limit_memory(nbytes: int) -> None:
@@ -31,7 +31,7 @@ def lift_memory_limit() -> None:
 
 
 def read_status_bytes(pid: int | str, name: str) -> int:
-    """A size, such as ``RssAnon``, from the kernel's status of a process; 0 if the process has ended."""
+    """Return a size such as ``RssAnon`` from the kernel's status of a process; 0 if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -41,7 +41,7 @@ def read_status_bytes(pid: int | str, name: str) -> int:
 
 
 class MemoryWatch:
-    """Watches from outside what a process takes beyond what it has when the watch begins."""
+    """Watches from outside how much memory a process takes beyond its usage at the start of the watch."""
 
     def __init__(self, pid: int, limit_bytes: int) -> None:
         self._pid = pid
@@ -49,14 +49,14 @@ class MemoryWatch:
         self._baseline = read_status_bytes(pid, "RssAnon")
 
     def is_exceeded(self) -> bool:
-        """Whether the process has gone beyond its limit, and the margin above it."""
+        """Whether the process exceeds its limit by more than the margin."""
         grown = read_status_bytes(self._pid, "RssAnon") - self._baseline
         return grown > self._limit_bytes * WATCH_MARGIN
 
 
 def memory_exceeded(limit_bytes: int) -> ProcessGraphComplexity:
-    """The error for a run that needed more than its memory."""
+    """Return the error for a run that needed more memory than its limit."""
     return ProcessGraphComplexity(
-        reason=f"it needed more than {limit_bytes / 2**20:,.0f} MiB of memory while it was prepared or its "
-        "result was written. Choose a smaller extent, fewer dates or bands, or smaller arrays."
+        reason=f"it needed more than {limit_bytes / 2**20:,.0f} MiB of memory for its preparation or for "
+        "writing its result. Choose a smaller extent, fewer dates or bands, or smaller arrays."
     )

@@ -1,4 +1,4 @@
-"""What a runner is about to do, said before it does it, so that its pool knows why it ended or hangs."""
+"""Notices of what a runner is about to do, so that its pool knows why it crashed or hangs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 LONGEST = 200
-"""Characters of the names of files in a notice."""
+"""Maximum number of characters of the file names in a notice."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Files of a user that are read from now on, and how many seconds opening them may take."""
+    """The files of a user that are read from now on, and how many seconds opening them may take."""
 
     files: str
     seconds: float | None = None
@@ -22,24 +22,24 @@ _send: Callable[[Notice], None] | None = None
 
 
 def set_receiver(send: Callable[[Notice], None]) -> None:
-    """Let notices of this process go to ``send``; without a receiver they go nowhere."""
+    """Send notices of this process to ``send``; without a receiver they are dropped."""
     global _send
     _send = send
 
 
 @contextlib.contextmanager
 def opening_files(names: Sequence[str], seconds: float | None = None) -> Iterator[None]:
-    """Say which files of a user are opened here, and read later, by libraries that damaged files can crash.
+    """Announce files of a user that are opened here, and read later, by libraries that they can crash.
 
-    Beyond ``seconds`` the process is ended: damaged files can let these libraries go round in circles.
+    After ``seconds`` the process is ended: damaged files can send these libraries into an endless loop.
     """
     files = ", ".join(names)[:LONGEST]
-    _notify(Notice(files, seconds))
+    _send_notice(Notice(files, seconds))
     yield
     if seconds is not None:
-        _notify(Notice(files))
+        _send_notice(Notice(files))
 
 
-def _notify(notice: Notice) -> None:
+def _send_notice(notice: Notice) -> None:
     if _send is not None:
         _send(notice)

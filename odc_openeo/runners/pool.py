@@ -1,4 +1,4 @@
-"""A pool of runners: lends them out one task at a time, watches them, kills and replaces them."""
+"""A pool of runners: lends them out for one task at a time, watches, kills and replaces them."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from odc_openeo.runners.runner import OUT_OF_MEMORY, Ready, Reply, RunnerSetting
 from odc_openeo.runners.slots import hold_slot
 
 TICK_S: Final = 0.1
-"""How often a run is looked at: its memory, its deadline, whether anybody still waits for it."""
+"""Seconds between checks of a run: its memory, its deadline, whether a client still waits for it."""
 
 RETRY_S: Final = 2
-"""When clients that were refused for being too many should come back, in seconds."""
+"""Seconds after which clients with too many requests should retry."""
 
 IDLE_S: Final = 60.0
-"""Seconds after which idle runners end, but for those that are kept warm."""
+"""Seconds after which idle runners are ended, except those that are kept warm."""
 
 log = logging.getLogger(__name__)
 
 
 class RunAbandoned(Exception):
-    """Nobody waits for the result of a run any more; it was ended."""
+    """A run was ended because no client waits for its result any more."""
 
 
 @dataclass(frozen=True)
 class Lane:
-    """What a pool is for: how many runners, how they start, how many runs one user has at once.
+    """The purpose of a pool: how many runners it has, how they start, how many runs a user may have at once.
 
     ``waiting`` is how many requests of all users may run or wait in this process, ``waiting_per_user`` how
-    many of one user; all beyond are refused at once, so that threads are left for other requests.
+    many of one user; further ones are refused at once, so that threads remain for other requests.
     """
 
     name: str
@@ -65,12 +65,12 @@ class Lane:
 
 
 def is_always_wanted() -> bool:
-    """For runs whose client cannot leave."""
+    """Answer yes, for runs whose client cannot disconnect."""
     return True
 
 
 class RunnerPool:
-    """Runners of one lane of this process; safe for threads. Processes start with the first use."""
+    """The runners of one lane in this process; thread-safe. Processes start with the first use."""
 
     def __init__(self, config: Config, lane: Lane) -> None:
         self.config = config
@@ -102,9 +102,9 @@ class RunnerPool:
         is_wanted: Callable[[], bool] = is_always_wanted,
         label: str = "",
     ) -> Any:
-        """Return what ``function(config, *arguments)`` returns in a runner, which has ``seconds`` for it.
+        """Run ``function(config, *arguments)`` in a runner, for at most ``seconds``, and return its value.
 
-        ``user`` is whom the run counts for; ``is_wanted`` is asked now and then: the run ends when it is
+        The run counts for ``user``. ``is_wanted`` is called regularly: the run is ended when it returns
         false.
 
         Raises:
@@ -112,24 +112,24 @@ class RunnerPool:
             ProcessGraphComplexity: it needed more memory than a runner may have.
             RequestTimeout: it took longer.
             TooManyRequests: the user has too many runs already.
-            InfrastructureBusy: all runners are busy with runs of others.
-            RunAbandoned: nobody wants the result any more.
+            InfrastructureBusy: all runners are busy with other runs.
+            RunAbandoned: no client waits for the result any more.
         """
-        with self._admit(user, is_wanted), self._borrow(is_wanted) as runner:
+        with self._admit_user(user, is_wanted), self._borrow_runner(is_wanted) as runner:
             return runner.carry_out(Task(function, arguments, label), seconds, is_wanted)
 
     # --- Admission ---
 
     @contextlib.contextmanager
-    def _admit(self, user: str, is_wanted: Callable[[], bool]) -> Iterator[None]:
-        """Let a user's request in once the user has a free slot."""
-        self._queue(user)
+    def _admit_user(self, user: str, is_wanted: Callable[[], bool]) -> Iterator[None]:
+        """Admit a request once its user has a free slot."""
+        self._count_request(user)
         try:
             folder = self.config.data_dir / "slots" / self.lane.name
             wait_s = self.config.run_wait_s
             with hold_slot(folder, user, self.lane.per_user, wait_s, is_wanted) as is_held:
                 if not is_held:
-                    raise self._refuse(is_wanted)
+                    raise self._make_refusal(is_wanted)
                 yield
         finally:
             with self._condition:
@@ -137,7 +137,7 @@ class RunnerPool:
                 if not self._pending[user]:
                     del self._pending[user]
 
-    def _queue(self, user: str) -> None:
+    def _count_request(self, user: str) -> None:
         with self._condition:
             requests = self._pending.get(user, 0)
             if requests >= self.lane.waiting_per_user:
@@ -146,12 +146,12 @@ class RunnerPool:
                 raise InfrastructureBusy
             self._pending[user] = requests + 1
 
-    def _refuse(self, is_wanted: Callable[[], bool]) -> Exception:
+    def _make_refusal(self, is_wanted: Callable[[], bool]) -> Exception:
         return self._too_many() if is_wanted() else RunAbandoned()
 
     def _too_many(self) -> TooManyRequests:
         return TooManyRequests(
-            f"You have {self.lane.per_user} computations running already and others waiting. Wait for them "
+            f"You already have {self.lane.per_user} computations running and others waiting. Wait for them "
             "to finish, or use batch jobs.",
             seconds=RETRY_S,
         )
@@ -159,7 +159,7 @@ class RunnerPool:
     # --- Runners ---
 
     @contextlib.contextmanager
-    def _borrow(self, is_wanted: Callable[[], bool]) -> Iterator[_Runner]:
+    def _borrow_runner(self, is_wanted: Callable[[], bool]) -> Iterator[_Runner]:
         runner = self._check_out(is_wanted)
         try:
             yield runner
@@ -167,7 +167,7 @@ class RunnerPool:
             if runner.is_good:
                 self._give_back(runner)
             else:
-                self._replace(runner)
+                self._replace_runner(runner)
 
     def _check_out(self, is_wanted: Callable[[], bool]) -> _Runner:
         deadline = time.monotonic() + self.config.run_wait_s
@@ -190,7 +190,7 @@ class RunnerPool:
         return self._new_runner()
 
     def _new_runner(self) -> _Runner:
-        """Start a runner that was counted as busy already."""
+        """Start a runner that is already counted as busy."""
         try:
             return _Runner.start(self.config, self.lane)
         except BaseException:
@@ -204,13 +204,13 @@ class RunnerPool:
             self._busy -= 1
             self._idle.append(runner)
             if len(self._idle) > self.lane.warm and self._trimming is None:
-                self._trimming = threading.Timer(IDLE_S, _trim, [weakref.ref(self)])
+                self._trimming = threading.Timer(IDLE_S, _trim_pool, [weakref.ref(self)])
                 self._trimming.daemon = True
                 self._trimming.start()
             self._condition.notify()
 
     def end_idle_runners(self) -> None:
-        """End runners that have had nothing to do for a while, but for those that are kept warm."""
+        """End runners that have been idle for a while, except those that are kept warm."""
         with self._condition:
             self._trimming = None
             # The last ones are used first.
@@ -218,8 +218,8 @@ class RunnerPool:
             del self._idle[: len(superfluous)]
         _kill_all(superfluous, os.getpid())
 
-    def _replace(self, runner: _Runner) -> None:
-        """Kill a runner; start another one at once where fewer than the warm ones would be left."""
+    def _replace_runner(self, runner: _Runner) -> None:
+        """Kill a runner; start another one at once if fewer would remain than are kept warm."""
         runner.kill()
         with self._condition:
             is_needed = len(self._idle) + self._busy <= self.lane.warm
@@ -236,19 +236,19 @@ class RunnerPool:
             self._busy, self._pending, self._owner = 0, {}, os.getpid()
 
     def read_peak_memory(self) -> int:
-        """The most bytes that a runner which is idle now has held."""
+        """Return the peak memory in bytes of the runners that are idle now."""
         with self._condition:
             pids = [runner.process.pid or 0 for runner in self._idle]
         return max((read_status_bytes(pid, "VmHWM") for pid in pids), default=0)
 
     def stop(self) -> None:
-        """Kill the runners that are idle; those at work end with this process."""
+        """Kill the idle runners; busy ones end with this process."""
         with self._condition:
             idle, self._idle[:] = list(self._idle), []
         _kill_all(idle, os.getpid())
 
 
-def _trim(pool: weakref.ref[RunnerPool]) -> None:
+def _trim_pool(pool: weakref.ref[RunnerPool]) -> None:
     alive = pool()
     if alive is not None:
         alive.end_idle_runners()
@@ -263,7 +263,7 @@ def _kill_all(runners: list[_Runner], owner: int) -> None:
 
 @dataclass
 class _Runner:
-    """A runner process, seen from outside."""
+    """A runner process, as seen by its pool."""
 
     process: ForkServerProcess
     pipe: Connection
@@ -279,7 +279,7 @@ class _Runner:
 
     @classmethod
     def start(cls, config: Config, lane: Lane) -> _Runner:
-        """Fork a runner from the server that has everything imported."""
+        """Fork a runner from the fork server, which has all modules imported."""
         context: ForkServerContext = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([serve_tasks.__module__, *lane.preload])
         ours, theirs = context.Pipe()
@@ -293,17 +293,17 @@ class _Runner:
         return cls(process, ours, memory)
 
     def is_alive(self) -> bool:
-        """Whether the process has not ended in the meantime."""
+        """Whether the process is still running."""
         return self.process.is_alive()
 
     def carry_out(self, task: Task, seconds: float, is_wanted: Callable[[], bool]) -> Any:
-        """Return the value of a task or raise its error; the errors of `RunnerPool.run`."""
+        """Return the value of a task or raise its error, as `RunnerPool.run` does."""
         self.is_good = False
         deadline = time.monotonic() + seconds
         try:
-            # A task may be larger than the pipe holds: it must not be sent before somebody reads there.
+            # A task may be larger than the buffer of the pipe: it must not be sent before the runner reads.
             while not self.is_ready:
-                self._receive(deadline, seconds, is_wanted)
+                self._receive_message(deadline, seconds, is_wanted)
             self.pipe.send(task)
             reply = self._wait_for_reply(deadline, seconds, is_wanted)
         except (EOFError, ConnectionError) as error:
@@ -316,14 +316,16 @@ class _Runner:
     def _wait_for_reply(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> Reply:
         self.files, self.opened_by = "", None
         while True:
-            reply = self._receive(deadline, seconds, is_wanted)
+            reply = self._receive_message(deadline, seconds, is_wanted)
             if reply is not None:
                 return reply
 
-    def _receive(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> Reply | None:
-        """The reply to the task, or None after taking in something else that the runner says."""
+    def _receive_message(
+        self, deadline: float, seconds: float, is_wanted: Callable[[], bool]
+    ) -> Reply | None:
+        """Receive a message: return the reply to the task, or None after handling another message."""
         while not self.pipe.poll(TICK_S):
-            self._check(deadline, seconds, is_wanted)
+            self._check_limits(deadline, seconds, is_wanted)
         message: Reply | Notice | Ready = self.pipe.recv()
         if isinstance(message, Reply):
             return message
@@ -334,11 +336,13 @@ class _Runner:
             self.opened_by = None if message.seconds is None else time.monotonic() + message.seconds
         return None
 
-    def _check(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> None:
+    def _check_limits(self, deadline: float, seconds: float, is_wanted: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise RequestTimeout(seconds=seconds)
         if self.opened_by is not None and time.monotonic() > self.opened_by:
-            raise FileContentInvalid(file=self.files, reason="opening it takes too long: it is damaged.")
+            raise FileContentInvalid(
+                file=self.files, reason="opening it takes too long; it is probably damaged."
+            )
         if not is_wanted():
             raise RunAbandoned
         if self.memory.is_exceeded():
@@ -347,19 +351,19 @@ class _Runner:
     def _explain_end(self, task: Task) -> Exception:
         self.process.join(1)
         log.error("[%s] a runner ended with status %s", task.label, self.process.exitcode)
-        # The kernel kills who takes the last memory of the machine.
+        # The kernel kills processes when the machine runs out of memory.
         if self.process.exitcode in (-signal.SIGKILL, OUT_OF_MEMORY):
             return memory_exceeded(self.memory_bytes)
         if self.files:
-            reason = "reading it ended the process that did so: it is damaged."
+            reason = "reading it crashed the process; it is probably damaged."
             return FileContentInvalid(file=self.files, reason=reason)
         return Internal()
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever it is doing."""
         self.is_good = False
         if self.process.is_alive() and self.process.pid is not None:
-            # It leads a group of its own, so whatever it has started ends as well.
+            # It leads its own process group, so that the processes it has started end, too.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.kill()

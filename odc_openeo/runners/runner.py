@@ -1,4 +1,4 @@
-"""The inside of a runner: a process that carries out one task after the other."""
+"""The code inside a runner: a process that carries out one task after the other."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from odc_openeo.runners.notices import set_receiver
 from odc_openeo.server_log import log_to_stderr
 
 RECYCLE_TASKS: Final = 1000
-"""Tasks after which a runner is replaced, whatever its libraries have kept."""
+"""Tasks after which a runner is replaced, in case its libraries leak memory."""
 
 MOST_REPLY_BYTES: Final = 64 * 2**20
-"""A picture has some hundred kilobytes; results come by files."""
+"""Large enough for pictures, which have some hundred kilobytes; results are passed as files."""
 
 OUT_OF_MEMORY: Final = 79
-"""Exit status of a runner that has not even enough memory left to say so."""
+"""Exit status of a runner that has too little memory left to send an error."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A module-level function and its arguments; ``label`` stands in the log with whatever goes wrong."""
+    """A module-level function and its arguments; ``label`` identifies it in the log."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -56,7 +56,7 @@ def _restore_task(function: Callable[..., Any], arguments: tuple[Any, ...], labe
 
 @dataclass(frozen=True)
 class Reply:
-    """What a task returned or raised. ``is_spent``: the runner has to be replaced."""
+    """The value or the error of a task. ``is_spent``: the runner must be replaced."""
 
     value: Any = None
     error: OpenEOError | None = None
@@ -65,14 +65,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Ready:
-    """The runner has started and waits for tasks."""
+    """A message: the runner has started and waits for tasks."""
 
 
 @dataclass(frozen=True)
 class RunnerSettings:
-    """How a runner starts: the service's configuration, the environment, its memory in bytes, its niceness.
+    """The settings of a runner: configuration, environment variables, memory in bytes, niceness.
 
-    ``prepare`` is called with the configuration before the first task; a runner in which it fails ends.
+    ``prepare`` is called with the configuration before the first task; if it fails, the runner ends.
     """
 
     config: Config
@@ -87,7 +87,7 @@ def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # The process that this one was forked from may have another environment.
+    # The process that this one was forked from may have a different environment.
     replace_environment(settings.environment)
     log_to_stderr(settings.config)
     os.nice(settings.niceness)
@@ -100,15 +100,15 @@ def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
     tasks = 0
     try:
         while True:
-            reply = _carry_out(pipe.recv(), settings)
+            reply = _carry_out_task(pipe.recv(), settings)
             tasks += 1
             grown = read_status_bytes("self", "RssAnon") - baseline
             spent = reply.is_spent or tasks >= RECYCLE_TASKS or grown > settings.memory_bytes / 2
-            _send(pipe, Reply(reply.value, reply.error, spent))
+            _send_reply(pipe, Reply(reply.value, reply.error, spent))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (EOFError, OSError):
-        # The pool has let go of this runner. Threads of dask's client would only delay the end.
+        # The pool has released this runner. Threads of the dask client would only delay the exit.
         os._exit(0)
 
 
@@ -119,7 +119,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _carry_out(task: Task, settings: RunnerSettings) -> Reply:
+def _carry_out_task(task: Task, settings: RunnerSettings) -> Reply:
     try:
         return Reply(task.function(settings.config, *task.arguments))
     except Exception as error:
@@ -138,15 +138,15 @@ def _carry_out(task: Task, settings: RunnerSettings) -> Reply:
         return Reply(error=Internal())
 
 
-def _send(pipe: Connection, reply: Reply) -> None:
-    """Send a reply, unless it is one that the other side should not have to take in."""
+def _send_reply(pipe: Connection, reply: Reply) -> None:
+    """Send a reply, or an error if it cannot be pickled or is too large."""
     try:
         content = bytes(ForkingPickler.dumps(reply))
     except Exception:
         log.exception("the value of a task cannot be sent")
         content = bytes(ForkingPickler.dumps(Reply(error=Internal(), is_spent=True)))
     if len(content) > MOST_REPLY_BYTES:
-        reason = f"its answer is larger than {MOST_REPLY_BYTES // 2**20} MiB. Choose less of it."
+        reason = f"its result is larger than {MOST_REPLY_BYTES // 2**20} MiB. Reduce its size."
         refusal = Reply(error=ProcessGraphComplexity(reason=reason), is_spent=True)
         content = bytes(ForkingPickler.dumps(refusal))
     pipe.send_bytes(content)

@@ -1,6 +1,6 @@
-"""Slots of users: how many runs one user has at once, counted over all processes of this machine.
+"""Slots of users: they limit how many runs a user has at once, over all processes of this machine.
 
-A slot is a file lock. The kernel releases it with the process that holds it, so none is ever lost.
+A slot is a file lock. The kernel releases it when the process that holds it ends, so none is ever lost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POLL_S: Final = 0.02
 def hold_slot(
     folder: Path, user: str, slots: int, wait_s: float, is_wanted: Callable[[], bool]
 ) -> Iterator[bool]:
-    """Hold one of the ``slots`` of a user; False if none became free within ``wait_s`` or while wanted."""
+    """Hold one of the ``slots`` of a user; False if none is free in ``wait_s`` or while it is wanted."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = _wait_for_slot(folder, user, slots, time.monotonic() + wait_s, is_wanted)
     try:

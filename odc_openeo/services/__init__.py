@@ -1,12 +1,20 @@
-"""Secondary web services: results of process graphs as map tiles, made when a map client asks for them.
+"""Secondary web services: results of process graphs as map tiles, rendered when a map client requests them.
 
-`store` keeps the services, `configuration` says what can be set, `tiles` makes pictures by running the
-process (`evaluation`) for the pixels of one tile (`grids`) and giving the values colours (`colors`); `xyz`
-and `wmts` are the protocols.
+`store` keeps the services and `configuration` defines their settings. `tiles` renders pictures: it runs the
+process (`evaluation`) for the pixels of one tile (`grids`) and turns the values into colours (`colors`).
+`xyz` and `wmts` are the protocols.
 """
 
-from odc_openeo.services.configuration import KINDS, check_configuration, kind
+from odc_openeo.services.configuration import SERVICE_TYPES, get_service_type, parse_configuration
 from odc_openeo.services.model import Service, ServiceDraft
-from odc_openeo.services.tiles import Tile, Tiles
+from odc_openeo.services.tiles import MapTile, Tiles
 
-__all__ = ["KINDS", "Service", "ServiceDraft", "Tile", "Tiles", "check_configuration", "kind"]
+__all__ = [
+    "SERVICE_TYPES",
+    "MapTile",
+    "Service",
+    "ServiceDraft",
+    "Tiles",
+    "get_service_type",
+    "parse_configuration",
+]

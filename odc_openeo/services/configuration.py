@@ -1,4 +1,4 @@
-"""The types of services, their settings, and what process graphs of services may use."""
+"""The types of services, their settings, and the parameters of their process graphs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from odc_openeo.errors import ServiceConfigInvalid, ServiceConfigUnsupported, Se
 from odc_openeo.services.colors import check_colormap
 
 EXTENT: Final = "spatial_extent"
-"""The parameter of process graphs that holds the extent of the tile."""
+"""The process graph parameter that holds the extent of the tile."""
 
 _PAIR: Final = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
 _COLOR: Final = {"type": "string"}
@@ -20,8 +20,8 @@ _COLOR: Final = {"type": "string"}
 SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "public": {
         "type": "boolean",
-        "description": "Whether everybody may see the tiles, at an address that lasts. Otherwise the address "
-        "in `url` is signed and good for a limited time; the service then gives another one.",
+        "description": "Whether everybody may see the tiles, at a permanent address. Otherwise the address "
+        "in `url` is signed and expires; the metadata of the service then contains a new one.",
         "default": False,
     },
     "bands": {
@@ -30,14 +30,14 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
         "minItems": 1,
         "maxItems": 3,
         "description": "The bands to show: one (grey or with a colour map), or three (red, green, blue). "
-        "By default all that the result has.",
+        "By default all bands of the result.",
         "default": None,
     },
     "range": {
         "anyOf": [_PAIR, {"type": "array", "items": _PAIR, "minItems": 1, "maxItems": 4}, {"type": "null"}],
-        "description": "The values shown darkest and brightest, `[minimum, maximum]` for all bands or one "
-        "such pair for each. By default 0 and 255 if the process saves as PNG or JPEG; otherwise they are "
-        "measured once: the 2nd and the 98th percentile over the whole extent.",
+        "description": "The values shown darkest and brightest: `[minimum, maximum]` for all bands, or one "
+        "such pair per band. By default 0 and 255 if the process saves as PNG or JPEG; otherwise the 2nd and "
+        "98th percentiles over the whole extent, which are measured once.",
         "default": None,
     },
     "colormap": {
@@ -48,34 +48,33 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
             {"type": "null"},
         ],
         "description": "Colours of a single band: the name of a colour map (`viridis`, `RdYlGn`, "
-        "`cmocean:deep` …, with `_r` reversed), colours evenly spaced over the range, or an object that "
-        'gives values their colours (`{"4": "green"}`) and leaves all others transparent.',
+        "`cmocean:deep` …; append `_r` to reverse it), colours evenly spaced over the range, or an object "
+        'that maps values to colours (`{"4": "green"}`) and leaves all other values transparent.',
         "default": None,
     },
     "format": {
         "type": "string",
         "enum": ["PNG", "JPEG", "WebP"],
-        "description": "The format of the pictures. In JPEG pixels without data are white, else transparent.",
+        "description": "The format of the pictures. Pixels without data are white in JPEG, else transparent.",
         "default": "PNG",
     },
     "tile_size": {
         "type": "integer",
         "enum": [256, 512],
-        "description": "Pixels along the side of a tile; 512 is for displays with small pixels.",
+        "description": "Width and height of a tile in pixels; 512 is for high-resolution displays.",
         "default": 256,
     },
     "time": {
         "type": ["string", "null"],
-        "description": "Which date to show if the result has several and the map client does not name one: "
-        "a date or date-time. By default the latest.",
+        "description": "The date or date-time to show if the result has several and the map client does not "
+        "request one. By default the latest.",
         "default": None,
     },
     "max_age": {
         "type": "integer",
         "minimum": 0,
         "maximum": 31_536_000,
-        "description": "Seconds for which map clients may show a tile again without asking whether it has "
-        "changed.",
+        "description": "Seconds for which map clients may reuse a tile without checking for changes.",
         "default": 0,
     },
 }
@@ -83,9 +82,9 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 PARAMETERS: Final[list[dict[str, Any]]] = [
     {
         "name": EXTENT,
-        "description": "The extent of the tile, and some pixels around. A graph that uses it is run for each "
-        "tile with the data there; a graph that does not is run as it is, and tiles are windows into its "
-        "result.",
+        "description": "The extent of the tile, and some pixels around it. A process graph that uses it is "
+        "run for each tile, with the data there. If it is not used, the tiles are windows into the result of "
+        "the whole process graph.",
         "schema": {
             "type": "object",
             "subtype": "bounding-box",
@@ -102,8 +101,8 @@ PARAMETERS: Final[list[dict[str, Any]]] = [
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A type of services."""
+class ServiceType:
+    """A type of secondary web services."""
 
     name: str
     title: str
@@ -111,7 +110,7 @@ class Kind:
     about: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The type as an entry of ``GET /service_types``."""
+        """Return the type as an entry of ``GET /service_types``."""
         return {
             "title": self.title,
             "description": self.description,
@@ -121,46 +120,46 @@ class Kind:
         }
 
 
-KINDS: Final = {
+SERVICE_TYPES: Final = {
     kind.name.lower(): kind
     for kind in (
-        Kind(
+        ServiceType(
             "XYZ",
             "XYZ tiles",
             "Tiles of the world in Web Mercator (EPSG:3857) by zoom level, column and row, for OpenLayers, "
-            "Leaflet, QGIS and others. Without column and row the address gives TileJSON.",
+            "Leaflet, QGIS and others. Without column and row the address returns TileJSON.",
             "https://github.com/mapbox/tilejson-spec",
         ),
-        Kind(
+        ServiceType(
             "WMTS",
             "OGC Web Map Tile Service",
             "WMTS 1.0.0 by key-value pairs and by paths (REST), in Web Mercator (EPSG:3857) and on the grid "
-            "of the collection, where pixels are shown as they are.",
+            "of the collection, where pixels are not resampled.",
             "https://www.ogc.org/standards/wmts/",
         ),
     )
 }
 
 
-def kind(name: str) -> Kind:
-    """The type of a name in any casing; ServiceUnsupported if there is none."""
-    found = KINDS.get(name.lower())
-    if found is None:
-        raise ServiceUnsupported(type=name, types=", ".join(k.name for k in KINDS.values()))
-    return found
+def get_service_type(name: str) -> ServiceType:
+    """Return the service type with a name in any case; ServiceUnsupported if there is none."""
+    service_type = SERVICE_TYPES.get(name.lower())
+    if service_type is None:
+        raise ServiceUnsupported(type=name, types=", ".join(k.name for k in SERVICE_TYPES.values()))
+    return service_type
 
 
-def check_configuration(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a user gives, with texts of enumerations in the published casing.
+def parse_configuration(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the settings of a user and return them, with strings of enumerations in the published case.
 
     Raises:
         ServiceConfigUnsupported: there is no such setting.
         ServiceConfigInvalid: a value is not allowed.
     """
-    return {name: _setting(name, value) for name, value in given.items()}
+    return {name: _parse_setting(name, value) for name, value in settings.items()}
 
 
-def _setting(name: str, value: Any) -> Any:
+def _parse_setting(name: str, value: Any) -> Any:
     if name not in SETTINGS:
         raise ServiceConfigUnsupported(parameter=name, available=", ".join(SETTINGS))
     schema = SETTINGS[name]
@@ -169,8 +168,8 @@ def _setting(name: str, value: Any) -> Any:
     if isinstance(value, str) and "enum" in schema:
         value = {str(e).lower(): e for e in schema["enum"]}.get(value.lower(), value)
     for error in Draft7Validator(schema).iter_errors(value):
-        several = f"{str(value)[:60]} is none of what is possible. {schema['description']}"
-        reason = several if error.validator == "anyOf" else f"{error.message}."
+        mismatch = f"{str(value)[:60]} is not a valid value. {schema['description']}"
+        reason = mismatch if error.validator == "anyOf" else f"{error.message}."
         raise ServiceConfigInvalid(parameter=name, reason=reason)
     if name == "range":
         _check_range(value)

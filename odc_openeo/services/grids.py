@@ -16,13 +16,13 @@ from odc.geo.geobox import GeoBox
 from odc_openeo.errors import TileOutOfRange
 
 WEB_MERCATOR: Final = "EPSG:3857"
-LEVELS: Final = 25
+LEVEL_COUNT: Final = 25
 PIXEL_M: Final = 0.00028
-"""Size of a pixel that OGC's scale denominators assume."""
+"""The pixel size that scale denominators of OGC standards assume."""
 
 
 @dataclass(frozen=True)
-class NativeGrid:
+class CollectionGrid:
     """The pixels of a collection: EPSG code, extent in its units, size of the smallest pixels."""
 
     epsg: int
@@ -32,27 +32,27 @@ class NativeGrid:
 
 
 @lru_cache(maxsize=16)
-def web_mercator(tile_size: int) -> TileMatrixSet:
-    """Web Mercator from one tile of the world downwards, with tiles of so many pixels."""
-    known = morecantile.tms.get("WebMercatorQuad")
-    times = tile_size / 256
+def make_web_mercator_set(tile_size: int) -> TileMatrixSet:
+    """Return the levels of Web Mercator, from one tile of the whole world on, with tiles of this size."""
+    quad = morecantile.tms.get("WebMercatorQuad")
+    factor = tile_size / 256
     matrices = [
         m.model_copy(
             update={
-                "cellSize": m.cellSize / times,
-                "scaleDenominator": m.scaleDenominator / times,
+                "cellSize": m.cellSize / factor,
+                "scaleDenominator": m.scaleDenominator / factor,
                 "tileWidth": tile_size,
                 "tileHeight": tile_size,
             }
         )
-        for m in known.tileMatrices[:LEVELS]
+        for m in quad.tileMatrices[:LEVEL_COUNT]
     ]
-    return known.model_copy(update={"id": WEB_MERCATOR, "tileMatrices": matrices})
+    return quad.model_copy(update={"id": WEB_MERCATOR, "tileMatrices": matrices})
 
 
 @lru_cache(maxsize=64)
-def native(grid: NativeGrid, tile_size: int) -> TileMatrixSet:
-    """The grid of a collection: at the highest level its own pixels, at the lowest one tile with all."""
+def make_native_set(grid: CollectionGrid, tile_size: int) -> TileMatrixSet:
+    """Return the levels of a collection's grid: the highest has its own pixels, the lowest a single tile."""
     width, height = grid.x[1] - grid.x[0], grid.y[1] - grid.y[0]
     pixels = max(width, height) / grid.step
     levels = max(0, math.ceil(math.log2(pixels / tile_size) - 1e-9)) if pixels > tile_size else 0
@@ -73,48 +73,48 @@ def native(grid: NativeGrid, tile_size: int) -> TileMatrixSet:
                 matrixHeight=max(1, math.ceil(height / (size * tile_size) - 1e-9)),
             )
         )
-    made = TileMatrixSet(
+    matrix_set = TileMatrixSet(
         id=f"EPSG_{grid.epsg}",
         title="The pixels of the collection",
         crs=f"http://www.opengis.net/def/crs/EPSG/0/{grid.epsg}",
         tileMatrices=matrices,
     )
-    # Map clients know the sets by the codes of their reference systems, which morecantile does not take.
-    return made.model_copy(update={"id": f"EPSG:{grid.epsg}"})
+    # Map clients expect the EPSG code as id, which morecantile rejects.
+    return matrix_set.model_copy(update={"id": f"EPSG:{grid.epsg}"})
 
 
-def name(matrix_set: TileMatrixSet) -> str:
-    """The id of a set."""
+def get_set_id(matrix_set: TileMatrixSet) -> str:
+    """Return the id of a set."""
     return str(matrix_set.id)
 
 
-def epsg(matrix_set: TileMatrixSet) -> int:
-    """The code of the reference system of a set: its id tells."""
-    return int(name(matrix_set).partition(":")[2])
+def get_epsg_code(matrix_set: TileMatrixSet) -> int:
+    """Return the EPSG code of a set, which is part of its id."""
+    return int(get_set_id(matrix_set).partition(":")[2])
 
 
-def tile(matrix_set: TileMatrixSet, level: str, column: int, row: int) -> GeoBox:
-    """The pixels of a tile.
+def get_tile_grid(matrix_set: TileMatrixSet, level: str, column: int, row: int) -> GeoBox:
+    """Return the pixel grid of a tile.
 
     Raises:
-        TileOutOfRange: there is no such level, or not so many columns or rows.
+        TileOutOfRange: the level, column or row does not exist.
     """
-    found = next((m for m in matrix_set.tileMatrices if m.id == level), None)
-    if found is None:
+    matrix = next((m for m in matrix_set.tileMatrices if m.id == level), None)
+    if matrix is None:
         raise TileOutOfRange(reason=f"levels go from 0 to {len(matrix_set.tileMatrices) - 1}.")
-    if not (0 <= column < found.matrixWidth and 0 <= row < found.matrixHeight):
-        size = f"{found.matrixWidth} columns and {found.matrixHeight} rows"
+    if not (0 <= column < matrix.matrixWidth and 0 <= row < matrix.matrixHeight):
+        size = f"{matrix.matrixWidth} columns and {matrix.matrixHeight} rows"
         raise TileOutOfRange(reason=f"level {level} has {size}, counted from 0.")
-    x, y = found.pointOfOrigin
-    origin = Affine.translation(x, y) * Affine.scale(found.cellSize, -found.cellSize)
-    transform = origin * Affine.translation(column * found.tileWidth, row * found.tileHeight)
-    return GeoBox((found.tileHeight, found.tileWidth), transform, f"EPSG:{epsg(matrix_set)}")
+    x, y = matrix.pointOfOrigin
+    origin = Affine.translation(x, y) @ Affine.scale(matrix.cellSize, -matrix.cellSize)
+    transform = origin @ Affine.translation(column * matrix.tileWidth, row * matrix.tileHeight)
+    return GeoBox((matrix.tileHeight, matrix.tileWidth), transform, f"EPSG:{get_epsg_code(matrix_set)}")
 
 
-def native_of(dimensions: dict[str, Any]) -> NativeGrid | None:
-    """The pixel grid that the ``cube:dimensions`` of a collection tell, None if it has several or none."""
+def find_native_grid(dimensions: dict[str, Any]) -> CollectionGrid | None:
+    """Return the pixel grid in the ``cube:dimensions`` of a collection, None if it has several or none."""
     x, y = dimensions.get("x") or {}, dimensions.get("y") or {}
-    code, steps = x.get("reference_system"), [abs(d["step"]) for d in (x, y) if d.get("step")]
-    if not isinstance(code, int) or len(steps) < 2 or None in (*x["extent"], *y["extent"]):
+    epsg, steps = x.get("reference_system"), [abs(d["step"]) for d in (x, y) if d.get("step")]
+    if not isinstance(epsg, int) or len(steps) < 2 or None in (*x["extent"], *y["extent"]):
         return None
-    return NativeGrid(code, tuple(x["extent"]), tuple(y["extent"]), min(steps))
+    return CollectionGrid(epsg, tuple(x["extent"]), tuple(y["extent"]), min(steps))

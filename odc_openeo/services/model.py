@@ -1,4 +1,4 @@
-"""Secondary web services as the rest of the package sees them."""
+"""Secondary web services, independent of how they are stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from odc_openeo.json_pickling import PickledAsJson
 
 @dataclass(frozen=True)
 class ServiceDraft(PickledAsJson):
-    """What a user says of a service; ``extras`` are properties that the API does not know."""
+    """The properties of a service that its user sets; ``extras`` are those unknown to the API."""
 
     json_fields = ("process", "configuration", "extras")
 
@@ -30,14 +30,14 @@ class ServiceDraft(PickledAsJson):
 
 
 Ranges = Sequence[tuple[float, float]]
-"""What is shown darkest and brightest, for each band."""
+"""The values shown darkest and brightest, for each band."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service with all that is known of it.
+    """A stored service.
 
-    ``version`` changes with what the tiles show; ``ranges`` were measured for it, None if not yet.
+    ``version`` changes when the tiles show something else; ``ranges`` were measured for it, None if not yet.
     """
 
     id: UUID
@@ -55,7 +55,7 @@ class Service:
         """Whether everybody may see the tiles."""
         return bool(self.draft.configuration.get("public"))
 
-    def setting(self, name: str, default: Any = None) -> Any:
-        """A setting of the configuration, the default where the user has set none."""
+    def get_setting(self, name: str, default: Any = None) -> Any:
+        """Return a setting of the configuration, or the default if the user has not set it."""
         value = self.draft.configuration.get(name)
         return default if value is None else value

@@ -1,4 +1,4 @@
-"""What users do with their services, and what serving tiles writes down. Others' services do not exist."""
+"""Store and change services, their usage and logs. Users cannot see services of other users."""
 
 from __future__ import annotations
 
@@ -8,62 +8,63 @@ from dataclasses import asdict
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, insert, select, tuple_
-from sqlalchemy import delete as delete_
-from sqlalchemy import update as update_
+from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_, update
 
 from odc_openeo import db
 from odc_openeo.config import Config
+from odc_openeo.db.logs import make_log_columns, read_logs
+from odc_openeo.db.paging import parse_place, read_page
 from odc_openeo.errors import ServiceNotFound
 from odc_openeo.jobs import Entry, Page
-from odc_openeo.jobs.store import log_columns, place, read_logs, read_page
 from odc_openeo.services.model import Ranges, Service, ServiceDraft
 
 MOST_ENTRIES: Final = 10_000
-"""Log entries kept of a service; the oldest make room."""
+"""Log entries kept per service; beyond that the oldest are deleted."""
 
-AS_JSON: Final = ("process", "configuration", "extras")
-SHOWN: Final = ("process", "configuration")
-"""What changes the tiles."""
+JSON_COLUMNS: Final = ("process", "configuration", "extras")
+TILE_COLUMNS: Final = ("process", "configuration")
+"""Columns whose change changes the tiles."""
 
 
-def create(config: Config, user: UUID, draft: ServiceDraft) -> UUID:
-    """Store a new service of a user; its id."""
-    row = db.Service(user_id=user, **_columns(asdict(draft)))
+def create_service(config: Config, user: UUID, draft: ServiceDraft) -> UUID:
+    """Store a new service of a user and return its id."""
+    row = db.ServiceRow(user_id=user, **_make_columns(asdict(draft)))
     with db.session(config) as session:
         session.add(row)
         session.flush()
         return row.id
 
 
-def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: json.dumps(v) if name in AS_JSON else v for name, v in values.items()}
+def _make_columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: json.dumps(v) if name in JSON_COLUMNS else v for name, v in values.items()}
 
 
-def get(config: Config, user: UUID, id_: str) -> Service:
-    """A service of a user; ServiceNotFound if they have none of this id."""
-    return _one(config, id_, *_own(user, id_))
+def get_service(config: Config, user: UUID, id_: str) -> Service:
+    """Return a service of a user; ServiceNotFound if they have none with this id."""
+    return _get_row(config, id_, *_match_owner(user, id_))
 
 
-def find(config: Config, id_: UUID) -> Service:
-    """A service of anybody, for those who may see its tiles.
+def get_active_service(config: Config, id_: UUID) -> Service:
+    """Return a service of any user whose account is not disabled; access to its tiles is checked elsewhere.
 
     Raises:
-        ServiceNotFound: there is none, or its owner may not sign in any more.
+        ServiceNotFound: there is none, or the account of its owner is disabled.
     """
-    active = select(db.User.id).where(db.User.id == db.Service.user_id, db.User.disabled.is_(False)).exists()
-    return _one(config, str(id_), db.Service.id == id_, active)
+    active = (
+        select(db.User.id).where(db.User.id == db.ServiceRow.user_id, db.User.disabled.is_(False)).exists()
+    )
+    return _get_row(config, str(id_), db.ServiceRow.id == id_, active)
 
 
-def _one(config: Config, id_: str, *where: ColumnElement[bool]) -> Service:
+def _get_row(config: Config, id_: str, *where: ColumnElement[bool]) -> Service:
     with db.session(config) as session:
-        row = session.scalar(select(db.Service).where(*where))
+        row = session.scalar(select(db.ServiceRow).where(*where))
     if row is None:
         raise ServiceNotFound(identifier=id_)
-    return _service(row)
+    return _make_service(row)
 
 
-def _service(row: db.Service) -> Service:
+def _make_service(row: db.ServiceRow) -> Service:
     draft = ServiceDraft(
         type=row.type,
         process=json.loads(row.process),
@@ -76,7 +77,7 @@ def _service(row: db.Service) -> Service:
         log_level=row.log_level,
         extras=json.loads(row.extras),
     )
-    ranges = None if row.look is None else _ranges(row.look)
+    ranges = None if row.look is None else _parse_ranges(row.look)
     usage = (row.tiles, row.nbytes, row.cpu_s)
     return Service(row.id, row.user_id, draft, row.version, ranges, *usage, row.created)
 
@@ -84,90 +85,94 @@ def _service(row: db.Service) -> Service:
 def list_services(
     config: Config, user: UUID, limit: int | None = None, after: str | None = None
 ) -> Page[Service]:
-    """A user's services, the newest first: ``limit`` of them (None: all) from the place ``after``."""
-    order = (db.Service.created, db.Service.id)
-    query = select(db.Service).where(db.Service.user_id == user).order_by(*(c.desc() for c in order))
+    """List the services of a user, newest first: ``limit`` of them (None: all) from the place ``after``."""
+    order = (db.ServiceRow.created, db.ServiceRow.id)
+    query = select(db.ServiceRow).where(db.ServiceRow.user_id == user).order_by(*(c.desc() for c in order))
     if after is not None:
-        query = query.where(tuple_(*order) < tuple_(*place(after)))
-    return read_page(config, query, limit, _service, lambda each: f"{each.created.isoformat()}_{each.id}")
+        query = query.where(tuple_(*order) < tuple_(*parse_place(after)))
+    return read_page(
+        config, query, limit, _make_service, lambda service: f"{service.created.isoformat()}_{service.id}"
+    )
 
 
-def update(config: Config, user: UUID, id_: str, changes: Mapping[str, Any]) -> None:
-    """Change what the user says of a service: fields of `ServiceDraft`; ``extras`` are added.
+def update_service(config: Config, user: UUID, id_: str, changes: Mapping[str, Any]) -> None:
+    """Change fields of the `ServiceDraft` of a service; ``extras`` are added to the stored ones.
 
     Raises:
         ServiceNotFound: the user has no such service.
     """
     with db.session(config) as session:
-        row = session.scalar(select(db.Service).where(*_own(user, id_)).with_for_update())
+        row = session.scalar(select(db.ServiceRow).where(*_match_owner(user, id_)).with_for_update())
         if row is None:
             raise ServiceNotFound(identifier=id_)
         values = dict(changes)
         if "extras" in values:
             values["extras"] = {**json.loads(row.extras), **values["extras"]}
-        for name, value in _columns(values).items():
+        for name, value in _make_columns(values).items():
             setattr(row, name, value)
-        if changes.keys() & set(SHOWN):
+        if changes.keys() & set(TILE_COLUMNS):
             row.version, row.look = row.version + 1, None
         row.updated = db.now()
 
 
-def delete(config: Config, user: UUID, id_: str) -> None:
-    """Delete a service with its logs; ServiceNotFound if the user has none of this id."""
+def delete_service(config: Config, user: UUID, id_: str) -> None:
+    """Delete a service with its logs; ServiceNotFound if the user has none with this id."""
     with db.session(config) as session:
-        found = session.scalar(delete_(db.Service).where(*_own(user, id_)).returning(db.Service.id))
-    if found is None:
+        deleted_id = session.scalar(
+            delete(db.ServiceRow).where(*_match_owner(user, id_)).returning(db.ServiceRow.id)
+        )
+    if deleted_id is None:
         raise ServiceNotFound(identifier=id_)
 
 
-def _own(user: UUID, id_: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def _match_owner(user: UUID, id_: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     try:
-        return db.Service.id == UUID(id_), db.Service.user_id == user
+        return db.ServiceRow.id == UUID(id_), db.ServiceRow.user_id == user
     except ValueError as error:
         raise ServiceNotFound(identifier=id_) from error
 
 
-# --- What serving writes down --------------------------------------------------------------------
+# --- Usage and logs ------------------------------------------------------------------------------
 
 
 def remember_ranges(config: Config, service: Service, ranges: Ranges) -> Ranges:
-    """Keep what was measured unless somebody was quicker; what is kept now."""
-    row = db.Service
-    kept = func.coalesce(row.look, json.dumps(list(ranges)))
-    query = update_(row).where(row.id == service.id, row.version == service.version).values(look=kept)
+    """Store measured ranges unless another process was faster; return the stored ones."""
+    row = db.ServiceRow
+    kept_ranges = func.coalesce(row.look, json.dumps(list(ranges)))
+    query = update(row).where(row.id == service.id, row.version == service.version).values(look=kept_ranges)
     with db.session(config) as session:
-        found = session.scalar(query.returning(row.look))
-    return ranges if found is None else _ranges(found)
+        stored = session.scalar(query.returning(row.look))
+    return ranges if stored is None else _parse_ranges(stored)
 
 
-def _ranges(look: str) -> Ranges:
+def _parse_ranges(look: str) -> Ranges:
     return [(low, high) for low, high in json.loads(look)]
 
 
-def count(config: Config, id_: UUID, tiles: int, nbytes: int, cpu_s: float) -> None:
-    """Add to the usage of a service."""
-    row = db.Service
-    added = {"tiles": row.tiles + tiles, "nbytes": row.nbytes + nbytes, "cpu_s": row.cpu_s + cpu_s}
+def add_usage(config: Config, id_: UUID, tiles: int, nbytes: int, cpu_s: float) -> None:
+    """Add to the usage counts of a service."""
+    row = db.ServiceRow
+    usage = {"tiles": row.tiles + tiles, "nbytes": row.nbytes + nbytes, "cpu_s": row.cpu_s + cpu_s}
     with db.session(config) as session:
-        session.execute(update_(row).where(row.id == id_).values(**added))
+        session.execute(update(row).where(row.id == id_).values(**usage))
 
 
-def log(config: Config, id_: UUID, entries: Sequence[Entry]) -> None:
-    """Add entries to the logs of a service, if it still exists; the oldest of too many go."""
-    rows = [{"service_id": id_, **log_columns(entry)} for entry in entries]
+def add_log_entries(config: Config, id_: UUID, entries: Sequence[Entry]) -> None:
+    """Add entries to the logs of a service, if it still exists; delete the oldest if there are too many."""
+    rows = [{"service_id": id_, **make_log_columns(entry)} for entry in entries]
     table = db.ServiceLog
     with db.session(config) as session:
-        if not rows or session.scalar(select(db.Service.id).where(db.Service.id == id_)) is None:
+        if not rows or session.scalar(select(db.ServiceRow.id).where(db.ServiceRow.id == id_)) is None:
             return
         session.execute(insert(table), rows)
-        own = select(table.id).where(table.service_id == id_).order_by(table.id.desc())
-        oldest = own.offset(MOST_ENTRIES).limit(1).scalar_subquery()
-        session.execute(delete_(table).where(table.service_id == id_, table.id <= oldest))
+        newest_first = select(table.id).where(table.service_id == id_).order_by(table.id.desc())
+        oldest = newest_first.offset(MOST_ENTRIES).limit(1).scalar_subquery()
+        session.execute(delete(table).where(table.service_id == id_, table.id <= oldest))
 
 
 def list_logs(
     config: Config, service: Service, level: str, limit: int | None, after: str | None
 ) -> Page[Entry]:
-    """Log entries of a service in order of time: ``limit`` of them (None: all) after the entry ``after``."""
+    """List log entries of a service by time: ``limit`` of them (None: all) after the entry ``after``."""
     where = db.ServiceLog.service_id == service.id
     return read_logs(config, db.ServiceLog, where, level, limit, after)

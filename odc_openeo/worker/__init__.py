@@ -1,9 +1,10 @@
-"""`odc-openeo worker`: claims batch jobs one after the other and runs each in a process of its own.
+"""`odc-openeo worker`: claims batch jobs one after the other and runs each in its own process.
 
-`supervisor` talks to the queue, `run` is what happens in the process of a job, `describe` tells what it made,
-`cleaning` removes what nobody needs any more. Any number of workers may run, on any number of hosts.
+`supervisor` talks to the queue, `run` is the code in the process of a job, `provenance` describes its files,
+`exporting` carries out its exports, `cleaning` removes files that are no longer needed. Any number of workers
+may run, on any number of hosts.
 """
 
-from odc_openeo.worker.supervisor import work
+from odc_openeo.worker.supervisor import run_worker
 
-__all__ = ["work"]
+__all__ = ["run_worker"]

@@ -1,4 +1,4 @@
-"""Removes files that no job needs any more: expired results, and what killed workers have left behind."""
+"""Remove files that no job needs any more: expired results and leftovers of killed workers."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from uuid import UUID
 
 from odc_openeo.config import Config
 from odc_openeo.jobs import queue
-from odc_openeo.storage import storage
+from odc_openeo.storage import get_storage
 
 log = logging.getLogger(__name__)
 
 
-def scratch(config: Config) -> Path:
-    """Where runs write their files first when the storage is not a folder of this machine."""
+def get_scratch_folder(config: Config) -> Path:
+    """Return where runs write their files first if the storage is not a folder of this machine."""
     return config.data_dir / "scratch"
 
 
 def remove_attempt(config: Config, job: UUID, attempt: UUID) -> None:
-    """Remove the files of an attempt, unless it runs or its results are there."""
-    if attempt not in queue.known_attempts(config, [attempt]):
-        storage(config).delete(queue.folder(job, attempt))
-    shutil.rmtree(scratch(config) / str(attempt), ignore_errors=True)
+    """Remove the files of an attempt, unless it is running or has results."""
+    if attempt not in queue.find_live_attempts(config, [attempt]):
+        get_storage(config).delete(queue.get_result_folder(job, attempt))
+    shutil.rmtree(get_scratch_folder(config) / str(attempt), ignore_errors=True)
 
 
-def clean(config: Config) -> int:
-    """Remove expired results and all folders of attempts that neither run nor have results; their number.
+def remove_old_files(config: Config) -> int:
+    """Remove expired results and the folders of attempts that are not running and have no results.
 
-    Folders are listed before the database is asked: each belongs to an attempt that was recorded by then.
+    Returns the number of folders. They are listed before the database is queried: by then, each attempt has
+    been recorded.
     """
-    queue.expired(config)
-    store = storage(config)
-    found = {
+    queue.delete_expired_results(config)
+    store = get_storage(config)
+    folders = {
         UUID(attempt): f"results/{job}/{attempt}"
-        for job in store.folders("results")
-        for attempt in store.folders(f"results/{job}")
+        for job in store.list_folders("results")
+        for attempt in store.list_folders(f"results/{job}")
         if _is_uuid(attempt)
     }
-    unknown = found.keys() - queue.known_attempts(config, found)
+    unknown = folders.keys() - queue.find_live_attempts(config, folders)
     for attempt in unknown:
-        store.delete(found[attempt])
+        store.delete(folders[attempt])
     if unknown:
         log.info("removed the files of %d attempts", len(unknown))
     return len(unknown)

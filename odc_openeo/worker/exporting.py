@@ -1,4 +1,4 @@
-"""Carries out the exports of a run, when its files are written."""
+"""Carry out the exports of a run once its files are written."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from odc_openeo import db, own_collections, workspaces
+from odc_openeo import db
 from odc_openeo.config import Config
-from odc_openeo.exports import Export, ToWorkspace, package
 from odc_openeo.jobs import Job
-from odc_openeo.results import Results
+from odc_openeo.jobs.result_stac import Results
+from odc_openeo.user_data import collections, workspaces
+from odc_openeo.user_data.stac_export import Export, WorkspaceExport, make_package
 
 Assets = Sequence[Mapping[str, Any]]
 
 
-def carry_out(
+def carry_out_exports(
     config: Config,
     job: Job,
     key: str,
@@ -26,23 +27,23 @@ def carry_out(
     details: Mapping[str, Any],
     log: logging.Logger,
 ) -> None:
-    """Export files of a run, which are below ``key`` in the storage; ``outputs`` are those by `save_result`.
+    """Export files of a run, which are below ``key`` in the storage; ``outputs`` has them per `save_result`.
 
-    The same again replaces what the run of a lost worker has left behind.
+    Repeating an export replaces leftovers of a run whose worker was lost.
 
     Raises:
-        OpenEOError: what can't be exported, and why; exports before it stay.
+        OpenEOError: one of the exports failed; the exports before it are kept.
     """
     finished = replace(job, status="finished", updated=db.now())
     for export in exports:
         number = export.stac.output
         run = str(job.id) if len(outputs) == 1 else f"{job.id}-{number + 1}"
         attempt = job.attempt or UUID(int=0)
-        found = Results(finished, attempt, True, outputs[number], details, db.now(), None)
-        content = package(found, export.stac, run, key)
-        if isinstance(export, ToWorkspace):
-            path = workspaces.publish(config, job.user, export.workspace, content, export.merge)
+        results = Results(finished, attempt, True, outputs[number], details, db.now(), None)
+        content = make_package(results, export.stac, run, key)
+        if isinstance(export, WorkspaceExport):
+            path = workspaces.publish_package(config, job.user, export.workspace, content, export.merge)
             log.info("Exported to '%s' in workspace '%s'", path, export.workspace)
         else:
-            own_collections.export(config, job.user, export.collection, content)
+            collections.export_package(config, job.user, export.collection, content)
             log.info("Exported to collection '%s'", export.collection)

@@ -1,7 +1,7 @@
-"""One run of one job, in a process of its own: evaluate, compute, write, tell the supervisor.
+"""One run of one job, in its own process: evaluate, compute, write, report to the supervisor.
 
-The process talks to nobody but the catalogue, the cluster and, by a pipe, its supervisor. It may be killed at
-any time: what it writes counts only when the supervisor has recorded it.
+The process communicates only with the catalogue, the cluster and, by a pipe, its supervisor. It may be killed
+at any time: its files count only once the supervisor has recorded them.
 """
 
 from __future__ import annotations
@@ -21,34 +21,40 @@ import dask
 from dask.array import PerformanceWarning
 
 import odc_openeo.processes  # noqa: F401  importing registers the processes
-from odc_openeo import cluster, db, load
+from odc_openeo import db
+from odc_openeo.compute import cluster
 from odc_openeo.config import Config, allowed_gdal_drivers
 from odc_openeo.errors import InfrastructureBusy, Internal, OpenEOError, StorageFailure
 from odc_openeo.formats import Asset, Output, write_outputs
 from odc_openeo.formats.blocks import BATCH_BYTES
-from odc_openeo.formats.storing import is_full, storing
-from odc_openeo.formats.thumbnail import thumbnail
-from odc_openeo.gdal_drivers import secure_gdal
-from odc_openeo.graph import Limits, evaluate
-from odc_openeo.graph.estimate import read_bytes
+from odc_openeo.formats.thumbnail import write_thumbnail
+from odc_openeo.formats.write_errors import as_storage_failure, is_disk_full
+from odc_openeo.graph import GraphLimits, evaluate
+from odc_openeo.graph.estimate import count_read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
-from odc_openeo.jobs.options import resources
-from odc_openeo.jobs.records import entry_of
+from odc_openeo.jobs.options import parse_resources
+from odc_openeo.jobs.records import make_entry
+from odc_openeo.load.read_errors import explain_read_failure
 from odc_openeo.memory_failures import is_memory_failure
-from odc_openeo.process import Environment
+from odc_openeo.run_environment import make_environment
 from odc_openeo.runners.memory import lift_memory_limit, limit_memory, memory_exceeded
-from odc_openeo.storage import storage
-from odc_openeo.stored import Library
-from odc_openeo.worker.describe import RecordingCatalog, describe, details
-from odc_openeo.worker.exporting import carry_out
+from odc_openeo.storage import get_storage
+from odc_openeo.untrusted.gdal_drivers import secure_gdal
+from odc_openeo.worker.exporting import carry_out_exports
+from odc_openeo.worker.provenance import RecordingCatalog, collect_provenance, describe_asset
 
 log = logging.getLogger(__name__)
 
 MOST_PROGRESS: Final = 99.0
-"""Only a finished job is at 100."""
+"""Only finished jobs are at 100 %."""
 
-TELLING: Final = ("odc_openeo.cluster", "odc_openeo.load", "odc_openeo.processes", "rasterio")
-"""Loggers whose warnings are for the owner of a job."""
+FORWARDED_LOGGERS: Final = (
+    "odc_openeo.compute.cluster",
+    "odc_openeo.load",
+    "odc_openeo.processes",
+    "rasterio",
+)
+"""Loggers whose warnings are forwarded to the owner of the job."""
 
 NOT_FOR_USERS: Final = (
     DeprecationWarning,
@@ -59,32 +65,32 @@ NOT_FOR_USERS: Final = (
     RuntimeWarning,
     PerformanceWarning,
 )
-"""Warnings for developers, and those of numpy on NaN, which is no-data here."""
+"""Warnings for developers, and warnings of numpy about NaN, which is no-data here."""
 
 
 @dataclass(frozen=True)
-class News:
-    """What a run tells its supervisor: any of these."""
+class RunUpdate:
+    """An update from a run to its supervisor; any of the fields may be set."""
 
     entry: Entry | None = None
     progress: float | None = None
     cluster_cpu_s: float | None = None
-    part: Sequence[dict[str, Any]] | None = None
+    partial_assets: Sequence[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
-class Done:
-    """The run has written all its files."""
+class RunDone:
+    """The outcome of a run that has written all its files."""
 
     assets: Sequence[dict[str, Any]]
     details: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Failed:
-    """The run ended with an error; ``transient`` says that another try may help.
+class RunFailed:
+    """The outcome of a run that ended with an error; ``transient``: another try may succeed.
 
-    ``counts``: it had begun to compute, so that this was one of the tries that a job has.
+    ``counts``: the computation had begun, so this run counts as one of the tries of the job.
     """
 
     entry: Entry
@@ -99,63 +105,63 @@ class Channel:
     pipe: Connection
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def send(self, message: News | Done | Failed) -> None:
-        """Tell the supervisor."""
+    def send(self, message: RunUpdate | RunDone | RunFailed) -> None:
+        """Send a message to the supervisor."""
         with self.lock:
             self.pipe.send(message)
 
 
-class Handler(logging.Handler):
-    """Sends log records to the owner of the job, with the node that they come from."""
+class OwnerLogHandler(logging.Handler):
+    """Sends log records to the owner of the job, with the node they come from."""
 
     def __init__(self, channel: Channel, level: str) -> None:
         super().__init__(LEVELS[level])
         self.channel = channel
-        self.said: set[str] = set()
+        self.sent: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record; what libraries say again and again only once."""
+        """Send a record; repeated messages of libraries are sent only once."""
         if not record.name.startswith("odc_openeo.run"):
             text = record.getMessage()
-            if text in self.said:
+            if text in self.sent:
                 return
-            self.said.add(text)
-        self.channel.send(News(entry=entry_of(record)))
+            self.sent.add(text)
+        self.channel.send(RunUpdate(entry=make_entry(record)))
 
 
-def run(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
-    """Run a job; its files go below ``key`` in the storage, by way of ``folder`` unless that is the place."""
+def run_job(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
+    """Run a job and store its files below ``key``; ``folder`` is where they are written first."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     secure_gdal(allowed_gdal_drivers())
     limit_memory(config.job_memory)
     channel = Channel(pipe)
-    this = Run(config, job, key, folder, channel, _log_to(channel, job))
+    job_run = Run(config, job, key, folder, channel, _make_logger(channel, job))
     try:
-        channel.send(this.result())
+        channel.send(job_run.produce_results())
     except Exception as error:
-        channel.send(_failure(error, counts=this.began, memory_bytes=config.job_memory))
+        channel.send(_explain_failure(error, counts=job_run.began, memory_bytes=config.job_memory))
     finally:
         pipe.close()
-        # Threads of dask's client would only delay the end.
+        # Threads of the dask client would only delay the exit.
         os._exit(0)
 
 
-def _log_to(channel: Channel, job: Job) -> logging.Logger:
-    """The logger of the run. Warnings of libraries that a user can do something about go to it, too."""
-    handler = Handler(channel, job.draft.log_level)
-    own = logging.getLogger(f"odc_openeo.run.{job.id}")
-    own.setLevel(LEVELS[job.draft.log_level])
+def _make_logger(channel: Channel, job: Job) -> logging.Logger:
+    """Make the logger of the run; its handler also gets warnings of libraries that matter to users."""
+    handler = OwnerLogHandler(channel, job.draft.log_level)
+    run_logger = logging.getLogger(f"odc_openeo.run.{job.id}")
+    run_logger.setLevel(LEVELS[job.draft.log_level])
     libraries = logging.getLogger("odc_openeo.warnings")
-    for logger in (own, libraries, *map(logging.getLogger, TELLING)):
+    for logger in (run_logger, libraries, *map(logging.getLogger, FORWARDED_LOGGERS)):
         logger.addHandler(handler)
 
-    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if not issubclass(category, NOT_FOR_USERS):
             libraries.warning("%s: %s", category.__name__, message)
 
     warnings.simplefilter("always", UserWarning)
-    warnings.showwarning = show
-    return own
+    warnings.showwarning = show_warning
+    return run_logger
 
 
 def _end_with_parent() -> None:
@@ -167,7 +173,7 @@ def _end_with_parent() -> None:
 
 @dataclass
 class Run:
-    """The state of a run: bytes to be computed, bytes done."""
+    """The state of a run, with bytes of the outputs (``total``), computed so far (``done``), to ``read``."""
 
     config: Config
     job: Job
@@ -181,116 +187,120 @@ class Run:
     began: bool = False
     before: cluster.Counters = field(default_factory=cluster.Counters)
 
-    def result(self) -> Done:
-        """Evaluate the graph, write its outputs, describe them."""
+    def produce_results(self) -> RunDone:
+        """Evaluate the process graph, write its outputs and describe them."""
         catalog = RecordingCatalog(self.config)
-        library = Library(self.config, self.job.user)
-        env = Environment(catalog=catalog, user=str(self.job.user), log=self.log, lookup=library, exports=[])
-        limits = Limits.from_config(self.config)
+        env = make_environment(self.config, self.job.user, catalog=catalog, log=self.log, exports=[])
+        limits = GraphLimits.from_config(self.config)
         value = evaluate(self.job.draft.process, env, limits=limits)
         saved = [value, *(output.data for output in env.outputs)]
-        self.read = read_bytes(saved)
-        self.total = sum(nbytes(each) for each in ([o.data for o in env.outputs] or [value]))
-        self.log.info("The process graph is evaluated; about %.1f MB are to be read", self.read / 1e6)
-        with storing():
+        self.read = count_read_bytes(saved)
+        self.total = sum(map(count_output_bytes, [output.data for output in env.outputs] or [value]))
+        self.log.info("The process graph is evaluated; about %.1f MB will be read", self.read / 1e6)
+        with as_storage_failure():
             self.folder.mkdir(parents=True, exist_ok=True)
-        written = self._write(value, env.outputs)
-        assets, told = [describe(asset) for asset in written], details(catalog, self.config)
+        written = self._write_outputs(value, env.outputs)
+        assets, provenance = (
+            [describe_asset(asset) for asset in written],
+            collect_provenance(catalog, self.config),
+        )
         outputs = [
             [described for asset, described in zip(written, assets, strict=True) if asset.output == i]
             for i in range(len(env.outputs))
         ]
-        carry_out(self.config, self.job, self.key, env.exports or (), outputs, told, self.log)
-        return Done([*assets, *self._thumbnail(written)], told)
+        carry_out_exports(self.config, self.job, self.key, env.exports or (), outputs, provenance, self.log)
+        return RunDone([*assets, *self._make_thumbnail(written)], provenance)
 
-    def _thumbnail(self, written: Sequence[Asset]) -> list[dict[str, Any]]:
-        picture = thumbnail(written, self.folder)
+    def _make_thumbnail(self, written: Sequence[Asset]) -> list[dict[str, Any]]:
+        picture = write_thumbnail(written, self.folder)
         if picture is None:
             return []
-        self._store([picture])
-        return [describe(picture)]
+        self._store_assets([picture])
+        return [describe_asset(picture)]
 
-    def _write(self, value: Any, outputs: Sequence[Output]) -> list[Asset]:
+    def _write_outputs(self, value: Any, outputs: Sequence[Output]) -> list[Asset]:
         if len(outputs) < 2 or self.total <= BATCH_BYTES:
             assets = write_outputs(value, outputs, self.folder, self.compute)
-            self._store(assets)
+            self._store_assets(assets)
             return assets
-        # One after the other: what is written shows as partial results.
+        # One output after the other, each of which is published as partial results.
         assets = []
         for i, output in enumerate(outputs, 1):
-            found = write_outputs(None, [output], self.folder, self.compute, f"result_{i}")
-            written = [replace(asset, output=i - 1) for asset in found]
-            self._store(written)
+            output_assets = write_outputs(None, [output], self.folder, self.compute, f"result_{i}")
+            written = [replace(asset, output=i - 1) for asset in output_assets]
+            self._store_assets(written)
             assets += written
-            self.channel.send(News(part=[describe(asset) for asset in assets]))
+            self.channel.send(RunUpdate(partial_assets=[describe_asset(asset) for asset in assets]))
             self.log.info("Wrote %s", ", ".join(asset.path.name for asset in written))
         return assets
 
-    def _store(self, assets: Sequence[Asset]) -> None:
-        store = storage(self.config)
-        if store.local(self.key) != self.folder:
+    def _store_assets(self, assets: Sequence[Asset]) -> None:
+        store = get_storage(self.config)
+        if store.find_local_path(self.key) != self.folder:
             for asset in assets:
                 store.put(asset.path, f"{self.key}/{asset.path.name}")
 
     def compute(self, *collections: Any) -> tuple[Any, ...]:
-        """Compute on the cluster, telling how far it is."""
-        size = sum(nbytes(each) for each in collections)
+        """Compute on the cluster and report the progress."""
+        size = sum(map(count_output_bytes, collections))
         if self._on_cluster and not self.began:
             cluster.wait_until_ready(self.config)
         self.began = True
-        self.before = cluster.counters(self.config, self.span) if self._on_cluster else cluster.Counters()
+        self.before = (
+            cluster.read_counters(self.config, self.span) if self._on_cluster else cluster.Counters()
+        )
 
-        def progress(done: int, chunks: int) -> None:
-            self._tell(size, done / max(chunks, 1))
+        def report_chunks(done: int, chunks: int) -> None:
+            self._send_progress(size, done / max(chunks, 1))
 
         values = cluster.compute(
             self.config,
             *collections,
             nbytes=self.read,
-            progress=progress,
+            progress=report_chunks,
             span=self.span,
-            resources=resources(self.job.draft.extras),
+            resources=parse_resources(self.job.draft.extras),
         )
         self.done += size
-        self._tell(0, 0)
+        self._send_progress(0, 0)
         return values
 
     @property
     def span(self) -> str:
-        """What the scheduler counts tasks and seconds of this run by."""
+        """The name by which the scheduler counts tasks and seconds of this run."""
         return self.key
 
     @property
     def _on_cluster(self) -> bool:
         return not cluster.runs_here(self.config, self.read)
 
-    def _tell(self, size: int, chunks: float) -> None:
-        """Progress and CPU so far; of the computation under way by its tasks, else by its chunks."""
-        now = cluster.counters(self.config, self.span) if self._on_cluster else cluster.Counters()
+    def _send_progress(self, size: int, chunks: float) -> None:
+        """Send progress and CPU so far; the current computation is measured by its tasks or its chunks."""
+        now = cluster.read_counters(self.config, self.span) if self._on_cluster else cluster.Counters()
         tasks = now.tasks - self.before.tasks
         part = max(chunks, (now.done - self.before.done) / tasks if tasks > 0 else 0)
         percent = 100 * (self.done + size * min(part, 1)) / max(self.total, 1)
-        self.channel.send(News(progress=min(percent, MOST_PROGRESS), cluster_cpu_s=now.cpu_s))
+        self.channel.send(RunUpdate(progress=min(percent, MOST_PROGRESS), cluster_cpu_s=now.cpu_s))
 
 
-def nbytes(value: Any) -> int:
-    """The size of a dask collection when it is computed; 0 of all else, and of unknown sizes."""
+def count_output_bytes(value: Any) -> int:
+    """Return the size of a dask collection once it is computed; 0 for other values and unknown sizes."""
     size = getattr(value, "nbytes", 0) if dask.is_dask_collection(value) else 0
-    # Of a delayed object any attribute is another delayed object.
+    # Any attribute of a delayed object is another delayed object.
     return int(size) if isinstance(size, int | float) and size == size else 0
 
 
-def _failure(error: Exception, *, counts: bool, memory_bytes: int) -> Failed:
+def _explain_failure(error: Exception, *, counts: bool, memory_bytes: int) -> RunFailed:
     if is_memory_failure(error):
         lift_memory_limit()
         explained: OpenEOError = memory_exceeded(memory_bytes)
     else:
-        explained = error if isinstance(error, OpenEOError) else load.explain(error) or Internal()
+        explained = error if isinstance(error, OpenEOError) else explain_read_failure(error) or Internal()
     if isinstance(explained, Internal):
         log.error("a job failed", exc_info=error)
     body = explained.to_dict()
     path = {"path": [{"node_id": explained.node}]} if explained.node else {}
     entry = Entry("error", body["message"], db.now(), {"code": explained.code, **path})
-    lost = isinstance(explained, InfrastructureBusy)
-    unreachable = isinstance(explained, StorageFailure) and not is_full(error)
-    return Failed(entry, lost or unreachable, counts)
+    is_cluster_lost = isinstance(explained, InfrastructureBusy)
+    is_storage_unreachable = isinstance(explained, StorageFailure) and not is_disk_full(error)
+    return RunFailed(entry, is_cluster_lost or is_storage_unreachable, counts)

@@ -1,4 +1,4 @@
-"""Claims jobs, runs each in a process of its own, keeps it alive in the queue and records its end."""
+"""Claim jobs, run each in its own process, keep it alive in the queue and record its outcome."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from odc_openeo.errors import InfrastructureBusy, OpenEOError
 from odc_openeo.jobs import LEVELS, Entry, queue
 from odc_openeo.jobs.queue import Claim
 from odc_openeo.runners.memory import MemoryWatch, memory_exceeded
-from odc_openeo.storage import storage
-from odc_openeo.worker.cleaning import clean, remove_attempt, scratch
-from odc_openeo.worker.run import Done, Failed, News, run
+from odc_openeo.storage import get_storage
+from odc_openeo.worker.cleaning import get_scratch_folder, remove_attempt, remove_old_files
+from odc_openeo.worker.run import RunDone, RunFailed, RunUpdate, run_job
 
 log = logging.getLogger(__name__)
 
@@ -37,28 +37,28 @@ CLEAN_SECONDS: Final = 600.0
 END_SECONDS: Final = 3.0
 LONGEST_PAUSE: Final = 60.0
 MOST_ENTRIES: Final = 10_000
-"""Log entries that are kept of one run."""
+"""Log entries kept per run."""
 
 
-def work(config: Config, stop: threading.Event) -> None:
-    """Run jobs until ``stop`` is set; the job that runs then goes back to the queue."""
+def run_worker(config: Config, stop: threading.Event) -> None:
+    """Run jobs until ``stop`` is set; the job that is running then goes back to the queue."""
     context = multiprocessing.get_context("forkserver")
-    # Everything heavy is imported once: a job's process starts in milliseconds.
-    context.set_forkserver_preload([run.__module__])
+    # Heavy modules are imported only once: the process of a job then starts in milliseconds.
+    context.set_forkserver_preload([run_job.__module__])
     name = f"{socket.gethostname()}:{os.getpid()}"
     upkeep = Upkeep(config)
-    log.info("worker %s waits for jobs", name)
-    away = False
+    log.info("worker %s is waiting for jobs", name)
+    unavailable = False
     while not stop.is_set():
         try:
-            upkeep.when_due()
-            claim = queue.claim(config, name)
+            upkeep.do_due_tasks()
+            claim = queue.claim_job(config, name)
         except InfrastructureBusy as error:
-            log.log(logging.DEBUG if away else logging.WARNING, "%s", error)
-            away = True
+            log.log(logging.DEBUG if unavailable else logging.WARNING, "%s", error)
+            unavailable = True
             stop.wait(BEAT_SECONDS)
             continue
-        away = False
+        unavailable = False
         if claim is None:
             stop.wait(POLL_SECONDS)
         else:
@@ -67,31 +67,31 @@ def work(config: Config, stop: threading.Event) -> None:
 
 @dataclass
 class Upkeep:
-    """What any worker does for all: take over lost jobs, remove old files."""
+    """Maintenance that any worker does for all: requeue lost jobs, remove old files."""
 
     config: Config
     recovered: float = 0.0
     cleaned: float = 0.0
 
-    def when_due(self) -> None:
-        """Do what is due now."""
+    def do_due_tasks(self) -> None:
+        """Do the tasks that are due now."""
         now = time.monotonic()
         if now - self.recovered > min(5.0, self.config.job_lost_after_s / 3):
             self.recovered = now
-            again, failed = queue.recover(self.config)
+            again, failed = queue.recover_lost_jobs(self.config)
             if again or failed:
                 log.warning("lost workers: %d jobs queued again, %d failed", again, failed)
         if not self.cleaned or now - self.cleaned > CLEAN_SECONDS:
             self.cleaned = now
             try:
-                clean(self.config)
+                remove_old_files(self.config)
             except (OpenEOError, OSError) as error:
                 log.warning("old files could not be removed: %s", error)
 
 
 @dataclass
-class Usage:
-    """Measured: CPU of the job's process and on the cluster, memory of the process over time, wall time."""
+class RunUsage:
+    """Measured usage: CPU of the process and on the cluster, memory of the process over time, wall time."""
 
     start: float = field(default_factory=time.monotonic)
     last: float = field(default_factory=time.monotonic)
@@ -99,8 +99,8 @@ class Usage:
     cluster_cpu_s: float = 0.0
     mb_seconds: float = 0.0
 
-    def sample(self, pid: int | None) -> None:
-        """Look at the process."""
+    def sample_process(self, pid: int | None) -> None:
+        """Measure the process now."""
         now = time.monotonic()
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
@@ -111,54 +111,55 @@ class Usage:
         self.last = now
 
     def to_dict(self, stored: int = 0) -> dict[str, Any]:
-        """As the API shows it."""
-        found = {
+        """Return the usage as the API shows it."""
+        usage = {
             "cpu": {"value": round(self.cpu_s + self.cluster_cpu_s, 3), "unit": "cpu-seconds"},
             "duration": {"value": round(time.monotonic() - self.start, 3), "unit": "seconds"},
             "memory": {"value": round(self.mb_seconds, 1), "unit": "mb-seconds"},
         }
-        return {**found, "storage": {"value": stored, "unit": "b"}} if stored else found
+        return {**usage, "storage": {"value": stored, "unit": "b"}} if stored else usage
 
 
 @dataclass
 class Supervision:
-    """One run of one job, seen from outside."""
+    """One run of one job, as seen by its worker."""
 
     config: Config
     claim: Claim
     context: ForkServerContext
-    usage: Usage = field(default_factory=Usage)
+    usage: RunUsage = field(default_factory=RunUsage)
     entries: list[Entry] = field(default_factory=list)
     logged: int = 0
     progress: float = 0.0
-    beaten: float = field(default_factory=time.monotonic)
-    tried: float = field(default_factory=time.monotonic)
-    part: Any = None
-    outcome: Done | Failed | None = None
+    last_beat: float = field(default_factory=time.monotonic)
+    last_try: float = field(default_factory=time.monotonic)
+    partial_assets: Any = None
+    outcome: RunDone | RunFailed | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Run the job to its end, or until it is no longer wanted, or ``stop`` is set."""
+        """Run the job until it ends, is no longer wanted, or ``stop`` is set."""
         job = self.claim.job
         log.info("job %s: try %d", job.id, job.tries)
-        self.log("info", f"The job starts (try {job.tries} of {self.config.job_tries})")
-        with self._process() as (process, pipe):
-            wanted = self._watch(process, pipe, stop)
-        if self.outcome is None and wanted:
-            self.outcome = self._gone(process.exitcode)
-        self._until_recorded(self._stopped if stop.is_set() and not self._ended else self._end)
+        self.add_message("info", f"The job has started (try {job.tries} of {self.config.job_tries})")
+        with self._start_process() as (process, pipe):
+            is_wanted = self._watch_run(process, pipe, stop)
+        if self.outcome is None and is_wanted:
+            self.outcome = self._make_lost_failure(process.exitcode)
+        is_stopped = stop.is_set() and not self._has_ended
+        self._retry_until_recorded(self._return_job if is_stopped else self._record_outcome)
         self._remove_leftovers()
 
     @property
-    def _ended(self) -> bool:
-        return isinstance(self.outcome, Done | Failed)
+    def _has_ended(self) -> bool:
+        return isinstance(self.outcome, RunDone | RunFailed)
 
     @contextlib.contextmanager
-    def _process(self) -> Iterator[tuple[Any, Connection]]:
+    def _start_process(self) -> Iterator[tuple[Any, Connection]]:
         ours, theirs = self.context.Pipe(duplex=False)
-        local = storage(self.config).local(self.claim.folder)
-        folder = local or scratch(self.config) / str(self.claim.attempt)
+        local = get_storage(self.config).find_local_path(self.claim.folder)
+        folder = local or get_scratch_folder(self.config) / str(self.claim.attempt)
         arguments = (self.config, self.claim.job, self.claim.folder, folder, theirs)
-        process = self.context.Process(target=run, args=arguments)
+        process = self.context.Process(target=run_job, args=arguments)
         process.start()
         theirs.close()
         try:
@@ -168,28 +169,28 @@ class Supervision:
             process.join()
             ours.close()
 
-    def _watch(self, process: Any, pipe: Connection, stop: threading.Event) -> bool:
-        """Return when the run has ended (True), is no longer wanted (False), or ``stop`` is set."""
+    def _watch_run(self, process: Any, pipe: Connection, stop: threading.Event) -> bool:
+        """Wait until the run has ended (True), is no longer wanted (False), or ``stop`` is set."""
         memory = MemoryWatch(process.pid, self.config.job_memory)
         while self.outcome is None and not stop.is_set():
-            alive = self._listen(pipe)
+            alive = self._receive_messages(pipe)
             if memory.is_exceeded():
-                self.outcome = self.outcome or self._over_memory()
+                self.outcome = self.outcome or self._make_memory_failure()
                 return True
-            self.usage.sample(process.pid)
-            if not self._beat():
+            self.usage.sample_process(process.pid)
+            if not self._send_heartbeat():
                 return False
             if not alive:
                 return True
-        return not stop.is_set() or self._ended
+        return not stop.is_set() or self._has_ended
 
-    def _listen(self, pipe: Connection) -> bool:
-        """Take in what the run tells; False when it has ended."""
+    def _receive_messages(self, pipe: Connection) -> bool:
+        """Receive messages of the run; False when it has ended."""
         try:
             while pipe.poll(TICK_SECONDS):
                 message = pipe.recv()
-                if isinstance(message, News):
-                    self._take(message)
+                if isinstance(message, RunUpdate):
+                    self._apply_update(message)
                 else:
                     self.outcome = message
                     return False
@@ -197,90 +198,91 @@ class Supervision:
             return False
         return True
 
-    def _take(self, news: News) -> None:
-        if news.entry is not None:
-            self._add(news.entry)
-        self.progress = max(self.progress, news.progress or 0.0)
-        self.usage.cluster_cpu_s = max(self.usage.cluster_cpu_s, news.cluster_cpu_s or 0.0)
-        self.part = news.part or self.part
+    def _apply_update(self, update: RunUpdate) -> None:
+        if update.entry is not None:
+            self._add_entry(update.entry)
+        self.progress = max(self.progress, update.progress or 0.0)
+        self.usage.cluster_cpu_s = max(self.usage.cluster_cpu_s, update.cluster_cpu_s or 0.0)
+        self.partial_assets = update.partial_assets or self.partial_assets
 
-    def _add(self, entry: Entry) -> None:
+    def _add_entry(self, entry: Entry) -> None:
         self.logged += 1
         if self.logged < MOST_ENTRIES:
             self.entries.append(entry)
         elif self.logged == MOST_ENTRIES:
-            self.entries.append(Entry("warning", "Too many messages: the others are not kept.", db.now()))
+            self.entries.append(Entry("warning", "Too many messages: further ones are not kept.", db.now()))
 
-    def log(self, level: str, message: str, **more: Any) -> None:
-        """Tell the owner of the job."""
+    def add_message(self, level: str, message: str, **more: Any) -> None:
+        """Add a message to the log of the job."""
         if LEVELS[level] >= LEVELS[self.claim.job.draft.log_level]:
             self.entries.append(Entry(level, message, db.now(), more))
 
-    def _beat(self) -> bool:
-        """Keep the run alive and tell its news, once a second; False when it is not to go on."""
+    def _send_heartbeat(self) -> bool:
+        """Send a heartbeat with progress and entries, once per second; False if the run must stop."""
         now = time.monotonic()
-        if now - self.tried < BEAT_SECONDS:
+        if now - self.last_try < BEAT_SECONDS:
             return True
-        self.tried = now
+        self.last_try = now
         try:
-            if self.part is not None:
-                queue.publish_part(self.config, self.claim, self.part)
-            wanted = queue.beat(self.config, self.claim, self.progress, self.entries)
+            if self.partial_assets is not None:
+                queue.publish_partial_results(self.config, self.claim, self.partial_assets)
+            is_wanted = queue.send_heartbeat(self.config, self.claim, self.progress, self.entries)
         except InfrastructureBusy as error:
             log.warning("job %s: %s", self.claim.job.id, error)
-            # Before others may take the job, this run must have ended.
-            return now - self.beaten < 0.7 * self.config.job_lost_after_s
-        self.entries, self.part, self.beaten = [], None, time.monotonic()
-        return wanted
+            # This run must have ended before another worker may take the job.
+            return now - self.last_beat < 0.7 * self.config.job_lost_after_s
+        self.entries, self.partial_assets, self.last_beat = [], None, time.monotonic()
+        return is_wanted
 
-    def _over_memory(self) -> Failed:
+    def _make_memory_failure(self) -> RunFailed:
         error = memory_exceeded(self.config.job_memory)
-        return Failed(Entry("error", error.message, db.now(), {"code": error.code}), transient=False)
+        return RunFailed(Entry("error", error.message, db.now(), {"code": error.code}), transient=False)
 
-    def _gone(self, status: int | None) -> Failed:
+    def _make_lost_failure(self, status: int | None) -> RunFailed:
         reason = f"signal {-status}" if status is not None and status < 0 else f"status {status}"
-        advice = "Most often it needed more memory than there is: choose a smaller extent or fewer bands."
+        advice = "It probably needed more memory than available: choose a smaller extent or fewer bands."
         message = f"The process of the job ended unexpectedly ({reason}). {advice}"
-        return Failed(Entry("error", message, db.now(), {"code": "WorkerLost"}), transient=True)
+        return RunFailed(Entry("error", message, db.now(), {"code": "WorkerLost"}), transient=True)
 
-    def _end(self) -> bool:
+    def _record_outcome(self) -> bool:
         if self.outcome is None:
             return False
-        if isinstance(self.outcome, Done):
-            return self._finish(self.outcome)
-        return self._fail(self.outcome)
+        if isinstance(self.outcome, RunDone):
+            return self._record_success(self.outcome)
+        return self._record_failure(self.outcome)
 
-    def _finish(self, done: Done) -> bool:
+    def _record_success(self, done: RunDone) -> bool:
         usage = self.usage.to_dict(sum(asset["file:size"] for asset in done.assets))
-        last = Entry("info", "The job has finished", db.now(), {"usage": usage})
-        entries = [*self.entries, *([last] if self.claim.job.draft.log_level in ("debug", "info") else [])]
-        return queue.finish(self.config, self.claim, done.assets, done.details, usage, entries)
+        last_entry = Entry("info", "The job has finished", db.now(), {"usage": usage})
+        is_logged = self.claim.job.draft.log_level in ("debug", "info")
+        entries = [*self.entries, last_entry] if is_logged else self.entries
+        return queue.finish_run(self.config, self.claim, done.assets, done.details, usage, entries)
 
-    def _fail(self, failed: Failed) -> bool:
+    def _record_failure(self, failed: RunFailed) -> bool:
         tries, most = self.claim.job.tries, self.config.job_tries
         if failed.transient and (tries < most or not failed.counts):
-            which = f" (try {tries} of {most})" if failed.counts else ""
-            again = f"{failed.entry.message} The job is queued again{which}."
-            entry = Entry("warning", again, failed.entry.time, failed.entry.more)
-            entries, wait = [*self.entries, entry], self._pause(failed)
+            which_try = f" (try {tries} of {most})" if failed.counts else ""
+            message = f"{failed.entry.message} The job is queued again{which_try}."
+            entry = Entry("warning", message, failed.entry.time, failed.entry.more)
+            entries, wait = [*self.entries, entry], self._compute_pause(failed)
             return queue.give_back(self.config, self.claim, entries, wait_s=wait, counts=failed.counts)
-        return queue.fail(self.config, self.claim, self.usage.to_dict(), [*self.entries, failed.entry])
+        return queue.fail_run(self.config, self.claim, self.usage.to_dict(), [*self.entries, failed.entry])
 
-    def _pause(self, failed: Failed) -> float:
-        """Seconds until the next try: more with each one, or the longer the job waits for what is gone."""
+    def _compute_pause(self, failed: RunFailed) -> float:
+        """Return seconds until the next try: more with each try, or with the time since queueing."""
         queued = self.claim.job.queued
         if failed.counts or queued is None:
             return min(2.0**self.claim.job.tries, LONGEST_PAUSE)
         return min(max((db.now() - queued).total_seconds() / 4, 1.0), LONGEST_PAUSE)
 
-    def _stopped(self) -> bool:
-        self.log("info", "The worker is shut down; the job is queued again")
+    def _return_job(self) -> bool:
+        self.add_message("info", "The worker is shutting down; the job is queued again")
         return queue.give_back(self.config, self.claim, self.entries, wait_s=0, counts=False)
 
-    def _until_recorded(self, record: Callable[[], bool]) -> None:
-        """Record the end, waiting for a lost database as long as the job is still this worker's."""
+    def _retry_until_recorded(self, record: Callable[[], bool]) -> None:
+        """Record the end; retry while the database is unavailable, as long as the job is this worker's."""
         deadline = time.monotonic() + self.config.job_lost_after_s
-        if record == self._stopped:
+        if record == self._return_job:
             deadline = time.monotonic() + END_SECONDS
         while True:
             try:
@@ -291,15 +293,15 @@ class Supervision:
                     return
                 time.sleep(0.5)
                 continue
-            log.info("job %s: %s", self.claim.job.id, type(self.outcome).__name__ if recorded else "unwanted")
+            log.info("job %s: %s", self.claim.job.id, type(self.outcome).__name__ if recorded else "obsolete")
             return
 
     def _remove_leftovers(self) -> None:
         try:
             remove_attempt(self.config, self.claim.job.id, self.claim.attempt)
         except (OpenEOError, OSError) as error:
-            log.warning("job %s: files are left for later: %s", self.claim.job.id, error)
+            log.warning("job %s: files could not be removed yet: %s", self.claim.job.id, error)
         with contextlib.suppress(OSError):
-            folder = storage(self.config).local(queue.folder(self.claim.job.id))
+            folder = get_storage(self.config).find_local_path(queue.get_result_folder(self.claim.job.id))
             if folder is not None:
                 Path(folder).rmdir()

@@ -83,7 +83,7 @@ def _check_usable(root: Element, address: str) -> None:
 
 def own_links(root: Element, address: str) -> set[str]:
     """Paths on this server that a page leads to, or shows."""
-    found = set()
+    links = set()
     for element in elements(root, "a", "link", "img", "form"):
         value = element.get("href") or element.get("src") or element.get("action")
         if element.tag == "form" and element.get("method") == "post":
@@ -91,8 +91,8 @@ def own_links(root: Element, address: str) -> set[str]:
         if value:
             whole = urlsplit(urljoin(f"{ORIGIN}{address}", value))
             if f"{whole.scheme}://{whole.netloc}" == ORIGIN:
-                found.add(f"{whole.path}?{whole.query}" if whole.query else whole.path)
-    return found
+                links.add(f"{whole.path}?{whole.query}" if whole.query else whole.path)
+    return links
 
 
 def crawl(client: FlaskClient, start: str, most: int = 400) -> dict[str, Element | None]:
@@ -118,6 +118,6 @@ def crawl(client: FlaskClient, start: str, most: int = 400) -> dict[str, Element
 
 def form_key(response: TestResponse) -> str:
     """The secret of the forms of a page."""
-    found = re.search(r'name="form_key" value="([0-9a-f]+)"', response.text)
-    assert found is not None
-    return found[1]
+    match = re.search(r'name="form_key" value="([0-9a-f]+)"', response.text)
+    assert match is not None
+    return match[1]

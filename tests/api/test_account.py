@@ -95,9 +95,9 @@ def test_too_many_attempts(odc_config: Config, proxies: int) -> None:
     assert log_in(PASSWORD, "192.0.2.2").status_code == (200 if proxies else 429)
 
 
-def test_only_what_is_on_is_listed(odc_config: Config, client: FlaskClient) -> None:
+def test_only_enabled_endpoints_are_listed(odc_config: Config, client: FlaskClient) -> None:
     assert client.get(f"{API}/credentials/oidc").status_code == 404
     off = create_app(odc_config.model_copy(update={"basic_login": False})).test_client()
     assert off.get(f"{API}/credentials/basic", auth=("ada", PASSWORD)).status_code == 404
-    paths = {each["path"] for each in off.get(f"{API}/").get_json()["endpoints"]}
+    paths = {endpoint["path"] for endpoint in off.get(f"{API}/").get_json()["endpoints"]}
     assert not {path for path in paths if path.startswith("/credentials")}

@@ -37,18 +37,18 @@ def go(client: FlaskClient, to: str = "") -> tuple[str, dict[str, str]]:
     """Follow the button to the provider and back: the path to return to, and what the provider was asked."""
     left = client.get(f"/sign-in/with/local?to={to}")
     assert left.status_code == 303
-    asked = {k: v[0] for k, v in parse_qs(urlsplit(left.headers["Location"]).query).items()}
+    query = {k: v[0] for k, v in parse_qs(urlsplit(left.headers["Location"]).query).items()}
     back = requests.get(left.headers["Location"], allow_redirects=False, timeout=10).headers["Location"]
     assert back.startswith(f"{CALLBACK}?")
-    return back.removeprefix("http://localhost"), asked
+    return back.removeprefix("http://localhost"), query
 
 
 def test_a_provider_signs_in(client: FlaskClient) -> None:
     root = checked(client.get("/sign-in", headers=HTML))
     assert "Local login" in text_of(root)
-    back, asked = go(client, "/my/files")
-    assert (asked["code_challenge_method"], asked["client_id"]) == ("S256", PUBLIC)
-    assert asked["redirect_uri"] == CALLBACK
+    back, query = go(client, "/my/files")
+    assert (query["code_challenge_method"], query["client_id"]) == ("S256", PUBLIC)
+    assert query["redirect_uri"] == CALLBACK
     arrived = client.get(back)
     assert (arrived.status_code, arrived.headers["Location"]) == (303, "/my/files")
     assert "Sign out Anna Example" in text_of(checked(client.get("/my/files")))

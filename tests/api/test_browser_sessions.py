@@ -13,12 +13,14 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from odc_openeo import accounts, files, jobs
-from odc_openeo.accounts import Account
+from odc_openeo import jobs
 from odc_openeo.api.pages import forms
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from odc_openeo.jobs import JobDraft
+from odc_openeo.user_data import files
+from odc_openeo.users import accounts
+from odc_openeo.users.accounts import Account
 from tests.api.conftest import API, PASSWORD, addition, code
 from tests.api.html import HTML, checked, elements, form_key, text_of
 
@@ -46,14 +48,14 @@ def browser(client: FlaskClient, ada: Account) -> FlaskClient:
 
 def cookies(response: TestResponse) -> dict[str, Any]:
     """The cookies that an answer sets, by name."""
-    found: dict[str, Any] = {}
+    jar: dict[str, Any] = {}
     for header in response.headers.getlist("Set-Cookie"):
-        found |= SimpleCookie(header)
-    return found
+        jar |= SimpleCookie(header)
+    return jar
 
 
 def a_job(config: Config, user: Account, title: str = "A sum") -> str:
-    return str(jobs.create(config, user.id, JobDraft(process=addition(), title=title, description=title)))
+    return str(jobs.create_job(config, user.id, JobDraft(process=addition(), title=title, description=title)))
 
 
 def send(client: FlaskClient, address: str, page: str = "/my/jobs", **headers: str) -> TestResponse:
@@ -130,7 +132,7 @@ def test_a_new_password_ends_sessions(browser: FlaskClient, odc_config: Config) 
     assert browser.get("/my/jobs").status_code == 303
 
 
-def test_made_up_sessions_are_nothing(client: FlaskClient) -> None:
+def test_forged_sessions_are_ignored(client: FlaskClient) -> None:
     for value in ("x", "", "é", "a" * 10_000):
         client.set_cookie("openeo-session", value)
         assert client.get("/my/jobs").status_code == 303
@@ -159,12 +161,12 @@ def test_without_basic_login_there_is_no_form(odc_config: Config) -> None:
 
 def test_the_api_takes_no_cookies(browser: FlaskClient, odc_config: Config, ada: Account) -> None:
     job = a_job(odc_config, ada)
-    asked = [("GET", "/me"), ("GET", "/jobs"), ("POST", "/result"), ("DELETE", f"/jobs/{job}")]
-    asked += [("POST", f"/jobs/{job}/results"), ("GET", "/files"), ("PUT", "/files/x")]
-    for method, path in asked:
+    requests_ = [("GET", "/me"), ("GET", "/jobs"), ("POST", "/result"), ("DELETE", f"/jobs/{job}")]
+    requests_ += [("POST", f"/jobs/{job}/results"), ("GET", "/files"), ("PUT", "/files/x")]
+    for method, path in requests_:
         answer = browser.open(f"{API}{path}", method=method)
         assert (answer.status_code, code(answer)) == (401, "AuthenticationRequired"), path
-    assert jobs.get(odc_config, ada.id, job).status == "created"
+    assert jobs.get_job(odc_config, ada.id, job).status == "created"
 
 
 def test_sessions_and_tokens_are_not_each_other(
@@ -196,7 +198,7 @@ def test_forms_of_others_do_nothing(
             assert "FormInvalid" in text_of(checked(answer))
     for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
         assert browser.post("/sign-out", data={"form_key": good}, headers=headers).status_code == 403
-    assert jobs.get(odc_config, ada.id, job).status == "created"
+    assert jobs.get_job(odc_config, ada.id, job).status == "created"
     assert browser.get(f"/my/jobs/{job}/delete").status_code == 405
     assert send(browser, f"/my/jobs/{job}/start", Origin="http://localhost").status_code == 303
 
@@ -222,19 +224,19 @@ def test_jobs_are_listed_started_cancelled_and_deleted(
     assert "created" in text_of(root)
     place = f"/my/jobs/{job}"
     assert send(browser, f"{place}/start", place).headers["Location"] == place
-    assert jobs.get(odc_config, ada.id, job).status == "queued"
+    assert jobs.get_job(odc_config, ada.id, job).status == "queued"
     running = browser.get(place)
     assert next(elements(checked(running), "progress")).get("max") == "100"
     assert 'http-equiv="refresh"' in running.text
     assert send(browser, f"{place}/cancel", place).status_code == 303
-    assert jobs.get(odc_config, ada.id, job).status == "created"
+    assert jobs.get_job(odc_config, ada.id, job).status == "created"
     assert send(browser, f"{place}/delete", place).headers["Location"] == "/my/jobs"
     assert "no batch jobs" in text_of(checked(browser.get("/my/jobs")))
     assert send(browser, f"{place}/nonsense").status_code == 404
 
 
 def test_pages_of_jobs(browser: FlaskClient, odc_config: Config, ada: Account) -> None:
-    made = {a_job(odc_config, ada, f"Number {n}") for n in range(30)}
+    created = {a_job(odc_config, ada, f"Number {n}") for n in range(30)}
     seen, address = set(), "/my/jobs"
     for _ in range(2):
         root = checked(browser.get(address))
@@ -242,14 +244,14 @@ def test_pages_of_jobs(browser: FlaskClient, odc_config: Config, ada: Account) -
         following = [e.get("href", "") for e in elements(root, "a") if e.get("rel") == "next"]
         address = following[0] if following else ""
     assert address == ""
-    assert made <= seen
+    assert created <= seen
     assert browser.get("/my/jobs?after=nonsense").status_code == 400
 
 
 def test_others_jobs_and_files_are_not_there(browser: FlaskClient, odc_config: Config) -> None:
     eve = accounts.create_user(odc_config, "eve", PASSWORD)
     job = a_job(odc_config, eve)
-    files.receive(odc_config, str(eve.id), "secret.txt", BytesIO(b"secret"), 6)
+    files.receive_file(odc_config, str(eve.id), "secret.txt", BytesIO(b"secret"), 6)
     assert "secret.txt" not in browser.get("/my/files").text
     assert browser.get("/my/files/secret.txt").status_code == 404
     assert job not in browser.get("/my/jobs").text
@@ -257,7 +259,7 @@ def test_others_jobs_and_files_are_not_there(browser: FlaskClient, odc_config: C
     for action in ("start", "cancel", "delete"):
         answers.append(send(browser, f"/my/jobs/{job}/{action}"))
     assert {a.status_code for a in answers} == {404}
-    assert jobs.get(odc_config, eve.id, job).status == "created"
+    assert jobs.get_job(odc_config, eve.id, job).status == "created"
 
 
 def test_pages_of_users_are_kept_by_nobody(browser: FlaskClient) -> None:
@@ -265,14 +267,14 @@ def test_pages_of_users_are_kept_by_nobody(browser: FlaskClient) -> None:
         assert browser.get(address).headers["Cache-Control"] == "no-store"
 
 
-def test_what_users_wrote_is_never_markup(browser: FlaskClient, odc_config: Config, ada: Account) -> None:
+def test_user_input_is_escaped_in_pages(browser: FlaskClient, odc_config: Config, ada: Account) -> None:
     job = a_job(odc_config, ada, HOSTILE)
     for address in ("/my/jobs", f"/my/jobs/{job}"):
         assert HOSTILE in text_of(checked(browser.get(address)))
 
 
 def test_files_can_be_downloaded(browser: FlaskClient, odc_config: Config, ada: Account) -> None:
-    files.receive(odc_config, str(ada.id), "a folder/<b>.html", BytesIO(b"<script>"), 8)
+    files.receive_file(odc_config, str(ada.id), "a folder/<b>.html", BytesIO(b"<script>"), 8)
     root = checked(browser.get("/my/files"))
     (link,) = [e for e in elements(root, "a") if e.get("download") is not None]
     answer = browser.get(link.get("href", ""))
@@ -282,7 +284,7 @@ def test_files_can_be_downloaded(browser: FlaskClient, odc_config: Config, ada: 
 
 
 def test_names_of_cookies_are_safe_ones() -> None:
-    assert {forms.SESSION, forms.VISITOR, forms.TRAVELLER} == {
+    assert {forms.SESSION_COOKIE, forms.VISITOR_COOKIE, forms.OIDC_COOKIE} == {
         "openeo-session",
         "openeo-visitor",
         "openeo-traveller",

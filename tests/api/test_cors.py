@@ -21,15 +21,16 @@ EXPOSED = {"Link", "Location", "OpenEO-Costs", "OpenEO-Identifier", "Accept-Rang
         ("/health", {"GET"}),
     ],
 )
-def test_preflight(client: FlaskClient, path: str, methods: set[str]) -> None:
-    asked = {"Origin": "https://editor.example", "Access-Control-Request-Method": "GET"}
-    response = client.options(path, headers=asked)
+def test_preflight_allows_methods_and_headers(client: FlaskClient, path: str, methods: set[str]) -> None:
+    headers = {"Origin": "https://editor.example", "Access-Control-Request-Method": "GET"}
+    response = client.options(path, headers=headers)
     assert (response.status_code, response.data) == (204, b"")
     assert response.headers["Access-Control-Allow-Origin"] == "*"
     assert methods | {"OPTIONS"} <= set(response.headers["Access-Control-Allow-Methods"].split(", "))
     allowed = response.headers["Access-Control-Allow-Headers"]
     assert {"Authorization", "Content-Type", "Range"} <= set(allowed.split(", "))
     assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Allow"] == response.headers["Access-Control-Allow-Methods"]
 
 
 @pytest.mark.parametrize("path", [f"{API}/", f"{API}/me", f"{API}/nothing", "/.well-known/openeo", "/health"])

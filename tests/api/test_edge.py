@@ -11,11 +11,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from odc_openeo import accounts
-from odc_openeo.api.rate_limit import Rates
+from odc_openeo.api.middleware.rate_limit import RateLimiter
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from odc_openeo.errors import TooManyRequests
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD, addition, code
 
 ELSEWHERE = {"REMOTE_ADDR": "192.0.2.7"}
@@ -32,12 +32,12 @@ def limited(config: Config, **limits: int) -> FlaskClient:
 
 def addresses(app: Flask) -> Iterator[tuple[str, set[str]]]:
     """Each address, with something for its parameters, and its methods."""
-    found: dict[str, set[str]] = {}
+    methods_by_path: dict[str, set[str]] = {}
     some = {"uuid": "00000000-0000-0000-0000-000000000000", "int": "1", "float": "1.0"}
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:(\w+)(?:\([^)]*\))?:)?\w+>", lambda m: some.get(m[1] or "", "none"), rule.rule)
-        found.setdefault(path, set()).update(rule.methods or set())
-    yield from found.items()
+        methods_by_path.setdefault(path, set()).update(rule.methods or set())
+    yield from methods_by_path.items()
 
 
 def check_edge(answer: TestResponse) -> None:
@@ -78,7 +78,7 @@ def test_head_is_get_without_the_content(client: FlaskClient, bearer: dict[str, 
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/xml", "image/png", "*/*", "nonsense", ""])
-def test_the_api_answers_in_json_whatever_is_asked_for(client: FlaskClient, accept: str) -> None:
+def test_api_always_answers_in_json(client: FlaskClient, accept: str) -> None:
     for path in ("/", "/collections", "/nothing", "/me"):
         answer = client.get(f"{API}{path}", headers={"Accept": accept})
         assert answer.mimetype == "application/json"
@@ -106,7 +106,7 @@ def test_bodies_that_are_refused(odc_config: Config, bearer: dict[str, str]) -> 
 def test_limit_of_an_address(odc_config: Config, token: str) -> None:
     client = limited(odc_config, requests_per_minute_address=3)
     answers = [client.get(f"{API}/conformance", environ_overrides=ELSEWHERE) for _ in range(4)]
-    assert [each.status_code for each in answers] == [200, 200, 200, 429]
+    assert [response.status_code for response in answers] == [200, 200, 200, 429]
     assert code(answers[3]) == "TooManyRequests"
     assert 0 < int(answers[3].headers["Retry-After"]) <= 20
     check_edge(answers[3])
@@ -141,13 +141,13 @@ def test_limit_of_a_user(odc_config: Config, token: str) -> None:
 def test_no_limits(odc_config: Config) -> None:
     client = limited(odc_config, requests_per_minute_address=0)
     answers = [client.get(f"{API}/conformance", environ_overrides=ELSEWHERE) for _ in range(20)]
-    assert {each.status_code for each in answers} == {200}
+    assert {response.status_code for response in answers} == {200}
 
 
 def test_the_share_comes_back_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("odc_openeo.api.rate_limit.time.monotonic", lambda: now)
-    rates = Rates(6)
+    monkeypatch.setattr("odc_openeo.api.middleware.rate_limit.time.monotonic", lambda: now)
+    rates = RateLimiter(6)
     for _ in range(6):
         rates.take("a")
     with pytest.raises(TooManyRequests) as refused:

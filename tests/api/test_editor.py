@@ -18,15 +18,15 @@ PAGE = '<!doctype html><html lang="en"><title>Editor</title><script src="app.js"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder as building an editor makes it, beside a file that is nobody's business."""
-    made = tmp_path / "editor"
-    (made / "fonts").mkdir(parents=True)
-    (made / "index.html").write_text(PAGE)
-    (made / "app.js").write_text("console.log(1)")
-    (made / "fonts" / "a.woff2").write_bytes(b"wOF2")
-    (made / ".env").write_text("secret")
+    root = tmp_path / "editor"
+    (root / "fonts").mkdir(parents=True)
+    (root / "index.html").write_text(PAGE)
+    (root / "app.js").write_text("console.log(1)")
+    (root / "fonts" / "a.woff2").write_bytes(b"wOF2")
+    (root / ".env").write_text("secret")
     (tmp_path / "secret.txt").write_text("secret")
-    (made / "link.txt").symlink_to(tmp_path / "secret.txt")
-    return made
+    (root / "link.txt").symlink_to(tmp_path / "secret.txt")
+    return root
 
 
 @pytest.fixture
@@ -86,6 +86,6 @@ def test_without_a_folder_there_is_none(odc_config: Config) -> None:
     assert client.get("/editor/index.html").status_code == 404
 
 
-def test_a_folder_without_an_editor_is_told_at_once(odc_config: Config, tmp_path: Path) -> None:
+def test_folder_without_editor_is_reported_at_once(odc_config: Config, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"WEB_EDITOR_DIR.*index\.html"):
         create_app(odc_config.model_copy(update={"web_editor_dir": tmp_path}))

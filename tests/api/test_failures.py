@@ -24,7 +24,9 @@ from tests.api.conftest import API, code
         ("DELETE", f"{API}/collections", 405, "MethodNotAllowed"),
     ],
 )
-def test_wrong_addresses(client: FlaskClient, method: str, path: str, status: int, expected: str) -> None:
+def test_unknown_addresses_are_not_found(
+    client: FlaskClient, method: str, path: str, status: int, expected: str
+) -> None:
     response = client.open(path, method=method)
     assert (response.status_code, code(response)) == (status, expected)
 

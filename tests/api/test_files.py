@@ -14,9 +14,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 
-from odc_openeo import accounts
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD, code
 
 Headers = dict[str, str]
@@ -42,9 +42,9 @@ def test_a_file_comes_back_as_it_was(client: FlaskClient, bearer: Headers) -> No
     url = f"{API}/files/{quote('österreich/münster 1.shp')}"
     sent = client.put(url, data=content, headers=bearer)
     assert sent.status_code == 200
-    told = sent.get_json()
-    assert (told["path"], told["size"]) == ("österreich/münster 1.shp", len(content))
-    assert told["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+    document = sent.get_json()
+    assert (document["path"], document["size"]) == ("österreich/münster 1.shp", len(content))
+    assert document["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
     assert paths(client, bearer) == ["österreich/münster 1.shp"]
     got = client.get(url, headers=bearer)
     assert got.data == content
@@ -70,16 +70,16 @@ def test_deleting_removes_empty_folders(client: FlaskClient, bearer: Headers, od
     assert (missing.status_code, code(missing)) == (404, "FileNotFound")
 
 
-def test_pages(client: FlaskClient, bearer: Headers) -> None:
+def test_files_are_listed_in_pages(client: FlaskClient, bearer: Headers) -> None:
     names = [f"{i}.txt" for i in range(5)]
     for name in names:
         client.put(f"{API}/files/{name}", data=b"1", headers=bearer)
-    url, found = f"{API}/files?limit=2", []
+    url, items = f"{API}/files?limit=2", []
     for _ in range(3):
         page = client.get(url, headers=bearer).get_json()
-        found += [f["path"] for f in page["files"]]
+        items += [f["path"] for f in page["files"]]
         url = page["links"][0]["href"] if page["links"] else ""
-    assert (found, url) == (names, "")
+    assert (items, url) == (names, "")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def limited(odc_config: Config) -> Config:
     return odc_config.model_copy(update=limits)
 
 
-def test_limits(limited: Config) -> None:
+def test_file_limits_are_enforced(limited: Config) -> None:
     client, bearer = create_app(limited).test_client(), sign_in(limited, "eve")
 
     def put(name: str, size: int) -> str | None:

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from odc_openeo import accounts
 from odc_openeo.config import Config, child_environment
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD, addition, code
 from tests.conftest import COMMAND
 
@@ -49,22 +49,22 @@ def worker(odc_config: Config) -> Iterator[subprocess.Popen]:
 
 def until(ask, job: str, *states: str, seconds: float = 60) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
-    while (found := ask("GET", f"/jobs/{job}").get_json())["status"] not in states:
-        assert time.monotonic() < deadline, found
+    while (document := ask("GET", f"/jobs/{job}").get_json())["status"] not in states:
+        assert time.monotonic() < deadline, document
         time.sleep(0.1)
-    return found
+    return document
 
 
 def test_create_and_describe(ask, job):
-    found = ask("GET", f"/jobs/{job}").get_json()
-    assert found["process"] == addition()
-    assert (found["title"], found["status"], found["log_level"]) == ("sum", "created", "info")
-    assert None not in found.values()
+    document = ask("GET", f"/jobs/{job}").get_json()
+    assert document["process"] == addition()
+    assert (document["title"], document["status"], document["log_level"]) == ("sum", "created", "info")
+    assert None not in document.values()
     location = ask("POST", "/jobs", json={"process": addition(), "job_options": {"a": 1}}).headers["Location"]
     assert urlsplit(location).path.startswith(f"{API}/jobs/")
-    found = ask("GET", urlsplit(location).path.removeprefix(API)).get_json()
-    assert found["job_options"] == {"a": 1}
-    assert "title" not in found
+    document = ask("GET", urlsplit(location).path.removeprefix(API)).get_json()
+    assert document["job_options"] == {"a": 1}
+    assert "title" not in document
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,14 @@ def test_create_and_describe(ask, job):
         ({}, "ProcessInvalid"),
         ({"process": {}}, "ProcessGraphMissing"),
         ({"process": 3}, "ProcessInvalid"),
+        ({"process": None}, "ProcessInvalid"),
         ({"process": addition(), "budget": -1}, "BudgetInvalid"),
         ({"process": addition(), "budget": True}, "BudgetInvalid"),
+        ({"process": addition(), "budget": "5"}, "BudgetInvalid"),
         ({"process": addition(), "plan": "gold"}, "BillingPlanInvalid"),
         ({"process": addition(), "log_level": "loud"}, "RequestInvalid"),
         ({"process": addition(), "title": "x" * 501}, "RequestInvalid"),
+        ({"process": addition(), "description": ["x"]}, "RequestInvalid"),
         ({"process": addition(), "title": "a\0b"}, "RequestInvalid"),
         ({"process": addition(), "x": float("nan")}, "RequestInvalid"),
         ({"process": addition(), "job_options": {"memory": "much"}}, "RequestInvalid"),
@@ -86,35 +89,37 @@ def test_create_and_describe(ask, job):
         ({"process": addition(), "job_options": {"threads": "2"}}, "RequestInvalid"),
     ],
 )
-def test_bad_jobs(ask, body, expected):
+def test_invalid_jobs_are_refused(ask, body, expected):
     response = ask("POST", "/jobs", data=json.dumps(body), content_type="application/json")
     assert response.status_code == 400
     assert code(response) == expected
     assert ask("GET", "/jobs").get_json()["jobs"] == []
 
 
-def test_patch(ask, job):
+def test_job_metadata_can_be_changed(ask, job):
     assert ask("PATCH", f"/jobs/{job}", json={}).status_code == 204
     assert ask("PATCH", f"/jobs/{job}", json={"title": None, "description": "d"}).status_code == 204
-    found = ask("GET", f"/jobs/{job}").get_json()
-    assert "title" not in found
-    assert found["description"] == "d"
+    document = ask("GET", f"/jobs/{job}").get_json()
+    assert "title" not in document
+    assert document["description"] == "d"
     assert code(ask("PATCH", f"/jobs/{job}", json={"status": "finished"})) == "PropertyNotEditable"
     assert 400 <= ask("PATCH", f"/jobs/{job}").status_code < 500
     ask("POST", f"/jobs/{job}/results")
     assert code(ask("PATCH", f"/jobs/{job}", json={"title": "late"})) == "JobLocked"
 
 
-def test_pages(ask):
-    made = [ask("POST", "/jobs", json={"process": addition()}).headers["OpenEO-Identifier"] for _ in range(5)]
-    found, path = [], "/jobs?limit=2"
+def test_jobs_are_listed_in_pages(ask):
+    created = [
+        ask("POST", "/jobs", json={"process": addition()}).headers["OpenEO-Identifier"] for _ in range(5)
+    ]
+    items, path = [], "/jobs?limit=2"
     while path:
         page = ask("GET", path).get_json()
         assert len(page["jobs"]) <= 2
-        found += [each["id"] for each in page["jobs"]]
+        items += [entry["id"] for entry in page["jobs"]]
         following = [link["href"] for link in page["links"] if link["rel"] == "next"]
         path = f"/jobs?{urlsplit(following[0]).query}" if following else ""
-    assert found == made[::-1]
+    assert items == created[::-1]
     for wrong in ("0", "-1", "x", "1e3"):
         assert code(ask("GET", f"/jobs?limit={wrong}")) == "RequestInvalid"
     assert len(ask("GET", "/jobs?limit=").get_json()["jobs"]) == 5
@@ -150,9 +155,9 @@ def test_states_before_results(ask, job):
 def test_a_job_runs(ask, client, job, worker, odc_config):
     until(ask, job, "created")
     ask("POST", f"/jobs/{job}/results")
-    found = until(ask, job, "finished", "error")
-    assert found["status"] == "finished"
-    assert {link["rel"] for link in found["links"]} == {"self", "monitor", "result"}
+    result = until(ask, job, "finished", "error")
+    assert result["status"] == "finished"
+    assert {link["rel"] for link in result["links"]} == {"self", "monitor", "result"}
     response = ask("GET", f"/jobs/{job}/results")
     assert response.headers["OpenEO-Costs"] == "0"
     (asset,) = response.get_json()["assets"].values()
@@ -207,8 +212,8 @@ def test_a_zarr_store_by_signed_link(ask, client, worker, odc_config):
     }
     job = ask("POST", "/jobs", json={"process": {"process_graph": graph}}).headers["OpenEO-Identifier"]
     ask("POST", f"/jobs/{job}/results")
-    found = until(ask, job, "finished", "error")
-    assert found["status"] == "finished", ask("GET", f"/jobs/{job}/logs").get_json()
+    result = until(ask, job, "finished", "error")
+    assert result["status"] == "finished", ask("GET", f"/jobs/{job}/logs").get_json()
     (asset,) = ask("GET", f"/jobs/{job}/results").get_json()["assets"].values()
     path = urlsplit(asset["href"]).path
     metadata = client.get(f"{path}/zarr.json")

@@ -17,13 +17,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
-from odc_openeo.api.locator import Box, close_up, extent_box, time_axis
-from odc_openeo.api.pages import markdown
-from odc_openeo.api.pages.chart import chart
-from odc_openeo.api.pages.schemas import type_text, values_text
+from odc_openeo.api.pages import render_markdown
+from odc_openeo.api.pages.chart import make_chart
+from odc_openeo.api.pages.locator import DegreeBox, find_extent_box, make_close_up, make_time_axis
+from odc_openeo.api.pages.schemas import describe_type, list_values
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
-from odc_openeo.process import PROCESSES
+from odc_openeo.registry.process import PROCESSES
 from tests.api.conftest import API
 from tests.api.html import HTML, checked, crawl, elements, text_of
 from tests.catalog.scenes import PRODUCT, Index, product, scene
@@ -34,10 +34,10 @@ HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{ 7 * 7 }}"
 @pytest.fixture
 def index(odc_database: str) -> Iterator[Index]:
     """An index to fill, with the tiny product and no dataset."""
-    made = Index()
-    made.add_product(PRODUCT)
-    yield made
-    made.datacube.close()
+    new_index = Index()
+    new_index.add_product(PRODUCT)
+    yield new_index
+    new_index.datacube.close()
 
 
 def page(client: FlaskClient, address: str) -> Any:
@@ -63,7 +63,7 @@ def test_browsers_get_a_page_and_clients_the_capabilities(client: FlaskClient) -
         assert followed.get_json()["type"] == "Catalog"
 
 
-def test_the_page_tells_how_to_connect(client: FlaskClient) -> None:
+def test_page_shows_how_to_connect(client: FlaskClient) -> None:
     text = client.get("/", headers=HTML).text
     assert (
         "openeo.connect(&#34;http://localhost&#34;)" in text or 'openeo.connect("http://localhost")' in text
@@ -81,7 +81,7 @@ def test_collections_can_be_searched_and_come_in_pages(client: FlaskClient, inde
     assert "p07" in body(client, "/?q=number+7.")
     assert "p08" not in body(client, "/?q=number+7.")
     assert "tiny_s2" in body(client, "/?q=TINY+nir+b08")
-    assert "No collection has all of these words" in body(client, "/?q=nowhere")
+    assert "No collection matches all of these words" in body(client, "/?q=nowhere")
     assert client.get("/?page=99&q=%00", headers=HTML).status_code == 400
 
 
@@ -105,15 +105,15 @@ def test_all_pages_are_sound_and_all_links_lead_somewhere(
 def test_behind_a_proxy_that_adds_a_path(odc_config: Config, index: Index) -> None:
     public = create_app(odc_config.model_copy(update={"public_url": "https://example.org/earth"}))
     root = checked(public.test_client().get("/collections/tiny_s2", headers=HTML))
-    own = [e.get("href") for e in elements(root, "a", "link") if (e.get("href") or "").startswith("/")]
-    assert own
-    assert all(href.startswith("/earth/") for href in own)
+    hrefs = [e.get("href") for e in elements(root, "a", "link") if (e.get("href") or "").startswith("/")]
+    assert hrefs
+    assert all(href.startswith("/earth/") for href in hrefs)
 
 
 # --- A collection --------------------------------------------------------------------------------
 
 
-def test_a_collection_with_all_that_is_known(client: FlaskClient, index: Index, tmp_path: Path) -> None:
+def test_collection_page_shows_all_metadata(client: FlaskClient, index: Index, tmp_path: Path) -> None:
     days = ("2022-06-01", "2022-06-20", "2022-08-03")
     index.add(*(scene(tmp_path / day, n, f"{day}T10:00:00Z") for n, day in enumerate(days)))
     root = page(client, "/collections/tiny_s2")
@@ -131,10 +131,10 @@ def test_a_collection_with_all_that_is_known(client: FlaskClient, index: Index, 
 def test_a_collection_without_datasets(client: FlaskClient, index: Index) -> None:
     text = body(client, "/collections/tiny_s2")
     assert "no datasets yet" in text
-    assert "Load a piece" not in text
+    assert "Load a part" not in text
 
 
-def test_there_is_a_page_for_what_is_not_there(client: FlaskClient) -> None:
+def test_missing_page_has_an_error_page(client: FlaskClient) -> None:
     for address in ("/collections/nowhere", "/collections/a%2Fb"):
         answer = client.get(address, headers=HTML)
         assert answer.status_code == 404
@@ -142,7 +142,7 @@ def test_there_is_a_page_for_what_is_not_there(client: FlaskClient) -> None:
     assert client.get("/processes/nowhere").status_code == 404
 
 
-def test_what_others_wrote_is_never_markup(odc_config: Config, index: Index, tmp_path: Path) -> None:
+def test_metadata_is_escaped_in_pages(odc_config: Config, index: Index, tmp_path: Path) -> None:
     bands = [{"name": "red", "aliases": [HOSTILE], "dtype": "uint8", "nodata": 0, "units": HOSTILE}]
     index.add_product(product("evil", description=HOSTILE, measurements=bands))
     said = {"title": HOSTILE, "keywords": [HOSTILE], "license": HOSTILE}
@@ -160,10 +160,10 @@ def test_what_others_wrote_is_never_markup(odc_config: Config, index: Index, tmp
 
 
 def test_markdown_of_others_is_safe() -> None:
-    assert "<script>" not in markdown("a <script>alert(1)</script> *b*")
-    assert "<em>b</em>" in markdown("a <script>alert(1)</script> *b*")
-    assert "href" not in markdown("[a](javascript:alert(1))")
-    assert "<img" not in markdown("![a](https://example.org/track.png)")
+    assert "<script>" not in render_markdown("a <script>alert(1)</script> *b*")
+    assert "<em>b</em>" in render_markdown("a <script>alert(1)</script> *b*")
+    assert "href" not in render_markdown("[a](javascript:alert(1))")
+    assert "<img" not in render_markdown("![a](https://example.org/track.png)")
 
 
 # --- Previews ------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_the_preview_shows_the_pixels(app: Flask, index: Index, tmp_path: Path) 
 
 
 def test_a_preview_follows_the_collection(app: Flask, index: Index, tmp_path: Path) -> None:
-    assert "no scene to be shown" in preview(app).text
+    assert "no scene to show" in preview(app).text
     index.add(scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z"))
     first = preview(app)
     index.add(scene(tmp_path / "b", 2, "2022-05-30T10:00:00Z"))
@@ -216,7 +216,7 @@ def test_a_scene_that_cannot_be_read_has_no_preview(app: Flask, index: Index, tm
 def test_previews_can_be_switched_off(odc_config: Config, index: Index, tmp_path: Path) -> None:
     index.add(scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z"))
     app = create_app(odc_config.model_copy(update={"collection_previews": False}))
-    assert "switched off" in preview(app).text
+    assert "disabled" in preview(app).text
     assert "/previews/" not in app.test_client().get("/collections/tiny_s2", headers=HTML).text
 
 
@@ -231,7 +231,7 @@ def test_processes_can_be_searched(client: FlaskClient) -> None:
     assert ids("/processes?q=ndvi")[0] == "ndvi"
     logic = ids("/processes?category=logic")
     assert logic == sorted(id_ for id_, p in PROCESSES.items() if "logic" in p.categories)
-    assert "No process fits" in body(client, "/processes?q=nowhere")
+    assert "No matching process" in body(client, "/processes?q=nowhere")
 
 
 def test_a_process_with_parameters_examples_and_errors(client: FlaskClient) -> None:
@@ -266,13 +266,13 @@ def test_a_process_with_parameters_examples_and_errors(client: FlaskClient) -> N
     ],
 )
 def test_types_in_words(schema: Any, words: str) -> None:
-    assert type_text(schema) == words
+    assert describe_type(schema) == words
 
 
 def test_values_in_words() -> None:
-    assert values_text({"type": "string", "enum": ["near", "cubic"]}) == ['"near"', '"cubic"']
-    assert len(values_text([{"enum": list(range(99))}])) == 41
-    assert values_text({"type": "number"}) == []
+    assert list_values({"type": "string", "enum": ["near", "cubic"]}) == ['"near"', '"cubic"']
+    assert len(list_values([{"enum": list(range(99))}])) == 41
+    assert list_values({"type": "number"}) == []
 
 
 # --- Drawings ------------------------------------------------------------------------------------
@@ -284,26 +284,26 @@ def collection(bbox: list[float], start: str | None, end: str | None) -> dict[st
 
 
 def test_charts_of_months_and_years() -> None:
-    few = chart({"2022-03": 5, "2022-04": 0, "2022-05": 7})
+    few = make_chart({"2022-03": 5, "2022-04": 0, "2022-05": 7})
     assert few is not None
     assert (few.unit, few.top, len(few.bars)) == ("month", 10, 12)
     assert [b.count for b in few.bars] == [0, 0, 5, 0, 7, *[0] * 7]
     assert few.bars[4].height == pytest.approx(0.7 * few.height)
     assert few.bars[4].y + few.bars[4].height == pytest.approx(few.height)
-    many = chart({f"{year}-{month:02}": 3 for year in range(1990, 2022) for month in range(1, 13)})
+    many = make_chart({f"{year}-{month:02}": 3 for year in range(1990, 2022) for month in range(1, 13)})
     assert many is not None
     assert (many.unit, len(many.bars), many.bars[0].count, many.top) == ("year", 32, 36, 40)
-    assert chart({}) is None
-    assert chart({"2022-01": 0}) is not None
+    assert make_chart({}) is None
+    assert make_chart({"2022-01": 0}) is not None
 
 
 @pytest.mark.parametrize(
     "bbox", [[11.25, 46.45, 11.48, 46.56], [-18, -35, 52, 38], [176, -20, -178, -15], [5, 5, 5, 5]]
 )
 def test_close_ups_hold_the_extent(bbox: list[float]) -> None:
-    box = extent_box(collection(bbox, None, None))
+    box = find_extent_box(collection(bbox, None, None))
     assert box is not None
-    near = close_up(box)
+    near = make_close_up(box)
     assert near.view.west < box.west <= box.east < near.view.east
     assert near.view.south < box.south <= box.north < near.view.north
     assert 1 <= len(near.parallels) <= 6
@@ -311,26 +311,26 @@ def test_close_ups_hold_the_extent(bbox: list[float]) -> None:
 
 
 def test_boxes_in_words() -> None:
-    assert Box(11.25, 46.45, 11.48, 46.56).text == "11.25°E – 11.48°E, 46.45°N – 46.56°N"
-    assert Box(-18, -35, 52, 38).text == "18°W – 52°E, 35°S – 38°N"
-    assert Box(176, -20, 182, -15).text == "176.00°E – 178.00°W, 20.00°S – 15.00°S"
+    assert DegreeBox(11.25, 46.45, 11.48, 46.56).text == "11.25°E – 11.48°E, 46.45°N – 46.56°N"
+    assert DegreeBox(-18, -35, 52, 38).text == "18°W – 52°E, 35°S – 38°N"
+    assert DegreeBox(176, -20, 182, -15).text == "176.00°E – 178.00°W, 20.00°S – 15.00°S"
 
 
 def test_spans_on_the_time_axis() -> None:
     year = collection([0, 0, 1, 1], "2021-01-01T00:00:00Z", "2022-01-01T00:00:00Z")
     open_end = collection([0, 0, 1, 1], "2020-07-01T12:00:00Z", None)
-    axis = time_axis([year, open_end])
+    axis = make_time_axis([year, open_end])
     assert axis is not None
     assert (axis.start, axis.end) == (
         datetime.fromisoformat("2020-01-01T00:00:00Z"),
         datetime.fromisoformat("2023-01-01T00:00:00Z"),
     )
-    span = axis.span(year)
+    span = axis.find_span(year)
     assert span is not None
     assert span.left == pytest.approx(100 * 366 / 1096)
     assert span.width == pytest.approx(100 * 365 / 1096)
-    later = axis.span(open_end)
+    later = axis.find_span(open_end)
     assert later is not None
     assert later.left + later.width == pytest.approx(100)
     assert later.text == "2020-07-01 – open"
-    assert time_axis([collection([0, 0, 1, 1], None, None)]) is None
+    assert make_time_axis([collection([0, 0, 1, 1], None, None)]) is None

@@ -14,10 +14,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import event
 from werkzeug.test import TestResponse
 
-from odc_openeo import accounts, db
+from odc_openeo import db
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from odc_openeo.evaluation.synchronous import compute_result
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD, code
 from tests.conftest import Site
 
@@ -54,8 +55,8 @@ def bob(odc_config: Config) -> Ask:
 
 
 def node(process: str, arguments: dict[str, Any], namespace: str | None = None) -> dict[str, Any]:
-    found = {"process_id": process, "arguments": arguments, "result": True}
-    return found if namespace is None else {**found, "namespace": namespace}
+    result = {"process_id": process, "arguments": arguments, "result": True}
+    return result if namespace is None else {**result, "namespace": namespace}
 
 
 def graph(process: str, arguments: dict[str, Any], namespace: str | None = None) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def canonical(ask: Ask, id_: str) -> str:
 
 
 def test_a_process_comes_back_as_it_was(ada: Ask) -> None:
-    told = {
+    document = {
         **plus(1),
         "id": "another",
         "summary": "One more",
@@ -113,12 +114,12 @@ def test_a_process_comes_back_as_it_was(ada: Ask) -> None:
         "links": [{"rel": "license", "href": "https://example.org/licence"}],
         "own": {"kept": True},
     }
-    store(ada, "increment", told)
-    found = ada("GET", "/process_graphs/increment").get_json()
-    assert found == {**told, "id": "increment", "public": False}
+    store(ada, "increment", document)
+    document = ada("GET", "/process_graphs/increment").get_json()
+    assert document == {**document, "id": "increment", "public": False}
     (listed,) = ada("GET", "/process_graphs").get_json()["processes"]
     assert listed["id"] == "increment"
-    assert listed["parameters"] == told["parameters"]
+    assert listed["parameters"] == document["parameters"]
     assert not {"process_graph", "examples", "exceptions", "links"} & set(listed)
 
 
@@ -126,9 +127,9 @@ def test_replaced_and_deleted(ada: Ask) -> None:
     store(ada, "p", plus(1), summary="old", description=None)
     assert "description" not in ada("GET", "/process_graphs/p").get_json()
     store(ada, "p", plus(2))
-    found = ada("GET", "/process_graphs/p").get_json()
-    assert "summary" not in found
-    assert found["process_graph"] == plus(2)["process_graph"]
+    document = ada("GET", "/process_graphs/p").get_json()
+    assert "summary" not in document
+    assert document["process_graph"] == plus(2)["process_graph"]
     assert ada("DELETE", "/process_graphs/p").status_code == 204
     for method in ("GET", "DELETE"):
         answer = ada(method, "/process_graphs/p")
@@ -136,17 +137,17 @@ def test_replaced_and_deleted(ada: Ask) -> None:
     assert ada("GET", "/process_graphs").get_json() == {"processes": [], "links": []}
 
 
-def test_pages(ada: Ask) -> None:
+def test_stored_processes_are_listed_in_pages(ada: Ask) -> None:
     for name in ("c", "a", "b", "Z", "d"):
         store(ada, name, plus(1))
-    found, query = [], "limit=2"
+    items, query = [], "limit=2"
     while query:
         page = ada("GET", f"/process_graphs?{query}").get_json()
         assert len(page["processes"]) <= 2
-        found += [p["id"] for p in page["processes"]]
-        query = "".join(urlsplit(each["href"]).query for each in page["links"] if each["rel"] == "next")
-    assert found == [p["id"] for p in ada("GET", "/process_graphs").get_json()["processes"]]
-    assert sorted(found) == ["Z", "a", "b", "c", "d"]
+        items += [p["id"] for p in page["processes"]]
+        query = "".join(urlsplit(link["href"]).query for link in page["links"] if link["rel"] == "next")
+    assert items == [p["id"] for p in ada("GET", "/process_graphs").get_json()["processes"]]
+    assert sorted(items) == ["Z", "a", "b", "c", "d"]
     assert code(ada("GET", "/process_graphs?limit=0")) == "RequestInvalid"
 
 
@@ -169,13 +170,15 @@ def test_pages(ada: Ask) -> None:
         ("x" * 201, plus(1), "RequestInvalid"),
     ],
 )
-def test_refused(ada: Ask, id_: str, body: dict[str, Any], expected: str) -> None:
+def test_invalid_stored_processes_are_refused(
+    ada: Ask, id_: str, body: dict[str, Any], expected: str
+) -> None:
     answer = ada("PUT", f"/process_graphs/{id_}", data=json.dumps(body), content_type="application/json")
     assert (answer.status_code, code(answer)) == (400, expected)
     assert ada("GET", "/process_graphs").get_json()["processes"] == []
 
 
-def test_what_cannot_run_yet_can_be_stored(ada: Ask) -> None:
+def test_incomplete_process_can_be_stored(ada: Ask) -> None:
     store(ada, "without_argument", graph("add", {"x": 1}))
     store(ada, "calls_a_later_one", graph("later", {"x": 1}))
     assert refusal(ada, graph("without_argument", {}))[0] == "ProcessParameterRequired"
@@ -203,7 +206,7 @@ def test_others_processes_do_not_exist(ada: Ask, bob: Ask, client: FlaskClient) 
 # --- Calling -------------------------------------------------------------------------------------
 
 
-def test_parameters(ada: Ask) -> None:
+def test_stored_process_parameters_are_validated(ada: Ask) -> None:
     defined = {
         **graph("array_create", {"data": [given("a"), given("b"), given("c"), given("d")]}),
         "parameters": [
@@ -286,12 +289,12 @@ def test_namespaces(ada: Ask) -> None:
     assert refusal(ada, graph("multiply", values, "user"))[0] == "ProcessUnsupported"
 
 
-def test_of_the_same_name_as_what_is_optimised(ada: Ask) -> None:
+def test_stored_process_overrides_optimised_process_of_same_name(ada: Ask) -> None:
     """Reducers and conditions that are recognised by their name are what the user has made of them."""
     store(ada, "mean", {**graph("max", {"data": given("data")}), "parameters": [parameter("data")]})
     labeled = graph("array_create_labeled", {"data": [1.0, 2.0, 6.0], "labels": ["a", "b", "c"]})
-    made = {**labeled["process_graph"]["n"], "result": False}
-    process = {"made": made, "n": node("mean", {"data": {"from_node": "made"}})}
+    created = {**labeled["process_graph"]["n"], "result": False}
+    process = {"made": created, "n": node("mean", {"data": {"from_node": "made"}})}
     assert result(ada, {"process_graph": process}) == 6.0
 
 
@@ -343,13 +346,13 @@ def test_depth_adds_up(ada: Ask, odc_config: Config) -> None:
     assert code(answer) == "ProcessGraphComplexity"
 
 
-def test_the_database_is_not_asked_for_each_node(odc_config: Config, tmp_path: Path) -> None:
+def test_database_is_queried_once_for_all_nodes(odc_config: Config, tmp_path: Path) -> None:
     nodes = {f"n{i}": {"process_id": "add", "arguments": {"x": 1, "y": i}} for i in range(300)}
-    asked: list[str] = []
-    engine = db.engine(odc_config)
+    queries: list[str] = []
+    engine = db.get_engine(odc_config)
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        asked.extend([statement] if "stored_processes" in statement else [])
+        queries.extend([statement] if "stored_processes" in statement else [])
 
     event.listen(engine, "before_cursor_execute", note)
     try:
@@ -359,18 +362,18 @@ def test_the_database_is_not_asked_for_each_node(odc_config: Config, tmp_path: P
         assert json.loads(path.read_text()) == 2
     finally:
         event.remove(engine, "before_cursor_execute", note)
-    assert len(asked) == 1
+    assert len(queries) == 1
 
 
 def test_validation_knows_them(ada: Ask, client: FlaskClient) -> None:
     store(ada, "p", plus(1))
 
-    def found(ask: Ask, process: dict[str, Any]) -> list[str]:
+    def find_codes(ask: Ask, process: dict[str, Any]) -> list[str]:
         return [e["code"] for e in ask("POST", "/validation", json=process).get_json()["errors"]]
 
-    assert found(ada, graph("p", {"x": 1})) == []
-    assert found(ada, graph("p", {"x": "text"})) == ["ProcessParameterInvalid"]
-    assert found(ada, graph("p", {"x": 1}, "http://127.0.0.1:1/x")) == ["UrlUnreachable"]
+    assert find_codes(ada, graph("p", {"x": 1})) == []
+    assert find_codes(ada, graph("p", {"x": "text"})) == ["ProcessParameterInvalid"]
+    assert find_codes(ada, graph("p", {"x": 1}, "http://127.0.0.1:1/x")) == ["UrlUnreachable"]
     unsigned = client.post(f"{API}/validation", json=graph("p", {"x": 1})).get_json()["errors"]
     assert [e["code"] for e in unsigned] == ["ProcessUnsupported"]
 
@@ -406,7 +409,7 @@ def test_public_processes(ada: Ask, bob: Ask, client: FlaskClient) -> None:
     assert refusal(bob, graph("p", {"x": 1}, address))[0] == "ProcessNamespaceInvalid"
 
 
-def test_public_processes_call_what_others_can_call(ada: Ask) -> None:
+def test_public_processes_call_only_public_ones(ada: Ask) -> None:
     store(ada, "private", plus(1))
     answer = ada("PUT", "/process_graphs/p", json={**graph("private", {"x": 1}), "public": True})
     assert code(answer) == "ProcessGraphInvalid"
@@ -433,7 +436,7 @@ def test_processes_by_address(ada: Ask, site: Site) -> None:
     assert refusal(ada, graph("inc", {}, f"{site.root}/text.json"))[0] == "UrlUnreachable"
 
 
-def test_processes_by_address_know_only_what_everybody_has(ada: Ask, site: Site) -> None:
+def test_processes_by_address_use_only_predefined_ones(ada: Ask, site: Site) -> None:
     store(ada, "mine", plus(1))
     store(ada, "add", {**graph("subtract", {"x": given("x"), "y": given("y")}), "parameters": None})
     (site.folder / "p.json").write_text(json.dumps({**graph("add", {"x": 1, "y": 1}), "id": "p"}))

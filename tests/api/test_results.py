@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from odc_openeo import accounts
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD, addition, code
 
 
@@ -45,7 +45,7 @@ def test_nothing_is_left_behind(
         (b"", "RequestInvalid", "empty"),
         (b"{", "RequestInvalid", "line 1, column 2"),
         (b"[1]", "RequestInvalid", "an array"),
-        (b"\xff\xfe{}", "RequestInvalid", "no "),
+        (b"\xff\xfe{}", "RequestInvalid", "not valid UTF-8"),
         (b"[" * 100_000, "RequestInvalid", "nested"),
         (b'{"a":' * 700 + b"1" + b"}" * 700, "RequestInvalid", "nested"),
         (b"{" + b'"a":' + b"1" * 10_000 + b"}", "RequestInvalid", "too long"),
@@ -56,7 +56,7 @@ def test_nothing_is_left_behind(
         (b'{"process": null}', "ProcessInvalid", "'process'"),
     ],
 )
-def test_wrong_bodies(
+def test_invalid_bodies_are_refused(
     client: FlaskClient, bearer: dict[str, str], body: bytes, expected: str, says: str
 ) -> None:
     response = client.post(f"{API}/result", data=body, headers=bearer, content_type="application/json")
@@ -134,7 +134,7 @@ def test_levels_of_child_processes(client: FlaskClient, bearer: dict[str, str]) 
     assert (hundreds.status_code, code(hundreds)) == (400, "ProcessGraphComplexity")
 
 
-def test_validation_tells_every_error(client: FlaskClient) -> None:
+def test_validation_reports_every_error(client: FlaskClient) -> None:
     graph = {
         "a": {"process_id": "nope", "arguments": {}},
         "b": {"process_id": "add", "arguments": {"x": 1, "z": 2}, "result": True},

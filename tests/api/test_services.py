@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from odc_openeo import accounts
 from odc_openeo.config import Config
+from odc_openeo.users import accounts
 from tests.api.conftest import API, addition, code
 from tests.services.conftest import graph, load
 
@@ -21,7 +21,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def made(client: FlaskClient, bearer: dict[str, str]) -> str:
+def service(client: FlaskClient, bearer: dict[str, str]) -> str:
     """The address of a new service."""
     answer = client.post(SERVICES, json=body(title="One", extra=[1]), headers=bearer)
     assert answer.status_code == 201
@@ -30,17 +30,17 @@ def made(client: FlaskClient, bearer: dict[str, str]) -> str:
     return f"{SERVICES}/{id_}"
 
 
-def test_types(client: FlaskClient) -> None:
+def test_service_types_are_described(client: FlaskClient) -> None:
     types = client.get(f"{API}/service_types").get_json()
     assert set(types) == {"XYZ", "WMTS"}
-    for each in types.values():
-        assert {p["name"] for p in each["process_parameters"]} == {"spatial_extent"}
-        assert {"public", "bands", "range", "colormap", "format"} <= set(each["configuration"])
-        assert all(s["description"] for s in each["configuration"].values())
+    for entry in types.values():
+        assert {p["name"] for p in entry["process_parameters"]} == {"spatial_extent"}
+        assert {"public", "bands", "range", "colormap", "format"} <= set(entry["configuration"])
+        assert all(s["description"] for s in entry["configuration"].values())
 
 
-def test_all_that_is_known(client: FlaskClient, bearer: dict[str, str], made: str) -> None:
-    shown = client.get(made, headers=bearer).get_json()
+def test_service_description_is_complete(client: FlaskClient, bearer: dict[str, str], service: str) -> None:
+    shown = client.get(service, headers=bearer).get_json()
     assert (shown["type"], shown["title"], shown["enabled"], shown["extra"]) == ("XYZ", "One", True, [1])
     assert shown["process"] == {"process_graph": GRAPH}
     assert shown["configuration"] == {}
@@ -57,20 +57,20 @@ def test_lists_page_by_page(client: FlaskClient, bearer: dict[str, str]) -> None
         for n in range(3)
     ]
     whole = client.get(SERVICES, headers=bearer).get_json()
-    assert [each["id"] for each in whole["services"]] == ids[::-1]
-    assert all("process" not in each and "configuration" not in each for each in whole["services"])
+    assert [entry["id"] for entry in whole["services"]] == ids[::-1]
+    assert all("process" not in entry and "configuration" not in entry for entry in whole["services"])
     first = client.get(f"{SERVICES}?limit=2", headers=bearer).get_json()
     (following,) = first["links"]
     rest = client.get(following["href"].removeprefix("http://localhost"), headers=bearer).get_json()
-    assert [each["id"] for each in first["services"] + rest["services"]] == ids[::-1]
+    assert [entry["id"] for entry in first["services"] + rest["services"]] == ids[::-1]
     assert rest["links"] == []
 
 
-def test_changes(client: FlaskClient, bearer: dict[str, str], made: str) -> None:
-    assert client.patch(made, json={}, headers=bearer).status_code == 204
+def test_service_can_be_changed(client: FlaskClient, bearer: dict[str, str], service: str) -> None:
+    assert client.patch(service, json={}, headers=bearer).status_code == 204
     change = {"title": None, "enabled": False, "configuration": {"format": "jpeg"}, "budget": 5, "more": 2}
-    assert client.patch(made, json=change, headers=bearer).status_code == 204
-    shown = client.get(made, headers=bearer).get_json()
+    assert client.patch(service, json=change, headers=bearer).status_code == 204
+    shown = client.get(service, headers=bearer).get_json()
     assert "title" not in shown
     assert (shown["enabled"], shown["budget"], shown["more"], shown["extra"]) == (False, 5, 2, [1])
     assert shown["configuration"] == {"format": "JPEG"}
@@ -78,6 +78,8 @@ def test_changes(client: FlaskClient, bearer: dict[str, str], made: str) -> None
         ({"type": "WMTS"}, "PropertyNotEditable"),
         ({"url": "x"}, "PropertyNotEditable"),
         ({"enabled": "yes"}, "RequestInvalid"),
+        ({"configuration": 1}, "RequestInvalid"),
+        ({"log_level": "loud"}, "RequestInvalid"),
         ({"configuration": {"speed": 1}}, "ServiceConfigUnsupported"),
         ({"configuration": {"range": [5, 1]}}, "ServiceConfigInvalid"),
         ({"configuration": {"range": "wide"}}, "ServiceConfigInvalid"),
@@ -89,7 +91,7 @@ def test_changes(client: FlaskClient, bearer: dict[str, str], made: str) -> None
         ({"process": {"process_graph": {"a": {"process_id": "no", "arguments": {}}}}}, None),
         ({"plan": "gold"}, "BillingPlanInvalid"),
     ):
-        answer = client.patch(made, json=wrong, headers=bearer)
+        answer = client.patch(service, json=wrong, headers=bearer)
         assert answer.status_code == 400, wrong
         assert expected is None or code(answer) == expected, wrong
 
@@ -103,19 +105,21 @@ def test_changes(client: FlaskClient, bearer: dict[str, str], made: str) -> None
         ({"process": {"process_graph": {"a": {"process_id": "add", "arguments": {}, "result": True}}}}, None),
     ],
 )
-def test_refused(client: FlaskClient, bearer: dict[str, str], wrong: Any, expected: str | None) -> None:
+def test_invalid_services_are_refused(
+    client: FlaskClient, bearer: dict[str, str], wrong: Any, expected: str | None
+) -> None:
     answer = client.post(SERVICES, json=body(**wrong), headers=bearer)
     assert answer.status_code == 400
     assert expected is None or code(answer) == expected
 
 
 def test_others_do_not_have_it(
-    client: FlaskClient, bearer: dict[str, str], made: str, odc_config: Config
+    client: FlaskClient, bearer: dict[str, str], service: str, odc_config: Config
 ) -> None:
     eve = accounts.issue_token(odc_config, accounts.create_user(odc_config, "eve", "correct horse"))
     foreign = {"Authorization": f"Bearer basic//{eve}"}
     unknown = f"{SERVICES}/00000000-0000-0000-0000-000000000000"
-    for address, headers in ((made, foreign), (unknown, bearer), (f"{SERVICES}/nonsense", bearer)):
+    for address, headers in ((service, foreign), (unknown, bearer), (f"{SERVICES}/nonsense", bearer)):
         for answer in (
             client.get(address, headers=headers),
             client.patch(address, json={"title": "mine"}, headers=headers),
@@ -124,13 +128,13 @@ def test_others_do_not_have_it(
         ):
             assert (answer.status_code, code(answer)) == (404, "ServiceNotFound")
     assert client.get(SERVICES, headers=foreign).get_json()["services"] == []
-    assert client.get(made).status_code == 401
-    assert client.get(made, headers=bearer).get_json()["title"] == "One"
+    assert client.get(service).status_code == 401
+    assert client.get(service, headers=bearer).get_json()["title"] == "One"
 
 
-def test_deleted(client: FlaskClient, bearer: dict[str, str], made: str) -> None:
-    assert client.delete(made, headers=bearer).status_code == 204
-    assert client.get(made, headers=bearer).status_code == 404
+def test_deleted_service_is_gone(client: FlaskClient, bearer: dict[str, str], service: str) -> None:
+    assert client.delete(service, headers=bearer).status_code == 204
+    assert client.get(service, headers=bearer).status_code == 404
     assert client.get(SERVICES, headers=bearer).get_json()["services"] == []
 
 

@@ -22,12 +22,12 @@ def scenes(odc_database: str, tmp_path: Path) -> list[dict[str, Any]]:
     index = Index()
     index.add_product(PRODUCT)
     index.add_product(product("empty"))
-    made = [
+    root = [
         scene(tmp_path / f"{i}", i, f"2022-06-0{i}T10:00:00Z", eo__cloud_cover=10.0 * i) for i in (1, 2, 3)
     ]
-    index.add(*made)
+    index.add(*root)
     index.datacube.close()
-    return made
+    return root
 
 
 def test_pages_by_links(client: FlaskClient, scenes: list[dict[str, Any]]) -> None:
@@ -38,18 +38,18 @@ def test_pages_by_links(client: FlaskClient, scenes: list[dict[str, Any]]) -> No
     (following,) = [link for link in body["links"] if link["rel"] == "next"]
     assert following["method"] == "GET"
     second = client.get(following["href"].removeprefix("http://localhost")).get_json()
-    found = [f["id"] for f in body["features"] + second["features"]]
-    assert found == [s["id"] for s in reversed(scenes)]
+    result = [f["id"] for f in body["features"] + second["features"]]
+    assert result == [s["id"] for s in reversed(scenes)]
     assert "next" not in {link["rel"] for link in second["links"]}
 
 
 def test_pages_by_bodies(client: FlaskClient, scenes: list[dict[str, Any]]) -> None:
-    asked = {"limit": 2, "collections": ["tiny_s2"], "fields": {"include": ["properties.datetime"]}}
-    body = client.post(f"{API}/search", json=asked).get_json()
+    search = {"limit": 2, "collections": ["tiny_s2"], "fields": {"include": ["properties.datetime"]}}
+    body = client.post(f"{API}/search", json=search).get_json()
     assert (body["numberReturned"], body["numberMatched"]) == (2, 3)
     (following,) = [link for link in body["links"] if link["rel"] == "next"]
     assert following["method"] == "POST"
-    assert following["body"] == {**asked, "token": following["body"]["token"]}
+    assert following["body"] == {**search, "token": following["body"]["token"]}
     second = client.post(
         following["href"].removeprefix("http://localhost"), json=following["body"]
     ).get_json()
@@ -82,7 +82,7 @@ def test_items_of_a_collection(client: FlaskClient, scenes: list[dict[str, Any]]
         ("-id,assets.B04.href", {"assets"}, {"id", "properties"}),
     ],
 )
-def test_fields(
+def test_fields_select_item_members(
     client: FlaskClient, scenes: list[dict[str, Any]], fields: str, there: set[str], gone: set[str]
 ) -> None:
     (item,) = client.get(f"{API}/search", query_string={"fields": fields, "limit": 1}).get_json()["features"]
@@ -96,36 +96,36 @@ def test_intersects_and_filters_in_query_strings(client: FlaskClient, scenes: li
     point = json.dumps({"type": "Point", "coordinates": [10.319, 46.943]})
     clouds = {"op": "<=", "args": [{"property": "eo:cloud_cover"}, 20]}
     query = {"intersects": point, "filter": json.dumps(clouds), "filter-lang": "cql2-json"}
-    found = client.get(f"{API}/search", query_string=query).get_json()
-    assert [f["id"] for f in found["features"]] == [scenes[1]["id"], scenes[0]["id"]]
+    document = client.get(f"{API}/search", query_string=query).get_json()
+    assert [f["id"] for f in document["features"]] == [scenes[1]["id"], scenes[0]["id"]]
     ids = ",".join(s["id"] for s in scenes[1:])
-    found = client.get(f"{API}/search", query_string={"ids": ids, "sortby": "+properties.eo:cloud_cover"})
-    assert [f["id"] for f in found.get_json()["features"]] == [s["id"] for s in scenes[1:]]
+    document = client.get(f"{API}/search", query_string={"ids": ids, "sortby": "+properties.eo:cloud_cover"})
+    assert [f["id"] for f in document.get_json()["features"]] == [s["id"] for s in scenes[1:]]
 
 
 REFUSED = [
     ({"bbox": "1,2,3"}, 400, "4 or 6"),
     ({"bbox": "a,b,c,d"}, 400, "4 or 6"),
     ({"bbox": "0,5,1,4"}, 400, "south first"),
-    ({"datetime": "yesterday"}, 400, "no time"),
+    ({"datetime": "yesterday"}, 400, "not a valid time"),
     ({"datetime": "2022-02-01/2022-01-01"}, 400, "before it starts"),
     ({"collections": "nowhere"}, 404, "nowhere"),
-    ({"filter": "eo:cloud_cover <"}, 400, "no CQL2"),
+    ({"filter": "eo:cloud_cover <"}, 400, "not valid CQL2"),
     ({"filter": "clouds < 5"}, 400, "no property 'clouds'"),
-    ({"filter": "{", "filter-lang": "cql2-json"}, 400, "no JSON"),
+    ({"filter": "{", "filter-lang": "cql2-json"}, 400, "not valid JSON"),
     ({"filter": "a=1", "filter-lang": "ecql"}, 400, "cql2-text"),
     ({"filter": "a=1", "filter-crs": "EPSG:3857"}, 400, "filter-crs"),
     ({"intersects": '{"type": "Point"}'}, 400, "GeoJSON"),
-    ({"intersects": '{"type": "Point", "coordinates": [1, 2]}', "bbox": "0,0,1,1"}, 400, "not both"),
+    ({"intersects": '{"type": "Point", "coordinates": [1, 2]}', "bbox": "0,0,1,1"}, 400, "exclusive"),
     ({"limit": "0"}, 400, "limit"),
     ({"limit": "many"}, 400, "limit"),
     ({"sortby": "clouds"}, 400, "clouds"),
     ({"token": "x"}, 400, "token"),
-    ({"query": "{}"}, 400, "no parameter 'query'"),
+    ({"query": "{}"}, 400, "Unknown query parameter 'query'"),
 ]
 
 
-def test_what_is_refused(client: FlaskClient, scenes: list[dict[str, Any]]) -> None:
+def test_invalid_searches_are_refused(client: FlaskClient, scenes: list[dict[str, Any]]) -> None:
     for query, status, why in REFUSED:
         response = client.get(f"{API}/search", query_string=query)
         assert response.status_code == status, query
@@ -149,11 +149,11 @@ def test_a_great_limit_is_cut(client: FlaskClient, scenes: list[dict[str, Any]])
     assert client.get(f"{API}/search?limit=100000").get_json()["numberReturned"] == 3
 
 
-def test_queryables(client: FlaskClient, scenes: list[dict[str, Any]]) -> None:
+def test_queryables_describe_the_collection(client: FlaskClient, scenes: list[dict[str, Any]]) -> None:
     response = client.get(f"{API}/queryables")
     assert response.mimetype == "application/schema+json"
-    known = response.get_json()["properties"]
-    assert {"id", "collection", "datetime", "geometry", "eo:cloud_cover", "platform"} <= set(known)
+    properties = response.get_json()["properties"]
+    assert {"id", "collection", "datetime", "geometry", "eo:cloud_cover", "platform"} <= set(properties)
     links = client.get(f"{API}/").get_json()["links"]
     assert {link["method"] for link in links if link["rel"] == "search"} == {"GET", "POST"}
 
@@ -186,6 +186,15 @@ def test_collections_are_compressed_and_not_sent_again(
         head = client.head(f"{API}{path}")
         assert (head.status_code, head.data) == (200, b"")
         assert head.headers["Content-Length"] == plain.headers["Content-Length"]
+
+
+@pytest.mark.parametrize("accepted", ["gzip;q=0", "identity", "br", ""])
+def test_nothing_is_compressed_for_clients_that_do_not_accept_gzip(
+    client: FlaskClient, accepted: str
+) -> None:
+    response = client.get(f"{API}/processes", headers={"Accept-Encoding": accepted})
+    assert "Content-Encoding" not in response.headers
+    assert "Accept-Encoding" in response.headers["Vary"]
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -234,7 +243,7 @@ def test_only_files_that_the_index_names(
 @pytest.mark.parametrize(
     "settings", [{"serve_assets": False}, {"host": "0.0.0.0"}, {"public_url": "https://example.org"}]
 )  # fmt: skip
-def test_files_are_not_served_beyond_this_machine_unasked(
+def test_files_are_not_served_by_reachable_service(
     odc_config: Config, client: FlaskClient, scenes: list[dict[str, Any]], settings: dict[str, Any]
 ) -> None:
     path = assets(client)["B04"]["href"].removeprefix("http://localhost")

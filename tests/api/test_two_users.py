@@ -24,11 +24,12 @@ from joserfc.jwk import OctKey
 from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
-from odc_openeo import accounts, db, sessions
-from odc_openeo.api.pages.forms import form_key
+from odc_openeo import db
+from odc_openeo.api.pages.forms import make_csrf_token
 from odc_openeo.app import create_app
 from odc_openeo.config import Config, child_environment, odc_database_environment
-from odc_openeo.postgres import Postgres
+from odc_openeo.stack.postgres import Postgres
+from odc_openeo.users import accounts, browser_sessions
 from tests.api.conftest import API, PASSWORD, addition, code
 from tests.conftest import COMMAND, copy_database
 from tests.identity_provider import DEFAULT_CLIENT
@@ -188,7 +189,7 @@ def service_config(
             for name, value in odc_database_environment(url).items():
                 patch.setenv(name, value)
             yield config
-        db.dispose(config)
+        db.dispose_engine(config)
 
 
 @pytest.fixture(scope="module")
@@ -202,10 +203,10 @@ def guarded(service_config: Config) -> Flask:
 
 def rules(app: Flask) -> dict[str, list[str]]:
     """The methods of each address."""
-    found: dict[str, set[str]] = {}
+    methods_by_rule: dict[str, set[str]] = {}
     for rule in app.url_map.iter_rules():
-        found.setdefault(rule.rule, set()).update((rule.methods or set()) - {"OPTIONS", "HEAD"})
-    return {rule: sorted(methods) for rule, methods in found.items()}
+        methods_by_rule.setdefault(rule.rule, set()).update((rule.methods or set()) - {"OPTIONS", "HEAD"})
+    return {rule: sorted(methods) for rule, methods in methods_by_rule.items()}
 
 
 def test_every_address_has_a_row(guarded: Flask) -> None:
@@ -278,8 +279,8 @@ def bad_tokens(config: Config, ada: Ada) -> dict[str, str]:
 
 def addresses(kinds: set[str], app: Flask) -> Iterator[tuple[str, str]]:
     """Methods and addresses of some kinds; those that delete come last."""
-    found = [(m, rule) for rule, methods in rules(app).items() if TABLE[rule] in kinds for m in methods]
-    yield from sorted(found, key=lambda each: (each[0] == "DELETE", each[1], each[0]))
+    result = [(m, rule) for rule, methods in rules(app).items() if TABLE[rule] in kinds for m in methods]
+    yield from sorted(result, key=lambda entry: (entry[0] == "DELETE", entry[1], entry[0]))
 
 
 def filled(rule: str, ids: dict[str, str]) -> str:
@@ -325,11 +326,11 @@ def alike(one: TestResponse, other: TestResponse, ids: dict[str, str], where: An
     """Both answers are the same errors, but for the id that was asked for."""
     assert one.status_code == other.status_code == 404, where
     documents = []
-    for answer, own in ((one, ids), (other, UNKNOWN)):
+    for answer, own_ids in ((one, ids), (other, UNKNOWN)):
         document = answer.get_json()
         del document["id"]
         text = json.dumps(document)
-        for name, value in own.items():
+        for name, value in own_ids.items():
             text = text.replace(value, name)
         documents.append(text)
     assert documents[0] == documents[1], where
@@ -357,7 +358,7 @@ def test_public_addresses_say_the_same_to_everybody(guarded: Flask, ada: Ada, bo
     signed_in = {"Authorization": f"Bearer {ada.token}"}
     for method, rule in addresses({PUBLIC}, guarded):
         answers = [send(client, method, rule, ids, headers) for headers in ({}, bob, signed_in)]
-        bodies = [(each.status_code, without_id(each)) for each in answers]
+        bodies = [(entry.status_code, without_id(entry)) for entry in answers]
         assert bodies[0] == bodies[1] == bodies[2], rule
         assert WORD not in answers[0].text
 
@@ -447,7 +448,7 @@ def browser(app: Flask, session: str) -> FlaskClient:
 def visit(app: Flask, session: str, method: str, rule: str, ids: dict[str, str]) -> TestResponse:
     """A page asked for, or a form of it sent with the key that belongs to the session."""
     with app.test_request_context():
-        key = form_key(session)
+        key = make_csrf_token(session)
     data = {"form_key": key} if method == "POST" else None
     return browser(app, session).open(filled(rule, {**ids, "action": "delete"}), method=method, data=data)
 
@@ -455,8 +456,8 @@ def visit(app: Flask, session: str, method: str, rule: str, ids: dict[str, str])
 def test_pages_without_a_good_session(guarded: Flask, service_config: Config, ada: Ada) -> None:
     before = ada.state()
     user = accounts.verify_password(service_config, "ada", PASSWORD)
-    ended = sessions.begin(service_config, user)
-    sessions.end(service_config, ended)
+    ended = browser_sessions.begin(service_config, user)
+    browser_sessions.end(service_config, ended)
     for session in ("", "made-up", ended, ada.token, str(user.id)):
         for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
             answer = visit(guarded, session, method, rule, ada.ids)
@@ -467,7 +468,9 @@ def test_pages_without_a_good_session(guarded: Flask, service_config: Config, ad
 
 
 def test_sessions_are_no_tokens(guarded: Flask, service_config: Config, ada: Ada) -> None:
-    session = sessions.begin(service_config, accounts.verify_password(service_config, "ada", PASSWORD))
+    session = browser_sessions.begin(
+        service_config, accounts.verify_password(service_config, "ada", PASSWORD)
+    )
     assert WORD in browser(guarded, session).get("/my/jobs").text
     for method, rule in addresses({OWN, BY_ID}, guarded):
         answer = send(browser(guarded, session), method, rule, ada.ids, {})
@@ -480,7 +483,7 @@ def test_pages_of_the_other_user(guarded: Flask, service_config: Config, ada: Ad
     before = ada.state()
     bob = accounts.create_user(service_config, f"bob-{uuid4().hex[:8]}", PASSWORD)
     for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
-        session = sessions.begin(service_config, bob)
+        session = browser_sessions.begin(service_config, bob)
         answer = visit(guarded, session, method, rule, ada.ids)
         assert WORD not in answer.text, (method, rule)
         assert ada.ids["job_id"] not in answer.text or TABLE[rule] == PAGE_BY_ID
@@ -502,9 +505,12 @@ def as_template(answer: TestResponse, ids: dict[str, str]) -> str:
 def test_forms_of_other_pages_do_nothing(guarded: Flask, service_config: Config, ada: Ada) -> None:
     before = ada.state()
     user = accounts.verify_password(service_config, "ada", PASSWORD)
-    session, other = sessions.begin(service_config, user), sessions.begin(service_config, user)
+    session, other = (
+        browser_sessions.begin(service_config, user),
+        browser_sessions.begin(service_config, user),
+    )
     with guarded.test_request_context():
-        keys = {"none": "", "of another session": form_key(other), "of nobody": form_key(None)}
+        keys = {"none": "", "of another session": make_csrf_token(other), "of nobody": make_csrf_token(None)}
     for method, rule in addresses({PAGE, PAGE_BY_ID}, guarded):
         if method == "POST":
             path = filled(rule, {**ada.ids, "action": "delete"})
@@ -513,6 +519,6 @@ def test_forms_of_other_pages_do_nothing(guarded: Flask, service_config: Config,
                 assert 400 <= answer.status_code < 500, (rule, kind)
             foreign = {"Origin": "https://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
             with guarded.test_request_context():
-                good = {"form_key": form_key(session)}
+                good = {"form_key": make_csrf_token(session)}
             assert 400 <= browser(guarded, session).post(path, data=good, headers=foreign).status_code < 500
     assert ada.state() == before

@@ -12,10 +12,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from jsonschema import Draft7Validator
 
-from odc_openeo import accounts, workspaces
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
-from odc_openeo.workspaces.store import storage_of
+from odc_openeo.user_data import workspaces
+from odc_openeo.user_data.workspaces.store import get_storage
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD, code
 from tests.api.test_capabilities import as_json_schema, definition
 
@@ -32,17 +33,17 @@ def sign_in(config: Config, name: str) -> Headers:
 
 
 def create(client: FlaskClient, bearer: Headers, **body: Any) -> str:
-    made = client.post(WORKSPACES, json={"intent": "create", **body}, headers=bearer)
-    assert made.status_code == 201, made.text
-    assert made.headers["Location"].endswith(f"/workspaces/{made.headers['OpenEO-Identifier']}")
-    return made.headers["OpenEO-Identifier"]
+    response = client.post(WORKSPACES, json={"intent": "create", **body}, headers=bearer)
+    assert response.status_code == 201, response.text
+    assert response.headers["Location"].endswith(f"/workspaces/{response.headers['OpenEO-Identifier']}")
+    return response.headers["OpenEO-Identifier"]
 
 
 def put(config: Config, name: str, id_: str, path: str, content: bytes) -> None:
     """A file in a workspace, as an export makes it."""
     user = next(user.id for user in accounts.list_users(config) if user.name == name)
-    workspace = workspaces.get(config, user, id_)
-    storage_of(config, workspace).write(f"{workspace.folder}/{path}", io.BytesIO(content))
+    workspace = workspaces.get_workspace(config, user, id_)
+    get_storage(config, workspace).write(f"{workspace.folder}/{path}", io.BytesIO(content))
 
 
 def left(config: Config) -> list[str]:
@@ -86,7 +87,9 @@ def test_ids_are_not_given_twice(client: FlaskClient, bearer: Headers) -> None:
     assert two.startswith("maps-")
 
 
-def test_files(client: FlaskClient, bearer: Headers, odc_config: Config) -> None:
+def test_workspace_files_are_listed_and_read(
+    client: FlaskClient, bearer: Headers, odc_config: Config
+) -> None:
     id_ = create(client, bearer)
     put(odc_config, "ada", id_, "år 1/result.tif", bytes(range(100)))
     url = f"{WORKSPACES}/{id_}/files"
@@ -123,7 +126,7 @@ def test_workspaces_of_others_do_not_exist(client: FlaskClient, bearer: Headers,
     assert client.get(WORKSPACES).status_code == 401
 
 
-def test_what_cannot_be_created(client: FlaskClient, bearer: Headers) -> None:
+def test_invalid_workspaces_are_refused(client: FlaskClient, bearer: Headers) -> None:
     register = {"intent": "register", "type": "storage", "url": "s3://b", "parameters": {}}
     assert code(client.post(WORKSPACES, json=register, headers=bearer)) == "FeatureUnsupported"
     wrong: list[dict[str, Any]] = [
@@ -168,16 +171,16 @@ def test_workspaces_at_the_operators_provider(
     two_providers: Flask, bearer: Headers, odc_config: Config, tmp_path: Path
 ) -> None:
     client, config = two_providers.test_client(), two_providers.extensions["odc_openeo"].config
-    told = client.get(f"{API}/workspace_providers").get_json()["providers"]
-    assert list(told) == ["storage", "Archive"]
-    assert str(tmp_path) not in str(told)
+    document = client.get(f"{API}/workspace_providers").get_json()["providers"]
+    assert list(document) == ["storage", "Archive"]
+    assert str(tmp_path) not in str(document)
     id_ = create(client, bearer, type="archive")
     put(config, "ada", id_, "a.txt", b"123")
     (file,) = (tmp_path / "archive").rglob("a.txt")
-    found = client.get(f"{WORKSPACES}/{id_}", headers=bearer).get_json()
+    document = client.get(f"{WORKSPACES}/{id_}", headers=bearer).get_json()
     folder = file.parent.relative_to(tmp_path / "archive").as_posix()
-    assert found["url"] == f"https://archive.example.org/tree/{folder}"
-    assert found["type"] == "Archive"
+    assert document["url"] == f"https://archive.example.org/tree/{folder}"
+    assert document["type"] == "Archive"
     # The operator stops offering it.
     without = create_app(odc_config).test_client()
     gone = without.get(f"{WORKSPACES}/{id_}", headers=bearer).get_json()
@@ -187,12 +190,12 @@ def test_workspaces_at_the_operators_provider(
 
 
 @pytest.mark.parametrize("content", ["a: 1", "[", "storage: {title: x, url: /tmp}", "a: {title: x}", None])
-def test_a_wrong_file_of_providers_says_what_is_wrong(tmp_path: Path, content: str | None) -> None:
+def test_invalid_providers_file_is_explained(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "providers.yaml"
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match=r"providers"):
-        workspaces.providers(Config(workspace_providers=path))
+        workspaces.load_providers(Config(workspace_providers=path))
 
 
 # --- The extension's schemas ---------------------------------------------------------------------

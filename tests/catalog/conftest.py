@@ -14,15 +14,15 @@ from tests.catalog.scenes import PRODUCT, Index
 @pytest.fixture
 def index(odc_database: str) -> Iterator[Index]:
     """An index with the tiny product and no dataset."""
-    made = Index()
-    made.add_product(PRODUCT)
-    yield made
-    made.datacube.close()
+    new_index = Index()
+    new_index.add_product(PRODUCT)
+    yield new_index
+    new_index.datacube.close()
 
 
 @pytest.fixture
 def catalog(odc_config: Config, index: Index) -> Iterator[Catalog]:
     """The catalogue of that index."""
-    made = Catalog(odc_config)
-    yield made
-    made.close()
+    new_catalog = Catalog(odc_config)
+    yield new_catalog
+    new_catalog.close()

@@ -166,20 +166,20 @@ class Index:
 
     def update_product(self, definition: Mapping[str, Any]) -> None:
         """`datacube product update --allow-unsafe`."""
-        made = self.index.products.from_doc(dict(definition))
-        self.index.products.update(made, allow_unsafe_updates=True)
+        product = self.index.products.from_doc(dict(definition))
+        self.index.products.update(product, allow_unsafe_updates=True)
 
     def dataset(self, document: Mapping[str, Any]) -> Any:
         """The document as a dataset."""
         resolve = Doc2Dataset(self.index, skip_lineage=True)
-        made, error = resolve(dict(document), document["location"])
+        dataset, error = resolve(dict(document), document["location"])
         assert error is None, error
-        return made
+        return dataset
 
     def add(self, *documents: Mapping[str, Any]) -> None:
         """`datacube dataset add`."""
-        for each in documents:
-            self.index.datasets.add(self.dataset(each), with_lineage=False)
+        for document in documents:
+            self.index.datasets.add(self.dataset(document), with_lineage=False)
 
     def update(self, document: Mapping[str, Any]) -> None:
         """`datacube dataset update --allow-any`."""

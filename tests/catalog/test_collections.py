@@ -17,17 +17,17 @@ from tests.catalog.scenes import PRODUCT, Index, product, scene
 BASE = "https://example.org/openeo/1.3"
 
 
-def test_collection_tells_what_product_and_datasets_tell(catalog: Catalog, index: Index, tmp_path: Path):
+def test_collection_describes_product_and_datasets(catalog: Catalog, index: Index, tmp_path: Path):
     index.add(
         scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z", eo__platform="sentinel-2a", eo__cloud_cover=10.5),
         scene(tmp_path / "b", 2, "2022-06-05T10:00:00.250Z", 600400, eo__platform="sentinel-2b"),
     )
-    found = catalog.collection("tiny_s2", BASE)
-    assert found["title"] == "tiny_s2"
-    assert found["description"] == PRODUCT["description"]
-    assert found["license"] == "CC-BY-4.0"
-    assert "providers" not in found
-    assert found["cube:dimensions"] == {
+    collection = catalog.get_collection("tiny_s2", BASE)
+    assert collection["title"] == "tiny_s2"
+    assert collection["description"] == PRODUCT["description"]
+    assert collection["license"] == "CC-BY-4.0"
+    assert "providers" not in collection
+    assert collection["cube:dimensions"] == {
         "x": {
             "type": "spatial",
             "axis": "x",
@@ -45,10 +45,12 @@ def test_collection_tells_what_product_and_datasets_tell(catalog: Catalog, index
         "t": {"type": "temporal", "extent": ["2022-06-01T10:00:00Z", "2022-06-05T10:00:00.250Z"]},
         "bands": {"type": "bands", "values": ["B04", "B08", "B11", "SCL"]},
     }
-    assert found["extent"]["temporal"]["interval"] == [["2022-06-01T10:00:00Z", "2022-06-05T10:00:00.250Z"]]
-    west, south, east, north = found["extent"]["spatial"]["bbox"][0]
+    assert collection["extent"]["temporal"]["interval"] == [
+        ["2022-06-01T10:00:00Z", "2022-06-05T10:00:00.250Z"]
+    ]
+    west, south, east, north = collection["extent"]["spatial"]["bbox"][0]
     assert (west, south, east, north) == pytest.approx((10.3119, 46.9385, 10.3278, 46.9441), abs=2e-3)
-    summaries = found["summaries"]
+    summaries = collection["summaries"]
     assert summaries["platform"] == ["sentinel-2a", "sentinel-2b"]
     assert summaries["instruments"] == ["MSI"]
     assert summaries["gsd"] == [10.0, 20.0]
@@ -75,64 +77,68 @@ def test_collection_tells_what_product_and_datasets_tell(catalog: Catalog, index
 
 def test_collection_is_valid_stac(catalog: Catalog, index: Index, tmp_path: Path):
     index.add(scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z"))
-    for found in catalog.collections(BASE):
-        assert validate_dict({**found, "stac_extensions": []})
-        read = pystac.Collection.from_dict(found)
+    for collection in catalog.list_collections(BASE):
+        assert validate_dict({**collection, "stac_extensions": []})
+        read = pystac.Collection.from_dict(collection)
         assert read.get_self_href() == f"{BASE}/collections/tiny_s2"
 
 
 def test_empty_product_is_valid_and_open(catalog: Catalog):
-    found = catalog.collection("tiny_s2", BASE)
-    assert validate_dict({**found, "stac_extensions": []})
-    assert found["extent"]["temporal"]["interval"] == [[None, None]]
-    assert found["extent"]["spatial"]["bbox"] == [[-180.0, -90.0, 180.0, 90.0]]
-    assert "platform" not in found["summaries"]
+    collection = catalog.get_collection("tiny_s2", BASE)
+    assert validate_dict({**collection, "stac_extensions": []})
+    assert collection["extent"]["temporal"]["interval"] == [[None, None]]
+    assert collection["extent"]["spatial"]["bbox"] == [[-180.0, -90.0, 180.0, 90.0]]
+    assert "platform" not in collection["summaries"]
 
 
-def test_unknown_collection(catalog: Catalog):
+def test_unknown_collection_is_not_found(catalog: Catalog):
     with pytest.raises(CollectionNotFound, match="'nowhere'"):
-        catalog.collection("nowhere")
+        catalog.get_collection("nowhere")
 
 
 def test_queryables_have_search_fields_and_dataset_properties(catalog: Catalog, index: Index, tmp_path: Path):
     index.add(scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z", eo__platform="s2a", sat__orbit=22))
-    found = catalog.queryables("tiny_s2", BASE)
-    assert found["$id"] == f"{BASE}/collections/tiny_s2/queryables"
-    assert found["properties"]["eo:cloud_cover"]["type"] == "number"
-    assert found["properties"]["sat:orbit"] == {"type": "number"}
-    assert found["properties"]["platform"]["enum"] == ["s2a"]
-    assert {"time", "lon", "lat"}.isdisjoint(found["properties"])
+    queryables = catalog.get_queryables("tiny_s2", BASE)
+    assert queryables["$id"] == f"{BASE}/collections/tiny_s2/queryables"
+    assert queryables["properties"]["eo:cloud_cover"]["type"] == "number"
+    assert queryables["properties"]["sat:orbit"] == {"type": "number"}
+    assert queryables["properties"]["platform"]["enum"] == ["s2a"]
+    assert {"time", "lon", "lat"}.isdisjoint(queryables["properties"])
 
 
-def test_operator_overrides(odc_config: Config, index: Index, tmp_path: Path):
+def test_operator_overrides_replace_collection_members(odc_config: Config, index: Index, tmp_path: Path):
     file = tmp_path / "overrides.yaml"
     file.write_text(
         "tiny_s2:\n  title: Tiny\n  license: CC0-1.0\n  keywords: [small]\n"
         "  providers: [{name: Us, roles: [host]}]\n  bands: {B11: {common_name: swir22}}\n"
     )
     catalog = Catalog(odc_config.model_copy(update={"collection_overrides": file}))
-    found = catalog.collection("tiny_s2", BASE)
-    assert (found["title"], found["license"], found["keywords"]) == ("Tiny", "CC0-1.0", ["small"])
-    assert found["providers"] == [{"name": "Us", "roles": ["host"]}]
-    assert found["summaries"]["bands"][2]["eo:common_name"] == "swir22"
-    assert found["description"] == PRODUCT["description"]
+    collection = catalog.get_collection("tiny_s2", BASE)
+    assert (collection["title"], collection["license"], collection["keywords"]) == (
+        "Tiny",
+        "CC0-1.0",
+        ["small"],
+    )
+    assert collection["providers"] == [{"name": "Us", "roles": ["host"]}]
+    assert collection["summaries"]["bands"][2]["eo:common_name"] == "swir22"
+    assert collection["description"] == PRODUCT["description"]
 
     file.write_text("tiny_s2: {hidden: true}\n")
     os.utime(file, ns=(1, 1))
-    assert catalog.collections(BASE) == []
+    assert catalog.list_collections(BASE) == []
     with pytest.raises(CollectionNotFound):
-        catalog.collection("tiny_s2")
+        catalog.get_collection("tiny_s2")
 
     file.write_text("tiny_s2: {tilte: Tiny}\n")
     os.utime(file, ns=(2, 2))
     with pytest.raises(OverridesError, match="tilte"):
-        catalog.collections(BASE)
+        catalog.list_collections(BASE)
     catalog.close()
 
 
 def test_products_show_at_once(catalog: Catalog, index: Index):
-    assert [c["id"] for c in catalog.collections()] == ["tiny_s2"]
+    assert [c["id"] for c in catalog.list_collections()] == ["tiny_s2"]
     index.add_product(product("another"))
-    assert [c["id"] for c in catalog.collections()] == ["another", "tiny_s2"]
+    assert [c["id"] for c in catalog.list_collections()] == ["another", "tiny_s2"]
     index.update_product(product("another", description="Changed"))
-    assert catalog.collection("another")["description"] == "Changed"
+    assert catalog.get_collection("another")["description"] == "Changed"

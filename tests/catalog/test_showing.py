@@ -18,25 +18,25 @@ from tests.catalog.test_summaries import dates, light, statements
 
 
 def test_datasets_by_month(catalog: Catalog, index: Index, tmp_path: Path) -> None:
-    assert catalog.months("tiny_s2") == {}
+    assert catalog.count_by_month("tiny_s2") == {}
     first = dates(tmp_path, "2021-11-30", "2022-01-01", "2022-01-31")
     index.add(*first)
-    assert catalog.months("tiny_s2") == {"2021-11": 1, "2021-12": 0, "2022-01": 2}
+    assert catalog.count_by_month("tiny_s2") == {"2021-11": 1, "2021-12": 0, "2022-01": 2}
     index.add(*dates(tmp_path, "2022-02-28"))
-    assert catalog.months("tiny_s2") == {"2021-11": 1, "2021-12": 0, "2022-01": 2, "2022-02": 1}
+    assert catalog.count_by_month("tiny_s2") == {"2021-11": 1, "2021-12": 0, "2022-01": 2, "2022-02": 1}
     index.archive(*first)
-    assert catalog.months("tiny_s2") == {"2022-02": 1}
+    assert catalog.count_by_month("tiny_s2") == {"2022-02": 1}
 
 
 def test_datasets_are_counted_once_for_all_processes(
     catalog: Catalog, index: Index, odc_config: Config, tmp_path: Path
 ) -> None:
     index.add(*dates(tmp_path, "2022-05-01", "2022-06-01"))
-    counted = catalog.months("tiny_s2")
+    counted = catalog.count_by_month("tiny_s2")
     other = Catalog(odc_config)
-    other.summary("tiny_s2")
+    other.get_summary("tiny_s2")
     with statements(other) as seen:
-        assert other.months("tiny_s2") == counted
+        assert other.count_by_month("tiny_s2") == counted
     assert not [s for s in seen if "count" in s and "dataset_type_ref" in s]
     other.close()
 
@@ -48,7 +48,7 @@ def test_months_do_not_depend_on_the_time_zone_of_the_database(
         session.execute(text("ALTER ROLE CURRENT_USER SET timezone = 'Europe/Rome'"))
     try:
         index.add(*dates(tmp_path, "2022-01-31", "2022-07-01"))
-        assert list(catalog.months("tiny_s2").values()) == [1, 0, 0, 0, 0, 0, 1]
+        assert list(catalog.count_by_month("tiny_s2").values()) == [1, 0, 0, 0, 0, 0, 1]
     finally:
         with db.session(odc_config) as session:
             session.execute(text("ALTER ROLE CURRENT_USER RESET timezone"))
@@ -59,7 +59,7 @@ def test_the_specimen_is_recent_and_clear(catalog: Catalog, index: Index, tmp_pa
         index.add(light(tmp_path, "tiny_s2", f"{day}T10:00:00Z", **{"eo:cloud_cover": cover}))
 
     def shown() -> str | None:
-        scene = catalog.specimen("tiny_s2")
+        scene = catalog.find_preview_scene("tiny_s2")
         return scene and f"{scene.time:%Y-%m-%d}"
 
     assert shown() is None
@@ -71,7 +71,7 @@ def test_the_specimen_is_recent_and_clear(catalog: Catalog, index: Index, tmp_pa
     add("2022-06-25", 90.0)
     assert shown() == "2022-06-20"
     with pytest.raises(CollectionNotFound):
-        catalog.specimen("nowhere")
+        catalog.find_preview_scene("nowhere")
 
 
 def test_long_intervals_have_a_specimen(catalog: Catalog, index: Index, tmp_path: Path) -> None:
@@ -81,28 +81,28 @@ def test_long_intervals_have_a_specimen(catalog: Catalog, index: Index, tmp_path
         "dtr:end_datetime": "2022-12-31T23:59:59Z",
     }
     index.add(year)
-    scene = catalog.specimen("tiny_s2")
+    scene = catalog.find_preview_scene("tiny_s2")
     assert scene is not None
     assert scene.time == datetime(2022, 7, 2, 12, tzinfo=UTC)
-    assert sum(catalog.months("tiny_s2").values()) == 12
+    assert sum(catalog.count_by_month("tiny_s2").values()) == 12
 
 
 def test_of_very_many_scenes_some_are_looked_at(catalog: Catalog, index: Index, tmp_path: Path) -> None:
-    from odc_openeo.catalog.specimen import MOST_LOOKED_AT, specimen
+    from odc_openeo.catalog.preview_scene import MOST_CANDIDATES, find_preview_scene
     from odc_openeo.errors import ProcessGraphComplexity
 
     index.add(*dates(tmp_path, "2022-06-01"))
-    scene = catalog.specimen("tiny_s2")
+    scene = catalog.find_preview_scene("tiny_s2")
     assert scene is not None
-    asked = []
+    queries = []
 
     def search(query, limit):
-        asked.append(query.end - query.start)
-        assert limit == MOST_LOOKED_AT
-        if len(asked) < 4:
+        queries.append(query.end - query.start)
+        assert limit == MOST_CANDIDATES
+        if len(queries) < 4:
             raise ProcessGraphComplexity(reason="too many")
         return [dataclasses.replace(scene)]
 
-    assert specimen(search, scene.time) is not None
-    assert asked == sorted(asked, reverse=True)
-    assert len(asked) == 4
+    assert find_preview_scene(search, scene.time) is not None
+    assert queries == sorted(queries, reverse=True)
+    assert len(queries) == 4

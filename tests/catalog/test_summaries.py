@@ -20,7 +20,7 @@ BANDS = {m["name"]: {"path": f"{m['name']}.tif"} for m in PRODUCT["measurements"
 
 
 def months(catalog: Catalog, id_: str = "tiny_s2") -> tuple[Any, Any]:
-    start, end = catalog.collection(id_)["extent"]["temporal"]["interval"][0]
+    start, end = catalog.get_collection(id_)["extent"]["temporal"]["interval"][0]
     return start and start[:7], end and end[:7]
 
 
@@ -74,9 +74,9 @@ def test_forced_deletion_shows(catalog: Catalog, index: Index, tmp_path: Path):
 
 def test_deleted_product_disappears(catalog: Catalog, index: Index):
     index.add_product(product("another"))
-    assert len(catalog.collections()) == 2
+    assert len(catalog.list_collections()) == 2
     index.index.products.delete([index.index.products.get_by_name("another")])
-    assert [c["id"] for c in catalog.collections()] == ["tiny_s2"]
+    assert [c["id"] for c in catalog.list_collections()] == ["tiny_s2"]
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def test_only_changes_are_read(catalog: Catalog, index: Index, tmp_path: Path):
         assert full_scans(seen) == 0
     with statements(catalog) as seen:
         index.archive(*dates(tmp_path, "2022-06-01"))
-        catalog.collections()
+        catalog.list_collections()
         # It lies at the edge in space, as all do here.
         assert full_scans(seen) == 1
 
@@ -160,15 +160,15 @@ def test_many_datasets_and_products(
         index.add_product(product(f"p{number:03}"))
     index.add(*dates(tmp_path, "2022-05-01"))
     fill(odc_database, odc_config, "^(p.*|tiny_s2)$", 300)
-    assert len(catalog.collections()) == 21
+    assert len(catalog.list_collections()) == 21
     assert months(catalog, "p017") == ("2000-01", "2000-01")
     assert months(catalog) == ("2000-01", "2022-05")
     with statements(catalog) as seen:
-        catalog.collections()
+        catalog.list_collections()
         assert len(seen) == 1
     with statements(catalog) as seen:
         index.add(*dates(tmp_path, "2024-05-01", name="p017"))
-        catalog.collections()
+        catalog.list_collections()
         assert len(seen) < 8
     assert months(catalog, "p017") == ("2000-01", "2024-05")
 
@@ -176,32 +176,32 @@ def test_many_datasets_and_products(
 def test_threads_and_workers_refresh_together(index: Index, odc_config: Config, tmp_path: Path):
     index.add(*dates(tmp_path, "2022-05-01"))
     catalogs = [Catalog(odc_config) for _ in range(3)]
-    found: list[Any] = []
+    items: list[Any] = []
     errors: list[BaseException] = []
 
     def ask(catalog: Catalog) -> None:
         try:
-            found.append(months(catalog))
+            items.append(months(catalog))
         except BaseException as error:
             errors.append(error)
 
     for round_ in range(3):
         index.add(*dates(tmp_path, f"2022-{6 + round_:02}-01"))
         threads = [threading.Thread(target=ask, args=(c,)) for c in catalogs for _ in range(4)]
-        found.clear()
+        items.clear()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(30)
         assert not errors
-        assert set(found) == {("2022-05", f"2022-{6 + round_:02}")}
+        assert set(items) == {("2022-05", f"2022-{6 + round_:02}")}
     for catalog in catalogs:
         catalog.close()
 
 
-def test_antimeridian(catalog: Catalog, index: Index, tmp_path: Path):
+def test_extent_over_the_antimeridian(catalog: Catalog, index: Index, tmp_path: Path):
     grid = Grid(300000, 8000000, 10000, (10, 60), 32601)
     index.add(document(tmp_path / "a", BANDS, {"default": grid}, "tiny_s2", "2022-06-01T10:00:00Z"))
-    west, _, east, _ = catalog.collection("tiny_s2")["extent"]["spatial"]["bbox"][0]
+    west, _, east, _ = catalog.get_collection("tiny_s2")["extent"]["spatial"]["bbox"][0]
     assert west == pytest.approx(177.455, abs=0.01)
     assert east == pytest.approx(-166.007, abs=0.01)

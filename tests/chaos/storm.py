@@ -17,12 +17,14 @@ import requests
 from rasterio.io import MemoryFile
 from sqlalchemy import func, select
 
-from odc_openeo import db, postgres
+from odc_openeo import db
 from odc_openeo.config import Config, child_environment
-from odc_openeo.embedded import SCHEDULER, Stack, free_port, gunicorn_command
 from odc_openeo.indexing.samples import S2_PRODUCT
-from odc_openeo.storage import storage
-from odc_openeo.worker.cleaning import clean
+from odc_openeo.stack import postgres
+from odc_openeo.stack.embedded import SCHEDULER, Stack, free_port
+from odc_openeo.stack.gunicorn_command import gunicorn_command
+from odc_openeo.storage import get_storage
+from odc_openeo.worker.cleaning import remove_old_files
 from tests.clients import truth
 
 BOX = (679720.0, 5151080.0, 680680.0, 5151920.0)
@@ -57,7 +59,7 @@ class FragileStack(Stack):
 
     def _again(self, name: str, command: list[str]) -> None:
         self._kill(name, whole=True)
-        self._run(name, command, self._environment())
+        self._start_part(name, command, self._environment())
 
     def _kill(self, name: str, *, whole: bool) -> None:
         part = next(part for part in self.parts if part.name == name)
@@ -72,7 +74,7 @@ class FragileStack(Stack):
     def _start_job_worker(self, number: int) -> None:
 
         command = [sys.executable, "-m", "odc_openeo.cli", "worker"]
-        self._run(f"job worker {number}", command, self._environment())
+        self._start_part(f"job worker {number}", command, self._environment())
 
     def _environment(self) -> dict[str, str]:
 
@@ -88,7 +90,9 @@ class FragileStack(Stack):
         assert self._server is not None
         self.parts.remove(self._server.child)
         self._server.child.kill()
-        self._server = postgres.start(self.config.data_dir / "postgresql", self.logs / "postgresql.log")
+        self._server = postgres.start_server(
+            self.config.data_dir / "postgresql", self.logs / "postgresql.log"
+        )
         self.parts.append(self._server.child)
 
 
@@ -249,8 +253,8 @@ def _node(process: str, arguments: dict[str, Any], *, result: bool = False) -> d
 
 
 def _judge(outcome: Outcome, client: Client, states: dict[str, str], ids: list[str], samples: Path) -> None:
-    found = truth.scenes(samples / S2_PRODUCT, *SEASON)
-    chosen = [s for s in found if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
+    scenes = truth.scenes(samples / S2_PRODUCT, *SEASON)
+    chosen = [s for s in scenes if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
     expected = np.nanmax(truth.series(chosen, "B04", BOX), axis=0)
     for number, id_ in enumerate(ids):
         entries = client.logs(id_)
@@ -264,10 +268,10 @@ def _judge(outcome: Outcome, client: Client, states: dict[str, str], ids: list[s
 def _count_files(outcome: Outcome, config: Config, states: dict[str, str]) -> None:
     """Folders of attempts must be those of finished jobs, once lost workers' leftovers are swept."""
     with db.session(config) as session:
-        outcome.tries = int(session.scalar(select(func.sum(db.Job.tries))) or 0)
-    outcome.swept = clean(config)
-    store = storage(config)
-    kept = [(job, a) for job in store.folders("results") for a in store.folders(f"results/{job}")]
+        outcome.tries = int(session.scalar(select(func.sum(db.JobRow.tries))) or 0)
+    outcome.swept = remove_old_files(config)
+    store = get_storage(config)
+    kept = [(job, a) for job in store.list_folders("results") for a in store.list_folders(f"results/{job}")]
     finished = sorted(id_ for id_, state in states.items() if state == "finished")
     outcome.orphans = 0 if sorted(job for job, _ in kept) == finished else abs(len(kept) - len(finished)) or 1
-    db.dispose(config)
+    db.dispose_engine(config)

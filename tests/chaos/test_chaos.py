@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.chaos.storm import report, storm
 
 
-@pytest.mark.chaos
 def test_a_short_storm(short_folder: Path, samples: Path) -> None:
     outcome = storm(short_folder, jobs=10, seconds=20, seed=2, say=print, samples=samples)
     print(report(outcome))

@@ -29,8 +29,8 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("Node and npm are not installed")
     with FileLock(tmp_path_factory.getbasetemp().parent / "node.lock"):
-        wanted = json.loads((NODE / "package.json").read_text())["dependencies"]
-        if not all((NODE / "node_modules" / name).is_dir() for name in wanted):
+        dependencies = json.loads((NODE / "package.json").read_text())["dependencies"]
+        if not all((NODE / "node_modules" / name).is_dir() for name in dependencies):
             done = subprocess.run(INSTALL, cwd=NODE, capture_output=True, text=True, timeout=240, check=False)
             if done.returncode:
                 pytest.skip(f"npm cannot install packages here: {done.stderr.strip()[-200:]}")

@@ -71,10 +71,10 @@ async function arrive(provider, found, given) {
 
 @pytest.fixture
 def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
         pytest.skip("Chromium is not installed")
-    return found
+    return program
 
 
 @pytest.fixture
@@ -87,10 +87,12 @@ def service(odc_config: Config, tmp_path: Path) -> Iterator[str]:
 
 
 def test_authorization_code_with_pkce(chromium: str, service: str, tmp_path: Path) -> None:
-    told: queue.Queue[dict[str, Any]] = queue.Queue()
+    addresses: queue.Queue[dict[str, Any]] = queue.Queue()
     site = Flask("site")
     site.add_url_rule("/", "page", lambda: PAGE.replace("API", service))
-    site.add_url_rule("/told", "told", lambda: told.put(request.get_json(force=True)) or "", methods=["POST"])
+    site.add_url_rule(
+        "/told", "told", lambda: addresses.put(request.get_json(force=True)) or "", methods=["POST"]
+    )
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
     with serving(site) as url:
         browser = subprocess.Popen(
@@ -99,11 +101,11 @@ def test_authorization_code_with_pkce(chromium: str, service: str, tmp_path: Pat
             stderr=subprocess.DEVNULL,
         )
         try:
-            found = told.get(timeout=120)
+            result = addresses.get(timeout=120)
         finally:
             browser.terminate()
             browser.wait(20)
-    assert (found["plain"], found["prefixed"]) == ("Anna Example", "Anna Example")
-    assert (found["result"], found["refused"]) == (3, "TokenInvalid")
-    assert found["id"]
-    assert found["identifier"]
+    assert (result["plain"], result["prefixed"]) == ("Anna Example", "Anna Example")
+    assert (result["result"], result["refused"]) == (3, "TokenInvalid")
+    assert result["id"]
+    assert result["identifier"]

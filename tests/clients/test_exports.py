@@ -15,13 +15,13 @@ import rasterio
 import requests
 from openeo.rest import JobFailedException, OpenEoApiError
 
-from odc_openeo import postgres
 from odc_openeo.config import child_environment
-from odc_openeo.embedded import DATABASE
 from odc_openeo.indexing.samples import S2_PRODUCT
+from odc_openeo.stack import postgres
+from odc_openeo.stack.embedded import DATABASE
 from tests.clients.test_external import pixels
 from tests.clients.test_values import extent, load
-from tests.conftest import COMMAND, RunningStack
+from tests.conftest import COMMAND, SharedStack
 
 BOX = (680000.0, 5151500.0, 680100.0, 5151600.0)
 FIRST, SECOND = ["2022-06-01", "2022-06-11"], ["2022-06-11", "2022-06-21"]
@@ -44,9 +44,9 @@ def graph(time: list[str], **more: tuple[str, Node]) -> dict[str, Any]:
         "save": ("save_result", {"data": node("load"), "format": "GTiff"}),
         **more,
     }
-    found: dict[str, Any] = {id_: {"process_id": p, "arguments": a} for id_, (p, a) in nodes.items()}
-    found[list(found)[-1]]["result"] = True
-    return {"process_graph": found}
+    result: dict[str, Any] = {id_: {"process_id": p, "arguments": a} for id_, (p, a) in nodes.items()}
+    result[list(result)[-1]]["result"] = True
+    return {"process_graph": result}
 
 
 def run(connection: openeo.Connection, process: Mapping[str, Any]) -> openeo.BatchJob:
@@ -66,22 +66,24 @@ def get(connection: openeo.Connection, path: str) -> Any:
     return connection.get(path, expected_status=200).json()
 
 
-def valid(found: pystac.STACObject) -> None:
+def valid(document: pystac.STACObject) -> None:
     """Check a document against STAC's own schemas; those of extensions are on the web."""
-    bare = found.clone()
+    bare = document.clone()
     bare.stac_extensions = []
     bare.validate()
 
 
 @pytest.fixture(scope="module")
 def workspace(connection: openeo.Connection) -> Iterator[str]:
-    made = connection.post("/workspaces", json={"intent": "create", "title": "Exports"}, expected_status=201)
-    yield made.headers["OpenEO-Identifier"]
-    connection.delete(f"/workspaces/{made.headers['OpenEO-Identifier']}", expected_status=204)
+    response = connection.post(
+        "/workspaces", json={"intent": "create", "title": "Exports"}, expected_status=201
+    )
+    yield response.headers["OpenEO-Identifier"]
+    connection.delete(f"/workspaces/{response.headers['OpenEO-Identifier']}", expected_status=204)
 
 
 @pytest.fixture(scope="module")
-def eve(running_stack: RunningStack) -> openeo.Connection:
+def eve(running_stack: SharedStack) -> openeo.Connection:
     """Another user of the service."""
     socket = running_stack.data_dir / "postgresql" / "pgdata"
     url = f"postgresql://{postgres.DATABASE_USER}@/{DATABASE}?host={socket}"
@@ -153,8 +155,8 @@ def test_workspaces_can_be_loaded(
     url = f"{connection.root_url}/workspaces/{workspace}/files"
     np.testing.assert_array_equal(pixels(connection.load_stac(f"{url}/all/collection.json"), tmp_path), both)
     late = connection.load_stac(f"{url}/all/collection.json", temporal_extent=SECOND, bands=["B08"])
-    found = pixels(late, tmp_path)
-    np.testing.assert_array_equal(found, both[-len(found) :, 1:])
+    actual_pixels = pixels(late, tmp_path)
+    np.testing.assert_array_equal(actual_pixels, both[-len(actual_pixels) :, 1:])
     with pytest.raises(OpenEoApiError) as failure:
         connection.load_stac(f"{url}/none.json").download("/dev/null", format="GTiff")
     assert failure.value.code == "FileNotFound"
@@ -165,15 +167,15 @@ def test_the_collection_is_like_others(
 ) -> None:
     listed = {collection["id"]: collection for collection in connection.list_collections()}
     assert listed.keys() >= {"my_june", S2_PRODUCT}
-    found = connection.describe_collection("my_june")
-    assert (found["title"], found["license"]) == ("Days 1", "CC-BY-4.0")
-    assert found["cube:dimensions"]["bands"]["values"] == NAMES
-    x, y = found["cube:dimensions"]["x"], found["cube:dimensions"]["y"]
+    collection = connection.describe_collection("my_june")
+    assert (collection["title"], collection["license"]) == ("Days 1", "CC-BY-4.0")
+    assert collection["cube:dimensions"]["bands"]["values"] == NAMES
+    x, y = collection["cube:dimensions"]["x"], collection["cube:dimensions"]["y"]
     assert (x["extent"], x["step"], x["reference_system"]) == ([BOX[0], BOX[2]], 10, 32632)
     assert y["extent"] == [BOX[1], BOX[3]]
-    start, end = found["extent"]["temporal"]["interval"][0]
+    start, end = collection["extent"]["temporal"]["interval"][0]
     assert FIRST[0] < start < end < SECOND[1]
-    valid(pystac.Collection.from_dict(found))
+    valid(pystac.Collection.from_dict(collection))
     assert "datetime" in get(connection, "/collections/my_june/queryables")["properties"]
     both = pixels(load(connection, NAMES, [FIRST[0], SECOND[1]], spatial_extent=extent(BOX)), tmp_path)
     cube = connection.load_collection("my_june")
@@ -220,7 +222,7 @@ def test_nobody_else_has_them(
     assert "my_june" in {c["id"] for c in connection.list_collections()}
 
 
-def test_what_cannot_be_exported(
+def test_invalid_exports_fail(
     connection: openeo.Connection, workspace: str, exported: list[openeo.BatchJob]
 ) -> None:
     def modified(**changes: Any) -> dict[str, Any]:
@@ -261,7 +263,7 @@ def test_what_cannot_be_exported(
     twice["process_graph"]["it"]["arguments"]["data"] = node("named")
     assert "another id" in wrong(connection, twice)
     assert (
-        "no STAC Collection"
+        "not a STAC Collection"
         in wrong(connection, to_workspace(merge=f"all/{exported[0].job_id}/result_2022-06-01.json"))
         or True
     )

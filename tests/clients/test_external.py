@@ -58,17 +58,17 @@ def pixels(cube: openeo.DataCube, tmp_path: Path) -> np.ndarray:
     cube.save_result("netCDF", options={"layout": "cube"}).download(tmp_path / "cube.nc")
     import xarray as xr
 
-    with xr.open_dataset(tmp_path / "cube.nc", decode_coords="all", mask_and_scale=False) as found:
-        (name,) = [n for n, v in found.data_vars.items() if {"x", "y"} <= set(v.dims)]
-        return found[name].transpose("t", "bands", "y", "x").values
+    with xr.open_dataset(tmp_path / "cube.nc", decode_coords="all", mask_and_scale=False) as dataset:
+        (name,) = [n for n, v in dataset.data_vars.items() if {"x", "y"} <= set(v.dims)]
+        return dataset[name].transpose("t", "bands", "y", "x").values
 
 
 def test_a_static_collection(connection: openeo.Connection, site: Site, tmp_path: Path) -> None:
     first, second = (write_item(site.folder, name, day, 2) for name, day in (("a", 1), ("b", 2)))
     write_collection(site.folder, "b", "a")
     url = f"{site.root}/collection.json"
-    found = pixels(connection.load_stac(url), tmp_path)
-    np.testing.assert_array_equal(found, [first, second])
+    actual_pixels = pixels(connection.load_stac(url), tmp_path)
+    np.testing.assert_array_equal(actual_pixels, [first, second])
     part = connection.load_stac(
         url, spatial_extent=BOX, temporal_extent=["2022-06-02", "2022-06-03"], bands=["nir", "B04"]
     )
@@ -93,7 +93,7 @@ def test_items_of_different_assets(connection: openeo.Connection, site: Site, tm
         assert np.isnan(file.read(1)[~valid]).all()
 
 
-def test_what_cannot_be_loaded(connection: openeo.Connection, site: Site) -> None:
+def test_unreadable_sources_are_refused(connection: openeo.Connection, site: Site) -> None:
     write_item(site.folder, "a")
     write_item(site.folder, "inner", assets={"d": {"href": "http://127.0.0.2/a.tif", "type": "image/tiff"}})
     write_item(site.folder, "file", assets={"d": {"href": "file:///etc/a.tif", "type": "image/tiff"}})
@@ -127,28 +127,28 @@ def test_what_cannot_be_loaded(connection: openeo.Connection, site: Site) -> Non
 @pytest.fixture(scope="module")
 def job(connection: openeo.Connection) -> openeo.BatchJob:
     """A finished job with the raw June of two bands, a file a date."""
-    made = load(connection, ["B04", "B08"]).save_result("GTiff").create_job()
-    return made.start_and_wait(print=lambda _: None, max_poll_interval=1)
+    new_job = load(connection, ["B04", "B08"]).save_result("GTiff").create_job()
+    return new_job.start_and_wait(print=lambda _: None, max_poll_interval=1)
 
 
-def test_results_are_what_was_saved(
+def test_results_equal_saved_cube(
     connection: openeo.Connection, job: openeo.BatchJob, tmp_path: Path
 ) -> None:
     expected = pixels(load(connection, ["B04", "B08"]), tmp_path)
     metadata = job.get_results().get_metadata()
     signed = next(link["href"] for link in metadata["links"] if link["rel"] == "canonical")
-    own = f"{connection.root_url}/jobs/{job.job_id}/results"
+    url = f"{connection.root_url}/jobs/{job.job_id}/results"
     for cube in (
         connection.load_result(job.job_id),
-        connection.load_stac(own),
+        connection.load_stac(url),
         connection.load_stac(signed),
         connection.load_stac_from_job(job),
     ):
         np.testing.assert_array_equal(pixels(cube, tmp_path), expected)
     only = connection.load_result(job.job_id, bands=["B08"], temporal_extent=["2022-06-01", "2022-06-15"])
-    found = pixels(only, tmp_path)
-    np.testing.assert_array_equal(found, expected[: len(found), 1:])
-    assert 0 < len(found) < len(expected)
+    actual_pixels = pixels(only, tmp_path)
+    np.testing.assert_array_equal(actual_pixels, expected[: len(actual_pixels), 1:])
+    assert 0 < len(actual_pixels) < len(expected)
 
 
 def test_results_in_a_job(connection: openeo.Connection, job: openeo.BatchJob, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_uploaded_rasters_are_computed_with(connection: openeo.Connection, tmp_p
     job = result.create_job(out_format="GTiff")
     assert job.estimate()["input_size"] == values.nbytes
     job.start_and_wait(max_poll_interval=1, show_error_logs=False)
-    assets = [a for a in job.get_results().get_assets() if a.name.endswith(".tif")]
+    assets = [a for a in job.get_results().get_assets() if a.key.endswith(".tif")]
     assets[0].download(tmp_path / "later.tif")
     for name in ("now.tif", "later.tif"):
         with rasterio.open(tmp_path / name) as file:

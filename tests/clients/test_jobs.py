@@ -29,8 +29,8 @@ from tests.clients.test_values import BOX, JUNE, extent, load
 @pytest.fixture(scope="module")
 def june(samples: Path) -> list[truth.Scene]:
     """The scenes that touch the box in June 2022."""
-    found = truth.scenes(samples / S2_PRODUCT, *JUNE)
-    return [s for s in found if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
+    scenes = truth.scenes(samples / S2_PRODUCT, *JUNE)
+    return [s for s in scenes if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +44,15 @@ def finished(connection: openeo.Connection) -> openeo.BatchJob:
 
 
 def test_description(finished: openeo.BatchJob, connection: openeo.Connection) -> None:
-    found = finished.describe()
-    assert found["status"] == "finished"
-    assert found["progress"] == 100
-    assert found["title"] == "Raw June"
-    assert found["description"] == "As it is"
-    assert found["job_options"] == {"note": "kept"}
-    assert set(found["usage"]) == {"cpu", "duration", "memory", "storage"}
-    assert found["usage"]["cpu"]["value"] > 0
-    assert found["created"] <= found["queued"] <= found["started"] <= found["updated"]
+    description = finished.describe()
+    assert description["status"] == "finished"
+    assert description["progress"] == 100
+    assert description["title"] == "Raw June"
+    assert description["description"] == "As it is"
+    assert description["job_options"] == {"note": "kept"}
+    assert set(description["usage"]) == {"cpu", "duration", "memory", "storage"}
+    assert description["usage"]["cpu"]["value"] > 0
+    assert description["created"] <= description["queued"] <= description["started"] <= description["updated"]
     listed = {job["id"]: job for job in connection.list_jobs()}
     assert listed[finished.job_id]["status"] == "finished"
     assert "process" not in listed[finished.job_id]
@@ -79,7 +79,7 @@ def test_files_are_cloud_optimized(finished: openeo.BatchJob, tmp_path: Path) ->
 
 def test_thumbnail(finished: openeo.BatchJob) -> None:
     metadata = finished.get_results().get_metadata()
-    (link,) = [each for each in metadata["links"] if each["rel"] == "preview"]
+    (link,) = [link for link in metadata["links"] if link["rel"] == "preview"]
     picture = Image.open(io.BytesIO(requests.get(link["href"], timeout=10).content))
     assert (picture.format, max(picture.size) <= 256) == ("PNG", True)
     assert len(set(picture.convert("L").tobytes())) > 10
@@ -92,15 +92,15 @@ def test_cubes_open_remotely(connection: openeo.Connection, june: list, tmp_path
     jobs = [cube.save_result(name).create_job() for name in ("Zarr", "netCDF")]
     zarr, netcdf = (job.start_and_wait(print=lambda _: None).get_results() for job in jobs)
     expected = [truth.pixels(scene, "B04", BOX) for scene in june]
-    with xr.open_zarr(zarr.get_asset().href, mask_and_scale=False, decode_coords="all") as found:
-        np.testing.assert_array_equal(found["B04"].values, expected)
-        assert found.rio.crs.to_epsg() == 32632
+    with xr.open_zarr(zarr.get_asset().href, mask_and_scale=False, decode_coords="all") as dataset:
+        np.testing.assert_array_equal(dataset["B04"].values, expected)
+        assert dataset.rio.crs.to_epsg() == 32632
     path = netcdf.download_file(tmp_path / "cube.nc")
-    with xr.open_dataset(path, decode_coords="all", mask_and_scale=False) as found:
-        np.testing.assert_array_equal(found["B04"].values, expected)
-        assert found.cf.axes.keys() >= {"X", "Y", "T"}
-        assert found.attrs["Conventions"].startswith("CF-1.")
-        assert found.cf.grid_mapping_names
+    with xr.open_dataset(path, decode_coords="all", mask_and_scale=False) as dataset:
+        np.testing.assert_array_equal(dataset["B04"].values, expected)
+        assert dataset.cf.axes.keys() >= {"X", "Y", "T"}
+        assert dataset.attrs["Conventions"].startswith("CF-1.")
+        assert dataset.cf.grid_mapping_names
     for results in (zarr, netcdf):
         collection = pystac.Collection.from_dict(results.get_metadata())
         collection.stac_extensions = []
@@ -167,8 +167,8 @@ def test_logs(finished: openeo.BatchJob) -> None:
 
 def test_estimate(connection: openeo.Connection) -> None:
     job = load(connection, ["B04"]).save_result("GTiff").create_job()
-    found = job.estimate()
-    assert found["size"] == found["input_size"] > 96 * 84 * 2
+    estimate = job.estimate()
+    assert estimate["size"] == estimate["input_size"] > 96 * 84 * 2
     job.delete()
     with pytest.raises(openeo.rest.OpenEoApiError, match="JobNotFound"):
         job.describe()
@@ -203,8 +203,8 @@ def test_cancel(connection: openeo.Connection) -> None:
 def test_job_manager_with_20_jobs(connection: openeo.Connection, stack: str, tmp_path: Path) -> None:
     manager = MultiBackendJobManager(poll_sleep=0.5, root_dir=tmp_path)
     # The manager makes its connection repeat failed requests for ever, which no other test should do.
-    own = openeo.connect(stack).authenticate_basic("demo", "demo")
-    manager.add_backend("here", connection=own, parallel_jobs=20)
+    separate_connection = openeo.connect(stack).authenticate_basic("demo", "demo")
+    manager.add_backend("here", connection=separate_connection, parallel_jobs=20)
     frame = pd.DataFrame({"x": range(20)})
     database = CsvJobDatabase(tmp_path / "jobs.csv").initialize_from_df(frame)
 

@@ -14,9 +14,9 @@ import requests
 import yaml
 from openeo.rest.auth.config import RefreshTokenStore
 
-from odc_openeo import accounts
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
+from odc_openeo.users import accounts
 from tests.identity_provider import (
     DEFAULT_CLIENT,
     DEVICE,
@@ -128,8 +128,10 @@ def test_authorization_code_with_pkce(connection: openeo.Connection, provider: I
 @pytest.mark.parametrize("way", ["introspection", "userinfo"])
 def test_opaque_tokens(way: str, odc_config: Config, provider: IdentityProvider, tmp_path: Path) -> None:
     client = {"id": OPAQUE, "grant_types": [DEVICE, "refresh_token"]}
-    own = {"client_id": MACHINE, "client_secret": SECRET, "any_audience": way == "userinfo"}
-    path = providers_file(tmp_path, settings_of(provider, default_clients=[client], opaque_tokens=way, **own))
+    settings = {"client_id": MACHINE, "client_secret": SECRET, "any_audience": way == "userinfo"}
+    path = providers_file(
+        tmp_path, settings_of(provider, default_clients=[client], opaque_tokens=way, **settings)
+    )
     app = create_app(odc_config.model_copy(update={"oidc_providers": path}))
     with serving(app) as url:
         connection = openeo.Connection(url, refresh_token_store=RefreshTokenStore(tmp_path / "refresh"))
@@ -137,13 +139,13 @@ def test_opaque_tokens(way: str, odc_config: Config, provider: IdentityProvider,
             client_secret="", use_pkce=False, display=approving(provider), store_refresh_token=True
         )
         assert [connection.describe_account()["name"] for _ in range(3)] == ["Anna Example"] * 3
-        assert provider.asked["/introspect"] + provider.asked["/userinfo"] == 1
+        assert provider.requests_by_path["/introspect"] + provider.requests_by_path["/userinfo"] == 1
         assert connection.auth.bearer.startswith("oidc/local/at/")
 
 
-def test_what_clients_are_told(service: str, provider: IdentityProvider) -> None:
-    told = requests.get(f"{service}/openeo/1.3/credentials/oidc", timeout=10).json()
-    assert told == {
+def test_providers_are_described_to_clients(service: str, provider: IdentityProvider) -> None:
+    document = requests.get(f"{service}/openeo/1.3/credentials/oidc", timeout=10).json()
+    assert document == {
         "providers": [
             {
                 "id": "local",
@@ -213,7 +215,7 @@ def test_tokens_are_not_logged(
         assert secret not in caplog.text
 
 
-def test_the_start_page_tells_how_to_sign_in(service: str) -> None:
+def test_start_page_shows_how_to_sign_in(service: str) -> None:
     page = requests.get(service, headers={"Accept": "text/html"}, timeout=10).text
     assert "connection.authenticate_oidc()\nconnection.list_collection_ids()" in page
     assert "authenticate_basic" not in page

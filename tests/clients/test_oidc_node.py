@@ -54,8 +54,8 @@ def connection(issuer: str, tokens: str, odc_config: Config, tmp_path: Path) -> 
     if tokens == "userinfo":
         settings |= {"opaque_tokens": tokens, "any_audience": True}
     if tokens == "introspection":
-        own = {"client_id": MACHINE, "client_secret": SECRET, "userinfo_claims": True}
-        settings |= {"opaque_tokens": tokens, **own}
+        client_settings = {"client_id": MACHINE, "client_secret": SECRET, "userinfo_claims": True}
+        settings |= {"opaque_tokens": tokens, **client_settings}
     path = providers_file(tmp_path, settings)
     with serving(create_app(odc_config.model_copy(update={"oidc_providers": path}))) as url:
         yield openeo.Connection(url, refresh_token_store=RefreshTokenStore(tmp_path / "refresh"))

@@ -84,7 +84,7 @@ def load(connection: openeo.Connection, product: str, path: Path, **more: object
         return file.read(1)
 
 
-def test_what_the_command_does_shows_at_once(
+def test_datacube_commands_take_effect_at_once(
     connection: openeo.Connection, operator: Operator, tmp_path: Path
 ) -> None:
     first, second = operator.scene(1, 1), operator.scene(20, 10)
@@ -111,7 +111,7 @@ def test_what_the_command_does_shows_at_once(
 
 
 @pytest.mark.parametrize("damage", ["missing", "corrupt"])
-def test_broken_files_are_told_by_their_dataset(
+def test_broken_file_is_reported_by_dataset(
     connection: openeo.Connection, operator: Operator, tmp_path: Path, damage: str
 ) -> None:
     day = {"missing": 25, "corrupt": 26}[damage]

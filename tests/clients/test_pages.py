@@ -18,7 +18,7 @@ import xarray as xr
 from PIL import Image
 
 from odc_openeo.indexing.samples import PRODUCTS, S2_PRODUCT
-from tests.browser import Page, browser, found
+from tests.browser import Page, browser, find_program
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "build" / "screenshots"
@@ -83,7 +83,7 @@ def test_the_javascript_program_runs(stack: str, node_modules: Path, tmp_path: P
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Page]:
-    program_ = found()
+    program_ = find_program()
     if program_ is None:
         pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
     PICTURES.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def test_jobs_in_the_browser(chromium: Page, stack: str, connection: openeo.Conn
     chromium.looks()
     chromium.open(f"{stack}/my/jobs/{job.job_id}")
     assert "/sign-in?to=" in chromium.evaluate("location.href")
-    fill = "".join(f'document.getElementById("{each}").value = "demo";' for each in ("name", "password"))
+    fill = "".join(f'document.getElementById("{field}").value = "demo";' for field in ("name", "password"))
     chromium.submit(f'{fill}document.querySelector("form.fields button").click()')
     assert chromium.evaluate("location.href") == f"{stack}/my/jobs/{job.job_id}"
     chromium.submit('document.querySelector(".actions form button").click()')

@@ -14,8 +14,8 @@ import requests
 from openeo.rest import OpenEoApiError
 from rich.console import Console
 
-from odc_openeo.demo import run_demo
 from odc_openeo.indexing.samples import CONFORMANCE_BOX, PRODUCTS, S2_PRODUCT
+from odc_openeo.stack.demo import run_demo
 
 DAYS = ["2022-06-01", "2022-06-03"]
 
@@ -99,8 +99,8 @@ def test_a_body_of_100_megabytes_is_refused_at_once(stack: str) -> None:
 def test_the_demonstration(stack: str, tmp_path: Path) -> None:
     console = Console(record=True, width=120)
     run_demo(stack, tmp_path / "out", "demo", "demo", console)
-    made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made == {
+    root = {path.name for path in (tmp_path / "out").iterdir()}
+    assert root == {
         "ndvi-composite.tif",
         "ndvi-composite.png",
         "ndvi-series.csv",

@@ -32,8 +32,8 @@ def real(stack_environment: dict[str, str], short_folder: Path) -> dict[str, lis
     folder.mkdir()
     documents = write_documents(folder)
     index_products(products(), stack_environment)
-    index_datasets([d for found in documents.values() for d in found], stack_environment)
-    return {name: truth.scenes_of(found) for name, found in documents.items()}
+    index_datasets([d for group in documents.values() for d in group], stack_environment)
+    return {name: truth.scenes_of(group) for name, group in documents.items()}
 
 
 def test_both_are_collections_at_once(connection: openeo.Connection, real: dict) -> None:
@@ -64,8 +64,8 @@ def test_clear_sky_median_mosaic(connection: openeo.Connection, real: dict, tmp_
 def _mosaics(scenes: list[truth.Scene], grid: dict) -> list[dict[str, np.ndarray]]:
     """The bands of each time; where scenes of one time overlap, the first with data counts."""
     dates = []
-    for _, found in groupby(scenes, key=lambda s: s.time):
-        parts = sorted(found, key=lambda s: s.id)
+    for _, matching_scenes in groupby(scenes, key=lambda s: s.time):
+        parts = sorted(matching_scenes, key=lambda s: s.id)
         bands = {}
         for band in ("B4", "B5", "BQA"):
             layers = [_warped(scene, band, grid) for scene in parts]
@@ -79,7 +79,7 @@ def _warped(scene: truth.Scene, band: str, grid: dict) -> np.ndarray:
     with rasterio.open(scene.bands[band]) as file:
         assert file.crs == grid["crs"]
         values = file.read(1).astype("float64")
-        step = ~file.transform * grid["transform"]
+        step = ~file.transform @ grid["transform"]
     columns = np.floor(step.c + step.a * (np.arange(grid["width"]) + 0.5)).astype(int)
     rows = np.floor(step.f + step.e * (np.arange(grid["height"]) + 0.5)).astype(int)
     inside = np.ix_((rows >= 0) & (rows < values.shape[0]), (columns >= 0) & (columns < values.shape[1]))
@@ -115,7 +115,7 @@ def _monthly(scenes: list[truth.Scene]) -> dict[str, np.ndarray]:
         red, nir, classes = (truth.pixels(scene, band, FIELD_BOX) for band in ("B04", "B08", "SCL"))
         ndvi = np.where(np.isin(classes, CLEAR_CLASSES), (nir - red) / (nir + red), np.nan)
         by_month.setdefault(f"{scene.time:%Y-%m}", []).append(ndvi)
-    return {month: _nanmean(np.stack(found)) for month, found in sorted(by_month.items())}
+    return {month: _nanmean(np.stack(group)) for month, group in sorted(by_month.items())}
 
 
 def _nanmean(values: np.ndarray) -> np.ndarray:

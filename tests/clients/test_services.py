@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from PIL import Image
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from tests.browser import Page, browser, found
+from tests.browser import Page, browser, find_program
 from tests.clients.truth import Scene, scenes
+from tests.support.waiting import wait_for
 
 PRODUCT = "s2_l2a_sample"
 BOX = {"west": 679720, "south": 5151080, "east": 680680, "north": 5151920, "crs": 32632}
@@ -61,9 +61,11 @@ def service(
     cube = connection.load_collection(PRODUCT, temporal_extent=TIME, bands=["B08"])
     settings = {"range": RANGE, "public": True, "time": scene.time.isoformat(timespec="seconds")}
     kind = getattr(request, "param", "xyz")
-    made = connection.create_service(cube.flat_graph(), kind, title="Near infrared", configuration=settings)
-    yield made.describe_service()
-    made.delete_service()
+    service = connection.create_service(
+        cube.flat_graph(), kind, title="Near infrared", configuration=settings
+    )
+    yield service.describe_service()
+    service.delete_service()
 
 
 def shades(scene: Scene, grid: GeoBox, **opened: Any) -> np.ndarray:
@@ -87,28 +89,25 @@ def fetch(url: str) -> Image.Image:
     return Image.open(io.BytesIO(answer.content))
 
 
-def equal(one: np.ndarray, wanted: np.ndarray) -> float:
+def equal(one: np.ndarray, expected: np.ndarray) -> float:
     """The part of the pixels that are the same."""
-    return float(np.isclose(one, wanted, atol=1, equal_nan=True).mean())
+    return float(np.isclose(one, expected, atol=1, equal_nan=True).mean())
 
 
 def test_tiles_of_the_python_client(
     connection: openeo.Connection, service: dict[str, Any], scene: Scene, tile: tuple[int, int]
 ) -> None:
-    assert service["id"] in {each["id"] for each in connection.list_services()}
+    assert service["id"] in {entry["id"] for entry in connection.list_services()}
     assert service["attributes"]["times"][0].startswith("2022-06")
     seen = grey(fetch(service["url"].format(z=ZOOM, x=tile[0], y=tile[1])))
     assert equal(seen, shades(scene, geobox(ZOOM, *tile))) > 0.98
     assert np.isfinite(seen).mean() > 0.5
-    time.sleep(1.5)
-    again = connection.get(f"/services/{service['id']}").json()
-    assert again["usage"]["tiles"]["value"] >= 1
-    assert again["usage"]["network"]["value"] > 1000
+    path = f"/services/{service['id']}"
+    usage = wait_for(lambda: (usage := connection.get(path).json()["usage"])["tiles"]["value"] >= 1 and usage)
+    assert usage["network"]["value"] > 1000
 
 
-def test_tiles_are_what_odc_stac_loads_by_hand(
-    service: dict[str, Any], scene: Scene, tile: tuple[int, int]
-) -> None:
+def test_tiles_equal_odc_stac(service: dict[str, Any], scene: Scene, tile: tuple[int, int]) -> None:
     grid = geobox(ZOOM, *tile)
     with rasterio.open(scene.bands["B08"]) as file:
         place = {"proj:shape": list(file.shape), "proj:transform": list(file.transform)[:6]}
@@ -118,8 +117,8 @@ def test_tiles_are_what_odc_stac_loads_by_hand(
     item.add_asset("B08", pystac.Asset(str(scene.bands["B08"]), roles=["data"], extra_fields=place))
     loaded = odc.stac.load([item], bands=["B08"], geobox=grid, resampling="nearest", nodata=0)
     values = loaded["B08"].values[0].astype(float)
-    wanted = np.where(values == 0, np.nan, np.rint(np.clip(values / RANGE[1], 0, 1) * 255))
-    assert equal(grey(fetch(service["url"].format(z=ZOOM, x=tile[0], y=tile[1]))), wanted) == 1
+    expected = np.where(values == 0, np.nan, np.rint(np.clip(values / RANGE[1], 0, 1) * 255))
+    assert equal(grey(fetch(service["url"].format(z=ZOOM, x=tile[0], y=tile[1]))), expected) == 1
 
 
 def test_far_away_tiles_are_read_from_overviews(
@@ -129,23 +128,22 @@ def test_far_away_tiles_are_read_from_overviews(
     x, y = (place >> (ZOOM - zoom) for place in tile)
     seen = grey(fetch(service["url"].format(z=zoom, x=x, y=y)))
     # Pixels of the tile are 5 of the file: the overview of 4 is the coarsest that is fine enough.
-    wanted = shades(scene, geobox(zoom, x, y), overview_level=1)
-    both = np.isfinite(seen) & np.isfinite(wanted)
+    expected = shades(scene, geobox(zoom, x, y), overview_level=1)
+    both = np.isfinite(seen) & np.isfinite(expected)
     assert both.sum() > 2000
-    assert equal(seen[both], wanted[both]) > 0.9
+    assert equal(seen[both], expected[both]) > 0.9
     assert equal(seen[both], shades(scene, geobox(zoom, x, y))[both]) < 0.5
 
 
 def test_logs_and_errors(connection: openeo.Connection, tile: tuple[int, int]) -> None:
     cube = connection.load_collection(PRODUCT, temporal_extent=TIME)
-    made = connection.create_service(cube.flat_graph(), "XYZ")
-    url = made.describe_service()["url"].format(z=ZOOM, x=tile[0], y=tile[1])
+    service = connection.create_service(cube.flat_graph(), "XYZ")
+    url = service.describe_service()["url"].format(z=ZOOM, x=tile[0], y=tile[1])
     picture = requests.get(url, headers={"Accept": "image/webp,image/*,*/*;q=0.8"}, timeout=60)
     assert (picture.status_code, picture.headers["Content-Type"]) == (400, "image/png")
-    time.sleep(1.5)
-    (entry,) = [entry for entry in made.logs() if entry["level"] == "error"]
+    (entry,) = wait_for(lambda: [entry for entry in service.logs() if entry["level"] == "error"])
     assert "bands" in entry["message"]
-    made.delete_service()
+    service.delete_service()
     assert requests.get(url, timeout=60).status_code == 404
 
 
@@ -160,10 +158,10 @@ def test_gdal_reads_wmts(
             grid = geobox(ZOOM, *tile)
             window = file.window(*grid.boundingbox.bbox).round_offsets().round_lengths()
             read = file.read(1, window=window)
-    wanted = shades(scene, grid)
-    assert read.shape == wanted.shape == (256, 256)
-    shown = np.isfinite(wanted)
-    assert equal(read[shown], wanted[shown]) > 0.98
+    expected = shades(scene, grid)
+    assert read.shape == expected.shape == (256, 256)
+    shown = np.isfinite(expected)
+    assert equal(read[shown], expected[shown]) > 0.98
 
 
 # --- Maps in a browser ---------------------------------------------------------------------------
@@ -195,7 +193,7 @@ window.ready = fetch({url!r}).then(answer => answer.text()).then(text => {{
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     """A tab of a browser without windows."""
-    program = found()
+    program = find_program()
     if program is None:
         pytest.skip("Chromium is not installed")
     with browser(program) as opened:
@@ -227,9 +225,9 @@ def test_maps_show_the_pixels_of_the_file(
     assert page.problems == []
     picture = Image.open(page.picture(tmp_path / "map.png")).crop((0, 0, 512, 512))
     shown = np.asarray(picture.convert("L")).astype(float)
-    wanted = shades(scene, grid)
-    assert np.isfinite(wanted).mean() > 0.3
-    assert equal(shown, np.where(np.isfinite(wanted), wanted, 255)) > 0.98
+    expected = shades(scene, grid)
+    assert np.isfinite(expected).mean() > 0.3
+    assert equal(shown, np.where(np.isfinite(expected), expected, 255)) > 0.98
 
 
 def middle(grid: GeoBox) -> tuple[float, float]:

@@ -34,7 +34,7 @@ def fahrenheit(connection: openeo.Connection) -> openeo.rest.udp.RESTUserDefined
 
 
 def test_saved_called_and_deleted(connection: openeo.Connection, fahrenheit) -> None:
-    listed = {each["id"]: each for each in connection.list_user_defined_processes()}
+    listed = {entry["id"]: entry for entry in connection.list_user_defined_processes()}
     assert [p["name"] for p in listed["fahrenheit"]["parameters"]] == ["x"]
     assert fahrenheit.describe()["process_graph"] == FAHRENHEIT
     assert connection.execute(process("fahrenheit", x=100)) == 212
@@ -74,15 +74,15 @@ def test_over_the_pixels_of_a_cube(
     expected = np.nanmean(truth.series(scenes, "B04", BOX), axis=0) * 1.8 + 32
     import xarray as xr
 
-    for each in (tmp_path / "warm.nc", path):
-        with xr.open_dataset(each) as found:
-            np.testing.assert_allclose(found["B04"].values, expected, rtol=1e-6)
+    for source in (tmp_path / "warm.nc", path):
+        with xr.open_dataset(source) as dataset:
+            np.testing.assert_allclose(dataset["B04"].values, expected, rtol=1e-6)
 
 
 def test_called_by_address(connection: openeo.Connection, fahrenheit, site: Site) -> None:
     (site.folder / "f.json").write_text(json.dumps({**fahrenheit.describe(), "id": "f"}))
     assert connection.execute(process("f", x=0, namespace=f"{site.root}/f.json")) == 32
-    shared = next(each["href"] for each in fahrenheit.describe()["links"] if each["rel"] == "canonical")
+    shared = next(entry["href"] for entry in fahrenheit.describe()["links"] if entry["rel"] == "canonical")
     assert connection.execute(process("fahrenheit", x=10, namespace=shared)) == 50
     local = shared.replace("127.0.0.1", "localhost")
     assert connection.execute(process("fahrenheit", x=10, namespace=local)) == 50
@@ -112,7 +112,7 @@ def test_the_name_of_a_predefined_process(connection: openeo.Connection) -> None
         saved.delete()
 
 
-def test_load_is_called_with_what_the_definition_says(connection: openeo.Connection) -> None:
+def test_load_is_called_with_declared_arguments(connection: openeo.Connection) -> None:
     """Extents reach the load inside the definition: the estimate is that of the small area."""
     small = load(connection, ["B04"]).save_result("GTiff").create_job()
     bands = Parameter.array(name="bands", description="")

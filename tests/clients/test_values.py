@@ -29,8 +29,8 @@ ZONE = "EPSG:32632"
 @pytest.fixture(scope="module")
 def june(samples: Path) -> list[truth.Scene]:
     """The scenes that touch the box in June 2022."""
-    found = truth.scenes(samples / S2_PRODUCT, *JUNE)
-    return [s for s in found if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
+    scenes = truth.scenes(samples / S2_PRODUCT, *JUNE)
+    return [s for s in scenes if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
 
 
 def extent(box: truth.Box, crs: str = ZONE) -> dict:
@@ -152,8 +152,8 @@ def test_time_series_over_polygons(connection: openeo.Connection, june: list, tm
 
 
 def _nanmean(values: np.ndarray) -> float:
-    found = values[~np.isnan(values)]
-    return float(found.mean()) if found.size else np.nan
+    pixels = values[~np.isnan(values)]
+    return float(pixels.mean()) if pixels.size else np.nan
 
 
 def test_twenty_metre_band_beside_ten(connection: openeo.Connection, june: list, tmp_path: Path) -> None:
@@ -178,12 +178,12 @@ def test_weekly_means(connection: openeo.Connection, june: list, tmp_path: Path)
 
 
 def test_properties_filter(connection: openeo.Connection, samples: Path, june: list, tmp_path: Path) -> None:
-    wanted = {s.time for s in june if s.properties["eo:cloud_cover"] < 20}
-    assert 0 < len(wanted) < len(june)
+    expected = {s.time for s in june if s.properties["eo:cloud_cover"] < 20}
+    assert 0 < len(expected) < len(june)
     cube = load(connection, ["B04"], properties={"eo:cloud_cover": lambda value: value < 20})
     data = netcdf(cube, tmp_path / "clear.nc")
     times = {pd.Timestamp(t).to_pydatetime() for t in data["t"].values}
-    assert times == wanted
+    assert times == expected
 
 
 def test_bands_by_alias_and_common_name(connection: openeo.Connection, june: list, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_lower_level_graph_functions(connection: openeo.Connection, june: list, 
     np.testing.assert_array_equal(got > 0, ((red > 1500) & (red < 4000)) | (scl == 9))
 
 
-def test_conformance_box_is_what_the_suite_asks_for(connection: openeo.Connection, june: list) -> None:
+def test_conformance_box_matches_the_suite(connection: openeo.Connection, june: list) -> None:
     assert tuple(CONFORMANCE_BOX[k] for k in ("west", "south", "east", "north")) == BOX
     first = [s for s in june if s.time.isoformat() < "2022-06-03"]
     assert len(first) == 1

@@ -29,8 +29,8 @@ class Scene:
 
 def scenes(folder: Path, start: str, end: str, epsg: int | None = None) -> list[Scene]:
     """The scenes whose documents lie below a folder, acquired in [start, end), in the order of time."""
-    found = (_scene(path) for path in folder.rglob("*.odc-metadata.yaml"))
-    chosen = [s for s in found if start <= s.time.isoformat() < end and epsg in (None, s.epsg)]
+    scenes = (_scene(path) for path in folder.rglob("*.odc-metadata.yaml"))
+    chosen = [s for s in scenes if start <= s.time.isoformat() < end and epsg in (None, s.epsg)]
     return sorted(chosen, key=lambda s: s.time)
 
 

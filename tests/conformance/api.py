@@ -76,8 +76,8 @@ class Tally:
 
     def note(self, group: FailureGroup) -> None:
         """Remember the first example of each kind of fault."""
-        for each in group.exceptions:
-            kind = type(each).__name__
+        for entry in group.exceptions:
+            kind = type(entry).__name__
             if (self.label, kind) in IMPOSSIBLE:
                 self.excused[kind] += 1
             else:
@@ -88,8 +88,8 @@ def load(path: Path) -> Any:
     """The description as schemathesis reads it."""
     load_all_checks()
     schema = schemathesis.openapi.from_path(path)
-    for mend in (_any_kind_of_schema, _any_argument, _costs_are_numbers, _templates):
-        mend(schema.raw_schema)
+    for relax in (_any_kind_of_schema, _any_argument, _costs_are_numbers, _templates):
+        relax(schema.raw_schema)
     return schema
 
 
@@ -116,11 +116,11 @@ def _costs_are_numbers(description: Any) -> None:
         headers["OpenEO-Costs"] = {"schema": {"type": "number", "minimum": 0}}
 
 
-def operations(schema: Any, wanted: str = "") -> Iterator[APIOperation]:
+def operations(schema: Any, wanted_name: str = "") -> Iterator[APIOperation]:
     """The operations whose method or path holds a text."""
     for result in schema.get_all_operations():
         operation = result.ok()
-        if wanted in _name(operation):
+        if wanted_name in _name(operation):
             yield operation
 
 
@@ -181,17 +181,21 @@ def _left_out(case: Case, generator: random.Random) -> list[Any]:
     return [check for check in CHECKS.get_all() if check.__name__ in names]
 
 
-def run(owned: Owned, description: Path, cases: int, wanted: str = "", seed: int = 1) -> list[Tally]:
+def run(owned: Owned, description: Path, cases: int, wanted_name: str = "", seed: int = 1) -> list[Tally]:
     """Check the service of a user with some number of requests in all."""
     offered = owned.offered()
-    found = [each for each in operations(load(description), wanted) if _name(each) in offered]
-    return [check(each, owned, max(cases // len(found), 1), seed) for each in found]
+    result = [
+        operation for operation in operations(load(description), wanted_name) if _name(operation) in offered
+    ]
+    return [check(operation, owned, max(cases // len(result), 1), seed) for operation in result]
 
 
 def not_offered(owned: Owned, description: Path) -> list[str]:
     """The operations of the description that the service does not list."""
     offered = owned.offered()
-    return [_name(each) for each in operations(load(description)) if _name(each) not in offered]
+    return [
+        _name(operation) for operation in operations(load(description)) if _name(operation) not in offered
+    ]
 
 
 def report(tallies: Sequence[Tally]) -> int:

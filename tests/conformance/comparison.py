@@ -70,9 +70,9 @@ def _list_difference(actual: Any, expected: list[Any], delta: float, nan_is_null
     if not isinstance(actual, list | tuple) or len(actual) != len(expected):
         return f"got {actual!r}, not {expected!r}"
     for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
-        found = difference(a, e, delta, nan_is_null)
-        if found:
-            return f"[{i}] {found}"
+        difference_found = difference(a, e, delta, nan_is_null)
+        if difference_found:
+            return f"[{i}] {difference_found}"
     return None
 
 
@@ -82,9 +82,9 @@ def _object_difference(
     if not isinstance(actual, Mapping) or actual.keys() != expected.keys():
         return f"got {actual!r}, not {expected!r}"
     for name, value in expected.items():
-        found = difference(actual[name], value, delta, nan_is_null)
-        if found:
-            return f"{name}: {found}"
+        difference_found = difference(actual[name], value, delta, nan_is_null)
+        if difference_found:
+            return f"{name}: {difference_found}"
     return None
 
 
@@ -100,9 +100,9 @@ def _cube_difference(actual: Any, expected: xr.DataArray, delta: float) -> str |
     if actual.dims != expected.dims:
         return f"dimensions {actual.dims}, not {expected.dims}"
     for name in expected.dims:
-        found = _dimension_difference(actual, expected, str(name))
-        if found:
-            return f"dimension {name}: {found}"
+        difference_found = _dimension_difference(actual, expected, str(name))
+        if difference_found:
+            return f"dimension {name}: {difference_found}"
     if expected.odc.crs is not None and actual.odc.crs != expected.odc.crs:
         return f"reference system {actual.odc.crs}, not {expected.odc.crs}"
     return None if expected.attrs.get("irrelevant") else _value_difference(actual, expected, delta)
@@ -112,10 +112,10 @@ def _dimension_difference(actual: xr.DataArray, expected: xr.DataArray, name: st
     types = cube.dimension_type(actual, name), cube.dimension_type(expected, name)
     if types[0] != types[1]:
         return f"type {types[0]}, not {types[1]}"
-    labels = [cube.labels(each, name) for each in (actual, expected)]
+    labels = [cube.labels(side, name) for side in (actual, expected)]
     if types[0] == "temporal":
         # Dates may be written without the time of midnight.
-        labels = [[f"{v}T00:00:00Z" if _DATE.match(str(v)) else v for v in each] for each in labels]
+        labels = [[f"{v}T00:00:00Z" if _DATE.match(str(v)) else v for v in side] for side in labels]
     return _list_difference(*labels, 1e-6, False)
 
 

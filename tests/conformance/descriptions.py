@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
-from odc_openeo.process import PROCESSES
+from odc_openeo.registry.process import PROCESSES
 
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "openeo" / "processes"
 PROSE = {"description", "title", "examples", "summary", "links", "$comment"}
@@ -39,14 +39,14 @@ def without_prose(schema: Any, inside_properties: bool = False) -> Any:
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
     """What differs between two descriptions of a process."""
-    own, given = ours["parameters"], theirs["parameters"]
-    if [p["name"] for p in own[: len(given)]] != [p["name"] for p in given]:
-        yield f"parameters {[p['name'] for p in own]}, officially {[p['name'] for p in given]}"
+    our_parameters, given = ours["parameters"], theirs["parameters"]
+    if [p["name"] for p in our_parameters[: len(given)]] != [p["name"] for p in given]:
+        yield f"parameters {[p['name'] for p in our_parameters]}, officially {[p['name'] for p in given]}"
         return
-    for parameter in own[len(given) :]:
+    for parameter in our_parameters[len(given) :]:
         if not parameter.get("optional"):
             yield f"the additional parameter {parameter['name']} has no default"
-    for a, b in zip(own, given, strict=False):
+    for a, b in zip(our_parameters, given, strict=False):
         yield from (f"{b['name']}: {text}" for text in _parameter_differences(a, b))
     if without_prose(ours["returns"]["schema"]) != without_prose(theirs["returns"]["schema"]):
         yield f"returns {_show(ours['returns']['schema'])}, officially {_show(theirs['returns']['schema'])}"
@@ -73,18 +73,18 @@ def _show(schema: Any) -> str:
 
 def main(arguments: list[str]) -> int:
     """Compare all, print the differences, return the exit code."""
-    found = official(Path(arguments[0]) if arguments else DEFAULT)
+    result = official(Path(arguments[0]) if arguments else DEFAULT)
     different = 0
-    for id_, theirs in found.items():
+    for id_, theirs in result.items():
         if id_ not in PROCESSES:
             continue
         lines = list(differences(PROCESSES[id_].to_dict(), theirs))
         different += bool(lines)
         for line in lines:
             print(f"{id_}: {line}")
-    missing = [id_ for id_ in found if id_ not in PROCESSES]
+    missing = [id_ for id_ in result if id_ not in PROCESSES]
     print(f"not offered: {', '.join(missing) or 'none'}")
-    same = len(found) - len(missing) - different
+    same = len(result) - len(missing) - different
     print(f"{same} passed, {different} failed")
     return 1 if different or not same else 0
 

@@ -93,8 +93,8 @@ def to_cube(encoded: Mapping[str, Any]) -> xr.DataArray:
 
 def _nodata(declared: Any) -> int | float | None:
     """The no-data value, which may be the only member of an array."""
-    found = declared[0] if isinstance(declared, list) and len(declared) == 1 else declared
-    return found if isinstance(found, int | float) else None
+    result = declared[0] if isinstance(declared, list) and len(declared) == 1 else declared
+    return result if isinstance(result, int | float) else None
 
 
 def _values(data: Any, shape: list[int]) -> np.ndarray:
@@ -106,7 +106,7 @@ def _values(data: Any, shape: list[int]) -> np.ndarray:
 
 def _numbers(data: Any) -> Any:
     if isinstance(data, list):
-        return [_numbers(each) for each in data]
+        return [_numbers(item) for item in data]
     return math.nan if data is None or data == {"type": "nodata"} else data
 
 

@@ -1,6 +1,6 @@
-"""Official test vectors that contradict themselves or others: what is wrong, and the case mended.
+"""Official test vectors that contradict themselves or others: what is wrong, and the case as corrected.
 
-A case is known by its content, so that other cases are not touched. A mended case must pass like any other.
+A case is known by its content, so that others are not touched. A corrected case must pass like any other.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ FAULTS: dict[str, tuple[str, Callable[[Test], None]]] = {
 }
 
 
-def mended(test: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
+def correct_case(test: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
     """The test as it should be, and what was wrong with it (None for nearly all)."""
     key = hashlib.sha256(json.dumps(test, sort_keys=True).encode()).hexdigest()[:16]
     if key not in FAULTS:
         return test, None
-    reason, mend = FAULTS[key]
+    reason, correct = FAULTS[key]
     right = copy.deepcopy(dict(test))
-    mend(right)
+    correct(right)
     return right, reason

@@ -70,8 +70,8 @@ class Owned:
     def offered(self) -> set[str]:
         """The operations that the service says it has, such as ``GET /jobs``."""
         listed = self.request("GET", "/").json()["endpoints"]
-        found = {f"{method} {each['path']}" for each in listed for method in each["methods"]}
-        return {"GET /", "GET /.well-known/openeo", *found}
+        result = {f"{method} {entry['path']}" for entry in listed for method in entry["methods"]}
+        return {"GET /", "GET /.well-known/openeo", *result}
 
     def put_into(self, case: Case, generator: random.Random) -> None:
         """Let a request be about something that the user has, and mostly hold a process that runs."""
@@ -102,15 +102,15 @@ def is_good(case: Case, location: ParameterLocation) -> bool:
 def sign_in(url: str, login: tuple[str, str] = DEMO) -> Owned:
     """A user of a running service."""
     session = requests.Session()
-    found = session.get(f"{url}/.well-known/openeo", timeout=60).json()["versions"]
-    api = found[0]["url"].rstrip("/")
+    document = session.get(f"{url}/.well-known/openeo", timeout=60).json()["versions"]
+    api = document[0]["url"].rstrip("/")
     token = session.get(f"{api}/credentials/basic", auth=login, timeout=60).json()["access_token"]
     return Owned(url, api, token, session, login)
 
 
 def _collection(owned: Owned) -> str:
-    found = [each["id"] for each in owned.request("GET", "/collections").json()["collections"]]
-    return str(found[len(owned.ids["collection_id"]) % len(found)])
+    document = [entry["id"] for entry in owned.request("GET", "/collections").json()["collections"]]
+    return str(document[len(owned.ids["collection_id"]) % len(document)])
 
 
 def _job(owned: Owned) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from odc_openeo import accounts, db
+from odc_openeo import db
 from odc_openeo.config import Config
+from odc_openeo.users import accounts
 from tests.conformance.api import DESCRIPTION, report, run
 from tests.conformance.owned import sign_in
 
@@ -19,6 +20,6 @@ def test_answers_are_as_described(
 ) -> None:
     config = Config(database_url=stack_environment["ODC_DEFAULT_DB_URL"])
     accounts.create_user(config, *LOGIN)
-    db.dispose(config)
+    db.dispose_engine(config)
     faults = report(run(sign_in(stack, LOGIN), DESCRIPTION, CASES))
     assert faults == 0, capsys.readouterr().out

@@ -12,8 +12,8 @@ import pytest
 
 from odc_openeo.errors import OpenEOError, ProcessUnsupported
 from odc_openeo.graph import evaluate, validate
-from odc_openeo.graph.parse import parameter_references
-from odc_openeo.process import PROCESSES
+from odc_openeo.graph.model import iterate_parameter_references
+from odc_openeo.registry.process import PROCESSES
 from tests.conformance import descriptions
 from tests.conformance.comparison import difference
 
@@ -45,10 +45,10 @@ def test_official_example(id_: str, index: int, example: Mapping[str, Any]) -> N
     if "returns" in example:
         assert difference(evaluate(process), example["returns"], 1e-9) is None
         return
-    unknown = dict.fromkeys(parameter_references(example["arguments"]))
+    unknown = dict.fromkeys(iterate_parameter_references(example["arguments"]))
     if unknown or id_ in ("load_collection", "load_stac"):
-        found = validate(process, unknown)
-        assert [e for e in found if not isinstance(e, ProcessUnsupported)] == []
+        difference_found = validate(process, unknown)
+        assert [e for e in difference_found if not isinstance(e, ProcessUnsupported)] == []
         return
     with pytest.raises(OpenEOError) as raised:
         evaluate(process)

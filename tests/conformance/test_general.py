@@ -94,13 +94,13 @@ def test_a_process_that_lacks_an_argument_can_be_stored(owned: Owned) -> None:
 def nulls(value: Any, path: str = "") -> Iterator[str]:
     """Where a document has null as a member of an object."""
     if isinstance(value, dict):
-        for name, each in value.items():
-            if each is None and name != "default":
+        for name, item in value.items():
+            if item is None and name != "default":
                 yield f"{path}/{name}"
-            yield from nulls(each, f"{path}/{name}")
+            yield from nulls(item, f"{path}/{name}")
 
 
-def test_what_is_not_known_is_left_out(owned: Owned, job: str) -> None:
+def test_unknown_members_are_left_out(owned: Owned, job: str) -> None:
     for path in (
         "/",
         "/jobs",
@@ -115,17 +115,17 @@ def test_what_is_not_known_is_left_out(owned: Owned, job: str) -> None:
     assert set(nulls(owned.request("GET", "/me").json())) <= {"/budget", "/storage"}
 
 
-def test_costs_are_told(owned: Owned) -> None:
+def test_costs_are_declared(owned: Owned) -> None:
     answer = owned.request("GET", f"/jobs/{KEEPERS['job_id'](owned)}/results")
     assert float(answer.headers["OpenEO-Costs"]) == 0
 
 
 def test_runtimes_and_parameters(owned: Owned) -> None:
     assert isinstance(owned.request("GET", "/udf_runtimes").json(), dict)
-    told = owned.request("GET", "/processing_parameters").json()
+    document = owned.request("GET", "/processing_parameters").json()
     kinds = ("create_job_parameters", "create_service_parameters", "create_synchronous_parameters")
-    assert set(told) == set(kinds)
-    for parameter in (each for kind in kinds for each in told[kind]):
+    assert set(document) == set(kinds)
+    for parameter in (entry for kind in kinds for entry in document[kind]):
         assert {"name", "description", "schema"} <= parameter.keys()
 
 

@@ -9,13 +9,10 @@ from typing import Any
 import pytest
 
 from tests.conformance import vectors
+from tests.support.graphs import child
 
 NODATA = {"type": "nodata"}
 X = {"from_parameter": "x"}
-
-
-def child(process: str, **arguments: Any) -> dict[str, Any]:
-    return {"process_graph": {"it": {"process_id": process, "arguments": arguments, "result": True}}}
 
 
 def raster(values: list[Any], nodata: Any) -> dict[str, Any]:
@@ -96,10 +93,10 @@ def run(
 def test_right_results_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], process: str, test: dict[str, Any]
 ) -> None:
-    told = {name: test.pop(name) for name in ("returns", "throws", "delta") if name in test}
+    document = {name: test.pop(name) for name in ("returns", "throws", "delta") if name in test}
     if process == "divide":
-        told["returns"] = float("inf")
-    code, lines = run(tmp_path, capsys, process, {"arguments": test, **told})
+        document["returns"] = float("inf")
+    code, lines = run(tmp_path, capsys, process, {"arguments": test, **document})
     assert (code, lines) == (0, [f"{process}: 1 passed, 0 failed", "1 passed, 0 failed"])
 
 

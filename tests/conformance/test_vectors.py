@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from odc_openeo.process import PROCESSES
+from odc_openeo.registry.process import PROCESSES
 from tests.conformance import descriptions, vectors
 
 needs_vectors = pytest.mark.skipif(
@@ -27,7 +27,7 @@ GROUPS = {
 @pytest.mark.parametrize("process", sorted(GROUPS) or ["none"])
 def test_vectors(process: str) -> None:
     problems = {case.index: vectors.failures(case) for case in GROUPS[process]}
-    assert {index: found for index, found in problems.items() if found} == {}
+    assert {index: differences for index, differences in problems.items() if differences} == {}
 
 
 @needs_descriptions
@@ -39,4 +39,4 @@ def test_descriptions_equal_the_official_ones_apart_from_prose() -> None:
         if id_ in PROCESSES
     }
     assert len(compared) > 100
-    assert {id_: found for id_, found in compared.items() if found} == {}
+    assert {id_: differences for id_, differences in compared.items() if differences} == {}

@@ -21,10 +21,10 @@ import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.cube import LabeledArray
 from odc_openeo.errors import OpenEOError
 from odc_openeo.graph import evaluate
-from odc_openeo.process import PROCESSES
+from odc_openeo.registry.process import PROCESSES
 from tests.conformance.comparison import difference
 from tests.conformance.encoding import chunked, decode, in_cube, out_of_cube, read
-from tests.conformance.faults import mended
+from tests.conformance.faults import correct_case
 
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "openeo" / "process-tests"
 NUMBERS = frozenset({"number", "integer"})
@@ -54,7 +54,7 @@ def cases(folder: Path) -> Iterator[Case]:
     for path in sorted(folder.glob("*.json*")):
         content = read(path)
         for index, test in enumerate(content["tests"]):
-            right, fault = mended(test)
+            right, fault = correct_case(test)
             yield Case(content["id"], index, right, folder, fault)
 
 
@@ -142,19 +142,19 @@ def _arguments_in_cube(case: Case) -> dict[str, Any] | None:
     first = next(iter(PROCESSES[case.process].parameters.values()), None)
     if first is None or first.name not in arguments:
         return None
-    wanted = ARRAYS if isinstance(arguments[first.name], list) else NUMBERS
-    if not _takes(first.schema, wanted):
+    expected = ARRAYS if isinstance(arguments[first.name], list) else NUMBERS
+    if not _takes(first.schema, expected):
         return None
-    found = in_cube(arguments[first.name])
-    if found is None or any(isinstance(v, LabeledArray) for v in arguments.values()):
+    result = in_cube(arguments[first.name])
+    if result is None or any(isinstance(v, LabeledArray) for v in arguments.values()):
         return None
-    return {**embedded, first.name: found}
+    return {**embedded, first.name: result}
 
 
-def _takes(schema: Any, wanted: frozenset[str]) -> bool:
+def _takes(schema: Any, wanted_name: frozenset[str]) -> bool:
     alternatives = schema if isinstance(schema, list) else [schema]
     types = [s.get("type", "number") for s in alternatives if isinstance(s, Mapping)]
-    return any(bool(wanted & ({t} if isinstance(t, str) else set(t))) for t in types)
+    return any(bool(wanted_name & ({t} if isinstance(t, str) else set(t))) for t in types)
 
 
 def _representable(returns: Any, folder: Path) -> bool:
@@ -184,12 +184,12 @@ def _without_padding(value: Any, expected: Any) -> Any:
     if not isinstance(value, list) or not isinstance(expected, list):
         return value
     surplus, kept = len(value) - len(expected), []
-    for each in value:
+    for item in value:
         awaited = expected[len(kept)] if len(kept) < len(expected) else 0
-        if surplus > 0 and _is_nan(each) and awaited is not None:
+        if surplus > 0 and _is_nan(item) and awaited is not None:
             surplus -= 1
         else:
-            kept.append(each)
+            kept.append(item)
     return kept
 
 
@@ -205,7 +205,7 @@ def main(arguments: list[str]) -> int:
     for case in cases(folder):
         problems = failures(case)
         if case.fault:
-            print(f"{case.process} #{case.index} is mended: {case.fault}")
+            print(f"{case.process} #{case.index} is corrected: {case.fault}")
         passed[case.process] = passed.get(case.process, 0) + (not problems)
         failed.setdefault(case.process, []).extend(
             [f"#{case.index} {'; '.join(problems)}"] if problems else []

@@ -8,15 +8,15 @@ import xarray as xr
 from rio_cogeo import cog_validate
 
 from odc_openeo.errors import FormatUnsuitable
-from odc_openeo.formats import Asset, Target, blocks, find_format, gtiff
+from odc_openeo.formats import Asset, Target, blocks, get_format, gtiff
 from tests.formats.cubes import ORIGIN, raster
 
-FORMAT = find_format("gtiff")
+FORMAT = get_format("gtiff")
 
 
 def save(data, folder, **options) -> list[Asset]:
     FORMAT.check(data)
-    return FORMAT.write(data, Target(folder), FORMAT.complete(options))
+    return FORMAT.write(data, Target(folder), FORMAT.complete_options(options))
 
 
 def check_cog(path) -> None:
@@ -56,7 +56,7 @@ def test_one_cog_for_each_date_with_names_place_and_pixels(tmp_path, chunks):
 
 @pytest.mark.usefixtures("way")
 def test_statistics_equal_numpy_however_pieces_come(tmp_path, monkeypatch):
-    monkeypatch.setattr(gtiff, "stream", lambda *args: blocks.stream(*args, limit=5000))
+    monkeypatch.setattr(gtiff, "stream_batches", lambda *args: blocks.stream_batches(*args, limit=5000))
     cube = raster(dates=None, bands=2, shape=(70, 50)) * 1000
     cube[0, :20, :9] = np.nan
     asset = save(cube.chunk({"y": 13, "x": 11}), tmp_path)[0]
@@ -189,20 +189,20 @@ def test_more_dates_than_files_may_be_open_even_with_equal_labels(tmp_path):
 
 
 @pytest.mark.usefixtures("way")
-def test_without_crs(tmp_path):
+def test_cube_without_crs_is_written(tmp_path):
     cube = xr.DataArray(np.arange(12.0).reshape(3, 4), dims=("y", "x"))
     with rasterio.open(save(cube, tmp_path)[0].path) as file:
         assert file.crs is None
         np.testing.assert_array_equal(file.read(1), cube.values)
 
 
-def test_what_does_not_fit_is_refused(tmp_path):
+def test_unsupported_cubes_are_refused(tmp_path):
     cube = raster()
     for data, reason in [
         (cube.mean("x"), "x and y are needed"),
         (cube.isel(x=[0, 1, 5, 6]), "not evenly spaced"),
         (cube.astype(str), "not numbers"),
-        (5, "no raster cube"),
+        (5, "not a raster cube"),
     ]:
         with pytest.raises(FormatUnsuitable, match=reason):
             save(data, tmp_path)
@@ -223,12 +223,12 @@ def test_a_chunk_that_fails_leaves_no_file(tmp_path):
 def test_statistics_of_many_small_integers_equal_numpy(tmp_path):
     cube = raster("uint16", dates=None, bands=1, shape=(300, 400)).assign_attrs(nodata=0)
     cube[0] = np.random.default_rng(1).integers(0, 9, (300, 400))
-    found = save(cube, tmp_path)[0].bands[0]["statistics"]
+    result = save(cube, tmp_path)[0].bands[0]["statistics"]
     values = cube.values[cube.values != 0]
-    assert (found["minimum"], found["maximum"]) == (values.min(), values.max())
-    assert found["mean"] == pytest.approx(values.mean(), rel=1e-12)
-    assert found["stddev"] == pytest.approx(values.std(), rel=1e-12)
-    assert found["valid_percent"] == pytest.approx(100 * values.size / cube.size)
+    assert (result["minimum"], result["maximum"]) == (values.min(), values.max())
+    assert result["mean"] == pytest.approx(values.mean(), rel=1e-12)
+    assert result["stddev"] == pytest.approx(values.std(), rel=1e-12)
+    assert result["valid_percent"] == pytest.approx(100 * values.size / cube.size)
 
 
 def test_tiles_of_large_images(tmp_path):

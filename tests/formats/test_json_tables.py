@@ -12,15 +12,15 @@ from openeo.rest.conversions import timeseries_json_to_pandas
 
 from odc_openeo.cube import LabeledArray
 from odc_openeo.errors import FormatUnsuitable
-from odc_openeo.formats import Target, find_format, tables
+from odc_openeo.formats import Target, get_format, vector_tables
 from odc_openeo.formats.json import to_json
 from tests.formats.cubes import raster, vector
 
 
 def save(data, folder, name, **options):
-    found = find_format(name)
-    found.check(data)
-    return found.write(data, Target(folder), found.complete(options))[0].path
+    format_ = get_format(name)
+    format_.check(data)
+    return format_.write(data, Target(folder), format_.complete_options(options))[0].path
 
 
 def strict(path):
@@ -51,7 +51,7 @@ def test_json_values(tmp_path, value, expected):
     assert strict(save(value, tmp_path, "json")) == expected
 
 
-def test_json_refuses_what_is_no_json():
+def test_json_refuses_unserializable_values():
     with pytest.raises(FormatUnsuitable, match="type object"):
         to_json([object()])
 
@@ -60,12 +60,12 @@ def test_json_refuses_what_is_no_json():
 def test_json_cubes_read_back(tmp_path, lazy):
     cube = raster(shape=(4, 3))
     cube[0, 0, 0, 0] = np.nan
-    found = strict(save(cube.chunk({"x": 2}) if lazy else cube, tmp_path, "JSON", indent=2))
-    assert found["dims"] == ["t", "bands", "y", "x"]
-    assert found["coords"]["t"]["data"] == ["2022-06-01T10:00:00Z", "2022-06-06T10:00:00Z"]
-    assert found["attrs"] == {"crs": "EPSG:32632"}
-    assert found["data"][0][0][0][0] is None
-    back = xr.DataArray.from_dict(found)
+    document = strict(save(cube.chunk({"x": 2}) if lazy else cube, tmp_path, "JSON", indent=2))
+    assert document["dims"] == ["t", "bands", "y", "x"]
+    assert document["coords"]["t"]["data"] == ["2022-06-01T10:00:00Z", "2022-06-06T10:00:00Z"]
+    assert document["attrs"] == {"crs": "EPSG:32632"}
+    assert document["data"][0][0][0][0] is None
+    back = xr.DataArray.from_dict(document)
     np.testing.assert_array_equal(back.values.astype("float32"), cube.values)
     assert back["bands"].values.tolist() == ["B01", "B02", "B03"]
 
@@ -75,11 +75,11 @@ def test_json_integers_stay_integers_and_nodata_is_null(tmp_path):
     assert strict(save(cube, tmp_path, "JSON"))["data"] == [1, None, 3]
 
 
-def test_json_timeseries_is_what_the_client_reads(tmp_path):
+def test_json_timeseries_is_readable_by_the_client(tmp_path):
     cube = vector()
-    found = strict(save(cube.transpose("bands", "t", "geometry").chunk(), tmp_path, "JSON"))
-    assert found["2022-06-01T00:00:00Z"] == [[None, 1.0], [4.0, 5.0], [8.0, 9.0]]
-    frame = timeseries_json_to_pandas(found)
+    document = strict(save(cube.transpose("bands", "t", "geometry").chunk(), tmp_path, "JSON"))
+    assert document["2022-06-01T00:00:00Z"] == [[None, 1.0], [4.0, 5.0], [8.0, 9.0]]
+    frame = timeseries_json_to_pandas(document)
     assert frame.shape == (2, 6)
     assert frame.loc["2022-06-02T00:00:00Z", (2, 1)] == 11
     bare = strict(save(vector(bands=None), tmp_path, "JSON"))
@@ -87,11 +87,11 @@ def test_json_timeseries_is_what_the_client_reads(tmp_path):
 
 
 def test_json_of_vector_cubes_without_dates(tmp_path):
-    found = strict(save(vector(dates=None), tmp_path, "JSON"))
-    assert found["dims"] == ["geometry", "bands"]
-    assert found["coords"]["geometry"]["data"][1]["type"] == "Polygon"
-    assert found["coords"]["field"]["data"] == ["a", "b", "c"]
-    assert found["data"] == [[None, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    document = strict(save(vector(dates=None), tmp_path, "JSON"))
+    assert document["dims"] == ["geometry", "bands"]
+    assert document["coords"]["geometry"]["data"][1]["type"] == "Polygon"
+    assert document["coords"]["field"]["data"] == ["a", "b", "c"]
+    assert document["data"] == [[None, 1.0], [2.0, 3.0], [4.0, 5.0]]
 
 
 def test_csv_is_tidy(tmp_path):
@@ -122,7 +122,7 @@ def test_csv_of_rasters_and_integers(tmp_path, monkeypatch):
     row = frame.iloc[7]
     at = cube.sel(t=row["date"].rstrip("Z"), y=row["y"], x=row["x"])
     assert row[["B01", "B02", "B03"]].tolist() == at.values.tolist()
-    monkeypatch.setattr(tables, "ROWS", 10)
+    monkeypatch.setattr(vector_tables, "ROWS", 10)
     with pytest.raises(FormatUnsuitable, match="too many"):
         save(cube, tmp_path, "CSV")
 
@@ -135,9 +135,9 @@ def test_names_that_meet_are_kept_apart(tmp_path):
 
 def test_geojson_is_in_longitude_and_latitude(tmp_path):
     path = save(vector(crs=32631).chunk(), tmp_path, "GeoJSON")
-    found = strict(path)
-    assert len(found["features"]) == 6
-    first = found["features"][0]["properties"]
+    document = strict(path)
+    assert len(document["features"]) == 6
+    first = document["features"][0]["properties"]
     assert first == {
         "feature_index": 0,
         "field": "a",

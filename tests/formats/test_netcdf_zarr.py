@@ -13,14 +13,14 @@ import xarray as xr
 import xvec  # noqa: F401
 
 from odc_openeo.errors import FormatUnsuitable
-from odc_openeo.formats import Target, blocks, find_format, netcdf, zarr
+from odc_openeo.formats import Target, blocks, get_format, netcdf, zarr
 from tests.formats.cubes import ORIGIN, raster, vector
 
 
 def save(data, folder, name="netCDF", **options):
-    found = find_format(name)
-    found.check(data)
-    return found.write(data, Target(folder), found.complete(options))[0]
+    format_ = get_format(name)
+    format_.check(data)
+    return format_.write(data, Target(folder), format_.complete_options(options))[0]
 
 
 def read(asset) -> xr.Dataset:
@@ -37,7 +37,7 @@ def name(request) -> str:
 @pytest.fixture
 def small_batches(monkeypatch) -> None:
     for module in (netcdf, zarr):
-        monkeypatch.setattr(module, "stream", lambda *args: blocks.stream(*args, limit=2000))
+        monkeypatch.setattr(module, "stream_batches", lambda *args: blocks.stream_batches(*args, limit=2000))
 
 
 @pytest.mark.parametrize("chunks", [None, {"y": 16, "x": 7, "bands": 1, "t": 1}])
@@ -45,16 +45,16 @@ def test_a_variable_for_each_band(tmp_path, name, chunks, small_batches):
     cube = raster()
     cube[0, 1, 3, 4] = np.nan
     asset = save(cube.chunk(chunks) if chunks else cube, tmp_path, name)
-    found = read(asset)
-    assert list(found.data_vars) == ["B01", "B02", "B03"]
-    assert found["B02"].dims == ("t", "y", "x")
-    back = found.to_dataarray("bands").transpose("t", "bands", "y", "x")
+    read_cube = read(asset)
+    assert list(read_cube.data_vars) == ["B01", "B02", "B03"]
+    assert read_cube["B02"].dims == ("t", "y", "x")
+    back = read_cube.to_dataarray("bands").transpose("t", "bands", "y", "x")
     np.testing.assert_array_equal(back.values, cube.values)
     for dimension in ("t", "x", "y"):
-        np.testing.assert_array_equal(found[dimension], cube[dimension])
-    assert found.rio.crs.to_epsg() == 32632
-    assert found.odc.geobox == cube.odc.geobox
-    assert found.attrs["Conventions"].startswith("CF-1.")
+        np.testing.assert_array_equal(read_cube[dimension], cube[dimension])
+    assert read_cube.rio.crs.to_epsg() == 32632
+    assert read_cube.odc.geobox == cube.odc.geobox
+    assert read_cube.attrs["Conventions"].startswith("CF-1.")
     assert (asset.start_datetime, asset.end_datetime) == ("2022-06-01T10:00:00Z", "2022-06-06T10:00:00Z")
     assert [b["name"] for b in asset.bands] == ["B01", "B02", "B03"]
 
@@ -63,17 +63,17 @@ def test_a_variable_for_each_band(tmp_path, name, chunks, small_batches):
 def test_one_variable_with_all_dimensions(tmp_path, name, lazy):
     cube = raster("uint16", bands=1)
     cube.attrs["nodata"] = 0
-    found = read(save(cube.chunk({"y": 9}) if lazy else cube, tmp_path, name, layout="cube"))
-    assert list(found.data_vars) == ["data"]
-    assert found["data"].dims == ("t", "bands", "y", "x")
-    assert found["bands"].values.tolist() == ["B01"]
-    np.testing.assert_array_equal(found["data"].fillna(0).values, cube.values)
+    read_cube = read(save(cube.chunk({"y": 9}) if lazy else cube, tmp_path, name, layout="cube"))
+    assert list(read_cube.data_vars) == ["data"]
+    assert read_cube["data"].dims == ("t", "bands", "y", "x")
+    assert read_cube["bands"].values.tolist() == ["B01"]
+    np.testing.assert_array_equal(read_cube["data"].fillna(0).values, cube.values)
 
 
 def test_a_single_band_and_date_lose_no_dimension(tmp_path, name):
-    found = read(save(raster(dates=1, bands=1), tmp_path, name))
-    assert found["B01"].dims == ("t", "y", "x")
-    assert found.sizes["t"] == 1
+    cube = read(save(raster(dates=1, bands=1), tmp_path, name))
+    assert cube["B01"].dims == ("t", "y", "x")
+    assert cube.sizes["t"] == 1
 
 
 def test_each_band_has_its_own_nodata(tmp_path, name):
@@ -88,14 +88,14 @@ def test_each_band_has_its_own_nodata(tmp_path, name):
         save(cube, tmp_path, name, layout="cube")
 
 
-def test_types(tmp_path, name):
+def test_data_types_survive(tmp_path, name):
     for dtype in ("int8", "uint8", "int64", "float64", "bool"):
         cube = raster(dtype, dates=None, bands=1)
         folder = tmp_path / dtype
         folder.mkdir()
-        found = read(save(cube, folder, name))
-        assert found["B01"].dtype == dtype
-        np.testing.assert_array_equal(found["B01"], cube[0])
+        read_cube = read(save(cube, folder, name))
+        assert read_cube["B01"].dtype == dtype
+        np.testing.assert_array_equal(read_cube["B01"], cube[0])
 
 
 def test_gdal_reads_place_and_names(tmp_path):
@@ -121,23 +121,23 @@ def test_compression_and_chunks(tmp_path):
 def test_names_that_are_no_variable_names(tmp_path, name):
     cube = raster(dates=None, bands=4)
     cube["bands"] = ["x", "a/b", "a b", "spatial_ref"]
-    found = read(save(cube, tmp_path, name))
+    read_cube = read(save(cube, tmp_path, name))
     names = ["x_1", "a_b", "a_b_1", "spatial_ref_1"]
-    assert set(found.data_vars) == set(names)
-    assert [found[n].attrs["long_name"] for n in names] == cube["bands"].values.tolist()
-    np.testing.assert_array_equal(found["a_b_1"], cube[2])
+    assert set(read_cube.data_vars) == set(names)
+    assert [read_cube[n].attrs["long_name"] for n in names] == cube["bands"].values.tolist()
+    np.testing.assert_array_equal(read_cube["a_b_1"], cube[2])
 
 
 def test_text_labels_reduced_cubes_and_other_crs(tmp_path, name):
     cube = raster(crs="EPSG:3035").assign_coords(t=["2022-06", "2022-07"])
-    found = read(save(cube, tmp_path, name))
-    assert found["t"].values.tolist() == ["2022-06", "2022-07"]
-    assert found.odc.crs.to_epsg() == 3035
+    read_cube = read(save(cube, tmp_path, name))
+    assert read_cube["t"].values.tolist() == ["2022-06", "2022-07"]
+    assert read_cube.odc.crs.to_epsg() == 3035
     folder = tmp_path / "reduced"
     folder.mkdir()
     series = cube.mean(("x", "y"))
-    found = read(save(series.chunk(), folder, name))
-    np.testing.assert_array_equal(found["B03"], series[:, 2])
+    read_cube = read(save(series.chunk(), folder, name))
+    np.testing.assert_array_equal(read_cube["B03"], series[:, 2])
 
 
 def test_fractions_of_seconds(tmp_path, name):
@@ -146,16 +146,16 @@ def test_fractions_of_seconds(tmp_path, name):
     np.testing.assert_array_equal(read(save(cube, tmp_path, name))["t"], cube["t"])
 
 
-def test_vector_cubes(tmp_path, name):
+def test_vector_cubes_are_written(tmp_path, name):
     cube = vector()
-    found = read(save(cube, tmp_path, name)).xvec.decode_cf()
-    np.testing.assert_array_equal(found["B02"].transpose("geometry", "t"), cube[..., 1])
-    assert [g.bounds for g in found["geometry"].values] == [g.bounds for g in cube["geometry"].values]
-    assert found["field"].values.tolist() == ["a", "b", "c"]
+    read_cube = read(save(cube, tmp_path, name)).xvec.decode_cf()
+    np.testing.assert_array_equal(read_cube["B02"].transpose("geometry", "t"), cube[..., 1])
+    assert [g.bounds for g in read_cube["geometry"].values] == [g.bounds for g in cube["geometry"].values]
+    assert read_cube["field"].values.tolist() == ["a", "b", "c"]
 
 
-def test_what_does_not_fit_is_refused(tmp_path, name):
-    for data, reason in [([1, 2], "no data cube"), (raster().astype(str), "real numbers")]:
+def test_unsupported_cubes_are_refused(tmp_path, name):
+    for data, reason in [([1, 2], "not a data cube"), (raster().astype(str), "real numbers")]:
         with pytest.raises(FormatUnsuitable, match=reason):
             save(data, tmp_path, name)
 
@@ -172,12 +172,12 @@ def test_rules_of_cf(tmp_path, name, layout, crs):
         assert raw.attrs["Conventions"] == "CF-1.11"
         assert raw.attrs["title"]
         assert raw.attrs["history"]
-        for each in raw.data_vars.values():
-            if each.name != "spatial_ref":
-                assert each.attrs["long_name"]
-                assert each.attrs["grid_mapping"] == "spatial_ref"
-                assert np.asarray(each.attrs["_FillValue"]).astype(each.dtype) == 7
-                order = [d for d in each.dims if d in "tyx"]
+        for entry in raw.data_vars.values():
+            if entry.name != "spatial_ref":
+                assert entry.attrs["long_name"]
+                assert entry.attrs["grid_mapping"] == "spatial_ref"
+                assert np.asarray(entry.attrs["_FillValue"]).astype(entry.dtype) == 7
+                order = [d for d in entry.dims if d in "tyx"]
                 assert order == ["t", "y", "x"]
         assert raw["t"].attrs["units"].startswith("seconds since 1970-01-01")
         assert raw["t"].attrs["calendar"] == "standard"
@@ -186,10 +186,10 @@ def test_rules_of_cf(tmp_path, name, layout, crs):
         for axis in "yx":
             assert "_FillValue" not in raw[axis].attrs
             assert (np.diff(raw[axis].values) != 0).all()
-    with opened(decode_coords="all") as found:
-        assert found.cf.axes.keys() >= {"X", "Y", "T"}
-        assert found.cf["T"].name == "t"
+    with opened(decode_coords="all") as dataset:
+        assert dataset.cf.axes.keys() >= {"X", "Y", "T"}
+        assert dataset.cf["T"].name == "t"
         kind = "longitude" if crs == "EPSG:4326" else "projection_x_coordinate"
-        assert found.cf.standard_names[kind] == ["x"]
-        assert found["x"].attrs["units"] == ("degrees_east" if crs == "EPSG:4326" else "m")
-        assert found.cf.grid_mapping_names
+        assert dataset.cf.standard_names[kind] == ["x"]
+        assert dataset["x"].attrs["units"] == ("degrees_east" if crs == "EPSG:4326" else "m")
+        assert dataset.cf.grid_mapping_names

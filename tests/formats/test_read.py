@@ -16,11 +16,11 @@ import shapely
 import xarray as xr
 from rasterio.transform import from_origin
 
-from odc_openeo import geometry
 from odc_openeo.cube import valid
 from odc_openeo.errors import FileContentInvalid, FileTypeInvalid, IncompatibleDataCubes
 from odc_openeo.formats import Output, write_outputs
-from odc_openeo.formats.read import find_input_format
+from odc_openeo.formats.read import get_input_format
+from odc_openeo.spatial import vector_cubes
 from tests.formats.cubes import raster
 
 SHAPE = (1300, 1100)
@@ -40,7 +40,7 @@ def write_tiff(path: Path, bands: list[str | None], dtype: str = "int16", **more
 
 
 def read(format_: str, *paths: Path) -> Any:
-    return find_input_format(format_).read(paths)
+    return get_input_format(format_).read(paths)
 
 
 def test_integers_stay_raw_and_lazy(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_integers_stay_raw_and_lazy(tmp_path: Path) -> None:
 
 def test_nodata_of_floats_is_nan(tmp_path: Path) -> None:
     values = write_tiff(tmp_path / "a.tif", ["red"], "float32")
-    found = read("GTiff", tmp_path / "a.tif").values
-    np.testing.assert_array_equal(found, np.where(values == 7, np.nan, values))
+    cube = read("GTiff", tmp_path / "a.tif").values
+    np.testing.assert_array_equal(cube, np.where(values == 7, np.nan, values))
 
 
 def test_several_rasters_are_one_cube(tmp_path: Path) -> None:
@@ -93,24 +93,24 @@ def test_a_disguised_vrt_is_not_followed(tmp_path: Path) -> None:
 def test_netcdf_written_here_is_the_same_cube(tmp_path: Path, layout: str, dtype: str) -> None:
     cube = raster(dtype, bands=2).odc.assign_crs("EPSG:32632")
     cube.attrs = {"nodata": np.int16(7)} if dtype == "int16" else {}
-    (asset,) = write_outputs(None, [Output.of(cube, "netCDF", {"layout": layout})], tmp_path)
-    found = read("netCDF", asset.path)
-    assert dask.is_dask_collection(found)
-    assert found.dims == ("t", "bands", "y", "x")
-    xr.testing.assert_equal(found.drop_vars("spatial_ref"), cube.drop_vars("spatial_ref"))
-    assert found.odc.geobox == cube.odc.geobox
-    assert found.attrs.get("nodata") == cube.attrs.get("nodata")
+    (asset,) = write_outputs(None, [Output.from_data(cube, "netCDF", {"layout": layout})], tmp_path)
+    read_cube = read("netCDF", asset.path)
+    assert dask.is_dask_collection(read_cube)
+    assert read_cube.dims == ("t", "bands", "y", "x")
+    xr.testing.assert_equal(read_cube.drop_vars("spatial_ref"), cube.drop_vars("spatial_ref"))
+    assert read_cube.odc.geobox == cube.odc.geobox
+    assert read_cube.attrs.get("nodata") == cube.attrs.get("nodata")
     both = read("netCDF", asset.path, renamed(asset.path, tmp_path / "other.nc", layout))
     assert list(both.bands.values) == ["B01", "B02", "X01", "X02"]
 
 
 def renamed(path: Path, target: Path, layout: str) -> Path:
-    with xr.open_dataset(path, mask_and_scale=False) as found:
+    with xr.open_dataset(path, mask_and_scale=False) as dataset:
         if layout == "cube":
-            found["bands"] = ["X01", "X02"]
+            dataset["bands"] = ["X01", "X02"]
         else:
-            found = found.rename(B01="X01", B02="X02")
-        found.to_netcdf(target)
+            dataset = dataset.rename(B01="X01", B02="X02")
+        dataset.to_netcdf(target)
     return target
 
 
@@ -124,14 +124,14 @@ def test_netcdf_of_others(tmp_path: Path, kind: str) -> None:
         "lon": ("lon", [10.0, 10.5, 11.0, 11.5], {"standard_name": "longitude"}),
     }
     packed = {"scale_factor": 0.1, "_FillValue": np.int16(5)}
-    made = xr.Dataset({"temp": (("time", "lat", "lon"), values, packed), "label": ((), 3)}, coords)
-    made.to_netcdf(tmp_path / "a.nc", format=kind)
-    found = read("netCDF", tmp_path / "a.nc")
-    assert found.dims == ("t", "bands", "y", "x")
-    np.testing.assert_array_equal(found.values, values[:, None, ::-1])
-    assert (found.odc.crs.epsg, found.attrs["nodata"], found.dtype) == (4326, 5, np.int16)
-    assert list(found.y.values) == [46.0, 45.5, 45.0]
-    assert str(found.t.values[1])[:10] == "2022-06-02"
+    dataset = xr.Dataset({"temp": (("time", "lat", "lon"), values, packed), "label": ((), 3)}, coords)
+    dataset.to_netcdf(tmp_path / "a.nc", format=kind)
+    cube = read("netCDF", tmp_path / "a.nc")
+    assert cube.dims == ("t", "bands", "y", "x")
+    np.testing.assert_array_equal(cube.values, values[:, None, ::-1])
+    assert (cube.odc.crs.epsg, cube.attrs["nodata"], cube.dtype) == (4326, 5, np.int16)
+    assert list(cube.y.values) == [46.0, 45.5, 45.0]
+    assert str(cube.t.values[1])[:10] == "2022-06-02"
 
 
 def test_netcdf_that_is_no_cube(tmp_path: Path) -> None:
@@ -143,9 +143,9 @@ def test_netcdf_that_is_no_cube(tmp_path: Path) -> None:
         (xr.Dataset({"v": (("y", "x"), np.ones((3, 3)))}), FileContentInvalid),
         (several, IncompatibleDataCubes),
     )
-    for number, (made, error) in enumerate(cases):
+    for number, (dataset, error) in enumerate(cases):
         path = tmp_path / f"a{number}.nc"
-        made.to_netcdf(path)
+        dataset.to_netcdf(path)
         with pytest.raises(error, match=path.name):
             read("netCDF", path)
 
@@ -174,12 +174,12 @@ def test_hdf5_files_that_take_from_others_are_refused(tmp_path: Path, how: str) 
 
 def test_tables_of_points(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('Lon,Lat,name\n11.5,46.5,Bözen\n12,47,"a,b"\n', encoding="utf-8")
-    found = geometry.to_frame(read("CSV", tmp_path / "a.csv"))
-    assert [(p.x, p.y) for p in found.geometry] == [(11.5, 46.5), (12, 47)]
-    assert list(found["name"]) == ["Bözen", "a,b"]
+    result = vector_cubes.to_frame(read("CSV", tmp_path / "a.csv"))
+    assert [(p.x, p.y) for p in result.geometry] == [(11.5, 46.5), (12, 47)]
+    assert list(result["name"]) == ["Bözen", "a,b"]
     (tmp_path / "b.csv").write_text('id,geometry\n1,"POLYGON ((0 0, 1 0, 1 1, 0 0))"\n')
-    found = geometry.to_frame(read("csv", tmp_path / "b.csv"))
-    assert (found.geometry[0].area, found.crs.to_epsg()) == (0.5, 4326)
+    result = vector_cubes.to_frame(read("csv", tmp_path / "b.csv"))
+    assert (result.geometry[0].area, result.crs.to_epsg()) == (0.5, 4326)
     for text in ("a,b\n1,2\n", "lon,lat\nx,y\n", "wkt\nPOINT(\n", ""):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(FileContentInvalid, match=r"bad\.csv"):
@@ -187,7 +187,7 @@ def test_tables_of_points(tmp_path: Path) -> None:
 
 
 def test_vector_files_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odc_openeo.formats.read_vector.MOST_BYTES", 10)
+    monkeypatch.setattr("odc_openeo.formats.read_vector.MAX_BYTES", 10)
     (tmp_path / "a.csv").write_text("lon,lat\n1,2\n")
     for format_ in ("CSV", "GeoJSON", "Parquet"):
         with pytest.raises(FileContentInvalid, match="larger than"):
@@ -195,7 +195,7 @@ def test_vector_files_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("crs", [32632, 4326])
-def test_vectors(tmp_path: Path, crs: int) -> None:
+def test_vector_files_are_read(tmp_path: Path, crs: int) -> None:
     shapes = [shapely.box(i, 0, i + 1, 1) for i in range(3)]
     frame = gpd.GeoDataFrame({"name": ["a", "b", "c"]}, geometry=shapes, crs=crs)
     frame.to_parquet(tmp_path / "a.parquet")
@@ -203,14 +203,14 @@ def test_vectors(tmp_path: Path, crs: int) -> None:
     for name in ("Parquet", "GeoJSON"):
         path = tmp_path / f"a.{name.lower()}"
         cube = read(name, path, path)
-        found = geometry.to_frame(cube)
-        assert list(found["name"]) == ["a", "b", "c"] * 2
-        assert found.geometry.geom_equals(gpd.GeoSeries(shapes * 2, crs=found.crs)).all()
-        assert found.crs.to_epsg() == crs
+        result = vector_cubes.to_frame(cube)
+        assert list(result["name"]) == ["a", "b", "c"] * 2
+        assert result.geometry.geom_equals(gpd.GeoSeries(shapes * 2, crs=result.crs)).all()
+        assert result.crs.to_epsg() == crs
 
 
 @pytest.mark.parametrize("format_", ["GTiff", "netCDF", "GeoJSON", "Parquet", "CSV"])
-def test_what_is_no_such_file(tmp_path: Path, format_: str) -> None:
+def test_files_of_wrong_format_are_refused(tmp_path: Path, format_: str) -> None:
     (tmp_path / "bad.bin").write_bytes(b"\x00\xffnothing of the kind")
     with pytest.raises(FileContentInvalid, match=r"'bad\.bin'") as failure:
         read(format_, tmp_path / "bad.bin")
@@ -219,4 +219,4 @@ def test_what_is_no_such_file(tmp_path: Path, format_: str) -> None:
 
 def test_unknown_formats() -> None:
     with pytest.raises(FileTypeInvalid, match="GTiff, netCDF, GeoJSON, Parquet, CSV"):
-        find_input_format("SHP")
+        get_input_format("SHP")

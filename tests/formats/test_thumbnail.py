@@ -9,29 +9,33 @@ import pytest
 from PIL import Image
 
 from odc_openeo.formats import Output, write_outputs
-from odc_openeo.formats.thumbnail import thumbnail
+from odc_openeo.formats.thumbnail import write_thumbnail
 from tests.formats.cubes import raster, vector
 
 
 def picture_of(folder: Path, data: object, format_: str) -> np.ndarray | None:
-    assets = write_outputs(None, [Output.of(data, format_)], folder)
-    found = thumbnail(assets, folder)
-    if found is None:
+    assets = write_outputs(None, [Output.from_data(data, format_)], folder)
+    thumbnail = write_thumbnail(assets, folder)
+    if thumbnail is None:
         return None
-    assert (found.path.name, found.media_type, found.roles) == ("thumbnail.png", "image/png", ("thumbnail",))
-    return np.asarray(Image.open(found.path))
+    assert (thumbnail.path.name, thumbnail.media_type, thumbnail.roles) == (
+        "thumbnail.png",
+        "image/png",
+        ("thumbnail",),
+    )
+    return np.asarray(Image.open(thumbnail.path))
 
 
 def test_one_band_is_grey_and_no_data_transparent(tmp_path: Path) -> None:
     cube = raster(bands=1, dates=None, shape=(600, 300)).odc.assign_crs("EPSG:32632")
     cube[..., :300, :] = np.arange(300) / 10
     cube[..., 300:, :] = np.nan
-    found = picture_of(tmp_path, cube, "GTiff")
-    assert found is not None
-    assert found.shape == (256, 128, 2)
-    assert set(found[:127, :, 1].ravel()) == {255}
-    assert set(found[129:, :, 1].ravel()) == {0}
-    row = found[60, :, 0].astype(int)
+    pixels = picture_of(tmp_path, cube, "GTiff")
+    assert pixels is not None
+    assert pixels.shape == (256, 128, 2)
+    assert set(pixels[:127, :, 1].ravel()) == {255}
+    assert set(pixels[129:, :, 1].ravel()) == {0}
+    row = pixels[60, :, 0].astype(int)
     assert (np.diff(row) >= 0).all()
     assert (row[0], row[-1]) == (0, 255)
 
@@ -40,25 +44,25 @@ def test_red_green_and_blue(tmp_path: Path) -> None:
     cube = raster("uint16", bands=4, dates=2).odc.assign_crs("EPSG:32632").astype("uint16")
     for i in range(4):
         cube[:, i] = 1000 * (i + 1)
-    found = picture_of(tmp_path, cube, "GTiff")
-    assert found is not None
-    assert found.shape == (40, 30, 4)
+    pixels = picture_of(tmp_path, cube, "GTiff")
+    assert pixels is not None
+    assert pixels.shape == (40, 30, 4)
     # Bands B04, B03, B02 in this order, on one scale.
-    assert found[0, 0].tolist() == [255, 127, 0, 255]
+    assert pixels[0, 0].tolist() == [255, 127, 0, 255]
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG"])
 def test_pictures_are_shrunk(tmp_path: Path, format_: str) -> None:
-    found = picture_of(tmp_path, raster("uint8", bands=1, dates=None, shape=(512, 1024)), format_)
-    assert found is not None
-    assert found.shape[:2] == (128, 256)
+    pixels = picture_of(tmp_path, raster("uint8", bands=1, dates=None, shape=(512, 1024)), format_)
+    assert pixels is not None
+    assert pixels.shape[:2] == (128, 256)
 
 
 def test_nothing_to_see(tmp_path: Path) -> None:
     empty = raster(bands=1, dates=None).odc.assign_crs("EPSG:32632") * np.nan
-    found = picture_of(tmp_path, empty, "GTiff")
-    assert found is not None
-    assert not found[..., -1].any()
+    pixels = picture_of(tmp_path, empty, "GTiff")
+    assert pixels is not None
+    assert not pixels[..., -1].any()
     (tmp_path / "2").mkdir()
     assert picture_of(tmp_path / "2", vector(), "GeoJSON") is None
     complex_ = raster(bands=1, dates=None).astype("complex64").odc.assign_crs("EPSG:32632")

@@ -11,30 +11,31 @@ from jsonschema import Draft7Validator
 
 from odc_openeo import graph
 from odc_openeo.errors import DataCubeEmpty, FileTypeInvalid, FormatUnsuitable, ProcessParameterInvalid
-from odc_openeo.exports import SavedStac
 from odc_openeo.formats import (
     FORMATS,
     Output,
-    default_format,
-    file_formats,
-    find_format,
-    single_file,
+    choose_format,
+    describe_formats,
+    get_format,
+    pack_files,
     write_outputs,
 )
-from odc_openeo.process import PROCESSES, Environment
 from odc_openeo.processes import export  # noqa: F401
+from odc_openeo.registry.environment import Environment
+from odc_openeo.registry.process import PROCESSES
+from odc_openeo.user_data.stac_export import SavedStac
 from tests.formats.cubes import lazy, raster, vector
 
 
 def test_formats_are_found_in_any_casing_but_not_by_alias():
-    assert find_format("gTIFF") is FORMATS["GTiff"]
-    assert find_format("NETCDF") is FORMATS["netCDF"]
+    assert get_format("gTIFF") is FORMATS["GTiff"]
+    assert get_format("NETCDF") is FORMATS["netCDF"]
     with pytest.raises(FileTypeInvalid, match="'geotiff'.*GTiff, netCDF"):
-        find_format("geotiff")
+        get_format("geotiff")
 
 
-def test_what_is_published():
-    published = file_formats()
+def test_published_formats_are_described():
+    published = describe_formats()
     assert set(published) == {"input", "output"}
     for name, entry in published["output"].items():
         assert entry["title"]
@@ -59,7 +60,7 @@ def test_what_is_published():
 )
 def test_bad_options_are_refused(options, reason):
     with pytest.raises(ProcessParameterInvalid, match=reason):
-        Output.of(raster(), "GTiff", options)
+        Output.from_data(raster(), "GTiff", options)
 
 
 def test_save_result_checks_at_once_without_computing():
@@ -98,10 +99,10 @@ def test_save_result_in_a_graph():
     ],
 )
 def test_formats_of_results_that_nobody_named_one_for(tmp_path, value, format_, file):
-    assert default_format(value) == format_
+    assert choose_format(value) == format_
     (asset,) = write_outputs(value, [], tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [file]
-    assert single_file([asset], tmp_path) == (asset.path, FORMATS[format_].media_type)
+    assert pack_files([asset], tmp_path) == (asset.path, FORMATS[format_].media_type)
 
 
 def test_several_outputs_are_computed_once_and_packed(tmp_path):
@@ -119,13 +120,17 @@ def test_several_outputs_are_computed_once_and_packed(tmp_path):
         calls.append(len(collections))
         return dask.compute(*collections)
 
-    outputs = [Output.of(cube, "GTiff"), Output.of(cube.isel(t=0), "PNG"), Output.of(cube, "Zarr")]
+    outputs = [
+        Output.from_data(cube, "GTiff"),
+        Output.from_data(cube.isel(t=0), "PNG"),
+        Output.from_data(cube, "Zarr"),
+    ]
     assets = write_outputs(True, outputs, tmp_path, compute)
     assert calls == [3]
     assert len(reads) == 2
     names = ["result_1_2022-06-01.tif", "result_1_2022-06-06.tif", "result_2.png", "result_3.zarr"]
     assert [a.path.name for a in assets] == names
-    path, media_type = single_file(assets, tmp_path)
+    path, media_type = pack_files(assets, tmp_path)
     assert (path.name, media_type) == ("result.zip", "application/zip")
     first = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
@@ -136,7 +141,7 @@ def test_several_outputs_are_computed_once_and_packed(tmp_path):
     np.testing.assert_array_equal(back["B02"], cube[:, 1].values)
     with rasterio.open(tmp_path / "out" / names[1]) as file:
         np.testing.assert_array_equal(file.read(), cube[1].values)
-    assert single_file(assets, tmp_path)[0].read_bytes() == first
+    assert pack_files(assets, tmp_path)[0].read_bytes() == first
 
 
 def test_all_files_or_none(tmp_path):
@@ -145,10 +150,10 @@ def test_all_files_or_none(tmp_path):
 
     cube = raster(dates=None).chunk({"y": 10})
     bad = cube.copy(data=cube.data.map_blocks(broken, dtype="float32", meta=np.empty((0,) * 3, "float32")))
-    good = Output.of(cube.compute(), "GTiff")
+    good = Output.from_data(cube.compute(), "GTiff")
     for name in FORMATS:
         if name == "GeoJSON":
             continue
         with pytest.raises(ValueError, match="bad tile"):
-            write_outputs(None, [good, Output.of(bad, name)], tmp_path)
+            write_outputs(None, [good, Output.from_data(bad, name)], tmp_path)
         assert list(tmp_path.iterdir()) == []

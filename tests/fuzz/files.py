@@ -19,13 +19,14 @@ import shapely
 import xarray as xr
 from rasterio.transform import from_origin
 
-from odc_openeo import load
 from odc_openeo.config import Config
 from odc_openeo.errors import OpenEOError
-from odc_openeo.foreign_rasters import LocalFolder
 from odc_openeo.formats import Output, write_outputs
-from odc_openeo.formats.read import find_input_format
-from odc_openeo.load.items import read_items
+from odc_openeo.formats.read import get_input_format
+from odc_openeo.load import build
+from odc_openeo.load.read_errors import explain_read_failure
+from odc_openeo.load.stac_scenes import read_items
+from odc_openeo.untrusted.rasters import LocalFolder
 from tests.fuzz.trials import Report, run_in_runners
 
 DEADLINE_S = 20.0
@@ -80,7 +81,7 @@ def _frame() -> geopandas.GeoDataFrame:
 
 
 def _netcdf(folder: Path) -> bytes:
-    (asset,) = write_outputs(None, [Output.of(_cube(), "netCDF")], folder)
+    (asset,) = write_outputs(None, [Output.from_data(_cube(), "netCDF")], folder)
     return asset.path.read_bytes()
 
 
@@ -223,7 +224,7 @@ def read_file(config: Config, case: Case) -> None:
         except OpenEOError:
             raise
         except Exception as error:
-            explained = load.explain(error)
+            explained = explain_read_failure(error)
             if explained is None:
                 raise
             raise explained from error
@@ -240,16 +241,16 @@ def _read(kind: str, path: Path) -> Any:
         except (ValueError, RecursionError):
             return None
         images = {
-            Path(str(found)).parent
-            for found in re.findall(r'"href": "([^"]+)"', path.read_text(errors="replace"))
+            Path(str(href)).parent
+            for href in re.findall(r'"href": "([^"]+)"', path.read_text(errors="replace"))
         }
         return _load_item(item, next(iter(images), path.parent))
-    return find_input_format(kind.split()[0]).read([path])
+    return get_input_format(kind.split()[0]).read([path])
 
 
 def _load_item(item: Any, folder: Path) -> Any:
     bands, scenes = read_items([item], LocalFolder(folder))
-    return load.load(scenes, bands)
+    return build.load(scenes, bands)
 
 
 def _compute(value: Any) -> None:

@@ -24,8 +24,9 @@ import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.errors import FeatureUnsupported, OpenEOError
 from odc_openeo.formats import FORMATS, write_outputs
 from odc_openeo.graph import evaluate
-from odc_openeo.graph.estimate import Bounds, estimate
-from odc_openeo.process import PROCESSES, Environment, Parameter
+from odc_openeo.graph.estimate import Bounds, estimate_computation
+from odc_openeo.registry.environment import Environment
+from odc_openeo.registry.process import PROCESSES, Parameter
 from tests.fuzz.graph_sources import ARRAYS, CUBES, EMPTY, FEATURES, NULLS, POLYGON, VECTORS, make_sources
 from tests.fuzz.trials import Outcome, Report, run_trials
 
@@ -82,7 +83,9 @@ def attempt_graph(process: Mapping[str, Any]) -> Outcome:
     try:
         value = evaluate(process, env, parameters=_read_sources())
         outputs = [output.data for output in env.outputs] or [value]
-        Bounds(MOST_BYTES, MOST_TASKS).check(estimate([value, *outputs], outputs, []), "a fuzz case")
+        Bounds(MOST_BYTES, MOST_TASKS).check_estimate(
+            estimate_computation([value, *outputs], outputs, []), "a fuzz case"
+        )
         with tempfile.TemporaryDirectory() as folder:
             write_outputs(value, env.outputs, Path(folder), partial(dask.compute, scheduler="synchronous"))
     except OpenEOError as error:
@@ -162,8 +165,8 @@ class _Maker:
             nodes[name] = {"process_id": "constant", "arguments": {"x": self._make_odd()}}
             return {"from_node": name}
         schema = self.rng.choice(parameter.alternatives)
-        if parameter.child is not None:
-            return self._make_child(parameter.child)
+        if parameter.child_schema is not None:
+            return self._make_child(parameter.child_schema)
         if self.depth and parameter.name in ("x", "y", "data") and choice < 0.85:
             return self._refer(nodes)
         return self._make_valid(schema, parameter.name, nodes)
@@ -194,19 +197,19 @@ class _Maker:
             vector = {"type": "geometry"}.items() <= {
                 k: v for d in schema.get("dimensions", ()) for k, v in d.items()
             }.items()
-            made = [id_ for id_, node in nodes.items() if "cube" in _list_kinds(node["process_id"])]
-            if made and self.rng.random() < 0.7:
-                return {"from_node": made[-1] if self.rng.random() < 0.8 else self.rng.choice(made)}
+            cubes = [id_ for id_, node in nodes.items() if "cube" in _list_kinds(node["process_id"])]
+            if cubes and self.rng.random() < 0.7:
+                return {"from_node": cubes[-1] if self.rng.random() < 0.8 else self.rng.choice(cubes)}
             return self._refer_outside("vector" if vector or self.rng.random() < 0.1 else "cube")
         if subtype == "geojson":
             return self.rng.choice([POLYGON, FEATURES, NULLS, EMPTY])
         if self.depth and self.rng.random() < 0.3:
             return self._refer(nodes)
         types = schema.get("type", ())
-        wanted = {types} if isinstance(types, str) else set(types)
-        made = [id_ for id_, node in nodes.items() if wanted & _list_kinds(node["process_id"])]
-        if made and self.rng.random() < 0.3:
-            return {"from_node": self.rng.choice(made)}
+        expected = {types} if isinstance(types, str) else set(types)
+        cubes = [id_ for id_, node in nodes.items() if expected & _list_kinds(node["process_id"])]
+        if cubes and self.rng.random() < 0.3:
+            return {"from_node": self.rng.choice(cubes)}
         return self._make_constant(schema, name, nodes)
 
     def _make_constant(self, schema: Mapping[str, Any], name: str, nodes: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from odc_openeo.config import Config
-from odc_openeo.embedded import Stack, free_port
+from odc_openeo.stack.embedded import Stack, free_port
 from tests.fuzz.graph_sources import ARRAYS, CUBES, FEATURES, VECTORS
 from tests.fuzz.graphs import make_cases
 from tests.fuzz.trials import Report

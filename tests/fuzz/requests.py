@@ -21,10 +21,13 @@ from urllib.parse import unquote_to_bytes
 from flask import Flask
 from werkzeug.test import create_environ, run_wsgi_app
 
-from odc_openeo import accounts, db, migrations, postgres, sessions
+from odc_openeo import db
 from odc_openeo.api.pages import forms
 from odc_openeo.app import create_app
 from odc_openeo.config import Config, odc_database_environment, use_odc_database
+from odc_openeo.db import migrate
+from odc_openeo.stack import postgres
+from odc_openeo.users import accounts, browser_sessions
 from tests.fuzz.request_cases import API, UUID, Case, Site, generate_cases
 from tests.fuzz.trials import Outcome, Report, run_trials
 
@@ -38,11 +41,11 @@ def run(cases: int, seed: int) -> Report:
     folder = Path(tempfile.mkdtemp(prefix="odc-openeo-fuzz-"))
     folder.chmod(0o711)
     settings = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
-    server = postgres.start(folder / "server" / "pg", folder / "postgresql.log", settings)
+    server = postgres.start_server(folder / "server" / "pg", folder / "postgresql.log", settings)
     try:
         url = server.create_database("fuzz")
         use_odc_database(url)
-        migrations.upgrade(_config(url, str(folder / "data")))
+        migrate.upgrade(_config(url, str(folder / "data")))
         command = [sys.executable, "-m", "datacube.scripts.cli_app", "system", "init"]
         environment = {**os.environ, **odc_database_environment(url)}
         subprocess.run(command, env=environment, check=True, capture_output=True)
@@ -82,10 +85,10 @@ def make_site(url: str, folder: Path) -> Site:
     index.add(*scenes)
     index.datacube.close()
     user = accounts.create_user(config, "ada", "correct horse")
-    token, session = accounts.issue_token(config, user), sessions.begin(config, user)
+    token, session = accounts.issue_token(config, user), browser_sessions.begin(config, user)
     app = create_app(config)
     with app.test_request_context("/"):
-        keys = {"form_key": forms.form_key("visit"), "session_key": forms.form_key(session)}
+        keys = {"form_key": forms.make_csrf_token("visit"), "session_key": forms.make_csrf_token(session)}
     ids = _make_things(app, token)
     names = {
         "collection_id": [PRODUCT["name"], "none"],
@@ -96,7 +99,7 @@ def make_site(url: str, folder: Path) -> Site:
         "action": ["start", "cancel", "delete", "x"],
         "matrix_set": ["WebMercatorQuad", "x"],
     }
-    db.dispose(config)
+    db.dispose_engine(config)
     return Site(url, str(config.data_dir), token, session, "visit", values={**names, **ids}, **keys)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 from pyproj import Transformer
 
+from tests.support.graphs import child
+
 X, Y, DATA = ({"from_parameter": name} for name in ("x", "y", "data"))
 WEST, NORTH = 600000, 5200000
 TIMES = ["2022-06-01", "2022-06-03", "2022-06-09", "2022-06-17T10:00:00Z", "2022-07-01", None]
@@ -16,10 +18,6 @@ S2 = ("B04", "B08", "B11", "SCL")
 TO_LAEA = Transformer.from_crs(32632, 3035, always_xy=True)
 
 Draw = Callable[..., Any]
-
-
-def child(process_id: str, **arguments: Any) -> dict[str, Any]:
-    return {"process_graph": {"c": {"process_id": process_id, "arguments": arguments, "result": True}}}
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,9 @@ class Builder:
     def step(self, cube: Cube) -> Cube:
         """One process more."""
         name = self.one(*(s for s in STEPS if self.fits(s, cube)))
-        made = STEPS[name](self, cube)
-        self.cubes.append(made)
-        return made
+        cube_after = STEPS[name](self, cube)
+        self.cubes.append(cube_after)
+        return cube_after
 
     @staticmethod
     def fits(step: str, cube: Cube) -> bool:
@@ -145,8 +143,8 @@ def filter_times(b: Builder, c: Cube) -> Cube:
 def filter_names(b: Builder, c: Cube) -> Cube:
     names = b.draw(st.lists(st.sampled_from(c.bands), min_size=1, max_size=3, unique=True))
     alias = {"B04": "red", "B08": "nir"}
-    asked = [alias.get(n, n) if c.bands == S2 and b.maybe() else n for n in names]
-    return c.after(b.on(c, "filter_bands", bands=asked), bands=tuple(names))
+    requested = [alias.get(n, n) if c.bands == S2 and b.maybe() else n for n in names]
+    return c.after(b.on(c, "filter_bands", bands=requested), bands=tuple(names))
 
 
 def filter_labels(b: Builder, c: Cube) -> Cube:
@@ -202,8 +200,8 @@ def along_times(b: Builder, c: Cube) -> Cube:
 
 def index_of_bands(b: Builder, c: Cube) -> Cube:
     target = {"target_band": "index"} if b.maybe() else {}
-    made = b.on(c, "ndvi", nir="B08", red="B04", **target)
-    return c.after(made, bands=(*c.bands, "index") if target else None)
+    created = b.on(c, "ndvi", nir="B08", red="B04", **target)
+    return c.after(created, bands=(*c.bands, "index") if target else None)
 
 
 def mask(b: Builder, c: Cube) -> Cube:
@@ -249,8 +247,10 @@ def resample(b: Builder, c: Cube) -> Cube:
 def resample_like(b: Builder, c: Cube) -> Cube:
     rasters = [o for o in b.cubes if o.raster]
     target = b.one(*rasters) if rasters else b.load()
-    made = b.on(c, "resample_cube_spatial", target={"from_node": target.id}, method=b.one("near", "bilinear"))
-    return c.after(made)
+    created = b.on(
+        c, "resample_cube_spatial", target={"from_node": target.id}, method=b.one("near", "bilinear")
+    )
+    return c.after(created)
 
 
 def windows(b: Builder, c: Cube) -> Cube:
@@ -261,8 +261,10 @@ def windows(b: Builder, c: Cube) -> Cube:
 
 
 def periods(b: Builder, c: Cube) -> Cube:
-    made = b.on(c, "aggregate_temporal_period", period=b.one("month", "week", "dekad"), reducer=b.numbers())
-    return c.after(made)
+    created = b.on(
+        c, "aggregate_temporal_period", period=b.one("month", "week", "dekad"), reducer=b.numbers()
+    )
+    return c.after(created)
 
 
 def intervals(b: Builder, c: Cube) -> Cube:
@@ -284,8 +286,8 @@ def rename_times(b: Builder, c: Cube) -> Cube:
 
 
 def rename_bands(b: Builder, c: Cube) -> Cube:
-    made = b.on(c, "rename_labels", dimension="bands", source=[c.bands[0]], target=["renamed"])
-    return c.after(made, bands=("renamed", *c.bands[1:]))
+    created = b.on(c, "rename_labels", dimension="bands", source=[c.bands[0]], target=["renamed"])
+    return c.after(created, bands=("renamed", *c.bands[1:]))
 
 
 def new_bands(b: Builder, c: Cube) -> Cube:

@@ -20,7 +20,7 @@ from odc_openeo import cube
 from odc_openeo.catalog import Catalog, Query, Scene
 from odc_openeo.errors import OpenEOError
 from odc_openeo.graph import evaluate
-from odc_openeo.process import Environment
+from odc_openeo.registry.environment import Environment
 from tests.catalog.scenes import Grid, Index, product, scene, write
 from tests.graph.random_graphs import graphs
 
@@ -43,15 +43,15 @@ class Remembering:
             self.known[key] = ask()
         return self.known[key]
 
-    def product(self, id_: str) -> Any:
-        return self._once(id_, lambda: self.catalog.product(id_))
+    def get_product(self, id_: str) -> Any:
+        return self._once(id_, lambda: self.catalog.get_product(id_))
 
-    def collection(self, id_: str) -> Any:
-        return self._once(("collection", id_), lambda: self.catalog.collection(id_))
+    def get_collection(self, id_: str) -> Any:
+        return self._once(("collection", id_), lambda: self.catalog.get_collection(id_))
 
-    def search(self, id_: str, query: Query, limit: int) -> list[Scene]:
+    def search_scenes(self, id_: str, query: Query, limit: int) -> list[Scene]:
         key = (id_, str(query.area), query.start, query.end)
-        return self._once(key, lambda: self.catalog.search(id_, query, limit))
+        return self._once(key, lambda: self.catalog.search_scenes(id_, query, limit))
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def tiny(catalog: Catalog, index: Index, tmp_path: Path) -> Remembering:
     index.add_product(product("heights", measurements=bands))
     x, y = np.meshgrid(np.arange(90), np.arange(70))
     heights = (100 + 40 * np.sin(x / 7) + 0.7 * y).astype("float32")
-    found = write(tmp_path / "h", {"height": (HEIGHTS, heights)}, name="heights", nodata=None)
-    index.add(found)
+    result = write(tmp_path / "h", {"height": (HEIGHTS, heights)}, name="heights", nodata=None)
+    index.add(result)
     index.add_product(
         product("cover", measurements=[{"name": "cover", "dtype": "uint8", "nodata": 0, "units": "1"}])
     )
@@ -94,8 +94,8 @@ def run(catalog: Any, process: dict[str, Any], stored: dict[str, Any], *, plan: 
     print_blob=True,
 )
 @given(graphs())
-def test_random_graphs(tiny: Any, made: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    process, stored = made
+def test_random_graphs_equal_without_plan(tiny: Any, case: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    process, stored = case
     try:
         plain = run(tiny, process, stored, plan=False)
     except OpenEOError as error:

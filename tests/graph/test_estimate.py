@@ -11,9 +11,9 @@ import xarray as xr
 from odc_openeo.catalog import Catalog
 from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.graph import evaluate
-from odc_openeo.graph.estimate import Bounds, estimate, needed_bytes, read_bytes
+from odc_openeo.graph.estimate import Bounds, count_needed_bytes, count_read_bytes, estimate_computation
 from odc_openeo.load import Volume
-from odc_openeo.process import Environment
+from odc_openeo.registry.environment import Environment, RunLimits
 from tests.catalog.scenes import Index, scene
 
 LOAD = Volume("s2", datasets=3, width=100, height=100, dates=3, bands=1, itemsize=8)
@@ -26,46 +26,49 @@ def cube() -> xr.DataArray:
 def test_of_parts_only_the_chunks_they_need_count() -> None:
     data = cube()
     chunk = data.nbytes / 12
-    assert needed_bytes(data) == data.nbytes
-    assert needed_bytes((data + 1)[0, :50, :50]) == chunk
-    assert needed_bytes((data + 1)[0, :50, :50], data[0, :, :10]) == 2 * chunk
-    assert needed_bytes(3, "text") == 0
+    assert count_needed_bytes(data) == data.nbytes
+    assert count_needed_bytes((data + 1)[0, :50, :50]) == chunk
+    assert count_needed_bytes((data + 1)[0, :50, :50], data[0, :, :10]) == 2 * chunk
+    assert count_needed_bytes(3, "text") == 0
 
 
 def test_numbers_of_a_mean_over_time() -> None:
     data = cube()
     mean = data.mean("t")
-    found = estimate([mean], [mean], [LOAD, LOAD], threads=2)
-    assert found.datasets == 6
-    assert found.pixels == 2 * 30_000
-    assert found.input_bytes == data.nbytes == 240_000
-    assert found.output_bytes == 80_000
-    assert found.tasks >= 12 + 4
+    estimate = estimate_computation([mean], [mean], [LOAD, LOAD], threads=2)
+    assert estimate.datasets == 6
+    assert estimate.pixels == 2 * 30_000
+    assert estimate.input_bytes == data.nbytes == 240_000
+    assert estimate.output_bytes == 80_000
+    assert estimate.tasks >= 12 + 4
     chunk = 50 * 50 * 8
-    assert 2 * 2 * chunk <= found.worker_bytes <= 2 * 6 * chunk
+    assert 2 * 2 * chunk <= estimate.worker_bytes <= 2 * 6 * chunk
 
 
-def test_what_is_used_twice_counts_once() -> None:
+def test_shared_node_counts_once() -> None:
     data = cube()
-    assert read_bytes([data + 1, data + 2]) == data.nbytes
-    assert estimate([data + 1, data + 1], [], []).tasks < 2 * estimate([data + 1], [], []).tasks
+    assert count_read_bytes([data + 1, data + 2]) == data.nbytes
+    assert (
+        estimate_computation([data + 1, data + 1], [], []).tasks
+        < 2 * estimate_computation([data + 1], [], []).tasks
+    )
 
 
-def test_values_that_are_known_take_nothing() -> None:
-    found = estimate([3, "text"], [3], [])
-    assert (found.input_bytes, found.tasks, found.worker_bytes) == (0, 0, 0)
-    assert found.output_bytes > 0
+def test_constants_cost_nothing() -> None:
+    items = estimate_computation([3, "text"], [3], [])
+    assert (items.input_bytes, items.tasks, items.worker_bytes) == (0, 0, 0)
+    assert items.output_bytes > 0
 
 
-def test_what_is_over_a_limit_is_named() -> None:
-    found = estimate([cube()], [cube()], [])
-    Bounds(found.input_bytes, found.tasks).check(found, "a test")
+def test_exceeded_limit_is_named() -> None:
+    items = estimate_computation([cube()], [cube()], [])
+    Bounds(items.input_bytes, items.tasks).check_estimate(items, "a test")
     with pytest.raises(
         ProcessGraphComplexity, match=r"reads about .* GiB, and a test may read .* smaller extent"
     ):
-        Bounds(input_bytes=found.input_bytes - 1).check(found, "a test")
-    with pytest.raises(ProcessGraphComplexity, match=f"takes {found.tasks} steps, and a test may take 11"):
-        Bounds(tasks=11).check(found, "a test")
+        Bounds(input_bytes=items.input_bytes - 1).check_estimate(items, "a test")
+    with pytest.raises(ProcessGraphComplexity, match=f"takes {items.tasks} steps, and a test may take 11"):
+        Bounds(tasks=11).check_estimate(items, "a test")
 
 
 # --- Loads ---------------------------------------------------------------------------------------
@@ -89,13 +92,13 @@ def two(catalog: Catalog, index: Index, tmp_path: Any) -> Catalog:
     return catalog
 
 
-def test_loads_tell_how_much_they_read(two: Catalog) -> None:
+def test_loads_report_bytes_read(two: Catalog) -> None:
     env = Environment(two)
     value = evaluate({"process_graph": load() | end("load")}, env)
     assert env.loads == [Volume("tiny_s2", 2, 80, 60, 2, 4, 2)]
-    found = estimate([value], [value], env.loads)
-    assert (found.datasets, found.pixels) == (2, 80 * 60 * 2 * 4)
-    assert found.output_bytes == value.nbytes
+    estimate = estimate_computation([value], [value], env.loads)
+    assert (estimate.datasets, estimate.pixels) == (2, 80 * 60 * 2 * 4)
+    assert estimate.output_bytes == value.nbytes
 
 
 def test_loads_of_one_graph_count_together(two: Catalog) -> None:
@@ -103,15 +106,17 @@ def test_loads_of_one_graph_count_together(two: Catalog) -> None:
     first, second = load("one", bands=["B04"]), load("two", bands=["B08"])
     half["loaded"]["arguments"] = {"cube1": {"from_node": "one"}, "cube2": {"from_node": "two"}}
     graph = {"process_graph": first | second | half | end("loaded")}
-    evaluate(graph, Environment(two, settings={"load_max_bytes": 2 * 80 * 60 * 2 * 2}))
-    with pytest.raises(ProcessGraphComplexity, match="with 1 loads before it together"):
-        evaluate(graph, Environment(two, settings={"load_max_bytes": 2 * 80 * 60 * 2 * 2 - 1}))
+    evaluate(graph, Environment(two, limits=RunLimits(load_bytes=2 * 80 * 60 * 2 * 2)))
+    with pytest.raises(ProcessGraphComplexity, match="together with 1 loads before it"):
+        evaluate(graph, Environment(two, limits=RunLimits(load_bytes=2 * 80 * 60 * 2 * 2 - 1)))
 
 
 def test_a_sketch_has_the_form_of_the_cube(two: Catalog) -> None:
     graph = {"process_graph": load() | end("load")}
-    whole, sketch = (evaluate(graph, Environment(two, settings={"sketch_above": most})) for most in (None, 0))
+    whole, sketch = (
+        evaluate(graph, Environment(two, limits=RunLimits(sketch_above_chunks=most))) for most in (None, 0)
+    )
     xr.testing.assert_equal(whole.isel(x=slice(0, 0)), sketch.isel(x=slice(0, 0)))
     assert sketch.shape == whole.shape
     assert sketch.dtype == whole.dtype
-    assert read_bytes([sketch]) == read_bytes([whole.copy()])
+    assert count_read_bytes([sketch]) == count_read_bytes([whole.copy()])

@@ -9,7 +9,7 @@ import xarray as xr
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.errors import OpenEOError, ProcessParameterInvalid, ProcessParameterMissing
 from odc_openeo.graph import evaluate
-from odc_openeo.process import Environment
+from odc_openeo.registry.environment import Environment
 from tests.graph.test_validate import graph, node
 
 

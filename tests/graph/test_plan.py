@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
-from odc_openeo.demand import ALL, Box, Demand, Grid, hull, is_plain
-from odc_openeo.graph.parse import parse
+from odc_openeo.graph.parse import parse_process
 from odc_openeo.graph.plan import Plan, make_plan
-from odc_openeo.process import PROCESSES
-from odc_openeo.processes.extents import only
+from odc_openeo.load.request import select_subset
+from odc_openeo.registry.demand import ALL, Demand, Grid, enclose_intervals, is_comparable
+from odc_openeo.registry.process import PROCESSES
+from odc_openeo.spatial.boxes import Box
+from tests.support.graphs import child
 
 DATA, X = ({"from_parameter": name} for name in ("data", "x"))
 BOX = {"west": 1, "south": 2, "east": 3, "north": 4}
@@ -38,7 +40,7 @@ WITHOUT_RULE = {
 """They look at everything they are given, or at geometries only."""
 
 
-def test_processes_on_cubes_say_what_they_need() -> None:
+def test_processes_on_cubes_declare_their_demand() -> None:
     """A new process gets a rule, or its name into the list above."""
     without = {
         p.id
@@ -53,10 +55,6 @@ def node(process_id: str, of: str = "load", **arguments: Any) -> dict[str, Any]:
     return {"process_id": process_id, "arguments": {"data": {"from_node": of}, **arguments}}
 
 
-def child(process_id: str, **arguments: Any) -> dict[str, Any]:
-    return {"process_graph": {"c": {"process_id": process_id, "arguments": arguments, "result": True}}}
-
-
 def load(id_: str = "s2") -> dict[str, Any]:
     arguments = {"id": id_, "spatial_extent": None, "temporal_extent": None}
     return {"process_id": "load_collection", "arguments": arguments}
@@ -67,10 +65,10 @@ def plan(
 ) -> Plan:
     graph = {"load": load(), **nodes}
     graph["end"] = {**graph["end"], "result": True}
-    found, errors = parse({"process_graph": graph}, lookup=lambda id_, _: (stored or {}).get(id_))
-    assert found is not None
+    result, errors = parse_process({"process_graph": graph}, lookup=lambda id_, _: (stored or {}).get(id_))
+    assert result is not None
     assert errors == []
-    return make_plan(found, parameters or {})
+    return make_plan(result, parameters or {})
 
 
 MEAN = child("mean", data=DATA)
@@ -137,25 +135,25 @@ TWO = [["2022-01-01", "2022-02-01"], ["2022-03-01", "2022-04-01"]]
         ([node("inspect"), THEN_BOX], ALL),
     ],
 )  # fmt: skip
-def test_what_a_load_is_told(steps: list[dict[str, Any]], expected: Demand) -> None:
+def test_load_receives_its_demand(steps: list[dict[str, Any]], expected: Demand) -> None:
     names = [*(f"n{i}" for i in range(len(steps) - 1)), "end"]
     sources = ["load", *names[:-1]]
     nodes = {
         name: {**step, "arguments": {**step["arguments"], "data": {"from_node": source}}}
         for name, source, step in zip(names, sources, steps, strict=True)
     }
-    assert plan(nodes).demand("load") == expected
+    assert plan(nodes).get_demand("load") == expected
 
 
-def test_arguments_that_are_not_known_do_not_narrow() -> None:
+def test_unknown_arguments_do_not_narrow_demand() -> None:
     unknown = {"from_parameter": "where"}
     nodes = {"end": node("filter_bbox", extent=unknown)}
-    assert plan(nodes, {"where": BOX}).demand("load") == Demand(THERE, 2)
-    assert plan(nodes).demand("load") == ALL
+    assert plan(nodes, {"where": BOX}).get_demand("load") == Demand(THERE, 2)
+    assert plan(nodes).get_demand("load") == ALL
     nodes = {"end": node("filter_temporal", extent=["2022-01-01", None], dimension={"from_parameter": "d"})}
-    assert plan(nodes).demand("load") == ALL
+    assert plan(nodes).get_demand("load") == ALL
     nodes = {"end": node("ndvi", nir={"from_parameter": "band"}, red="B04")}
-    assert plan(nodes).demand("load") == ALL
+    assert plan(nodes).get_demand("load") == ALL
 
 
 def test_cubes_that_children_may_meet_are_needed_in_full() -> None:
@@ -168,8 +166,8 @@ def test_cubes_that_children_may_meet_are_needed_in_full() -> None:
         ),
         "end": node("filter_bbox", "a", extent=BOX),
     }
-    found = plan(nodes)
-    assert found.demand("load") == found.demand("other") == ALL
+    result = plan(nodes)
+    assert result.get_demand("load") == result.get_demand("other") == ALL
 
 
 def test_demands_go_through_stored_processes() -> None:
@@ -186,13 +184,13 @@ def test_demands_go_through_stored_processes() -> None:
     ]
     stored = {"own": {"process_graph": inner, "parameters": declared}}
 
-    def told(**arguments: Any) -> Demand:
+    def plan_demand(**arguments: Any) -> Demand:
         nodes = {"o": node("own", **arguments), "end": node("filter_bbox", "o", extent=BOX)}
-        return plan(nodes, stored=stored).demand("load")
+        return plan(nodes, stored=stored).get_demand("load")
 
-    assert told(names=["B04"]) == Demand(THERE, 3, bands=("B04",))
-    assert told() == Demand(THERE, 3, bands=("B02",))
-    assert told(names={"from_parameter": "later"}) == Demand(THERE, 3)
+    assert plan_demand(names=["B04"]) == Demand(THERE, 3, bands=("B04",))
+    assert plan_demand() == Demand(THERE, 3, bands=("B02",))
+    assert plan_demand(names={"from_parameter": "later"}) == Demand(THERE, 3)
 
 
 def masked(**more: Any) -> dict[str, Any]:
@@ -205,14 +203,14 @@ def masked(**more: Any) -> dict[str, Any]:
 
 
 def test_a_mask_follows_onto_the_grid_of_the_data() -> None:
-    found = plan(masked())
-    assert found.leaders == {"other": "load"}
-    assert found.demand("load").grid == Grid("end", (100, 100), None, "upper-left")
+    result = plan(masked())
+    assert result.grid_leaders == {"other": "load"}
+    assert result.get_demand("load").grid == Grid("end", (100, 100), None, "upper-left")
     needed_elsewhere = plan(masked(also=node("save_result", "other", format="GTiff")))
-    assert needed_elsewhere.leaders == {}
-    assert needed_elsewhere.demand("other") == ALL
+    assert needed_elsewhere.grid_leaders == {}
+    assert needed_elsewhere.get_demand("other") == ALL
     without_leader = plan(masked(also=node("save_result", "load", format="GTiff")))
-    assert without_leader.demand("load") == without_leader.demand("other") == ALL
+    assert without_leader.get_demand("load") == without_leader.get_demand("other") == ALL
 
 
 def test_two_that_could_lead_do_not() -> None:
@@ -224,21 +222,21 @@ def test_two_that_could_lead_do_not() -> None:
         },
         "end": node("resample_spatial", "choice", resolution=100),
     }
-    assert plan(nodes).demand("load") == ALL
+    assert plan(nodes).get_demand("load") == ALL
 
 
-def test_a_margin_of_larger_pixels_may_be_wider_than_one_of_smaller() -> None:
+def test_margin_scales_with_pixel_size() -> None:
     nodes = {
         "other": load("other"),
         "m": node("mask", mask={"from_node": "other"}),
         "s": node("slope", "m"),
         "end": node("filter_bbox", "s", extent=BOX),
     }
-    found = plan(nodes)
-    assert found.demand("load") == Demand(THERE, 3)
-    assert found.demand("other") == Demand(THERE, 5, elsewhere=3)
-    assert only(found.demand("load"), boxes=True).boxes is not None
-    assert only(found.demand("other"), boxes=True).boxes is None
+    result = plan(nodes)
+    assert result.get_demand("load") == Demand(THERE, 3)
+    assert result.get_demand("other") == Demand(THERE, 5, elsewhere=3)
+    assert select_subset(result.get_demand("load"), crop=True).boxes is not None
+    assert select_subset(result.get_demand("other"), crop=True).boxes is None
 
 
 def test_a_mask_from_the_same_load_is_on_the_same_grid() -> None:
@@ -249,18 +247,21 @@ def test_a_mask_from_the_same_load_is_on_the_same_grid() -> None:
         "s": node("slope", "m"),
         "end": node("filter_bbox", "s", extent=BOX),
     }
-    assert plan(nodes).demand("load") == Demand(THERE, 5)
+    assert plan(nodes).get_demand("load") == Demand(THERE, 5)
     stored = {"own": {"process_graph": {"l": {**load("other"), "result": True}}}}
     nodes["marks"] = {"process_id": "own", "arguments": {}}
-    assert plan(nodes, stored=stored).demand("load") == Demand(THERE, 3)
+    assert plan(nodes, stored=stored).get_demand("load") == Demand(THERE, 3)
 
 
-def test_intervals() -> None:
-    assert is_plain(["2022-01-01", None])
-    assert is_plain(("2022-01-01T00:00:00Z", "2022-01-02T00:00:00Z"))
+def test_intervals_are_compared_and_enclosed() -> None:
+    assert is_comparable(["2022-01-01", None])
+    assert is_comparable(("2022-01-01T00:00:00Z", "2022-01-02T00:00:00Z"))
     for wrong in ("2022", ["2022-01-01"], ["2022-01-01", "2022-01-01T00:00:00Z"], [1, 2], ["06:00:00", None]):
-        assert not is_plain(wrong)
-    assert hull([["2022-01-05", "2022-01-06"], ["2022-01-01", "2022-01-02"]]) == ("2022-01-01", "2022-01-06")
-    assert hull([["2022-01-05", None], ["2022-01-01", "2022-01-02"]]) == ("2022-01-01", None)
-    assert hull([["2022-01-05", None], ["06:00:00", "07:00:00"]]) is None
-    assert hull([]) is None
+        assert not is_comparable(wrong)
+    assert enclose_intervals([["2022-01-05", "2022-01-06"], ["2022-01-01", "2022-01-02"]]) == (
+        "2022-01-01",
+        "2022-01-06",
+    )
+    assert enclose_intervals([["2022-01-05", None], ["2022-01-01", "2022-01-02"]]) == ("2022-01-01", None)
+    assert enclose_intervals([["2022-01-05", None], ["06:00:00", "07:00:00"]]) is None
+    assert enclose_intervals([]) is None

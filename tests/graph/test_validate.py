@@ -8,7 +8,7 @@ import pytest
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.errors import ProcessGraphComplexity
-from odc_openeo.graph import Limits, evaluate, parse, validate
+from odc_openeo.graph import GraphLimits, evaluate, parse_process, validate
 
 
 def node(process_id: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def graph(**nodes: Any) -> dict[str, Any]:
     return {"process_graph": nodes}
 
 
-def found(process: Any, **parameters: Any) -> set[tuple[str, str | None]]:
+def find_errors(process: Any, **parameters: Any) -> set[tuple[str, str | None]]:
     return {(e.code, e.node) for e in validate(process, parameters)}
 
 
@@ -36,7 +36,7 @@ def test_all_errors_at_once() -> None:
         dangling=node("add", {"x": {"from_node": "nowhere"}, "y": 2}),
         nameless=node("add", {"x": {"from_parameter": "nothing"}, "y": 2}, result=True),
     )
-    assert found(process) == {
+    assert find_errors(process) == {
         ("ProcessUnsupported", "unknown"),
         ("ProcessParameterUnsupported", "surplus"),
         ("ProcessParameterRequired", "missing"),
@@ -52,13 +52,13 @@ def test_errors_inside_children_name_the_path() -> None:
     process = graph(
         outer=node("reduce_dimension", {"data": data, "reducer": child, "dimension": "t"}, result=True)
     )
-    assert found(process, data=None) == {("ProcessUnsupported", "outer.inner")}
+    assert find_errors(process, data=None) == {("ProcessUnsupported", "outer.inner")}
 
 
 @pytest.mark.parametrize("results", [[], ["a", "b"]])
 def test_exactly_one_result_node(results: list[str]) -> None:
     process = graph(**{id_: node("add", {"x": 1, "y": 2}, result=id_ in results) for id_ in "ab"})
-    assert found(process) == {("ProcessGraphInvalid", None)}
+    assert find_errors(process) == {("ProcessGraphInvalid", None)}
 
 
 def test_a_cycle_is_named() -> None:
@@ -72,19 +72,19 @@ def test_a_cycle_is_named() -> None:
 
 
 @pytest.mark.parametrize("process", [None, 7, [], {}, {"process_graph": []}, {"process_graph": {}}])
-def test_what_is_no_process_graph(process: Any) -> None:
-    assert {code for code, _ in found(process)} <= {"ProcessGraphMissing", "ProcessGraphInvalid"}
-    assert found(process)
+def test_invalid_process_graphs_are_refused(process: Any) -> None:
+    assert {code for code, _ in find_errors(process)} <= {"ProcessGraphMissing", "ProcessGraphInvalid"}
+    assert find_errors(process)
 
 
 @pytest.mark.parametrize("body", [None, 3, {}, {"process_id": 3, "arguments": {}}, {"process_id": "add"}])
-def test_what_is_no_node(body: Any) -> None:
-    assert ("ProcessGraphInvalid", "a") in found({"process_graph": {"a": body}})
+def test_invalid_nodes_are_refused(body: Any) -> None:
+    assert ("ProcessGraphInvalid", "a") in find_errors({"process_graph": {"a": body}})
 
 
 def test_another_namespace_is_unsupported() -> None:
     process = graph(a=node("add", {"x": 1, "y": 2}, namespace="elsewhere", result=True))
-    assert found(process) == {("ProcessUnsupported", "a")}
+    assert find_errors(process) == {("ProcessUnsupported", "a")}
 
 
 def test_a_number_is_no_data_cube() -> None:
@@ -93,12 +93,12 @@ def test_a_number_is_no_data_cube() -> None:
         b=node("drop_dimension", {"data": {"from_node": "a"}, "name": "t"}, result=True),
         c=node("drop_dimension", {"data": {"a": 1}, "name": "t"}),
     )
-    assert found(process) == {("ProcessParameterInvalid", "b"), ("ProcessParameterInvalid", "c")}
+    assert find_errors(process) == {("ProcessParameterInvalid", "b"), ("ProcessParameterInvalid", "c")}
 
 
 def test_too_many_nodes_are_refused() -> None:
     process = graph(**{str(i): node("add", {"x": 1, "y": 2}) for i in range(200_000)})
-    assert found(process) == {("ProcessGraphComplexity", None)}
+    assert find_errors(process) == {("ProcessGraphComplexity", None)}
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def nested(levels: int) -> dict[str, Any]:
 def test_fifty_levels_of_children_are_fine_and_more_are_refused() -> None:
     assert validate(nested(50)) == []
     with pytest.raises(ProcessGraphComplexity):
-        parse(nested(61), Limits(depth=60))
+        parse_process(nested(61), GraphLimits(depth=60))
 
 
 def test_a_long_chain_needs_no_recursion() -> None:

@@ -10,16 +10,16 @@ import pytest
 from datacube import Datacube
 from datacube.index import Index
 
-from odc_openeo import postgres
 from odc_openeo.config import odc_database_environment
 from odc_openeo.indexing.index import index_samples, init_index
-from odc_openeo.indexing.samples import SampleSet, found_samples
+from odc_openeo.indexing.samples import SampleSet, find_samples
+from odc_openeo.stack import postgres
 
 
 @pytest.fixture(scope="session")
 def sample_sets(samples: Path) -> dict[str, SampleSet]:
     """The sample scenes by product."""
-    return {found.product: found for found in found_samples(samples)}
+    return {sample_set.product: sample_set for sample_set in find_samples(samples)}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The commands of docs/indexing.md are commands of `datacube`, with options it has; its Python imports."""
+"""The commands of indexing/README.md are commands of `datacube`, with options it has; its Python imports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from datacube.scripts.cli_app import cli
 
-PAGE = (Path(__file__).parents[2] / "docs" / "indexing.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "indexing" / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -23,9 +23,9 @@ def test_commands_exist() -> None:
         command: click.Command = cli
         _, *words = shlex.split(line)
         while isinstance(command, click.Group) and words:
-            found = command.get_command(click.Context(command), words.pop(0))
-            assert found is not None, line
-            command = found
+            result = command.get_command(click.Context(command), words.pop(0))
+            assert result is not None, line
+            command = result
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, line
 

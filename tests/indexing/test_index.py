@@ -26,8 +26,6 @@ from odc_openeo.indexing.samples import (
     SampleSet,
 )
 
-pytestmark = pytest.mark.xdist_group("indexing")
-
 
 def test_every_sample_is_indexed(index: Index, sample_sets: dict[str, SampleSet]) -> None:
     counted = {product: index.datasets.count(product=product) for product in PRODUCTS}
@@ -57,8 +55,8 @@ def test_product_declares_bands(index: Index) -> None:
 
 def test_search_by_time_and_place(index: Index) -> None:
     june = Range(datetime(2022, 6, 1, tzinfo=UTC), datetime(2022, 6, 30, tzinfo=UTC))
-    found = list(index.datasets.search(product=S2_PRODUCT, time=june))
-    codes = sorted(dataset.metadata_doc["properties"]["odc:region_code"] for dataset in found)
+    result = list(index.datasets.search(product=S2_PRODUCT, time=june))
+    codes = sorted(dataset.metadata_doc["properties"]["odc:region_code"] for dataset in result)
     assert codes == ["32TPS"] * 5 + ["32TQS"] * 3 + ["33TTM"] * 2
     western = list(index.datasets.search(product=S2_PRODUCT, time=june, lon=Range(11.31, 11.32)))
     assert {dataset.metadata_doc["properties"]["odc:region_code"] for dataset in western} <= {"32TPS"}
@@ -100,7 +98,7 @@ def test_archive_restore_and_update(
         path.write_text(original)
 
 
-def test_refusals_are_told(sample_environ: dict[str, str], tmp_path: Path) -> None:
+def test_refusals_are_reported(sample_environ: dict[str, str], tmp_path: Path) -> None:
     orphan = tmp_path / "orphan.odc-metadata.yaml"
     orphan.write_text("id: 5f0f6b1c-9c4b-5d7e-8a56-0d6c0e0b3a99\nproduct: {name: nothing}\n")
     with pytest.raises(IndexingError, match="dataset add"):

@@ -17,7 +17,6 @@ from odc_openeo.indexing.index import index_datasets, index_products
 from tests.indexing.real_data import DATA, FIELD, FIELD_SCENES, LANDSAT, products, write_documents
 
 pytestmark = [
-    pytest.mark.xdist_group("indexing"),
     pytest.mark.skipif(not DATA.exists(), reason="the real scenes are not beside the project"),
 ]
 

@@ -15,8 +15,6 @@ from odc_openeo.indexing.index import IndexingError
 from odc_openeo.indexing.samples import LANDSAT_PRODUCT, S2_PRODUCT
 from odc_openeo.indexing.stac import index_stac
 
-pytestmark = pytest.mark.xdist_group("indexing")
-
 Item = dict[str, Any]
 
 
@@ -24,12 +22,12 @@ Item = dict[str, Any]
 def item(index: Index) -> Item:
     """A STAC Item, under a new id, of one Sentinel-2-like scene, its assets named by common names."""
     dataset = next(iter(index.datasets.search(product=S2_PRODUCT, region_code="32TPS", limit=1)))
-    made = ds2stac(dataset).to_dict()
-    made["id"] = "item-of-" + str(dataset.id)
-    made["properties"]["datetime"] = "2023-06-01T10:10:31Z"
+    document = ds2stac(dataset).to_dict()
+    document["id"] = "item-of-" + str(dataset.id)
+    document["properties"]["datetime"] = "2023-06-01T10:10:31Z"
     aliases = {"B02": "blue", "B04": "red", "B08": "nir"}
-    made["assets"] = {aliases.get(name, name): asset for name, asset in made["assets"].items()}
-    return made
+    document["assets"] = {aliases.get(name, name): asset for name, asset in document["assets"].items()}
+    return document
 
 
 def write(folder: Path, name: str, document: Any) -> Path:

@@ -12,12 +12,13 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from odc_openeo.catalog import Catalog
-from odc_openeo.demand import Box, Demand
 from odc_openeo.errors import ProcessGraphComplexity
-from odc_openeo.load import volume
-from odc_openeo.load.volume import Limits, Volume
-from odc_openeo.process import Environment
-from odc_openeo.processes.collections import load_collection
+from odc_openeo.load import chunking
+from odc_openeo.load.chunking import Volume, check_volume
+from odc_openeo.processes.load_collection import load_collection
+from odc_openeo.registry.demand import Demand
+from odc_openeo.registry.environment import Environment, RunLimits
+from odc_openeo.spatial.boxes import Box
 from tests.load.test_load_collection import load, two  # noqa: F401  (a fixture)
 
 EDGES = {"west": 600050, "south": 5199410, "east": 600790, "north": 5199930, "crs": 32632}
@@ -26,8 +27,8 @@ EDGES = {"west": 600050, "south": 5199410, "east": 600790, "north": 5199930, "cr
 def test_chunks_end_at_blocks(catalog: Catalog, two: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     whole = load(catalog, EDGES, bands=["B04", "SCL"])
     expected = whole.compute(scheduler="sync")
-    monkeypatch.setattr(volume, "CHUNK", 32)
-    monkeypatch.setattr(volume, "BLOCK", 16)
+    monkeypatch.setattr(chunking, "CHUNK", 32)
+    monkeypatch.setattr(chunking, "BLOCK", 16)
     pieces = load(catalog, EDGES, bands=["B04", "SCL"])
     first = {"x": (EDGES["west"] - 600000) // 10, "y": (5200000 - EDGES["north"]) // 10}
     for axis, name in ((3, "x"), (2, "y")):
@@ -44,28 +45,24 @@ def test_only_chunks_that_are_needed_count_for_limits(
     two: Path,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(volume, "CHUNK", 48)
-    monkeypatch.setattr(volume, "BLOCK", 16)
-    monkeypatch.setattr(volume, "SPARSE_CHUNKS", (16,))
+    monkeypatch.setattr(chunking, "CHUNK", 48)
+    monkeypatch.setattr(chunking, "BLOCK", 16)
+    monkeypatch.setattr(chunking, "SPARSE_CHUNKS", (16,))
     corners = (Box(600000, 5199970, 600020, 5199990, 32632), Box(600760, 5199410, 600790, 5199430, 32632))
-    settings = {"load_max_bytes": 10_000}
 
-    def run(demand: Demand) -> xr.DataArray:
-        return load_collection(
-            "tiny_s2", None, None, env=Environment(catalog, settings=settings, demand=demand)
-        )
+    def run(demand: Demand, load_bytes: int) -> xr.DataArray:
+        env = Environment(catalog, limits=RunLimits(load_bytes), demand=demand)
+        return load_collection("tiny_s2", None, None, env=env)
 
-    found = run(Demand(boxes=corners))
-    assert found.nbytes > 20_000
+    assert run(Demand(boxes=corners), 10_000).nbytes > 20_000
     with pytest.raises(ProcessGraphComplexity, match="80 x 60 pixels, 4 bands"):
-        run(Demand())
-    settings["load_max_bytes"] = 5_000
+        run(Demand(), 10_000)
     with pytest.raises(ProcessGraphComplexity, match=r"pixels \(10% of them\)"):
-        run(Demand(boxes=corners))
+        run(Demand(boxes=corners), 5_000)
 
 
 def grid(column: int, row: int, width: int, height: int, size: float = 10) -> GeoBox:
-    transform = Affine(size, 0, 600000, 0, -size, 5200000) * Affine.translation(column, row)
+    transform = Affine(size, 0, 600000, 0, -size, 5200000) @ Affine.translation(column, row)
     return GeoBox((height, width), transform, "EPSG:32632")
 
 
@@ -85,12 +82,12 @@ class _Scene:
 )
 def test_pixels_before_a_grid(part: GeoBox, expected: tuple[int, int]) -> None:
     scenes: Any = [_Scene()]
-    assert volume.start(part, scenes) == expected
+    assert chunking.find_block_offset(part, scenes) == expected
 
 
 def test_a_continent_over_ten_years_is_refused_by_its_numbers() -> None:
     continent = Volume("s2", 500_000, 400_000, 400_000, 3650, 4, 2)
     with pytest.raises(ProcessGraphComplexity, match=r"3650 dates: .* GB, and .* coarser resolution"):
-        Limits().check(continent)
+        check_volume(continent, [], RunLimits())
     with pytest.raises(ProcessGraphComplexity, match="pieces of files, and 500,000 may be read"):
-        Limits(bytes=2**70).check(continent)
+        check_volume(continent, [], RunLimits(load_bytes=2**70))

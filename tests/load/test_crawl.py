@@ -11,7 +11,7 @@ from odc.geo.geom import box
 
 from odc_openeo.catalog import Query
 from odc_openeo.errors import ProcessGraphComplexity, UrlUnreachable
-from odc_openeo.load.crawl import find_items
+from odc_openeo.load.stac_crawler import find_items
 
 ROOT = "https://stac.example/collections/s2"
 
@@ -21,10 +21,10 @@ class Web:
 
     def __init__(self, **documents: Any) -> None:
         self.documents = {path.replace("__", "/"): d for path, d in documents.items()}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     def __call__(self, url: str) -> Any:
-        self.asked.append(url)
+        self.requested.append(url)
         return self.documents[urlsplit(url).path.strip("/").removeprefix("collections/")]
 
 
@@ -35,12 +35,12 @@ def feature(id_: str, **more: Any) -> dict[str, Any]:
 def links(**hrefs: Any) -> list[dict[str, str]]:
     return [
         {"rel": rel.partition("_")[0], "href": href}
-        for rel, found in hrefs.items()
-        for href in ([found] if isinstance(found, str) else found)
+        for rel, target in hrefs.items()
+        for href in ([target] if isinstance(target, str) else target)
     ]
 
 
-def test_an_api_is_asked_for_the_extents_page_by_page() -> None:
+def test_stac_api_is_searched_page_by_page() -> None:
     web = Web(
         s2={"type": "Collection", "links": links(items="s2/items")},
         s2__items={"features": [feature("a")], "links": links(next=f"{ROOT}/more?token=2")},
@@ -52,15 +52,15 @@ def test_an_api_is_asked_for_the_extents_page_by_page() -> None:
     query = Query(
         box(10, 45, 11, 46, "EPSG:4326"), datetime(2022, 1, 1, tzinfo=UTC), datetime(2022, 2, 1, tzinfo=UTC)
     )
-    found = find_items(web, ROOT, query, 10)
-    assert [(item["id"], urlsplit(item["base"]).path) for item in found] == [
+    items = find_items(web, ROOT, query, 10)
+    assert [(item["id"], urlsplit(item["base"]).path) for item in items] == [
         ("a", "/collections/s2/items"),
         ("b", "/b/b.json"),
     ]
-    asked = parse_qs(urlsplit(web.asked[1]).query)
-    assert asked["bbox"] == ["10,45,11,46"]
-    assert asked["datetime"] == ["2022-01-01T00:00:00Z/2022-02-01T00:00:00Z"]
-    assert len(web.asked) == 3, "a page that leads to itself is not asked for again"
+    parameters = parse_qs(urlsplit(web.requested[1]).query)
+    assert parameters["bbox"] == ["10,45,11,46"]
+    assert parameters["datetime"] == ["2022-01-01T00:00:00Z/2022-02-01T00:00:00Z"]
+    assert len(web.requested) == 3, "a page that leads to itself is not asked for again"
 
 
 def test_open_intervals_and_tokens_in_the_address_are_kept() -> None:
@@ -68,8 +68,8 @@ def test_open_intervals_and_tokens_in_the_address_are_kept() -> None:
         s2={"type": "Collection", "links": links(items=f"{ROOT}/items?key=1")}, s2__items={"features": []}
     )
     assert find_items(web, ROOT, Query(None, datetime(2022, 1, 1, tzinfo=UTC)), 10) == []
-    asked = parse_qs(urlsplit(web.asked[1]).query)
-    assert (asked["key"], asked["datetime"]) == (["1"], ["2022-01-01T00:00:00Z/.."])
+    query = parse_qs(urlsplit(web.requested[1]).query)
+    assert (query["key"], query["datetime"]) == (["1"], ["2022-01-01T00:00:00Z/.."])
 
 
 def test_static_catalogues_are_walked() -> None:
@@ -79,8 +79,8 @@ def test_static_catalogues_are_walked() -> None:
         **{"two/c.json": {"type": "Collection", "links": [], "assets": {"x": {"href": "x.tif"}}}},
         **{"one/a.json": feature("a"), "one/b.json": feature("b")},
     )
-    found = find_items(web, "https://stac.example/top.json", Query(), 10)
-    assert [item["base"].rpartition("example/")[2] for item in found] == [
+    items = find_items(web, "https://stac.example/top.json", Query(), 10)
+    assert [item["base"].rpartition("example/")[2] for item in items] == [
         "one/a.json",
         "one/b.json",
         "two/c.json",

@@ -14,8 +14,8 @@ from odc.loader._rio import rio_read
 from odc.loader.types import RasterBandMetadata, RasterLoadParams, RasterSource
 from rasterio.transform import from_origin
 
-from odc_openeo.foreign_rasters import LocalFolder
-from odc_openeo.load.reader import ForeignReader
+from odc_openeo.load.driver import ForeignReader
+from odc_openeo.untrusted.rasters import LocalFolder
 
 SIDE = 600
 NATIVE = GeoBox((SIDE, SIDE), from_origin(600_000, 5_200_000, 10, 10), "EPSG:32632")

@@ -12,21 +12,23 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from odc.geo.geom import box
+from odc.geo.geom import Geometry, box
 
 import odc_openeo.processes  # noqa: F401  (registers the processes that the conditions use)
 from odc_openeo import cube, errors
 from odc_openeo.catalog import Catalog, Query
 from odc_openeo.config import Config
-from odc_openeo.demand import Box, Demand
-from odc_openeo.graph.evaluate import evaluate
-from odc_openeo.load import explain
-from odc_openeo.load import load as load_scenes
-from odc_openeo.process import Environment
-from odc_openeo.processes.collections import load_collection
+from odc_openeo.graph import evaluate
+from odc_openeo.load.build import load as load_scenes
+from odc_openeo.load.read_errors import explain_read_failure
+from odc_openeo.load.request import ChooseGrid, LoadRequest
 from odc_openeo.processes.filters import filter_bbox
-from odc_openeo.processes.resampling import new_grid
-from odc_openeo.warp import warp
+from odc_openeo.processes.load_collection import load_collection
+from odc_openeo.registry.demand import Demand
+from odc_openeo.registry.environment import Environment, RunLimits
+from odc_openeo.spatial.boxes import Box
+from odc_openeo.spatial.new_grid import make_grid
+from odc_openeo.spatial.warp import warp
 from tests.catalog.scenes import FINE, Grid, Index, pixels, product, scene, write
 
 BOX = {"west": 600100, "south": 5199600, "east": 600200, "north": 5199700, "crs": 32632}
@@ -38,13 +40,17 @@ def _no_compute(*_: Any, **__: Any) -> None:
 
 
 def load(
-    catalog: Catalog, box: Any = BOX, time: Any = JUNE, settings: Any = None, **more: Any
+    catalog: Catalog, box: Any = BOX, time: Any = JUNE, limits: RunLimits | None = None, **more: Any
 ) -> xr.DataArray:
     """Evaluate a graph of one load_collection; whatever computes fails."""
     arguments = {"id": "tiny_s2", "spatial_extent": box, "temporal_extent": time, **more}
     node = {"process_id": "load_collection", "arguments": arguments, "result": True}
     with dask.config.set(scheduler=_no_compute):
-        return evaluate({"process_graph": {"load": node}}, Environment(catalog, settings=settings or {}))
+        return evaluate({"process_graph": {"load": node}}, Environment(catalog, limits=limits or RunLimits()))
+
+
+def request_area(area: Geometry, choose_grid: ChooseGrid | None = None) -> LoadRequest:
+    return LoadRequest(query=Query(area), choose_grid=choose_grid)
 
 
 def child(process_id: str, **arguments: Any) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def test_aligned_box_gives_exact_pixels(catalog: Catalog, two: Path):
             np.testing.assert_array_equal(data[t, b].values, read(two / folder, band, rows, columns))
 
 
-def test_whole_collection(catalog: Catalog, two: Path):
+def test_collection_loads_without_extent(catalog: Catalog, two: Path):
     data = load(catalog, box=None, time=None, bands=["B04"])
     assert data.shape == (2, 1, *FINE.shape)
     np.testing.assert_array_equal(data[0, 0].values, read(two / "a", "B04"))
@@ -144,7 +150,7 @@ def test_wkt_and_world_boxes(catalog: Catalog, two: Path):
         {"west": 10.3152, "south": 0, "east": 180, "north": 46.9431},
     ],
 )
-def test_an_extent_is_what_a_filter_by_it_leaves(catalog: Catalog, two: Path, extent: dict[str, Any]):
+def test_extent_equals_filter_by_the_same_extent(catalog: Catalog, two: Path, extent: dict[str, Any]):
     """Also if it reaches far beyond the data."""
     expected = filter_bbox(load(catalog, None), extent)
     assert 0 < expected.sizes["y"] <= 60
@@ -212,14 +218,14 @@ def test_floats_have_nan_whatever_the_files_have(catalog: Catalog, index: Index,
 def test_integers_without_nodata(catalog: Catalog, index: Index, tmp_path: Path):
     for name, left in (("a", 600000), ("b", 600400)):
         index.add(scene(tmp_path / name, 1, f"2022-06-0{1 if name == 'a' else 2}T10:00:00Z", left))
-    scenes = catalog.search("tiny_s2", Query())
-    bands = [replace(catalog.product("tiny_s2").bands[0], nodata=None)]
+    scenes = catalog.search_scenes("tiny_s2", Query())
+    bands = [replace(catalog.get_product("tiny_s2").bands[0], nodata=None)]
     here = read(tmp_path / "a", "B04")
     whole = load_scenes(scenes, bands)
     assert whole.dtype == np.float32
     assert np.isnan(whole[0, 0, :, 80:].values).all()
     np.testing.assert_array_equal(whole[0, 0, :, :80].values, here)
-    both = load_scenes(scenes, bands, box(600400, 5199400, 600800, 5200000, "EPSG:32632"))
+    both = load_scenes(scenes, bands, request_area(box(600400, 5199400, 600800, 5200000, "EPSG:32632")))
     assert both.dtype == np.uint16
     assert not cube.has_nodata(both)
     np.testing.assert_array_equal(both[0, 0].values, here[:, 40:])
@@ -228,20 +234,20 @@ def test_integers_without_nodata(catalog: Catalog, index: Index, tmp_path: Path)
 @pytest.mark.parametrize("missing", [0, None])
 @pytest.mark.parametrize("right", [600100, 600130, 600140, 600160])
 @pytest.mark.parametrize("align", ["upper-left", "lower-right"])
-def test_a_coarser_grid_has_nothing_from_beyond_the_area(
+def test_coarser_grid_has_no_pixels_outside_the_area(
     catalog: Catalog, index: Index, tmp_path: Path, missing: int | None, right: float, align: str
 ):
     """The last coarse pixel may have its centre there, or on the very edge, where files go on."""
     index.add(scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z"))
-    scenes = catalog.search("tiny_s2", Query())
-    bands = [replace(catalog.product("tiny_s2").bands[0], nodata=missing)]
+    scenes = catalog.search_scenes("tiny_s2", Query())
+    bands = [replace(catalog.get_product("tiny_s2").bands[0], nodata=missing)]
     area = box(600000, 5199600, right, 5199800, "EPSG:32632")
-    fine = load_scenes(scenes, bands, area)
-    target = new_grid(fine.odc.geobox, (40, 40), fine.odc.crs, align)
+    fine = load_scenes(scenes, bands, request_area(area))
+    target = make_grid(fine.odc.geobox, (40, 40), fine.odc.crs, align)
     expected = warp(fine, fine.odc.geobox, target, "near")
-    found = load_scenes(scenes, bands, area, onto=lambda native: target)
-    assert found.dtype == expected.dtype
-    np.testing.assert_array_equal(found.values, expected.values)
+    matching_scenes = load_scenes(scenes, bands, request_area(area, lambda native: target))
+    assert matching_scenes.dtype == expected.dtype
+    np.testing.assert_array_equal(matching_scenes.values, expected.values)
 
 
 # --- Scenes --------------------------------------------------------------------------------------
@@ -309,7 +315,7 @@ def test_time_is_half_open(catalog: Catalog, two: Path):
     assert dates("2022-06-05T12:00:00+02:00", None) == ["2022-06-05"]
 
 
-def test_properties(catalog: Catalog, two: Path):
+def test_property_conditions_select_scenes(catalog: Catalog, two: Path):
     def dates(**conditions: Any) -> list[str]:
         named = {key.replace("__", ":"): value for key, value in conditions.items()}
         return [label[8:10] for label in cube.labels(load(catalog, bands=["B04"], properties=named), "t")]
@@ -327,7 +333,7 @@ def test_properties(catalog: Catalog, two: Path):
         dates(colour=child("eq", y="s2c"))
 
 
-def test_geojson_masks_what_is_outside(catalog: Catalog, two: Path):
+def test_geojson_extent_masks_pixels_outside(catalog: Catalog, two: Path):
     from pyproj import Transformer
 
     to_degrees = Transformer.from_crs(32632, 4326, always_xy=True).transform
@@ -351,7 +357,7 @@ def test_geojson_masks_what_is_outside(catalog: Catalog, two: Path):
 # --- Only what is needed -------------------------------------------------------------------------
 
 
-def test_what_the_graph_does_not_need_is_not_loaded(catalog: Catalog, two: Path):
+def test_unneeded_data_is_not_loaded(catalog: Catalog, two: Path):
     whole = load(catalog, None, None)
 
     def part(**demand: Any) -> xr.DataArray:
@@ -393,7 +399,7 @@ BAD: list[tuple[Mapping[str, Any], type[errors.OpenEOError], str]] = [
 ]
 
 
-def test_bad_input(catalog: Catalog, two: Path):
+def test_invalid_arguments_are_refused(catalog: Catalog, two: Path):
     for arguments, error, message in BAD:
         with pytest.raises(error, match=message) as raised:
             load(catalog, **arguments)
@@ -402,9 +408,9 @@ def test_bad_input(catalog: Catalog, two: Path):
 
 def test_too_much_is_refused_before_anything_is_read(catalog: Catalog, two: Path):
     with pytest.raises(errors.ProcessGraphComplexity, match="80 x 60 pixels, 4 bands and 2 dates"):
-        load(catalog, None, None, settings={"load_max_bytes": 1000})
+        load(catalog, None, None, limits=RunLimits(load_bytes=1000))
     with pytest.raises(errors.ProcessGraphComplexity, match="2 datasets of collection 'tiny_s2'"):
-        load(catalog, None, None, settings={"load_max_scenes": 1})
+        load(catalog, None, None, limits=RunLimits(load_scenes=1))
 
 
 def test_missing_and_damaged_files_name_the_dataset(catalog: Catalog, two: Path):
@@ -413,14 +419,14 @@ def test_missing_and_damaged_files_name_the_dataset(catalog: Catalog, two: Path)
     with pytest.raises(errors.StorageFailure, match="Band B04 of dataset") as raised:
         data[0].compute(scheduler="threads")
     assert str(two) not in str(raised.value)
-    assert explain(raised.value) is raised.value
+    assert explain_read_failure(raised.value) is raised.value
     (two / "b" / "B04.tif").write_bytes(b"II*\x00 not a TIFF")
     with pytest.raises(errors.StorageFailure, match="Band B04 of dataset"):
         data[1].compute(scheduler="threads")
     wrapped = RuntimeError("a task failed")
     wrapped.__cause__ = raised.value
-    assert explain(wrapped) is raised.value
-    assert explain(RuntimeError("something else")) is None
+    assert explain_read_failure(wrapped) is raised.value
+    assert explain_read_failure(RuntimeError("something else")) is None
 
 
 def test_errors_survive_the_way_from_another_process(catalog: Catalog, two: Path):
@@ -431,7 +437,7 @@ def test_errors_survive_the_way_from_another_process(catalog: Catalog, two: Path
 
 
 def test_signature_is_that_of_the_specification():
-    from odc_openeo.process import PROCESSES
+    from odc_openeo.registry.process import PROCESSES
 
     parameters = PROCESSES["load_collection"].parameters
     names = ["id", "spatial_extent", "temporal_extent", "bands", "properties"]

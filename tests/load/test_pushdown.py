@@ -19,13 +19,14 @@ from odc.geo.geobox import GeoBox
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.catalog import Catalog
 from odc_openeo.errors import ProcessGraphComplexity
-from odc_openeo.graph.evaluate import evaluate
+from odc_openeo.graph import evaluate
 from odc_openeo.indexing.cog import write_cog
-from odc_openeo.load import volume
-from odc_openeo.load.reader import Reader
-from odc_openeo.process import Environment
+from odc_openeo.load import chunking
+from odc_openeo.load.driver import Reader
+from odc_openeo.registry.environment import Environment, RunLimits
 from tests.catalog.scenes import Grid, Index, document
 from tests.load.test_load_collection import BOX, two  # noqa: F401  (a fixture)
+from tests.support.graphs import child
 
 Graph = dict[str, dict[str, Any]]
 
@@ -33,10 +34,6 @@ Graph = dict[str, dict[str, Any]]
 def node(process_id: str, source: str | None = "load", **arguments: Any) -> dict[str, Any]:
     data = {"data": {"from_node": source}} if source else {}
     return {"process_id": process_id, "arguments": {**data, **arguments}}
-
-
-def child(process_id: str, **arguments: Any) -> dict[str, Any]:
-    return {"process_graph": {"c": {"process_id": process_id, "arguments": arguments, "result": True}}}
 
 
 X = {"from_parameter": "x"}
@@ -101,8 +98,8 @@ GRAPHS: dict[str, Graph] = {
 def run(catalog: Catalog, graph: Graph, *, plan: bool = True) -> xr.DataArray:
     nodes = {"load": LOAD, **graph}
     nodes["end"] = {**nodes["end"], "result": True}
-    found = evaluate({"process_graph": nodes}, Environment(catalog), plan=plan)
-    return found.compute(scheduler="threads")
+    result = evaluate({"process_graph": nodes}, Environment(catalog), plan=plan)
+    return result.compute(scheduler="threads")
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -122,7 +119,7 @@ def test_a_load_that_is_filtered_afterwards_is_not_refused(catalog: Catalog, two
     """The limit counts what is needed, not what the arguments of the load alone would give."""
     limited: Callable[[Graph], Any] = lambda graph: evaluate(  # noqa: E731
         {"process_graph": {"load": LOAD, **graph}},
-        Environment(catalog, settings={"load_max_bytes": 20_000}),
+        Environment(catalog, limits=RunLimits(load_bytes=20_000)),
     )
     with pytest.raises(ProcessGraphComplexity, match="80 x 60 pixels"):
         limited({"end": {**node("apply", process=child("absolute", x=X)), "result": True}})
@@ -159,15 +156,15 @@ def large(catalog: Catalog, index: Index, tmp_path: Path) -> dict[str, np.ndarra
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What is read: the bands, and how many pixels of them."""
-    found: list[tuple[str, int]] = []
+    items: list[tuple[str, int]] = []
     read = Reader.read
 
     def recording(self: Any, cfg: Any, dst_geobox: GeoBox, **options: Any) -> Any:
-        found.append((self._place["name"], dst_geobox.shape[0] * dst_geobox.shape[1]))
+        items.append((self._place["name"], dst_geobox.shape[0] * dst_geobox.shape[1]))
         return read(self, cfg, dst_geobox, **options)
 
     monkeypatch.setattr(Reader, "read", recording)
-    return found
+    return items
 
 
 def band(name: str) -> dict[str, Any]:
@@ -180,27 +177,27 @@ COARSER = {"resolution": 20, "method": "near"}
 def test_a_preview_is_read_from_overviews(
     catalog: Catalog, large: dict[str, np.ndarray], reads: list[tuple[str, int]]
 ) -> None:
-    found = run(catalog, {"load": band("B04"), "end": node("resample_spatial", **COARSER)})
-    np.testing.assert_array_equal(found[0, 0], large["B04 overview"])
-    assert found.odc.geobox == GRID.zoom_out(2)
+    result = run(catalog, {"load": band("B04"), "end": node("resample_spatial", **COARSER)})
+    np.testing.assert_array_equal(result[0, 0], large["B04 overview"])
+    assert result.odc.geobox == GRID.zoom_out(2)
     assert reads == [("B04", (SIZE // 2) ** 2)]
-    assert found.dtype == "uint16"
+    assert result.dtype == "uint16"
 
 
-def test_a_preview_in_another_reference_system_is_what_odc_stac_loads(
+def test_preview_in_other_crs_equals_odc_stac(
     catalog: Catalog, large: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     arguments = {"resolution": 30, "projection": 3035}
-    found = run(catalog, {"load": band("B04"), "end": node("resample_spatial", **arguments)})
+    result = run(catalog, {"load": band("B04"), "end": node("resample_spatial", **arguments)})
     outline = GRID.extent.to_crs("EPSG:4326")
-    made = pystac.Item("i", outline.json, None, datetime(2022, 6, 1, 10, tzinfo=UTC), {})
-    made.add_asset("B04", pystac.Asset(str(tmp_path / "B04.tif"), roles=["data"]))
-    by_hand = odc.stac.load([made], bands=["B04"], geobox=found.odc.geobox, resampling="nearest")
-    np.testing.assert_array_equal(found[0, 0], by_hand["B04"][0].fillna(0))
-    assert (found != 0).mean() > 0.8
+    scenes = pystac.Item("i", outline.json, None, datetime(2022, 6, 1, 10, tzinfo=UTC), {})
+    scenes.add_asset("B04", pystac.Asset(str(tmp_path / "B04.tif"), roles=["data"]))
+    by_hand = odc.stac.load([scenes], bands=["B04"], geobox=result.odc.geobox, resampling="nearest")
+    np.testing.assert_array_equal(result[0, 0], by_hand["B04"][0].fillna(0))
+    assert (result != 0).mean() > 0.8
 
 
-def test_what_works_pixel_by_pixel_stands_not_in_the_way(
+def test_pixelwise_processes_keep_pushdown(
     catalog: Catalog, large: dict[str, np.ndarray], reads: list[tuple[str, int]]
 ) -> None:
     """Two loads, one of which masks the other, meet on the coarser grid."""
@@ -213,9 +210,9 @@ def test_what_works_pixel_by_pixel_stands_not_in_the_way(
         "mean": node("reduce_dimension", "masked", dimension="t", reducer=child("mean", data=DATA)),
         "end": node("resample_spatial", "mean", **COARSER),
     }
-    found = run(catalog, graph)
+    result = run(catalog, graph)
     expected = np.where(large["SCL overview"] > 6, np.nan, large["B04 overview"])
-    np.testing.assert_array_equal(found[0], expected)
+    np.testing.assert_array_equal(result[0], expected)
     assert sorted(reads) == [("B04", (SIZE // 2) ** 2), ("SCL", (SIZE // 2) ** 2)]
 
 
@@ -260,12 +257,12 @@ def test_only_bands_and_dates_that_count_are_read(
         "b": node("filter_temporal", "a", extent=["2022-06-03", None]),
         "end": node("filter_bbox", "b", extent=BOX),
     }
-    found = run(catalog, graph)
+    result = run(catalog, graph)
     assert [name for name, _ in reads] == ["B08"]
-    assert sum(pixels for _, pixels in reads) < 3 * found.size
+    assert sum(pixels for _, pixels in reads) < 3 * result.size
 
 
-def test_geometries_limit_what_is_read(catalog: Catalog, two: Path, reads: list[tuple[str, int]]) -> None:  # noqa: F811
+def test_geometries_limit_pixels_read(catalog: Catalog, two: Path, reads: list[tuple[str, int]]) -> None:  # noqa: F811
     west, south = 10.3153, 46.9424
     ring = [[west, south], [west + 0.001, south], [west, south + 0.001], [west, south]]
     zone = {"type": "Polygon", "coordinates": [ring]}
@@ -273,21 +270,21 @@ def test_geometries_limit_what_is_read(catalog: Catalog, two: Path, reads: list[
         "a": node("filter_bands", bands=["B04"]),
         "end": node("aggregate_spatial", "a", geometries=zone, reducer=child("mean", data=DATA)),
     }
-    found = run(catalog, graph)
-    assert found.sizes["t"] == 2
+    result = run(catalog, graph)
+    assert result.sizes["t"] == 2
     assert {name for name, _ in reads} == {"B04"}
     assert sum(pixels for _, pixels in reads) < 2 * 20 * 25
 
 
-def test_between_distant_geometries_little_is_read(
+def test_distant_geometries_read_few_pixels_between(
     catalog: Catalog,
     two: Path,  # noqa: F811
     reads: list[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(volume, "CHUNK", 32)
-    monkeypatch.setattr(volume, "BLOCK", 16)
-    monkeypatch.setattr(volume, "SPARSE_CHUNKS", (8,))
+    monkeypatch.setattr(chunking, "CHUNK", 32)
+    monkeypatch.setattr(chunking, "BLOCK", 16)
+    monkeypatch.setattr(chunking, "SPARSE_CHUNKS", (8,))
     corners = [(BOX["west"], BOX["south"]), (BOX["west"] + 650, BOX["south"] - 450)]
     rings = [[[x, y], [x + 25, y], [x + 25, y + 25], [x, y]] for x, y in corners]
     areas = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
@@ -298,29 +295,29 @@ def test_between_distant_geometries_little_is_read(
         "a": node("filter_bands", bands=["B04"]),
         "end": node("aggregate_spatial", "a", geometries=collection, reducer=child("mean", data=DATA)),
     }
-    found = run(catalog, graph)
+    result = run(catalog, graph)
     assert 0 < sum(pixels for _, pixels in reads) <= 2 * 2 * 4 * 64
     files = len(reads)
     reads.clear()
-    monkeypatch.setattr(volume, "SPARSE_BYTES", 1)
-    xr.testing.assert_equal(found, run(catalog, graph))
+    monkeypatch.setattr(chunking, "SPARSE_BYTES", 1)
+    xr.testing.assert_equal(result, run(catalog, graph))
     assert len(reads) == files
     reads.clear()
-    xr.testing.assert_equal(found, run(catalog, graph, plan=False))
+    xr.testing.assert_equal(result, run(catalog, graph, plan=False))
 
 
-def test_loads_are_where_the_work_of_the_cluster_begins(catalog: Catalog, two: Path) -> None:  # noqa: F811
+def test_loads_start_the_work_of_the_cluster(catalog: Catalog, two: Path) -> None:  # noqa: F811
     """The scheduler of dask starts no more of such tasks than it finishes, so that memory stays bounded."""
-    found = evaluate({"process_graph": {"load": {**LOAD, "result": True}}}, Environment(catalog))
-    layers = found.data.dask.layers
-    sources = [layer for name, layer in layers.items() if not found.data.dask.dependencies[name]]
-    assert len(sources) == found.sizes["bands"]
+    result = evaluate({"process_graph": {"load": {**LOAD, "result": True}}}, Environment(catalog))
+    layers = result.data.dask.layers
+    sources = [layer for name, layer in layers.items() if not result.data.dask.dependencies[name]]
+    assert len(sources) == result.sizes["bands"]
     tasks = [task for layer in sources for task in layer.values()]
-    assert len(tasks) == found.sizes["bands"] * found.sizes["t"]
+    assert len(tasks) == result.sizes["bands"] * result.sizes["t"]
     assert not any(task.dependencies for task in tasks)
 
 
-def test_a_stored_process_passes_on_what_is_needed(
+def test_stored_process_passes_demand_on(
     catalog: Catalog,
     two: Path,  # noqa: F811
     reads: list[tuple[str, int]],
@@ -339,8 +336,8 @@ def test_a_stored_process_passes_on_what_is_needed(
         "end": {**node("filter_bbox", "own", extent=BOX), "result": True},
     }
     env = Environment(catalog, lookup=lambda id_, _: stored if id_ == "own" else None)
-    found = evaluate({"process_graph": graph}, env).compute(scheduler="sync")
-    assert found.shape == (2, 1, 10, 10)
+    result = evaluate({"process_graph": graph}, env).compute(scheduler="sync")
+    assert result.shape == (2, 1, 10, 10)
     assert {name for name, _ in reads} == {"B04"}
     assert sum(pixels for _, pixels in reads) < 2 * 20 * 20
 

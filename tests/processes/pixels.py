@@ -11,7 +11,8 @@ import xarray as xr
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.cube import ARRAY, LabeledArray
-from odc_openeo.process import PROCESSES, Environment
+from odc_openeo.registry.environment import Environment
+from odc_openeo.registry.process import PROCESSES
 
 CHUNKS = [{}, {"y": 2}, {ARRAY: 2, "x": 3}, {ARRAY: 1, "y": 1, "x": 2}]
 

@@ -28,32 +28,32 @@ def mean(data: Any, context: Any = None) -> Any:
 
 def test_values_are_replaced(data: xr.DataArray) -> None:
     with nothing_computes():
-        found = apply(data, lambda x, context: cube.decode(x) * context, 10)
-    np.testing.assert_array_equal(found.values, np.where(VALUES == 1, np.nan, VALUES * 10.0))
-    assert found.dims == data.dims
-    assert found.odc.geobox == data.odc.geobox
-    assert found.chunks == data.chunks
-    assert "nodata" not in found.attrs
+        result = apply(data, lambda x, context: cube.decode(x) * context, 10)
+    np.testing.assert_array_equal(result.values, np.where(VALUES == 1, np.nan, VALUES * 10.0))
+    assert result.dims == data.dims
+    assert result.odc.geobox == data.odc.geobox
+    assert result.chunks == data.chunks
+    assert "nodata" not in result.attrs
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(5, "int64"), (2.5, "float64"), (True, "bool")])
 def test_constants_fill_the_cube(data: xr.DataArray, value: Any, dtype: str) -> None:
     with nothing_computes():
-        found = apply(data, lambda x, context: value)
-    assert found.dtype == dtype
-    assert "nodata" not in found.attrs
-    assert (found == value).all()
+        result = apply(data, lambda x, context: value)
+    assert result.dtype == dtype
+    assert "nodata" not in result.attrs
+    assert (result == value).all()
 
 
 def test_null_fills_the_cube_with_no_data(data: xr.DataArray) -> None:
-    found = apply(data, lambda x, context: None)
-    assert (found.dtype, found.attrs["nodata"]) == ("uint16", 1)
-    assert not cube.valid(found).any()
+    result = apply(data, lambda x, context: None)
+    assert (result.dtype, result.attrs["nodata"]) == ("uint16", 1)
+    assert not cube.valid(result).any()
     bare = apply(cube.with_nodata(data, None), lambda x, context: None)
     assert np.isnan(bare.values).all()
 
 
-def test_what_apply_must_not_return(data: xr.DataArray) -> None:
+def test_apply_refuses_invalid_results(data: xr.DataArray) -> None:
     with pytest.raises(errors.ProcessParameterInvalid, match="array"):
         apply(data, lambda x, context: [x, x])
     with pytest.raises(errors.ProcessParameterInvalid, match="additional dimensions"):
@@ -69,13 +69,13 @@ def test_a_dimension_is_reduced(data: xr.DataArray, dimension: str) -> None:
         return mean(data)
 
     with nothing_computes():
-        found = reduce_dimension(data, reducer, dimension)
+        result = reduce_dimension(data, reducer, dimension)
     assert labels == dimension_labels(data, dimension)
-    assert found.dims == tuple(d for d in data.dims if d != dimension)
+    assert result.dims == tuple(d for d in data.dims if d != dimension)
     axis = data.dims.index(dimension)
     expected = np.nanmean(np.where(VALUES == 1, np.nan, VALUES), axis)
-    np.testing.assert_allclose(found.values, expected, rtol=1e-6)
-    assert dimension == "y" or found.odc.geobox == data.odc.geobox
+    np.testing.assert_allclose(result.values, expected, rtol=1e-6)
+    assert dimension == "y" or result.odc.geobox == data.odc.geobox
 
 
 def test_reducers_of_other_kinds(data: xr.DataArray) -> None:
@@ -91,11 +91,11 @@ def test_values_along_a_dimension_keep_their_labels(data: xr.DataArray) -> None:
         return cube.decode(data).cumsum(ARRAY).drop_vars(ARRAY, errors="ignore")
 
     with nothing_computes():
-        found = apply_dimension(data, cumulated, "t")
-    assert found.dims == data.dims
-    assert dimension_labels(found, "t") == dimension_labels(data, "t")
+        result = apply_dimension(data, cumulated, "t")
+    assert result.dims == data.dims
+    assert dimension_labels(result, "t") == dimension_labels(data, "t")
     np.testing.assert_array_equal(
-        found.values, np.nancumsum(np.where(VALUES == 1, np.nan, VALUES.astype("float32")), 0)
+        result.values, np.nancumsum(np.where(VALUES == 1, np.nan, VALUES.astype("float32")), 0)
     )
 
 
@@ -104,29 +104,29 @@ def test_another_number_of_values_is_counted(data: xr.DataArray) -> None:
         return [mean(data), 4, None]
 
     with nothing_computes():
-        found = apply_dimension(data, two, "t")
-    assert found.dims == data.dims
-    assert dimension_labels(found, "t") == [0, 1, 2]
-    assert cube.dimension_type(found, "t") == "temporal"
-    assert (found.isel(t=1) == 4).all()
-    assert found.isel(t=2).isnull().all()
+        result = apply_dimension(data, two, "t")
+    assert result.dims == data.dims
+    assert dimension_labels(result, "t") == [0, 1, 2]
+    assert cube.dimension_type(result, "t") == "temporal"
+    assert (result.isel(t=1) == 4).all()
+    assert result.isel(t=2).isnull().all()
 
 
 def test_a_new_target_dimension(data: xr.DataArray) -> None:
-    found = apply_dimension(data, lambda data, context: data, "bands", "t2")
-    assert found.dims == ("t", "t2", "y", "x")
-    assert cube.dimension_type(found, "t2") == "other"
-    assert dimension_labels(found, "t2") == [0, 1, 2]
-    assert (found.dtype, found.attrs["nodata"]) == ("uint16", 1)
-    np.testing.assert_array_equal(found.values, VALUES)
+    result = apply_dimension(data, lambda data, context: data, "bands", "t2")
+    assert result.dims == ("t", "t2", "y", "x")
+    assert cube.dimension_type(result, "t2") == "other"
+    assert dimension_labels(result, "t2") == [0, 1, 2]
+    assert (result.dtype, result.attrs["nodata"]) == ("uint16", 1)
+    np.testing.assert_array_equal(result.values, VALUES)
 
 
 def test_an_existing_target_dimension(data: xr.DataArray) -> None:
     single = data.isel(bands=[1])
-    found = apply_dimension(single, lambda data, context: data, "t", "bands")
-    assert found.dims == ("bands", "y", "x")
-    assert cube.dimension_type(found, "bands") == "bands"
-    np.testing.assert_array_equal(found.values, VALUES[:, 1])
+    result = apply_dimension(single, lambda data, context: data, "t", "bands")
+    assert result.dims == ("bands", "y", "x")
+    assert cube.dimension_type(result, "bands") == "bands"
+    np.testing.assert_array_equal(result.values, VALUES[:, 1])
     with pytest.raises(errors.TargetDimensionExists):
         apply_dimension(data, lambda data, context: data, "t", "bands")
 
@@ -140,10 +140,10 @@ def test_single_values_along_a_dimension(data: xr.DataArray) -> None:
 
 def test_the_area_is_reduced_chunk_by_chunk(data: xr.DataArray) -> None:
     with nothing_computes():
-        found = reduce_spatial(data, mean)
-    assert found.dims == ("t", "bands")
+        result = reduce_spatial(data, mean)
+    assert result.dims == ("t", "bands")
     expected = np.nanmean(np.where(VALUES == 1, np.nan, VALUES), axis=(2, 3))
-    np.testing.assert_allclose(found.values, expected, rtol=1e-6)
+    np.testing.assert_allclose(result.values, expected, rtol=1e-6)
     mixed = data.transpose("y", "t", "x", "bands").compute()
     np.testing.assert_allclose(reduce_spatial(mixed, mean).values, expected, rtol=1e-6)
     with pytest.raises(errors.DimensionMissing):

@@ -21,12 +21,13 @@ from odc_openeo.errors import (
 )
 from odc_openeo.graph import evaluate
 from tests.processes.pixels import assert_lazy_and_equal, floats, integers, labelled, run, values
+from tests.support.graphs import child
 
 
 def bands() -> xr.DataArray:
-    own = xr.DataArray(np.array([0, 7], np.uint8), dims=ARRAY)
+    array = xr.DataArray(np.array([0, 7], np.uint8), dims=ARRAY)
     raw = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    return xr.DataArray(raw, dims=(ARRAY, "y", "x"), coords={ARRAY: ["B04", "B08"], "nodata": own})
+    return xr.DataArray(raw, dims=(ARRAY, "y", "x"), coords={ARRAY: ["B04", "B08"], "nodata": array})
 
 
 def test_an_element_keeps_dtype_and_its_own_no_data_value() -> None:
@@ -59,8 +60,8 @@ def test_labels_of_any_kind() -> None:
     assert run("array_labels", data=floats(3)) == [0, 1, 2]
     assert run("array_find_label", data=bands(), label="B08") == 1
     assert run("array_find_label", data=floats(), label="B08") is None
-    made = run("array_create_labeled", data=bands(), labels=[1, 2])
-    assert run("array_labels", data=made) == [1, 2]
+    result = run("array_create_labeled", data=bands(), labels=[1, 2])
+    assert run("array_labels", data=result) == [1, 2]
 
 
 def test_find_and_contain() -> None:
@@ -144,10 +145,6 @@ def test_repeating_is_limited() -> None:
 # --- Child processes -----------------------------------------------------------------------------
 
 
-def child(process: str, **arguments: Any) -> dict[str, Any]:
-    return {"process_graph": {"it": {"process_id": process, "arguments": arguments, "result": True}}}
-
-
 def graph(name: str, **arguments: Any) -> dict[str, Any]:
     return {
         "process_graph": {
@@ -207,11 +204,11 @@ def test_gaps_are_filled_by_distance_in_time() -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(-50, 50)), min_size=1, max_size=10))
 def test_filling_gaps_equals_numpy(data: list[int | None]) -> None:
-    known = [i for i, v in enumerate(data) if v is not None]
+    present = [i for i, v in enumerate(data) if v is not None]
     expected = np.array([np.nan if v is None else v for v in data], float)
-    if len(known) > 1:
-        inside = slice(known[0], known[-1] + 1)
-        expected[inside] = np.interp(np.arange(len(data))[inside], known, [data[i] for i in known])
+    if len(present) > 1:
+        inside = slice(present[0], present[-1] + 1)
+        expected[inside] = np.interp(np.arange(len(data))[inside], present, [data[i] for i in present])
     as_json = run("array_interpolate_linear", data=data)
     np.testing.assert_allclose([np.nan if v is None else v for v in as_json], expected)
     raw = np.array([[np.nan if v is None else v for v in data]] * 2, float)
@@ -236,12 +233,14 @@ def test_sorting_cubes_equals_sorting_json(data: list[int | None], asc: bool, no
     real = xr.DataArray([np.nan if v is None else v for v in data], dims=ARRAY) * xr.DataArray(
         [1.0, 1.0], dims="x"
     )
-    wanted = [np.nan if v is None else v for v in expected]
-    np.testing.assert_array_equal(values(run("sort", data=real, asc=asc, nodata=nodata))[:, 0], wanted)
+    expected_values = [np.nan if v is None else v for v in expected]
+    np.testing.assert_array_equal(
+        values(run("sort", data=real, asc=asc, nodata=nodata))[:, 0], expected_values
+    )
     ranks = run("order", data=real.chunk({ARRAY: 2}), asc=asc, nodata=nodata)
     assert values(ranks)[:, 0].tolist() == run("order", data=data, asc=asc, nodata=nodata)
     np.testing.assert_array_equal(
-        values(run("rearrange", data=real.chunk({ARRAY: 3}), order=ranks))[:, 1], wanted
+        values(run("rearrange", data=real.chunk({ARRAY: 3}), order=ranks))[:, 1], expected_values
     )
 
 

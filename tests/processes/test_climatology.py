@@ -91,13 +91,13 @@ def test_anomalies_of_aggregated_cubes(data: xr.DataArray, period: str) -> None:
     with nothing_computes():
         aggregated = aggregate_temporal_period(data.isel(t=slice(31, None)), period, mean)
         normals = climatological_normal(data, period, [2001, 2004])
-        found = anomaly(aggregated, normals, period)
-    assert dimension_labels(found, "t") == dimension_labels(aggregated, "t")
-    assert found.dims == aggregated.dims
-    assert found.odc.geobox == data.odc.geobox
+        result = anomaly(aggregated, normals, period)
+    assert dimension_labels(result, "t") == dimension_labels(aggregated, "t")
+    assert result.dims == aggregated.dims
+    assert result.odc.geobox == data.odc.geobox
     keys = [label[5:] for label in dimension_labels(aggregated, "t")]
     positions = [dimension_labels(normals, "t").index(key) for key in keys]
-    np.testing.assert_allclose(found.values, aggregated.values - normals.values[positions])
+    np.testing.assert_allclose(result.values, aggregated.values - normals.values[positions])
 
 
 def test_anomalies_of_times_and_of_a_single_normal(data: xr.DataArray) -> None:

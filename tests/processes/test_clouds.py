@@ -10,7 +10,7 @@ from odc.geo.xr import xr_coords
 from s2cloudless import S2PixelCloudDetector
 
 from odc_openeo.errors import LabelNotAvailable, ProcessParameterInvalid
-from odc_openeo.processes.clouds import WANTED, cloud_detection
+from odc_openeo.processes.clouds import S2CLOUDLESS_BANDS, cloud_detection
 
 GRID = GeoBox.from_bbox((500000, 5000000, 500120, 5000080), crs="EPSG:32632", resolution=10)
 
@@ -18,7 +18,7 @@ GRID = GeoBox.from_bbox((500000, 5000000, 500120, 5000080), crs="EPSG:32632", re
 def images() -> xr.DataArray:
     """Two dates of bright and dark pixels, one of them without data; a band that isn't wanted comes first."""
     random = np.random.default_rng(1)
-    bands = ["B03", *WANTED]
+    bands = ["B03", *S2CLOUDLESS_BANDS]
     bright = random.random((2, 1, *GRID.shape)) < 0.4
     values = np.where(bright, 0.7, 0.08) * random.uniform(0.7, 1.2, (2, len(bands), *GRID.shape))
     values[0, 4, 3, 5] = np.nan
@@ -33,7 +33,7 @@ def test_probabilities_equal_the_package_per_chunk() -> None:
     assert lazy.chunks is not None
     assert lazy.dims == data.dims
     assert lazy.bands.values.tolist() == ["cloud"]
-    image = np.nan_to_num(data.sel(bands=list(WANTED)).transpose("t", "y", "x", "bands").values)
+    image = np.nan_to_num(data.sel(bands=list(S2CLOUDLESS_BANDS)).transpose("t", "y", "x", "bands").values)
     expected = S2PixelCloudDetector().get_cloud_probability_maps(image)
     expected[0, 3, 5] = np.nan
     np.testing.assert_allclose(lazy.compute().sel(bands="cloud").values, expected, atol=1e-6)

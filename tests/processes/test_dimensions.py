@@ -148,8 +148,8 @@ def test_flattened_dimensions_unflatten_again(data: xr.DataArray, values: np.nda
 
 def test_unflattening_sorts_labels_that_are_mixed_up() -> None:
     mixed = xr.DataArray([4, 1, 3, 2], dims="X", coords={"X": ["2021~B2", "2020~B1", "2021~B1", "2020~B2"]})
-    found = unflatten_dimension(mixed, "X", ["A", "B"])
-    assert dict(zip(found.A.values, found.sel(B="B2").values, strict=True)) == {"2021": 4, "2020": 2}
+    result = unflatten_dimension(mixed, "X", ["A", "B"])
+    assert dict(zip(result.A.values, result.sel(B="B2").values, strict=True)) == {"2021": 4, "2020": 2}
 
 
 def test_flattening_errors(data: xr.DataArray) -> None:
@@ -165,7 +165,7 @@ def test_flattening_errors(data: xr.DataArray) -> None:
 
 
 @pytest.mark.parametrize("chunks", [None, {"t": 1}])
-def test_trimming_removes_what_has_no_data(chunks: dict | None) -> None:
+def test_trimming_removes_labels_without_data(chunks: dict | None) -> None:
     values = np.zeros((3, 3, 6, 5), dtype="uint8")
     values[1, 0, 2:4, 1:3] = 7
     values[1, 2, 2, 1] = 7

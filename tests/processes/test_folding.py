@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from odc_openeo.processes.folding import moment, of_kernel
+from odc_openeo.cube.streaming_reduction import make_kernel_fold, make_moment_fold
 
 
 def numbers(axis: int) -> np.ndarray:
@@ -36,15 +36,15 @@ def numbers(axis: int) -> np.ndarray:
 def test_moments_equal_numpy(name: str, expected: Callable[..., np.ndarray], length: int, axis: int) -> None:
     values = numbers(axis)
     chunks = tuple(length if i == axis else 290 for i in range(3))
-    found = moment(name, True)(da.from_array(values, chunks=chunks), axis, float).compute(
+    result = make_moment_fold(name, True)(da.from_array(values, chunks=chunks), axis, float).compute(
         scheduler="synchronous"
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         truth = expected(values, axis=axis)
     empty = np.isnan(values).all(axis=axis)
-    np.testing.assert_allclose(found[~empty], truth[~empty], rtol=1e-10)
-    assert np.isnan(found[empty]).all()
+    np.testing.assert_allclose(result[~empty], truth[~empty], rtol=1e-10)
+    assert np.isnan(result[empty]).all()
 
 
 @pytest.mark.parametrize("length", [1, 4])
@@ -55,11 +55,11 @@ def test_kernels_equal_numpy(length: int) -> None:
     def smallest(block: np.ndarray, axis: tuple[int], keepdims: bool) -> np.ndarray:
         return np.fmin.reduce(block, axis=axis[0], keepdims=keepdims)
 
-    found = of_kernel(smallest)(lazy, 0, float).compute(scheduler="synchronous")
-    np.testing.assert_array_equal(found, np.fmin.reduce(values, axis=0))
+    result = make_kernel_fold(smallest)(lazy, 0, float).compute(scheduler="synchronous")
+    np.testing.assert_array_equal(result, np.fmin.reduce(values, axis=0))
 
 
-def test_no_data_is_not_ignored_if_so_asked() -> None:
+def test_no_data_is_kept_on_request() -> None:
     values = numbers(0)
-    found = moment("mean", False)(da.from_array(values, chunks=(2, 300, 300)), 0, float)
-    np.testing.assert_allclose(found.compute(scheduler="synchronous"), values.mean(axis=0))
+    result = make_moment_fold("mean", False)(da.from_array(values, chunks=(2, 300, 300)), 0, float)
+    np.testing.assert_allclose(result.compute(scheduler="synchronous"), values.mean(axis=0))

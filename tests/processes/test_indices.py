@@ -17,8 +17,8 @@ VALUES = np.random.default_rng(1).integers(1, 10_000, (2, 3, 8, 10)).astype("uin
 def data() -> xr.DataArray:
     values = VALUES.copy()
     values[0, 0, 0, 0] = 0
-    made = raster(values, grid(8, 10), chunks={"t": 1, "x": 4}, nodata=0)
-    return made.assign_coords(common_name=("bands", ["red", "nir", "green"]))
+    cube = raster(values, grid(8, 10), chunks={"t": 1, "x": 4}, nodata=0)
+    return cube.assign_coords(common_name=("bands", ["red", "nir", "green"]))
 
 
 def expected() -> np.ndarray:
@@ -30,26 +30,26 @@ def expected() -> np.ndarray:
 
 def test_bands_by_common_name(data: xr.DataArray) -> None:
     with nothing_computes():
-        found = ndvi(data)
-    assert found.dims == ("t", "y", "x")
-    assert found.dtype == "float32"
-    assert found.odc.geobox == data.odc.geobox
-    np.testing.assert_allclose(found.values, expected(), atol=1e-6)
+        result = ndvi(data)
+    assert result.dims == ("t", "y", "x")
+    assert result.dtype == "float32"
+    assert result.odc.geobox == data.odc.geobox
+    np.testing.assert_allclose(result.values, expected(), atol=1e-6)
     named = ndvi(data.drop_vars("common_name"), nir="B02", red="B01")
     np.testing.assert_allclose(named.values, expected(), atol=1e-6)
 
 
 def test_the_index_as_one_more_band(data: xr.DataArray) -> None:
     with nothing_computes():
-        found = ndvi(data, target_band="ndvi")
-    assert found.dims == data.dims
-    assert list(found.bands.values) == ["B01", "B02", "B03", "ndvi"]
-    assert list(found.common_name.values) == ["red", "nir", "green", ""]
-    np.testing.assert_allclose(found.values[:, 3], expected(), atol=1e-6)
-    np.testing.assert_array_equal(found.values[:, 1], VALUES[:, 1])
+        result = ndvi(data, target_band="ndvi")
+    assert result.dims == data.dims
+    assert list(result.bands.values) == ["B01", "B02", "B03", "ndvi"]
+    assert list(result.common_name.values) == ["red", "nir", "green", ""]
+    np.testing.assert_allclose(result.values[:, 3], expected(), atol=1e-6)
+    np.testing.assert_array_equal(result.values[:, 1], VALUES[:, 1])
 
 
-def test_bands_that_can_not_be_told(data: xr.DataArray) -> None:
+def test_ambiguous_or_existing_bands_are_refused(data: xr.DataArray) -> None:
     with pytest.raises(errors.BandExists):
         ndvi(data, target_band="B01")
     with pytest.raises(errors.NirBandAmbiguous):

@@ -42,7 +42,7 @@ def test_kernel_equals_scipy(border: str | float, shape: tuple[int, int]) -> Non
     assert result.odc.geobox == data.odc.geobox
 
 
-def test_kernel_replaces_what_is_no_number() -> None:
+def test_kernel_replaces_invalid_numbers() -> None:
     data = raster(np.array([[1, 2, -1], [4, 5, 6], [7, 8, 9]], "int16"), grid(3, 3), {}, nodata=-1)
     result = apply_kernel(data, [[0, 0, 0], [0, 0, 1], [0, 0, 0]], replace_invalid=100)
     assert result.values.tolist() == [[2, 100, 0], [5, 6, 0], [8, 9, 0]]

@@ -18,13 +18,13 @@ import xarray as xr
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
-from odc_openeo import geometry
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.formats import write_outputs
-from odc_openeo.formats.learned import read
+from odc_openeo.formats.ml_model import read_model
 from odc_openeo.graph import evaluate
-from odc_openeo.process import Environment
 from odc_openeo.processes import learning
+from odc_openeo.registry.environment import Environment
+from odc_openeo.spatial import vector_cubes
 
 BANDS = ["B02", "B04", "B08"]
 
@@ -38,7 +38,7 @@ def sites(count: int = 60) -> tuple[xr.DataArray, dict[str, Any], np.ndarray, np
     frame = gpd.GeoDataFrame({"target": classes}, geometry=points, crs=4326)
     data = xr.DataArray(values, dims=("geometry", "bands"), coords={"geometry": points, "bands": BANDS})
     return (
-        geometry.index_geometries(data.chunk({"geometry": 20}), 4326),
+        vector_cubes.index_geometries(data.chunk({"geometry": 20}), 4326),
         frame.__geo_interface__,
         values,
         classes,
@@ -102,7 +102,7 @@ def test_a_model_is_saved_and_read_without_pickles(tmp_path: Path) -> None:
     learning.save_ml_model(model, env=env)
     (asset,) = write_outputs(True, env.outputs, tmp_path)
     assert asset.path.suffix == ".skops"
-    again = read(asset.path.read_bytes(), "load_ml_model", "id")
+    again = read_model(asset.path.read_bytes(), "load_ml_model", "id")
     original = model.estimator.compute(scheduler="synchronous")
     np.testing.assert_array_equal(again.predict(values), original.predict(values))
 
@@ -115,7 +115,7 @@ def test_files_that_are_no_models_are_refused() -> None:
         )
     for content in (b"", b"no archive", pickle.dumps({"a": 1}), archive.getvalue()):
         with pytest.raises(ProcessParameterInvalid):
-            read(content, "load_ml_model", "id")
+            read_model(content, "load_ml_model", "id")
 
 
 def test_errors_say_what_to_change() -> None:

@@ -90,7 +90,7 @@ def test_comparison_keeps_no_data() -> None:
     assert np.isnan(values(run("eq", x=data, y=None))).all()
 
 
-def test_numbers_beyond_the_dtype_compare_rightly() -> None:
+def test_numbers_outside_the_dtype_compare_correctly() -> None:
     data = xr.DataArray(np.array([0, 255], np.uint8), dims="x")
     np.testing.assert_array_equal(values(run("lt", x=data, y=300)), [True, True])
     np.testing.assert_array_equal(values(run("gt", x=data, y=-1)), [True, True])
@@ -116,10 +116,10 @@ def test_scalar_nan_is_a_value_while_nan_in_a_cube_is_no_data() -> None:
 def test_kinds_of_values_in_cubes() -> None:
     data = xr.DataArray(np.array([1, np.nan, np.inf], np.float32), dims="x").chunk({"x": 1})
     expected = {"is_nan": [0, 1, 0], "is_nodata": [0, 1, 0], "is_valid": [1, 0, 0], "is_infinite": [0, 0, 1]}
-    for process, wanted in expected.items():
+    for process, expected_values in expected.items():
         result = run(process, x=data)
         assert result.dtype == bool
-        np.testing.assert_array_equal(values(result), np.array(wanted, bool))
+        np.testing.assert_array_equal(values(result), np.array(expected_values, bool))
     whole = integers(nodata=7).isel({ARRAY: 0}, drop=True)
     np.testing.assert_array_equal(values(run("is_nodata", x=whole)), whole.values == 7)
 
@@ -169,7 +169,7 @@ def fails() -> dict[str, Any]:
         ({"process_id": "or", "arguments": {"x": True, "y": {"from_node": "test"}}}, True),
     ],
 )
-def test_only_what_is_needed_is_evaluated(node: dict[str, Any], expected: Any) -> None:
+def test_only_chosen_branch_is_evaluated(node: dict[str, Any], expected: Any) -> None:
     graph = {"it": {**node, "result": True}, "bad": fails()}
     if node["arguments"].get("y"):
         graph["test"] = {"process_id": "gt", "arguments": {"x": {"from_node": "bad"}, "y": 0}}

@@ -97,7 +97,7 @@ def test_integers_keep_their_no_data() -> None:
     assert (result.values == 1).all()
 
 
-def test_errors() -> None:
+def test_invalid_neighborhoods_are_refused() -> None:
     data = raster(VALUES, grid(25, 30), {})
     with pytest.raises(DimensionNotAvailable):
         apply_neighborhood(data, same, px(z=1))

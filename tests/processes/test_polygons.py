@@ -8,10 +8,10 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
-from odc_openeo import geometry
 from odc_openeo.errors import NoDataAvailable
 from odc_openeo.processes.polygons import raster_to_vector
 from odc_openeo.processes.vector import vector_to_raster
+from odc_openeo.spatial import vector_cubes
 
 GRID = GeoBox.from_bbox((500000, 5000000, 500120, 5000080), crs="EPSG:32632", resolution=10)
 
@@ -27,8 +27,8 @@ def test_polygons_burnt_again_are_the_raster() -> None:
     data = classes()
     polygons = raster_to_vector(data.chunk(5))
     area = (data != 255).sum().item() * 100
-    assert geometry.to_frame(polygons).area.sum() == pytest.approx(area)
-    assert geometry.crs_of(polygons, "geometry").to_epsg() == 32632
+    assert vector_cubes.to_frame(polygons).area.sum() == pytest.approx(area)
+    assert vector_cubes.get_crs(polygons, "geometry").to_epsg() == 32632
     burnt = vector_to_raster(polygons, data).isel(properties=0)
     np.testing.assert_array_equal(burnt.values, np.where(data == 255, np.nan, data))
 

@@ -15,16 +15,9 @@ from odc.geo.xr import xr_coords
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.graph import evaluate
+from tests.support.graphs import child, value
 
 QUICK = settings(max_examples=6, deadline=None)
-
-
-def child(process_id: str, **arguments: Any) -> dict[str, Any]:
-    return {"process_graph": {"it": {"process_id": process_id, "arguments": arguments, "result": True}}}
-
-
-def value(name: str) -> dict[str, str]:
-    return {"from_parameter": name}
 
 
 def reducing(process_id: str, dimension: str, **arguments: Any) -> dict[str, Any]:

@@ -76,10 +76,10 @@ def test_extremes_of_integers_are_integers_and_never_no_data(
     process: str, function: Any, nodata: int
 ) -> None:
     data = integers(nodata=nodata)
-    known = np.where(data.values == nodata, np.nan, data.values)
+    valid = np.where(data.values == nodata, np.nan, data.values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        expected = np.nan_to_num(function(known, axis=0), nan=nodata)
+        expected = np.nan_to_num(function(valid, axis=0), nan=nodata)
 
     def check(result: xr.DataArray) -> None:
         assert result.dtype == np.uint16
@@ -94,8 +94,8 @@ def test_first_and_last_value_that_is_there(process: str, index: int) -> None:
     for data, missing in ((integers(nodata=7), 7), (floats(), np.nan)):
 
         def pick(pixel: np.ndarray, missing: Any = missing) -> Any:
-            known = pixel[~np.isnan(pixel)] if pixel.dtype.kind == "f" else pixel[pixel != missing]
-            return known[index] if known.size else missing
+            valid = pixel[~np.isnan(pixel)] if pixel.dtype.kind == "f" else pixel[pixel != missing]
+            return valid[index] if valid.size else missing
 
         expected = np.apply_along_axis(pick, 0, data.values)
 
@@ -109,8 +109,8 @@ def test_first_and_last_value_that_is_there(process: str, index: int) -> None:
 
 def test_extremes_of_bands_with_no_data_values_of_their_own() -> None:
     raw = np.array([[[0, 9], [5, 5]], [[3, 9], [9, 9]]], np.uint8)
-    own = xr.DataArray(np.array([0, 9], np.uint8), dims="bands")
-    data = xr.DataArray(raw, dims=(ARRAY, "bands", "x"), coords={"nodata": own})
+    array = xr.DataArray(np.array([0, 9], np.uint8), dims="bands")
+    data = xr.DataArray(raw, dims=(ARRAY, "bands", "x"), coords={"nodata": array})
     result = run("min", data=data.chunk({"x": 1}))
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(values(result), [[3, 9], [5, 5]])
@@ -169,11 +169,11 @@ def test_count_of_valid_elements_and_by_condition() -> None:
     def positive(x: Any, context: Any) -> Any:
         return run("gt", x=x, y=context)
 
-    wanted = (data.values > 3).sum(axis=0)
+    expected_values = (data.values > 3).sum(axis=0)
     assert_lazy_and_equal(
         "count",
         data,
-        lambda r: np.testing.assert_array_equal(r.values, wanted),
+        lambda r: np.testing.assert_array_equal(r.values, expected_values),
         condition=positive,
         context=3,
     )
@@ -198,7 +198,7 @@ def test_empty_arrays_have_no_data() -> None:
             assert np.isnan(values(run(process, data=data))).all()
 
 
-def test_what_is_no_array_is_refused() -> None:
+def test_values_that_are_not_arrays_are_refused() -> None:
     for wrong in (floats().isel({ARRAY: 0}, drop=True), ["a"], [True]):
         with pytest.raises(ProcessParameterInvalid):
             run("mean", data=wrong)
@@ -246,8 +246,8 @@ def test_json_and_cubes_agree(data: list[float | None]) -> None:
             continue
         expected = run(process, data=data)
         actual = float(values(run(process, data=cube_of_one))[0])
-        wanted = math.nan if expected is None else expected
-        assert actual == pytest.approx(wanted, rel=1e-9, abs=1e-6, nan_ok=True), process
+        expected_values = math.nan if expected is None else expected
+        assert actual == pytest.approx(expected_values, rel=1e-9, abs=1e-6, nan_ok=True), process
 
 
 # --- Running totals ------------------------------------------------------------------------------

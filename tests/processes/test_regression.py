@@ -130,7 +130,7 @@ def test_an_exponential_is_fitted_as_scipy_does() -> None:
     np.testing.assert_allclose(result.values[:, 2, 3], expected, rtol=1e-6)
 
 
-def test_no_data_is_not_ignored_if_so_asked() -> None:
+def test_no_data_is_kept_on_request() -> None:
     cube = series()
     cube[3, 1, 2] = np.nan
     result = fitted(cube, season(), [1, 1, 1], ignore_nodata=False)
@@ -138,7 +138,7 @@ def test_no_data_is_not_ignored_if_so_asked() -> None:
     assert int(result.isnull().sum()) == 3
 
 
-def test_what_was_fitted_predicts_what_numpy_does() -> None:
+def test_fitted_curve_predicts_like_numpy() -> None:
     cube = series()
     parameters = fitted(cube.chunk({"y": 3}), season(), [1, 1, 1])
     labels = ["2021-03-01", "2021-09-01T12:00:00Z"]
@@ -167,16 +167,16 @@ def test_json_values_are_fitted() -> None:
     fit = call(
         "fit_curve", data=[3, None, 3 * np.exp(-0.5), 3 * np.exp(-0.75)], parameters=[1, 1], function=decay()
     )
-    found = evaluate(graph("it", it=fit))
-    np.testing.assert_allclose(found, [3, 0.25], rtol=1e-9)
+    result = evaluate(graph("it", it=fit))
+    np.testing.assert_allclose(result, [3, 0.25], rtol=1e-9)
 
 
 def test_a_model_may_use_outer_parameters_but_no_cubes() -> None:
     model = decay()
     model["process_graph"]["p0"] = call("add", x=parameter("offset"), y=element(0)["arguments"]["index"])
     fit = call("fit_curve", data=[3, 2, 1, 0.5], parameters=[1, 1], function=model)
-    found = evaluate(graph("it", it=fit), parameters={"offset": 3})
-    assert found is not None
+    result = evaluate(graph("it", it=fit), parameters={"offset": 3})
+    assert result is not None
     with pytest.raises(ProcessParameterInvalid, match="'offset'"):
         evaluate(graph("it", it=fit), parameters={"offset": xr.DataArray(1.0)})
 

@@ -13,8 +13,9 @@ from rasterio.enums import Resampling
 
 from odc_openeo import cube
 from odc_openeo.errors import ProcessGraphComplexity, ProcessParameterInvalid
-from odc_openeo.processes.resampling import new_grid, resample_cube_spatial, resample_spatial
-from odc_openeo.warp import METHODS
+from odc_openeo.processes.resampling import resample_cube_spatial, resample_spatial
+from odc_openeo.spatial.new_grid import make_grid
+from odc_openeo.spatial.warp import METHODS
 from tests.processes.rasters import grid, nothing_computes, raster
 
 GDAL = {"near": "nearest", "cubicspline": "cubic_spline"}
@@ -51,7 +52,7 @@ def noise(shape: tuple[int, ...], dtype: str = "float64") -> np.ndarray:
 def test_equals_gdal_in_the_same_reference_system(method: str, size: float) -> None:
     source = grid(120, 160)
     values = noise((120, 160))
-    target = new_grid(source, [size, size], source.crs)
+    target = make_grid(source, [size, size], source.crs)
     with nothing_computes():
         result = resample_spatial(raster(values, source, {"y": 50, "x": 70}), size, method=method)
     assert isinstance(result.data, da.Array)
@@ -87,20 +88,20 @@ def test_equals_gdal_across_zones(method: str) -> None:
 
 def test_chunks_of_the_target_are_about_as_large_as_those_of_the_source() -> None:
     data = raster(noise((1030, 2050)), grid(1030, 2050), {"y": 512, "x": 1024})
-    found = resample_spatial(data, 20, projection=3035, method="bilinear")
-    assert [min(sizes) > 0.8 * max(sizes) for sizes in found.chunks] == [True, True]
-    assert max(found.chunks[0]) <= 1.3 * 512 / 2
-    assert max(found.chunks[1]) <= 1.3 * 1024 / 2
+    result = resample_spatial(data, 20, projection=3035, method="bilinear")
+    assert [min(sizes) > 0.8 * max(sizes) for sizes in result.chunks] == [True, True]
+    assert max(result.chunks[0]) <= 1.3 * 512 / 2
+    assert max(result.chunks[1]) <= 1.3 * 1024 / 2
 
 
 def test_coordinates_across_zones_are_exact() -> None:
     source = grid(300, 400, left=690000)
     target = GeoBox.from_bbox((229800, 5152200, 232800, 5154700), "EPSG:32633", resolution=10)
-    easting, _ = source.transform * (np.arange(400) + 0.5, np.zeros(400))
+    easting, _ = source.transform @ (np.arange(400) + 0.5, np.zeros(400))
     ramp = raster(np.tile(easting, (300, 1)), source, {"y": 100, "x": 100})
     result = resample_cube_spatial(ramp, raster(np.zeros(target.shape.yx), target), "bilinear")
     columns, rows = np.meshgrid(np.arange(target.shape.x) + 0.5, np.arange(target.shape.y) + 0.5)
-    x, y = target.transform * (columns, rows)
+    x, y = target.transform @ (columns, rows)
     back = pyproj.Transformer.from_crs("EPSG:32633", "EPSG:32632", always_xy=True)
     expected, northing = back.transform(x, y)
     inside = (expected > 690005) & (expected < 693995) & (northing > 5149005) & (northing < 5151995)
@@ -161,7 +162,7 @@ def test_same_grid_is_returned_untouched() -> None:
         ("lower-right", 680000 - 10, 5152000 + 20),
     ],
 )
-def test_alignment(align: str, left: float, top: float) -> None:
+def test_alignment_sets_the_corner_of_the_grid(align: str, left: float, top: float) -> None:
     data = raster(noise((40, 50)), grid(40, 50), {})
     box = resample_spatial(data, 30, align=align).odc.geobox
     assert (box.boundingbox.left, box.boundingbox.top) == (left, top)
@@ -193,7 +194,7 @@ def test_ascending_rows_stay_ascending() -> None:
     np.testing.assert_allclose(result.values[::-1], expected.values)
 
 
-def test_errors() -> None:
+def test_invalid_resampling_is_refused() -> None:
     data = raster(noise((40, 50)), grid(40, 50), {})
     with pytest.raises(ProcessParameterInvalid, match="resolution or a projection"):
         resample_spatial(data)

@@ -11,15 +11,16 @@ import xarray as xr
 
 from odc_openeo import cube, errors
 from odc_openeo.cube import ARRAY
+from odc_openeo.cube.calendar_periods import PERIODS
 from odc_openeo.graph import evaluate
-from odc_openeo.processes import grouping, temporal
+from odc_openeo.processes import temporal
 from odc_openeo.processes.dimensions import dimension_labels
-from odc_openeo.processes.periods import PERIODS
 from odc_openeo.processes.temporal import (
     aggregate_temporal,
     aggregate_temporal_period,
     resample_cube_temporal,
 )
+from odc_openeo.registry import grouped_reduction
 from tests.processes.rasters import grid, nothing_computes, raster
 
 TIMES = ["2022-01-01", "2022-01-20T12:00", "2022-01-31T23:59", "2022-03-05", "2022-03-05T18:00", "2022-12-31"]
@@ -33,8 +34,8 @@ def series(times: list[str], values: Any = None, dtype: str = "uint16", nodata: 
     values = np.broadcast_to(
         np.asarray(values).reshape(len(times), *[-1] * 0, *np.shape(values)[1:] or (1, 1)), shape
     )
-    made = raster(values.astype(dtype), grid(3, 4), nodata=nodata)
-    return made.assign_coords(t=np.array(times, dtype="datetime64[ns]")).chunk({"t": 1})
+    cube = raster(values.astype(dtype), grid(3, 4), nodata=nodata)
+    return cube.assign_coords(t=np.array(times, dtype="datetime64[ns]")).chunk({"t": 1})
 
 
 def mean(data: Any, context: Any = None) -> Any:
@@ -84,9 +85,9 @@ def element(data: Any, context: Any = None) -> Any:
     ],
 )
 def test_labels_of_periods(period: str, time: str, label: str) -> None:
-    found = aggregate_temporal_period(series([time]), period, mean)
-    assert dimension_labels(found, "t") == [label]
-    assert cube.dimension_type(found, "t") == "temporal"
+    result = aggregate_temporal_period(series([time]), period, mean)
+    assert dimension_labels(result, "t") == [label]
+    assert cube.dimension_type(result, "t") == "temporal"
 
 
 @pytest.mark.parametrize("period", PERIODS)
@@ -101,14 +102,14 @@ def test_labels_of_successive_periods_are_distinct_and_sorted(period: str) -> No
 def test_every_period_in_between_has_a_label() -> None:
     data = series(TIMES)
     with nothing_computes():
-        found = aggregate_temporal_period(data, "month", mean)
-    assert dimension_labels(found, "t") == [f"2022-{m:02d}" for m in range(1, 13)]
-    assert found.dims == data.dims
-    assert found.odc.geobox == data.odc.geobox
-    np.testing.assert_allclose(found.values[0], data.values[:3].mean(0))
-    np.testing.assert_allclose(found.values[2], data.values[3:5].mean(0))
-    np.testing.assert_allclose(found.values[11], data.values[5])
-    assert np.isnan(found.values[[1, *range(3, 11)]]).all()
+        result = aggregate_temporal_period(data, "month", mean)
+    assert dimension_labels(result, "t") == [f"2022-{m:02d}" for m in range(1, 13)]
+    assert result.dims == data.dims
+    assert result.odc.geobox == data.odc.geobox
+    np.testing.assert_allclose(result.values[0], data.values[:3].mean(0))
+    np.testing.assert_allclose(result.values[2], data.values[3:5].mean(0))
+    np.testing.assert_allclose(result.values[11], data.values[5])
+    assert np.isnan(result.values[[1, *range(3, 11)]]).all()
 
 
 def test_integers_and_other_values_of_empty_periods() -> None:
@@ -142,7 +143,7 @@ def test_many_groups_at_once_are_the_same_as_one_by_one(
     graph = {"a": {"process_id": "aggregate_temporal_period", "arguments": arguments, "result": True}}
     with nothing_computes():
         quick = evaluate({"process_graph": graph}, parameters={"data": data})
-        monkeypatch.setattr(grouping, "FEWEST", 10_000)
+        monkeypatch.setattr(grouped_reduction, "FEWEST", 10_000)
         slow = evaluate({"process_graph": graph}, parameters={"data": data})
     assert len(quick.__dask_graph__()) != len(slow.__dask_graph__())
     assert quick.dtype == slow.dtype
@@ -164,9 +165,9 @@ def test_times_need_no_order() -> None:
 def test_bands_beside_time() -> None:
     values = np.arange(1, 2 * 3 * 12 + 1, dtype="int16").reshape(2, 3, 3, 4)
     data = raster(values, grid(3, 4), chunks={"t": 1}, nodata=-1)
-    found = aggregate_temporal_period(data.transpose("bands", "y", "t", "x"), "year", largest)
-    assert found.dims == ("bands", "y", "t", "x")
-    np.testing.assert_array_equal(found.isel(t=0).values, values.max(0))
+    result = aggregate_temporal_period(data.transpose("bands", "y", "t", "x"), "year", largest)
+    assert result.dims == ("bands", "y", "t", "x")
+    np.testing.assert_array_equal(result.isel(t=0).values, values.max(0))
 
 
 def test_temporal_dimensions_of_periods(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +181,7 @@ def test_temporal_dimensions_of_periods(monkeypatch: pytest.MonkeyPatch) -> None
         aggregate_temporal_period(two, "month", mean)
     assert aggregate_temporal_period(two, "year", mean, "t").sizes == {"t2": 1, "t": 1, "y": 3, "x": 4}
     assert aggregate_temporal_period(data.isel(t=[]), "year", mean).sizes["t"] == 0
-    monkeypatch.setattr(temporal, "MOST_LABELS", 100)
+    monkeypatch.setattr(temporal, "MAX_LABELS", 100)
     with pytest.raises(errors.ProcessGraphComplexity):
         aggregate_temporal_period(data, "hour", mean)
 
@@ -189,26 +190,26 @@ def test_intervals_may_overlap_and_be_empty() -> None:
     data = series(TIMES)
     intervals = [["2022-01-01", "2022-01-31"], ["2022-01-20", None], ["2021-01-01", "2022-01-01"]]
     with nothing_computes():
-        found = aggregate_temporal(data, intervals, mean)
-    assert dimension_labels(found, "t") == [
+        result = aggregate_temporal(data, intervals, mean)
+    assert dimension_labels(result, "t") == [
         "2022-01-01T00:00:00Z",
         "2022-01-20T00:00:00Z",
         "2021-01-01T00:00:00Z",
     ]
-    np.testing.assert_allclose(found.values[0], data.values[:2].mean(0))
-    np.testing.assert_allclose(found.values[1], data.values[1:].mean(0))
-    assert np.isnan(found.values[2]).all()
+    np.testing.assert_allclose(result.values[0], data.values[:2].mean(0))
+    np.testing.assert_allclose(result.values[1], data.values[1:].mean(0))
+    assert np.isnan(result.values[2]).all()
 
 
 def test_intervals_of_the_day() -> None:
     data = series(TIMES)
-    found = aggregate_temporal(
+    result = aggregate_temporal(
         data, [["06:00:00", "18:00:00"], ["18:00:00", "06:00:00"]], mean, ["day", "night"]
     )
-    assert dimension_labels(found, "t") == ["day", "night"]
-    assert cube.dimension_type(found, "t") == "temporal"
-    np.testing.assert_allclose(found.values[0], data.values[1])
-    np.testing.assert_allclose(found.values[1], data.values[[0, 2, 3, 4, 5]].mean(0))
+    assert dimension_labels(result, "t") == ["day", "night"]
+    assert cube.dimension_type(result, "t") == "temporal"
+    np.testing.assert_allclose(result.values[0], data.values[1])
+    np.testing.assert_allclose(result.values[1], data.values[[0, 2, 3, 4, 5]].mean(0))
 
 
 @pytest.mark.parametrize(
@@ -240,10 +241,10 @@ def test_the_nearest_time_counts() -> None:
     data = series(["2022-01-01", "2022-01-03", "2022-01-10"])
     target = series(["2022-01-02", "2022-01-05", "2022-02-01"])
     with nothing_computes():
-        found = resample_cube_temporal(data, target)
-    np.testing.assert_array_equal(found.values, data.values[[0, 1, 2]])  # a tie goes to the earlier one
-    assert dimension_labels(found, "t") == dimension_labels(target, "t")
-    assert (found.dtype, found.attrs["nodata"]) == ("uint16", 0)
+        result = resample_cube_temporal(data, target)
+    np.testing.assert_array_equal(result.values, data.values[[0, 1, 2]])  # a tie goes to the earlier one
+    assert dimension_labels(result, "t") == dimension_labels(target, "t")
+    assert (result.dtype, result.attrs["nodata"]) == ("uint16", 0)
 
 
 def test_the_nearest_valid_value_within_some_days() -> None:
@@ -251,11 +252,11 @@ def test_the_nearest_valid_value_within_some_days() -> None:
     data = series(["2022-01-01", "2022-01-03", "2022-01-10"], values.repeat(3, axis=1).repeat(2, axis=2))
     target = series(["2022-01-04", "2022-02-01"])
     with nothing_computes():
-        found = resample_cube_temporal(data, target, valid_within=6)
+        result = resample_cube_temporal(data, target, valid_within=6)
         floats = resample_cube_temporal(cube.decode(data), target, "t", 6.5)
-    assert found.dtype == "uint16"
-    np.testing.assert_array_equal(found.values[0], [[5, 5, 0, 0]] * 3)  # exactly six days are too far
-    np.testing.assert_array_equal(found.values[1], 0)
+    assert result.dtype == "uint16"
+    np.testing.assert_array_equal(result.values[0], [[5, 5, 0, 0]] * 3)  # exactly six days are too far
+    np.testing.assert_array_equal(result.values[1], 0)
     np.testing.assert_array_equal(floats.values[0], [[5, 5, 8, 8]] * 3)
     assert np.isnan(floats.values[1]).all()
 

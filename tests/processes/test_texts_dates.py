@@ -112,7 +112,7 @@ def test_times_of_the_day() -> None:
 @pytest.mark.parametrize(
     "wrong", ["2020-02-30", "2020", "yesterday", "2020-01-01T25:00:00Z", "0001-01-01T00:00:00+01:00"]
 )
-def test_what_is_no_date_is_refused(wrong: str) -> None:
+def test_invalid_dates_are_refused(wrong: str) -> None:
     with pytest.raises(ProcessParameterInvalid):
         run("date_shift", date=wrong, value=1, unit="day")
 

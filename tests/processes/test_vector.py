@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import shapely
 
-from odc_openeo import geometry
 from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParameterInvalid, UnitMismatch
 from odc_openeo.processes.vector import (
     load_geojson,
@@ -16,6 +15,7 @@ from odc_openeo.processes.vector import (
     vector_to_raster,
     vector_to_regular_points,
 )
+from odc_openeo.spatial import vector_cubes
 from tests.processes.rasters import grid, raster
 
 
@@ -43,7 +43,7 @@ def test_load_geojson() -> None:
     bare = load_geojson(data)
     assert bare.b.values.tolist() == ["x", "y", "z"]
     assert bare.id.values.tolist() == ["f0", "f1", "f2"]
-    assert geometry.crs_of(bare, "geometry") == 32632
+    assert vector_cubes.get_crs(bare, "geometry") == 32632
     one = load_geojson(data, ["a"])
     assert one.dims == ("geometry", "properties")
     np.testing.assert_array_equal(one.values[:, 0], [1, 2, np.nan])
@@ -52,7 +52,7 @@ def test_load_geojson() -> None:
     arrays = load_geojson(features(BOX, LINE, a=[[1, 2, 3], [4]]), ["a"])
     assert arrays.properties.values.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(arrays.values, [[1, 2, 3], [4, np.nan, np.nan]])
-    assert geometry.crs_of(load_geojson({"type": "Point", "coordinates": [1, 2]}), "geometry") == 4326
+    assert vector_cubes.get_crs(load_geojson({"type": "Point", "coordinates": [1, 2]}), "geometry") == 4326
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_load_geojson() -> None:
         ({"type": "Point", "coordinates": [1, 2], "crs": {"properties": {"name": "nope"}}}, "not known"),
     ],
 )
-def test_bad_geojson(data: Any, match: str) -> None:
+def test_invalid_geojson_is_refused(data: Any, match: str) -> None:
     with pytest.raises(ProcessParameterInvalid, match=match):
         load_geojson(data)
 
@@ -78,8 +78,8 @@ def test_buffer_and_reproject() -> None:
     assert wide.values.tolist() == data.values.tolist()
     assert shapely.is_empty(vector_buffer(data, -60).geometry.values[1])
     lonlat = vector_reproject(data, 4326)
-    assert geometry.crs_of(lonlat, "geometry") == 4326
-    expected = geometry.to_frame(data).to_crs(4326).geometry
+    assert vector_cubes.get_crs(lonlat, "geometry") == 4326
+    expected = vector_cubes.to_frame(data).to_crs(4326).geometry
     assert shapely.equals(lonlat.geometry.values[:2], expected.to_numpy()[:2]).all()
     with pytest.raises(UnitMismatch, match="vector_reproject"):
         vector_buffer(lonlat, 10)
@@ -89,17 +89,17 @@ def test_buffer_and_reproject() -> None:
         vector_reproject(data, 9999)
 
 
-def test_random_points() -> None:
+def test_random_points_lie_in_geometries() -> None:
     concave = shapely.Polygon([(0, 0), (100, 0), (100, 100), (99, 1), (0, 1)])
     data = load_geojson(features(concave, LINE, POINT, None, a=[1, 2, 3, 4]))
-    found = vector_to_random_points(data, geometry_count=50, seed=1)
-    counts = shapely.get_num_geometries(found.geometry.values)
+    result = vector_to_random_points(data, geometry_count=50, seed=1)
+    counts = shapely.get_num_geometries(result.geometry.values)
     assert counts.tolist() == [50, 50, 1, 0]
-    assert shapely.dwithin(concave, found.geometry.values[0], 1e-9)
-    assert shapely.hausdorff_distance(LINE, found.geometry.values[1]) < 20
-    assert found.id.values.tolist() == ["f0", "f1", "f2", "f3"]
+    assert shapely.dwithin(concave, result.geometry.values[0], 1e-9)
+    assert shapely.hausdorff_distance(LINE, result.geometry.values[1]) < 20
+    assert result.id.values.tolist() == ["f0", "f1", "f2", "f3"]
     again = vector_to_random_points(data, geometry_count=50, seed=1)
-    assert (found.geometry.values == again.geometry.values).all()
+    assert (result.geometry.values == again.geometry.values).all()
     single = vector_to_random_points(data, total_count=8, group=False)
     assert single.a.values.tolist() == [1, 1, 1, 2, 2, 2, 3]
     assert "id" not in single.coords
@@ -108,13 +108,13 @@ def test_random_points() -> None:
         vector_to_random_points(data, total_count=2)
 
 
-def test_regular_points() -> None:
+def test_regular_points_are_placed_at_distance() -> None:
     tiny = shapely.Polygon([(0, 0), (1, 0), (0, 1)])
     data = load_geojson(features(BOX, LINE, POINT, tiny, None))
-    found = vector_to_regular_points(data, 30).geometry.values
-    assert shapely.get_num_geometries(found).tolist() == [9, 4, 1, 1, 0]
-    assert shapely.get_coordinates(found[0])[0].tolist() == [680015, 5151985]
-    assert shapely.get_coordinates(found[1])[:, 1].tolist() == [5151900, 5151930, 5151960, 5151990]
+    result = vector_to_regular_points(data, 30).geometry.values
+    assert shapely.get_num_geometries(result).tolist() == [9, 4, 1, 1, 0]
+    assert shapely.get_coordinates(result[0])[0].tolist() == [680015, 5151985]
+    assert shapely.get_coordinates(result[1])[:, 1].tolist() == [5151900, 5151930, 5151960, 5151990]
     assert vector_to_regular_points(data, 30, False).sizes["geometry"] == 15
     with pytest.raises(UnitMismatch):
         vector_to_regular_points(vector_reproject(data, 4326), 30)
@@ -130,5 +130,5 @@ def test_vector_to_raster(lazy: bool) -> None:
     assert result.values[:, 7, 7].tolist() == [2, 4]
     assert np.isnan(result.values[:, 15, 15]).all()
     assert result.odc.geobox == grid(20, 20)
-    with pytest.raises(ProcessParameterInvalid, match="no numbers"):
+    with pytest.raises(ProcessParameterInvalid, match="no numeric values"):
         vector_to_raster(load_geojson(features(BOX)), raster(np.zeros((20, 20)), grid(20, 20)))

@@ -9,11 +9,12 @@ import rasterio.features
 import shapely
 import xarray as xr
 
-from odc_openeo import cube, geometry
+from odc_openeo import cube
 from odc_openeo.errors import ProcessParameterInvalid, TargetDimensionExists
 from odc_openeo.graph import evaluate
 from odc_openeo.processes import zonal
 from odc_openeo.processes.zonal import aggregate_spatial
+from odc_openeo.spatial import vector_cubes
 from tests.processes.rasters import UTM, grid, nothing_computes, raster
 
 
@@ -35,7 +36,7 @@ def circles(count: int, seed: int = 1) -> gpd.GeoDataFrame:
 def brute_force(frame: gpd.GeoDataFrame, values: np.ndarray, box: Any) -> list[np.ndarray]:
     """Pixels of each polygon by testing every centre."""
     columns, rows = np.meshgrid(np.arange(box.shape.x) + 0.5, np.arange(box.shape.y) + 0.5)
-    x, y = box.transform * (columns, rows)
+    x, y = box.transform @ (columns, rows)
     return [values[..., shapely.intersects_xy(s, x, y)] for s in frame.geometry]
 
 
@@ -59,7 +60,7 @@ def test_pixels_and_values_equal_brute_force(lazy: bool) -> None:
     data = raster(values, source, {"t": 1, "y": 64, "x": 64} if lazy else None, nodata=65535)
     frame = circles(40)
     with nothing_computes():
-        result = aggregate_spatial(data, geometry.from_frame(frame), mean)
+        result = aggregate_spatial(data, vector_cubes.from_frame(frame), mean)
     assert result.dims == ("geometry", "t", "bands")
     masked = np.where(values == 65535, np.nan, values.astype(float))
     expected = [np.nanmean(p, axis=-1) for p in brute_force(frame, masked, source)]
@@ -81,7 +82,7 @@ def by_graph(data: xr.DataArray, frame: gpd.GeoDataFrame, child: dict[str, Any])
         "reducer": child,
     }
     graph = {"zones": {"process_id": "aggregate_spatial", "arguments": arguments, "result": True}}
-    given = {"data": data, "geometries": geometry.from_frame(frame)}
+    given = {"data": data, "geometries": vector_cubes.from_frame(frame)}
     return evaluate({"process_graph": graph}, parameters=given)
 
 
@@ -101,14 +102,14 @@ def test_geometries_of_any_size_are_reduced_together(process_id: str, nodata: in
     values = np.random.default_rng(3).integers(1, 1000, (2, 200, 200)).astype("uint16")
     values[:, 50:60] = 65535 if nodata else 7
     source, frame = grid(200, 200), circles(60, seed=2)
-    found = by_graph(raster(values, source, {"t": 1, "y": 64}, nodata=nodata), frame, reducer(process_id))
+    result = by_graph(raster(values, source, {"t": 1, "y": 64}, nodata=nodata), frame, reducer(process_id))
     numbers = np.where(values == 65535, np.nan, values.astype(float))
-    wanted = [REDUCED[process_id](pixels, axis=-1) for pixels in brute_force(frame, numbers, source)]
-    np.testing.assert_allclose(found.values, wanted, rtol=1e-6)
+    expected = [REDUCED[process_id](pixels, axis=-1) for pixels in brute_force(frame, numbers, source)]
+    np.testing.assert_allclose(result.values, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("child", "wanted"),
+    ("child", "expected"),
     [
         (reducer("count", condition=True), lambda p: np.full(2, p.shape[-1])),
         (reducer("first", ignore_nodata=False), lambda p: p[..., 0]),
@@ -116,12 +117,12 @@ def test_geometries_of_any_size_are_reduced_together(process_id: str, nodata: in
         (reducer("array_element", index=5), lambda p: p[..., 5]),
     ],
 )
-def test_what_counts_pixels_or_places_sees_those_of_the_geometry_only(child: Any, wanted: Any) -> None:
+def test_counting_reducers_see_only_pixels_of_the_geometry(child: Any, expected: Any) -> None:
     values = np.random.default_rng(3).normal(size=(2, 200, 200))
     values[:, 50:53] = np.nan
     source, frame = grid(200, 200), circles(60, seed=2)
-    found = by_graph(raster(values, source, {"t": 1, "y": 64}), frame, child)
-    np.testing.assert_allclose(found.values, [wanted(p) for p in brute_force(frame, values, source)])
+    result = by_graph(raster(values, source, {"t": 1, "y": 64}), frame, child)
+    np.testing.assert_allclose(result.values, [expected(p) for p in brute_force(frame, values, source)])
 
 
 def test_polygons_in_longitude_and_latitude_equal_masks_of_gdal() -> None:
@@ -172,7 +173,7 @@ def test_empty_geometries_and_those_outside_are_no_data() -> None:
     assert np.isnan(aggregate_spatial(data, in_utm(box_of(0, 0, 9, 9)), mean).values).all()
 
 
-def test_counts() -> None:
+def test_target_dimension_counts_pixels() -> None:
     values = np.ones((20, 20))
     values[0, :3] = np.nan
     values[1, 0] = np.inf
@@ -204,9 +205,9 @@ def test_large_polygons_stay_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     source = grid(300, 300)
     data = raster(values, source, {"t": 1, "y": 100, "x": 100})
     frame = circles(5)
-    small = aggregate_spatial(data, geometry.from_frame(frame), mean).values
+    small = aggregate_spatial(data, vector_cubes.from_frame(frame), mean).values
     monkeypatch.setattr(zonal, "_GROUP_PIXELS", 50)
-    large = aggregate_spatial(data, geometry.from_frame(frame), mean)
+    large = aggregate_spatial(data, vector_cubes.from_frame(frame), mean)
     np.testing.assert_allclose(large.values, small, rtol=1e-12)
 
 
@@ -214,7 +215,7 @@ def test_few_tasks_for_many_polygons() -> None:
     data = raster(
         np.zeros((10, 2, 512, 512), "int16"), grid(512, 512), {"t": 1, "bands": 1, "y": 128, "x": 128}
     )
-    result = aggregate_spatial(data, geometry.from_frame(circles(100)), mean)
+    result = aggregate_spatial(data, vector_cubes.from_frame(circles(100)), mean)
     assert len(result.__dask_graph__()) < 100 * 12
 
 
@@ -246,7 +247,7 @@ def test_in_a_graph() -> None:
     assert result.values.tolist() == [np.median(values[:5, :5])]
 
 
-def test_errors() -> None:
+def test_invalid_zonal_arguments_are_refused() -> None:
     data = raster(np.ones((20, 20)), grid(20, 20), {})
     shape = in_utm(box_of(680000, 5151950, 680050, 5152000))
     with pytest.raises(TargetDimensionExists):

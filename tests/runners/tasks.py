@@ -14,11 +14,11 @@ import dask
 import numpy as np
 import rasterio
 
-from odc_openeo import cluster
+from odc_openeo.compute import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import NoDataAvailable
-from odc_openeo.gdal_drivers import list_drivers
 from odc_openeo.runners.notices import opening_files
+from odc_openeo.untrusted.gdal_drivers import list_drivers
 
 KEPT: list[Any] = []
 

@@ -171,7 +171,7 @@ def test_a_file_that_cannot_be_opened_in_time(pool: RunnerPool) -> None:
     run(pool, tasks.hang_in_file, "sound.nc", 0.5, False)
 
 
-def test_a_runner_that_has_left(pool: RunnerPool) -> None:
+def test_exited_runner_is_replaced(pool: RunnerPool) -> None:
     with pytest.raises(Internal):
         run(pool, tasks.leave)
     assert run(pool, tasks.give_back, 1) == 1
@@ -183,7 +183,7 @@ def test_a_runner_that_was_killed_while_idle(pool: RunnerPool) -> None:
     assert run(pool, tasks.give_back, 1) == 1
 
 
-def test_what_cannot_be_sent(pool: RunnerPool) -> None:
+def test_unpicklable_values_are_reported(pool: RunnerPool) -> None:
     with pytest.raises(Internal):
         run(pool, tasks.give_function)
     assert run(pool, tasks.give_back, 1) == 1

@@ -14,10 +14,6 @@ def ref(number: int) -> dict[str, str]:
     return {"from_node": f"n{number}"}
 
 
-def value(name: str) -> dict[str, str]:
-    return {"from_parameter": name}
-
-
 def chain(*nodes: dict[str, Any]) -> dict[str, Any]:
     """A process of nodes ``n0``, ``n1``, …, of which the last gives the result."""
     numbered = {f"n{number}": dict(one) for number, one in enumerate(nodes)}

@@ -13,7 +13,8 @@ from odc_openeo.cube import LabeledArray
 from odc_openeo.errors import OpenEOError, ProcessGraphComplexity
 from odc_openeo.graph import evaluate
 from tests.fuzz.graph_sources import make_sources
-from tests.security.graph_nodes import chain, child, node, ref, value
+from tests.security.graph_nodes import chain, child, node, ref
+from tests.support.graphs import value
 
 FLOATS, DATA, X, CONTEXT = (value(name) for name in ("floats", "data", "x", "context"))
 MEAN = child("mean", data=DATA)
@@ -142,7 +143,7 @@ ENOUGH = {
 
 
 @pytest.mark.parametrize("name", ENOUGH)
-def test_what_is_within_the_limits_is_made(name: str) -> None:
+def test_work_within_limits_is_done(name: str) -> None:
     process, length = ENOUGH[name]
     assert len(evaluate(process)) == length
 

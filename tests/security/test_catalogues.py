@@ -10,8 +10,8 @@ import pytest
 
 from odc_openeo.catalog import Query
 from odc_openeo.errors import ProcessGraphComplexity, UrlUnreachable
-from odc_openeo.load import crawl
-from odc_openeo.load.crawl import find_items
+from odc_openeo.load import stac_crawler
+from odc_openeo.load.stac_crawler import find_items
 
 ROOT = "https://stac.example/"
 ITEM = {"type": "Feature", "id": "a", "properties": {}, "assets": {}, "links": []}
@@ -74,7 +74,7 @@ class Endless(Web):
 
 @pytest.mark.parametrize("width", [1, 3, 500])
 def test_the_number_of_documents_is_limited(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawl, "MOST_DOCUMENTS", 600)
+    monkeypatch.setattr(stac_crawler, "MOST_DOCUMENTS", 600)
     web = Endless(width)
     with pytest.raises(ProcessGraphComplexity, match="600 documents"):
         find_items(web, f"{ROOT}a", Query(), 10)
@@ -82,7 +82,7 @@ def test_the_number_of_documents_is_limited(width: int, monkeypatch: pytest.Monk
 
 
 def test_their_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawl, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(stac_crawler, "MOST_BYTES", 100_000)
     web = Endless(1, padding=10_000)
     with pytest.raises(ProcessGraphComplexity, match="100000 bytes"):
         find_items(web, f"{ROOT}a", Query(), 10)
@@ -90,13 +90,13 @@ def test_their_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_their_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawl, "MOST_SECONDS", 0.2)
+    monkeypatch.setattr(stac_crawler, "MOST_SECONDS", 0.2)
     with pytest.raises(ProcessGraphComplexity, match=r"0\.2 s"):
         find_items(Endless(1), f"{ROOT}a", Query(), 10)
 
 
 def test_pages_that_never_end_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawl, "MOST_DOCUMENTS", 20)
+    monkeypatch.setattr(stac_crawler, "MOST_DOCUMENTS", 20)
 
     def fetch_page(url: str) -> Any:
         following = [{"rel": "next", "href": f"{url}x"}]
@@ -120,7 +120,7 @@ def test_pages_that_never_end_are_limited(monkeypatch: pytest.MonkeyPatch) -> No
     ],
     ids=str,
 )
-def test_links_that_are_none_are_left_out(links: Any) -> None:
+def test_invalid_links_are_skipped(links: Any) -> None:
     assert find_items(Web(a={"type": "Catalog", "links": links}), f"{ROOT}a", Query(), 10) == []
 
 

@@ -21,12 +21,13 @@ import xarray as xr
 from affine import Affine
 from scipy.io import netcdf_file
 
-from odc_openeo import load
 from odc_openeo.errors import FileContentInvalid, OpenEOError
-from odc_openeo.foreign_rasters import LocalFolder
 from odc_openeo.formats import Output, write_outputs
-from odc_openeo.formats.read import find_input_format
-from odc_openeo.load.items import read_items
+from odc_openeo.formats.read import get_input_format
+from odc_openeo.load import build
+from odc_openeo.load.read_errors import explain_read_failure
+from odc_openeo.load.stac_scenes import read_items
+from odc_openeo.untrusted.rasters import LocalFolder
 
 SIDE = 64
 PROFILE = {"driver": "GTiff", "width": SIDE, "height": SIDE, "count": 1, "dtype": "uint8"}
@@ -34,7 +35,7 @@ GRID = {"crs": "EPSG:32632", "transform": Affine(10, 0, 600_000, 0, -10, 5_200_0
 
 
 def read(format_: str, path: Path) -> Any:
-    return find_input_format(format_).read([path])
+    return get_input_format(format_).read([path])
 
 
 def compute(value: Any) -> Any:
@@ -55,7 +56,7 @@ def read_as_asset(path: Path, **fields: Any) -> Any:
 
 def load_item(item: dict[str, Any], folder: Path) -> Any:
     bands, scenes = read_items([item], LocalFolder(folder))
-    return load.load(scenes, bands)
+    return build.load(scenes, bands)
 
 
 def refusal_of(format_: str, path: Path) -> str | None:
@@ -120,7 +121,7 @@ def test_damaged_blocks(tmp_path: Path, reader: Callable[..., Any], compress: st
     path.write_bytes(content)
     with pytest.raises(OpenEOError) as caught:
         compute(reader(path))
-    explained = load.explain(caught.value)
+    explained = explain_read_failure(caught.value)
     assert isinstance(explained, FileContentInvalid), caught.value
     assert "a.tif" in str(explained)
     assert str(tmp_path) not in str(explained)
@@ -186,7 +187,7 @@ def write_netcdf(folder: Path) -> Path:
     coords = {"y": 5_200_000.0 - 10 * np.arange(200), "x": 600_000.0 + 10 * np.arange(300)}
     values = np.random.default_rng(1).random((200, 300)).astype("float32")
     cube = xr.DataArray(values, dims=("y", "x"), coords=coords).odc.assign_crs("EPSG:32632")
-    (asset,) = write_outputs(None, [Output.of(cube, "netCDF")], folder)
+    (asset,) = write_outputs(None, [Output.from_data(cube, "netCDF")], folder)
     return asset.path
 
 

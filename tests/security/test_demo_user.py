@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from odc_openeo import accounts, db, sessions
+from odc_openeo import db
 from odc_openeo.app import create_app
 from odc_openeo.config import DEMO_USER, Config
-from odc_openeo.embedded import Stack, StackError
 from odc_openeo.errors import CredentialsInvalid, TokenInvalid
+from odc_openeo.stack.embedded import Stack, StackError
+from odc_openeo.users import accounts, browser_sessions
 from tests.api.conftest import API
 from tests.api.html import HTML
 
@@ -41,14 +42,14 @@ LOCAL: list[dict[str, Any]] = [
 def test_the_demo_user_of_an_earlier_start_is_nobody(odc_config: Config, settings: dict[str, Any]) -> None:
     accounts.ensure_demo_user(odc_config)
     demo = accounts.log_in(odc_config, DEMO_USER, DEMO_USER, ADDRESS)
-    token, session = accounts.issue_token(odc_config, demo), sessions.begin(odc_config, demo)
+    token, session = accounts.issue_token(odc_config, demo), browser_sessions.begin(odc_config, demo)
     open_config = odc_config.model_copy(update=settings)
     with pytest.raises(CredentialsInvalid):
         accounts.log_in(open_config, DEMO_USER, DEMO_USER, ADDRESS)
     with pytest.raises(TokenInvalid):
-        accounts.user_of_token(open_config, token)
+        accounts.get_user_by_token(open_config, token)
     with pytest.raises(TokenInvalid):
-        sessions.user(open_config, session)
+        browser_sessions.get_user(open_config, session)
     with pytest.raises(ValueError, match=DEMO_USER):
         accounts.ensure_demo_user(open_config)
     assert not accounts.has_demo_user(open_config)
@@ -57,7 +58,7 @@ def test_the_demo_user_of_an_earlier_start_is_nobody(odc_config: Config, setting
     assert client.get(f"{API}/me", headers={"Authorization": f"Bearer basic//{token}"}).status_code == 403
     for page in ("/", "/sign-in"):
         assert "<code>demo</code>" not in client.get(page, headers=HTML).text
-    db.dispose(open_config)
+    db.dispose_engine(open_config)
 
 
 @pytest.mark.parametrize("settings", LOCAL, ids=str)
@@ -70,7 +71,7 @@ def test_the_demo_user_exists_where_nobody_else_can_come_in(
     assert accounts.has_demo_user(local)
 
 
-def test_pages_tell_of_a_demo_user_only_if_there_is_one(odc_config: Config) -> None:
+def test_pages_mention_the_demo_user_only_if_it_exists(odc_config: Config) -> None:
     client = create_app(odc_config).test_client()
     for page in ("/", "/sign-in"):
         assert "<code>demo</code>" not in client.get(page, headers=HTML).text
@@ -83,11 +84,11 @@ def test_pages_tell_of_a_demo_user_only_if_there_is_one(odc_config: Config) -> N
 
 
 @pytest.mark.parametrize("settings", REACHABLE, ids=str)
-def test_a_demo_user_that_is_asked_for_is_refused(config: Config, settings: dict[str, Any]) -> None:
+def test_demo_user_of_reachable_service_is_refused(config: Config, settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="odc-openeo user add"):
         Config(demo_user=True, **settings)
-    asked = config.model_copy(update={"demo_user": True, **settings})
-    with pytest.raises(StackError, match="DEMO_USER"), Stack(asked, samples=False):
+    changed_config = config.model_copy(update={"demo_user": True, **settings})
+    with pytest.raises(StackError, match="DEMO_USER"), Stack(changed_config, samples=False):
         pass
 
 

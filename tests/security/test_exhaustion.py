@@ -21,9 +21,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from odc_openeo import accounts
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD
 
 MEMORY = 512 * 2**20

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from odc_openeo.catalog.cql2 import box, geometry, parse
+from odc_openeo.catalog.cql2 import parse_bbox, parse_filter, parse_geometry
 from odc_openeo.catalog.filter_limits import MOST_CHARACTERS, MOST_VALUES, MOST_VERTICES
 from odc_openeo.errors import RequestInvalid
 
@@ -18,12 +18,12 @@ DEADLINE_S = 60
 
 PARSE = """
 import json, sys
-from odc_openeo.catalog.cql2 import parse
+from odc_openeo.catalog.cql2 import parse_filter
 from odc_openeo.errors import RequestInvalid
 filters = json.load(sys.stdin)
 for value in filters:
     try:
-        parse(value, "cql2-text" if isinstance(value, str) else "cql2-json")
+        parse_filter(value, "cql2-text" if isinstance(value, str) else "cql2-json")
         print("parsed")
     except RequestInvalid as error:
         print(error)
@@ -129,7 +129,7 @@ def test_nested_operators_are_checked_in_linear_time(op: str) -> None:
     ],
 )
 def test_filters_that_people_write_are_parsed(text: str) -> None:
-    assert parse(text, "cql2-text")["op"]
+    assert parse_filter(text, "cql2-text")["op"]
 
 
 @pytest.mark.parametrize(
@@ -150,18 +150,18 @@ def test_filters_that_people_write_are_parsed(text: str) -> None:
 )
 def test_malformed_conditions_are_refused(value: Any) -> None:
     with pytest.raises(RequestInvalid, match="CQL2"):
-        parse(value, "cql2-json")
+        parse_filter(value, "cql2-json")
 
 
 def test_geometries_have_limits() -> None:
     line = [[i / 1000, 0] for i in range(MOST_VERTICES + 2)]
     with pytest.raises(RequestInvalid, match="vertices"):
-        geometry({"type": "LineString", "coordinates": [[*p, 0, 0] for p in line]})
+        parse_geometry({"type": "LineString", "coordinates": [[*p, 0, 0] for p in line]})
     nested: Any = {"type": "Point", "coordinates": [1, 2]}
     for _ in range(100):
         nested = {"type": "GeometryCollection", "geometries": [nested]}
     with pytest.raises(RequestInvalid, match="deep"):
-        geometry(nested)
+        parse_geometry(nested)
     with pytest.raises(RequestInvalid):
-        box([10**400, 0, 1, 1])
-    assert geometry({"type": "LineString", "coordinates": line[:MOST_VERTICES]}).length > 0
+        parse_bbox([10**400, 0, 1, 1])
+    assert parse_geometry({"type": "LineString", "coordinates": line[:MOST_VERTICES]}).length > 0

@@ -34,24 +34,21 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 from werkzeug.test import TestResponse
 
-from odc_openeo import accounts, db, jobs, workspaces
+from odc_openeo import db, jobs
 from odc_openeo.app import create_app
 from odc_openeo.config import Config, odc_database_environment
 from odc_openeo.errors import FileContentInvalid, OpenEOError
-from odc_openeo.foreign_rasters import (
-    LocalFolder,
-    RasterRefusedError,
-    open_foreign_raster,
-    open_overview,
-)
 from odc_openeo.formats.model import Asset
-from odc_openeo.formats.read import find_input_format
-from odc_openeo.formats.thumbnail import thumbnail
+from odc_openeo.formats.read import get_input_format
+from odc_openeo.formats.thumbnail import write_thumbnail
 from odc_openeo.jobs import JobDraft
-from odc_openeo.outgoing import Policy, RemoteFiles
-from odc_openeo.postgres import Postgres
-from odc_openeo.worker import work
-from odc_openeo.workspaces.store import storage_of
+from odc_openeo.safe_http import Policy, RemoteFiles
+from odc_openeo.stack.postgres import Postgres
+from odc_openeo.untrusted.rasters import LocalFolder, RasterRefusedError, open_foreign_raster, open_overview
+from odc_openeo.user_data import workspaces
+from odc_openeo.user_data.workspaces.store import get_storage
+from odc_openeo.users import accounts
+from odc_openeo.worker import run_worker
 from tests.api.conftest import API, PASSWORD
 from tests.conftest import Site, SiteHandler, copy_database
 from tests.runners import tasks
@@ -116,8 +113,8 @@ class Attacker:
 
     def export(self, name: str, content: bytes) -> None:
         """Put a file into the user's workspace, as an export does."""
-        workspace = workspaces.get(self.config, self.user, self.workspace)
-        storage_of(self.config, workspace).write(f"{workspace.folder}/{name}", io.BytesIO(content))
+        workspace = workspaces.get_workspace(self.config, self.user, self.workspace)
+        get_storage(self.config, workspace).write(f"{workspace.folder}/{name}", io.BytesIO(content))
 
     @property
     def workspace_url(self) -> str:
@@ -141,7 +138,7 @@ def attacker(
                 for name, value in odc_database_environment(url).items():
                     patch.setenv(name, value)
                 yield make_attacker(config, site)
-            db.dispose(config)
+            db.dispose_engine(config)
         server.shutdown()
 
 
@@ -335,10 +332,10 @@ def test_names_of_uploads(attacker: Attacker, format_: str, name: Callable[[Vict
 
 @pytest.mark.parametrize("kind", ["link", "link in the path", "pipe", "folder", "device"])
 @pytest.mark.parametrize("where", ["workspace", "files"])
-def test_what_is_not_a_regular_file(attacker: Attacker, where: str, kind: str) -> None:
+def test_special_files_are_refused(attacker: Attacker, where: str, kind: str) -> None:
     """Nobody but an operator could put such things there; they are not followed even so."""
     storage = attacker.config.data_dir / "storage"
-    workspace = workspaces.get(attacker.config, attacker.user, attacker.workspace)
+    workspace = workspaces.get_workspace(attacker.config, attacker.user, attacker.workspace)
     folder = storage / (workspace.folder if where == "workspace" else f"files/{attacker.user}")
     top = folder / f"odd-{kind.replace(' ', '-')}"
     top.mkdir(parents=True)
@@ -459,7 +456,7 @@ def test_netcdf_that_is_replaced_before_it_is_computed(tmp_path: Path, kind: str
     sound["crs"] = xr.DataArray(0, attrs={"crs_wkt": "EPSG:32632"})
     sound["v"].attrs["grid_mapping"] = "crs"
     sound.to_netcdf(tmp_path / "a.nc")
-    lazy = pickle.dumps(find_input_format("netCDF").read([tmp_path / "a.nc"]))
+    lazy = pickle.dumps(get_input_format("netCDF").read([tmp_path / "a.nc"]))
     netcdf(tmp_path / "b.nc", tmp_path / "secret.h5", kind)
     (tmp_path / "b.nc").replace(tmp_path / "a.nc")
     cube = pickle.loads(lazy)
@@ -470,17 +467,19 @@ def test_netcdf_that_is_replaced_before_it_is_computed(tmp_path: Path, kind: str
 class _ChangingSite(SiteHandler):
     """Serves a sound file first, and one that refers to an address with the second opening."""
 
-    asked: ClassVar[list[str]] = []
+    requested: ClassVar[list[str]] = []
     contents: ClassVar[list[bytes]] = []
 
     def do_GET(self) -> None:  # noqa: N802
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if match is None or "attack" not in self.path:
             self.send_error(404)
             return
         start = int(match[1])
-        content = self.contents[min(self.asked.count(self.path) - 1, 1)] if start == 0 else self.contents[1]
+        content = (
+            self.contents[min(self.requested.count(self.path) - 1, 1)] if start == 0 else self.contents[1]
+        )
         part = content[start : int(match[2]) + 1]
         self.send_response(206)
         self.send_header("Content-Range", f"bytes {start}-{start + len(part) - 1}/{len(content)}")
@@ -489,7 +488,7 @@ class _ChangingSite(SiteHandler):
         self.wfile.write(part)
 
     def do_HEAD(self) -> None:  # noqa: N802
-        self.asked.append(f"HEAD {self.path}")
+        self.requested.append(f"HEAD {self.path}")
         self.send_error(404)
 
 
@@ -508,8 +507,8 @@ def test_remote_files_that_change_lead_to_no_address(tmp_path: Path) -> None:
             ):
                 overview.read()
         server.shutdown()
-    assert _ChangingSite.asked
-    assert not [path for path in _ChangingSite.asked if "admin" in path]
+    assert _ChangingSite.requested
+    assert not [path for path in _ChangingSite.requested if "admin" in path]
 
 
 def test_blocks_that_take_all_memory(tmp_path: Path) -> None:
@@ -545,13 +544,13 @@ def test_map_tiles(attacker: Attacker, enter: Callable[..., Graph], kind: str) -
 @pytest.mark.parametrize("kind", ["raw VRT", "overviews of a VRT document"])
 def test_batch_jobs(attacker: Attacker, kind: str) -> None:
     graph = by_upload(attacker, CONTENTS[kind](attacker.victim))
-    id_ = str(jobs.create(attacker.config, attacker.user, JobDraft({"process_graph": graph})))
-    jobs.start(attacker.config, attacker.user, id_)
+    id_ = str(jobs.create_job(attacker.config, attacker.user, JobDraft({"process_graph": graph})))
+    jobs.start_job(attacker.config, attacker.user, id_)
     stop = threading.Event()
-    worker = threading.Thread(target=work, args=(attacker.config, stop))
+    worker = threading.Thread(target=run_worker, args=(attacker.config, stop))
     worker.start()
     deadline = time.monotonic() + 120
-    while (job := jobs.get(attacker.config, attacker.user, id_)).status not in ("error", "finished"):
+    while (job := jobs.get_job(attacker.config, attacker.user, id_)).status not in ("error", "finished"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     stop.set()
@@ -566,7 +565,7 @@ def test_thumbnails(attacker: Attacker, tmp_path: Path, kind: str) -> None:
     (tmp_path / "result.tif").write_bytes(CONTENTS[kind](attacker.victim))
     media_type = "image/tiff; application=geotiff; profile=cloud-optimized"
     with pytest.raises(RasterRefusedError):
-        thumbnail([Asset(tmp_path / "result.tif", media_type, "result")], tmp_path)
+        write_thumbnail([Asset(tmp_path / "result.tif", media_type, "result")], tmp_path)
 
 
 def test_the_first_wall_alone() -> None:
@@ -576,7 +575,7 @@ def test_the_first_wall_alone() -> None:
     command = [
         sys.executable,
         "-c",
-        "from odc_openeo.gdal_drivers import list_drivers as l; print(','.join(l()))",
+        "from odc_openeo.untrusted.gdal_drivers import list_drivers as l; print(','.join(l()))",
     ]
     names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert {"VRT", "GTI", "WMS"} <= set(names.split(","))

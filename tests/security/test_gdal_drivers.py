@@ -17,11 +17,13 @@ import rasterio
 from odc.loader.types import RasterBandMetadata, RasterSource
 from rasterio.transform import from_origin
 
-from odc_openeo import cluster, doctor, gdal_drivers
+from odc_openeo.compute import cluster
 from odc_openeo.config import Config, child_environment
 from odc_openeo.evaluation.lanes import prepare_runner
-from odc_openeo.load.reader import Driver
+from odc_openeo.load.driver import Driver
 from odc_openeo.runners import Lane, RunnerPool
+from odc_openeo.stack import doctor
+from odc_openeo.untrusted import gdal_drivers
 from tests.runners import tasks
 
 SECRET = 137
@@ -129,7 +131,7 @@ def test_names_of_other_drivers(runners: RunnerPool, name: str, secret: Path) ->
     assert not open_in(runners, name.format(secret)).startswith("opened")
 
 
-def test_only_self_contained_formats_are_left(runners: RunnerPool) -> None:
+def test_only_self_contained_formats_remain(runners: RunnerPool) -> None:
     # Again and again, in environments and threads of their own.
     drivers = runners.run(tasks.list_gdal_drivers, user="ada", seconds=30)
     assert drivers - {"VRT"} <= gdal_drivers.SELF_CONTAINED
@@ -143,13 +145,14 @@ def run_python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_self_test_notices_an_open_gdal() -> None:
-    code = "from odc_openeo.gdal_drivers import verify_gdal_is_closed; verify_gdal_is_closed()"
+    code = "from odc_openeo.untrusted.gdal_drivers import verify_gdal_is_closed; verify_gdal_is_closed()"
     done = run_python(code)
     assert done.returncode
     assert "GdalIsOpenError" in done.stderr
     # With the registered drivers taken away, but VRT's left to come back.
     skipping = (
-        "import rasterio; from odc_openeo import gdal_drivers as g; e = rasterio.Env(); e.__enter__();"
+        "import rasterio; from odc_openeo.untrusted import gdal_drivers as g;"
+        "e = rasterio.Env(); e.__enter__();"
         "gdal = g._load_gdal(); names = g.list_drivers() - g.SELF_CONTAINED;"
         "gdal.CPLSetConfigOption(b'GDAL_SKIP', ','.join(names).encode());"
         "[gdal.GDALDeregisterDriver(gdal.GDALGetDriverByName(n.encode())) for n in names];"
@@ -164,7 +167,7 @@ def test_the_self_test_notices_an_open_gdal() -> None:
 def test_an_operator_may_allow_drivers(names: str, opens: bool, secret: Path) -> None:
     code = (
         "import rasterio; from odc_openeo.config import allowed_gdal_drivers as allowed;"
-        "from odc_openeo.gdal_drivers import secure_gdal; secure_gdal(allowed());"
+        "from odc_openeo.untrusted.gdal_drivers import secure_gdal; secure_gdal(allowed());"
         f"print(rasterio.open('''{vrt(secret)}''').read(1)[0, 0])"
     )
     done = run_python(code, ODC_OPENEO_GDAL_DRIVERS=names)
@@ -173,11 +176,11 @@ def test_an_operator_may_allow_drivers(names: str, opens: bool, secret: Path) ->
 
 
 def test_doctor_shows_allowed_drivers(odc_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_part = {f.part: f for f in doctor.findings(odc_config) if f.part == "GDAL"}
+    by_part = {f.part: f for f in doctor.run_checks(odc_config) if f.part == "GDAL"}
     assert by_part["GDAL"].good
     assert not by_part["GDAL"].is_warning
     monkeypatch.setenv("ODC_OPENEO_GDAL_DRIVERS", "VRT")
-    warnings = [f.text for f in doctor.findings(odc_config) if f.is_warning]
+    warnings = [f.text for f in doctor.run_checks(odc_config) if f.is_warning]
     assert any("VRT" in text for text in warnings)
 
 

@@ -17,8 +17,8 @@ from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from odc_openeo.db import normalise_url
 from odc_openeo.errors import StorageFailure, UrlUnreachable
-from odc_openeo.outgoing import Policy, download
-from odc_openeo.scratch import FOLDER, make_scratch_folder, remove_abandoned_scratch
+from odc_openeo.safe_http import Policy, download_file
+from odc_openeo.scratch_folders import FOLDER, make_scratch_folder, remove_abandoned_scratch
 from tests.api.conftest import API, addition
 from tests.catalog.scenes import PRODUCT, Index, scene
 from tests.conftest import Site
@@ -26,7 +26,7 @@ from tests.conftest import Site
 OWNER = """
 import sys, time
 from odc_openeo.config import Config
-from odc_openeo.scratch import make_scratch_folder
+from odc_openeo.scratch_folders import make_scratch_folder
 with make_scratch_folder(Config(data_dir=sys.argv[1])) as folder:
     (folder / "result.tif").write_bytes(b"x")
     print(folder, flush=True)
@@ -71,18 +71,18 @@ def test_a_full_disk_is_not_a_lost_connection(site: Site, tmp_path: Path) -> Non
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
     try:
-        with pytest.raises(StorageFailure, match="no room"):
-            download(policy, f"{site.root}/large", tmp_path / "copy")
+        with pytest.raises(StorageFailure, match="no space left"):
+            download_file(policy, f"{site.root}/large", tmp_path / "copy")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert not (tmp_path / "copy").exists()
-    download(policy, f"{site.root}/large", tmp_path / "copy")
+    download_file(policy, f"{site.root}/large", tmp_path / "copy")
     with pytest.raises(UrlUnreachable):
-        download(policy, f"{site.root}/missing", tmp_path / "missing")
+        download_file(policy, f"{site.root}/missing", tmp_path / "missing")
     assert not (tmp_path / "missing").exists()
     with pytest.raises(FileExistsError):
-        download(policy, f"{site.root}/large", tmp_path / "copy")
+        download_file(policy, f"{site.root}/large", tmp_path / "copy")
     assert (tmp_path / "copy").exists()
 
 

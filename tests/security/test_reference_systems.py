@@ -16,9 +16,9 @@ import shapely
 from rasterio.transform import from_origin
 
 from odc_openeo.errors import FileContentInvalid, OpenEOError
-from odc_openeo.formats.read import find_input_format
+from odc_openeo.formats.read import get_input_format
 from odc_openeo.graph import evaluate
-from odc_openeo.user_crs import CrsRefusedError, check_crs, parse_crs
+from odc_openeo.untrusted.reference_systems import CrsRefusedError, check_crs, parse_crs
 
 SECRET = 42.0
 
@@ -131,13 +131,13 @@ def test_geoparquet(victim: Path, tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame({"v": [1]}, geometry=[shapely.Point(5, 10)], crs=crs)
     frame.to_parquet(tmp_path / "a.parquet")
     with pytest.raises(FileContentInvalid):
-        find_input_format("Parquet").read([tmp_path / "a.parquet"])
+        get_input_format("Parquet").read([tmp_path / "a.parquet"])
 
 
 def test_geojson_files(victim: Path, tmp_path: Path) -> None:
     (tmp_path / "a.geojson").write_text(json.dumps(point(definitions(victim)["PROJ string"])))
     with pytest.raises(FileContentInvalid):
-        find_input_format("GeoJSON").read([tmp_path / "a.geojson"])
+        get_input_format("GeoJSON").read([tmp_path / "a.geojson"])
 
 
 @pytest.mark.parametrize("kind", ["WKT2", "WKT1 with an extension", "PROJ string", "init"])
@@ -156,7 +156,7 @@ def test_netcdf(victim: Path, tmp_path: Path, attribute: str, kind: str) -> None
         mapping = file.create_dataset("crs", data=0)
         mapping.attrs[attribute] = definitions(victim)[kind]
     with pytest.raises(FileContentInvalid):
-        find_input_format("netCDF").read([path])
+        get_input_format("netCDF").read([path])
 
 
 @pytest.mark.parametrize("kind", ["WKT2", "WKT1 with an extension", "projected"])
@@ -169,7 +169,7 @@ def test_geotiff(victim: Path, tmp_path: Path, kind: str) -> None:
     with rasterio.open(path) as file:
         names_a_file = "victim" in file.crs.to_wkt()
     try:
-        find_input_format("GTiff").read([path])
+        get_input_format("GTiff").read([path])
     except FileContentInvalid:
         return
     # GeoTIFF does not keep all of such a definition.

@@ -10,11 +10,11 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from odc_openeo.api.body import json_object
+from odc_openeo.api.json_body import read_json_object
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from odc_openeo.errors import RequestInvalid
-from odc_openeo.strict_json import check_string, parse_json
+from odc_openeo.untrusted.strict_json import check_string, parse_json
 from tests.api.conftest import API, addition
 from tests.api.html import HTML, form_key
 from tests.api.test_edge import addresses
@@ -78,7 +78,7 @@ def test_bodies_are_strict_utf8(config: Config, raw: bytes) -> None:
     app = create_app(config)
     body = {"data": raw, "content_type": "application/json"}
     with app.test_request_context("/", method="POST", **body), pytest.raises(RequestInvalid):
-        json_object()
+        read_json_object()
 
 
 def test_nul_in_every_part_of_a_request(client: FlaskClient, bearer: dict[str, str]) -> None:

@@ -24,9 +24,9 @@ Create = Callable[..., str]
 @pytest.fixture
 def two(index: Index, tmp_path: Path) -> list[dict[str, Any]]:
     """The documents of two indexed scenes at the same place; their values are those of seeds 1 and 2."""
-    made = [scene(tmp_path / f"s{seed}", seed, time) for seed, time in zip((1, 2), TIMES, strict=True)]
-    index.add(*made)
-    return made
+    root = [scene(tmp_path / f"s{seed}", seed, time) for seed, time in zip((1, 2), TIMES, strict=True)]
+    index.add(*root)
+    return root
 
 
 @pytest.fixture
@@ -57,11 +57,6 @@ def load(**arguments: Any) -> dict[str, Any]:
 def node(process_id: str, source: str = "load", **arguments: Any) -> dict[str, Any]:
     """A node that works on the value of another."""
     return {"process_id": process_id, "arguments": {"data": {"from_node": source}, **arguments}}
-
-
-def child(process_id: str, **arguments: Any) -> dict[str, Any]:
-    """A child process of one node."""
-    return {"process_graph": {"c": {"process_id": process_id, "arguments": arguments, "result": True}}}
 
 
 def graph(**nodes: dict[str, Any]) -> dict[str, Any]:

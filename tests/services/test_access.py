@@ -10,12 +10,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from odc_openeo import accounts, db
-from odc_openeo.api.runs import run_for_view
+from odc_openeo import db
+from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.catalog import Catalog
 from odc_openeo.config import Config
 from odc_openeo.services import Tiles, store
-from odc_openeo.services.links import signature
+from odc_openeo.services.links import sign_service
+from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD
 from tests.services.conftest import Create, graph, load
 
@@ -27,7 +28,9 @@ def id_of(path: str) -> UUID:
     return UUID(path.split("/")[2])
 
 
-def test_signed_links(two: Any, create: Create, client: FlaskClient, odc_config: Config) -> None:
+def test_private_service_opens_by_signed_link(
+    two: Any, create: Create, client: FlaskClient, odc_config: Config
+) -> None:
     path, other = create(GRAPH, range=[0, 255]), create(GRAPH, range=[0, 255])
     assert client.get(f"{path}/9/1/1.png").status_code == 200
     plain, key = path.split("/signed/")
@@ -35,7 +38,7 @@ def test_signed_links(two: Any, create: Create, client: FlaskClient, odc_config:
     old = int(time.time()) - 10
     expires, signed = key.split("-")
     wrong = {
-        "expired": f"{old}-{signature(odc_config, id_, old)}",
+        "expired": f"{old}-{sign_service(odc_config, id_, old)}",
         "prolonged": f"{int(expires) + 3600}-{signed}",
         "forged": f"{expires}-{'0' * 40}",
         "cut off": key[:-1],
@@ -80,14 +83,14 @@ def test_public_disabled_deleted(
     assert {"public", "max-age=60"} <= set(answer.headers["Cache-Control"].split(", "))
     assert client.head(f"{path}/9/1/1.png").headers["ETag"] == answer.headers["ETag"]
     assert client.get(f"{path}/9/1/1.png?unknown=1").headers["ETag"] == answer.headers["ETag"]
-    own = f"{API}/services/{id_of(path)}"
-    assert client.patch(own, json={"enabled": False}, headers=bearer).status_code == 204
+    url = f"{API}/services/{id_of(path)}"
+    assert client.patch(url, json={"enabled": False}, headers=bearer).status_code == 204
     off = client.get(f"{path}/9/1/1.png")
     assert (off.status_code, off.get_json()["code"]) == (403, "ServiceDisabled")
     on = {"enabled": True, "configuration": {"public": False, "range": [0, 255]}}
-    assert client.patch(own, json=on, headers=bearer).status_code == 204
+    assert client.patch(url, json=on, headers=bearer).status_code == 204
     assert client.get(f"{path}/9/1/1.png").status_code == 404
-    link = client.get(own, headers=bearer).get_json()["url"].removeprefix("http://localhost")
+    link = client.get(url, headers=bearer).get_json()["url"].removeprefix("http://localhost")
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 200
     accounts.disable_user(odc_config, "ada")
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 404
@@ -95,11 +98,11 @@ def test_public_disabled_deleted(
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 200
     token = accounts.issue_token(odc_config, accounts.verify_password(odc_config, "ada", PASSWORD))
     bearer = {"Authorization": f"Bearer {token}"}
-    assert client.delete(own, headers=bearer).status_code == 204
+    assert client.delete(url, headers=bearer).status_code == 204
     assert client.get(link.format(z=9, x=1, y=1)).status_code == 404
 
 
-def test_what_is_not_known_to_stay_is_not_kept(
+def test_tiles_of_changeable_processes_are_not_cached(
     two: Any, create: Create, client: FlaskClient, bearer: dict[str, str], app: Flask
 ) -> None:
     stored = {"process_graph": graph(load=load(bands=["B04"]))}
@@ -111,7 +114,7 @@ def test_what_is_not_known_to_stay_is_not_kept(
     assert again.status_code == 304
     stored = {"process_graph": graph(load=load(bands=["B08"]))}
     assert client.put(f"{API}/process_graphs/red", json=stored, headers=bearer).status_code == 200
-    app.extensions["odc_openeo_tiles"].forget()
+    app.extensions["odc_openeo_tiles"].forget_state()
     changed = client.get(f"{path}/14/8661/5766.png", headers={"If-None-Match": first.headers["ETag"]})
     assert changed.status_code == 200
     assert changed.data != first.data
@@ -122,8 +125,8 @@ def test_what_is_not_known_to_stay_is_not_kept(
     assert refused.status_code == 400
     assert refused.headers["Cache-Control"] == "no-store"
     tiles = app.extensions["odc_openeo_tiles"]
-    uncertain = store.find(tiles.config, id_of(create(foreign)))
-    assert tiles.tag(uncertain, 1) is None
+    uncertain = store.get_active_service(tiles.config, id_of(create(foreign)))
+    assert tiles.compute_tag(uncertain, 1) is None
 
 
 @pytest.mark.parametrize("limit", [0, 10_000])
@@ -132,7 +135,7 @@ def test_the_cache_is_bounded(limit: int, odc_config: Config) -> None:
         odc_config.model_copy(update={"tile_cache_bytes": limit}), Catalog(odc_config), run_for_view
     )
     for number in range(100):
-        tiles._keep(f"tag {number}", b"x" * 500)
-    assert tiles._made.currsize <= limit
-    assert len(tiles._made) == limit // 500
-    db.dispose(odc_config)
+        tiles._cache_tile(f"tag {number}", b"x" * 500)
+    assert tiles._cached_tiles.currsize <= limit
+    assert len(tiles._cached_tiles) == limit // 500
+    db.dispose_engine(odc_config)

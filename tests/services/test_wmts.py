@@ -25,7 +25,7 @@ def document(client: FlaskClient, path: str) -> ET.Element:
     return ET.fromstring(answer.data)
 
 
-def test_capabilities(two: Any, create: Create, client: FlaskClient) -> None:
+def test_wmts_capabilities_describe_the_service(two: Any, create: Create, client: FlaskClient) -> None:
     path = create(RED, "WMTS")
     root = document(client, path)
     for same in (
@@ -34,9 +34,9 @@ def test_capabilities(two: Any, create: Create, client: FlaskClient) -> None:
         "/WMTSCapabilities.xml",
     ):
         assert ET.tostring(document(client, f"{path}{same}")) == ET.tostring(root)
-    sets = [each.text for each in root.findall(".//w:TileMatrixSetLink/w:TileMatrixSet", NS)]
+    sets = [link.text for link in root.findall(".//w:TileMatrixSetLink/w:TileMatrixSet", NS)]
     assert sets == ["EPSG:3857", "EPSG:32632"]
-    assert [each.text for each in root.findall(".//w:Dimension/w:Value", NS)] == list(TIMES)
+    assert [link.text for link in root.findall(".//w:Dimension/w:Value", NS)] == list(TIMES)
     west, south = map(float, root.findtext(".//ows:LowerCorner", "", NS).split())
     assert (round(west, 2), round(south, 2)) == (10.31, 46.94)
     get = root.find(".//ows:Get", NS)
@@ -65,14 +65,14 @@ def test_pixels_of_the_collection_are_shown_as_they_are(
     path = create(RED, "WMTS")
     answer = client.get(f"{path}/wmts/EPSG:32632/0/0/0.png")
     assert answer.status_code == 200
-    found = np.asarray(Image.open(io.BytesIO(answer.data)).convert("LA"))
+    pixels = np.asarray(Image.open(io.BytesIO(answer.data)).convert("LA"))
     file = two[1]["location"].removeprefix("file://").replace("scene.odc-metadata.yaml", "B04.tif")
     with rasterio.open(file) as source:
         values = source.read(1)
-    assert (found[:60, :80, 0] == values)[values > 0].all()
-    assert ((found[:60, :80, 1] > 0) == (values > 0)).all()
-    assert not found[60:, :, 1].any()
-    assert not found[:, 80:, 1].any()
+    assert (pixels[:60, :80, 0] == values)[values > 0].all()
+    assert ((pixels[:60, :80, 1] > 0) == (values > 0)).all()
+    assert not pixels[60:, :, 1].any()
+    assert not pixels[:, 80:, 1].any()
 
 
 def test_errors_as_ogc_clients_read_them(two: Any, create: Create, client: FlaskClient) -> None:
@@ -90,7 +90,7 @@ def test_errors_as_ogc_clients_read_them(two: Any, create: Create, client: Flask
         answer = client.get(f"{path}?{query}")
         assert answer.status_code >= 400
         root = ET.fromstring(answer.data)
-        found = root.find("ows:Exception", NS)
-        assert found is not None
-        assert found.attrib["exceptionCode"] == code, query
-        assert found.findtext("ows:ExceptionText", "", NS).strip()
+        result = root.find("ows:Exception", NS)
+        assert result is not None
+        assert result.attrib["exceptionCode"] == code, query
+        assert result.findtext("ows:ExceptionText", "", NS).strip()

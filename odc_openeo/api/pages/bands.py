@@ -1,4 +1,4 @@
-"""Which bands of a collection are shown where three, or one, have to do."""
+"""Choice of bands for displaying a collection as a colour or greyscale picture."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Final
 
 from odc_openeo.catalog import Band
 
-NATURAL: Final = ("red", "green", "blue")
-FALSE: Final = ("nir", "red", "green")
+NATURAL_COLOR: Final = ("red", "green", "blue")
+FALSE_COLOR: Final = ("nir", "red", "green")
 
 
-def shown_bands(bands: Sequence[Band]) -> list[Band]:
-    """Red, green and blue if there are; else infrared, red and green; else the first band with a meaning
-    of its own."""
-    for names in (NATURAL, FALSE):
-        found = [next((b for b in bands if b.common_name == name), None) for name in names]
-        three = [band for band in found if band is not None]
-        if len(three) == len(names):
-            return three
-    known = [b for b in bands if b.common_name]
-    numbers = [b for b in bands if b.is_float]
-    return [*known, *numbers, *bands][:1]
+def choose_display_bands(bands: Sequence[Band]) -> list[Band]:
+    """Choose red, green and blue; else near infrared, red and green; else a single band.
+
+    A single band is one with a common name if there is one, else one of floats, else the first.
+    """
+    for names in (NATURAL_COLOR, FALSE_COLOR):
+        matches = [next((b for b in bands if b.common_name == name), None) for name in names]
+        display_bands = [band for band in matches if band is not None]
+        if len(display_bands) == len(names):
+            return display_bands
+    with_common_name = [b for b in bands if b.common_name]
+    floats = [b for b in bands if b.is_float]
+    return [*with_common_name, *floats, *bands][:1]

@@ -1,4 +1,4 @@
-"""A chart of how many datasets there are in each month, or in each year where there are many months."""
+"""Bar chart of the number of datasets per month, or per year if there are many months."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-MOST_MONTHS: Final = 120
+MAX_MONTHS: Final = 120
 WIDTH: Final = 720
 HEIGHT: Final = 120
-MOST_LABELS: Final = 9
+MAX_LABELS: Final = 9
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar in units of the drawing, with its period (``2022-06`` or ``2022``) and count."""
+    """A bar in drawing units, with its period (``2022-06`` or ``2022``) and count."""
 
     period: str
     count: int
@@ -28,7 +28,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars over a time axis of ``width``, at most ``height`` tall; ``top`` is the count of a full bar."""
+    """Bars over a time axis of ``width``, at most ``height`` high; ``top`` is the count at full height."""
 
     bars: Sequence[Bar]
     top: int
@@ -42,47 +42,47 @@ class Chart:
         return f"{self.top / 2:g}"
 
 
-def chart(months: Mapping[str, int]) -> Chart | None:
-    """The chart of counts by month, in whole years; None without any."""
+def make_chart(months: Mapping[str, int]) -> Chart | None:
+    """Make the chart of monthly counts, padded to whole years; None if there are no counts."""
     if not months:
         return None
-    yearly = len(months) > MOST_MONTHS
-    counts = _by_year(months) if yearly else _whole_years(months)
-    top = _round_up(max(counts.values()))
+    yearly = len(months) > MAX_MONTHS
+    counts = _sum_by_year(months) if yearly else _fill_years(months)
+    top = _round_up_count(max(counts.values()))
     slot = WIDTH / len(counts)
-    gap = min(slot * 0.2, 3.0)
-    every = math.ceil(len(counts) / MOST_LABELS)
+    bar_gap = min(slot * 0.2, 3.0)
+    label_step = math.ceil(len(counts) / MAX_LABELS)
     bars = []
     for number, (period, count) in enumerate(counts.items()):
-        tall = round(HEIGHT * count / top, 2)
+        bar_height = round(HEIGHT * count / top, 2)
         bars.append(
             Bar(
                 period,
                 count,
-                round(number * slot + gap / 2, 2),
-                round(HEIGHT - tall, 2),
-                round(slot - gap, 2),
-                tall,
-                number % every == 0,
+                round(number * slot + bar_gap / 2, 2),
+                round(HEIGHT - bar_height, 2),
+                round(slot - bar_gap, 2),
+                bar_height,
+                number % label_step == 0,
             )
         )
     return Chart(bars, top, "year" if yearly else "month")
 
 
-def _whole_years(months: Mapping[str, int]) -> dict[str, int]:
+def _fill_years(months: Mapping[str, int]) -> dict[str, int]:
     years = range(int(min(months)[:4]), int(max(months)[:4]) + 1)
     names = [f"{year:04d}-{month:02d}" for year in years for month in range(1, 13)]
     return {name: months.get(name, 0) for name in names}
 
 
-def _by_year(months: Mapping[str, int]) -> dict[str, int]:
+def _sum_by_year(months: Mapping[str, int]) -> dict[str, int]:
     years: dict[str, int] = {}
     for month, count in months.items():
         years[month[:4]] = years.get(month[:4], 0) + count
     return years
 
 
-def _round_up(value: int) -> int:
-    """The next number of the form 1, 2, 4, 6, 10, 20 …, so that its half is a good label too."""
+def _round_up_count(value: int) -> int:
+    """Round up to the next of 1, 2, 4, 6, 10, 20 …, so that half of it is a good label too."""
     power = 10 ** max(len(str(value)) - 1, 0)
     return next(n * power for n in (1, 2, 4, 6, 10) if n * power >= max(value, 1)) if value else 1

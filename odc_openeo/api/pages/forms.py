@@ -1,6 +1,6 @@
-"""Sessions in browsers: the cookie, who is signed in, and forms that only our own pages can send.
+"""Browser sessions: cookies, the signed-in user, and CSRF protection of forms.
 
-Only these pages look at the cookie: the API takes tokens of the header ``Authorization`` and nothing else.
+Only the pages use cookies; the API accepts nothing but tokens in the ``Authorization`` header.
 """
 
 from __future__ import annotations
@@ -15,111 +15,117 @@ from urllib.parse import urlsplit
 from flask import Response, g, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from odc_openeo import sessions
-from odc_openeo.accounts import Account
 from odc_openeo.api.backend import backend, root_url
-from odc_openeo.api.pages.html import address, page
-from odc_openeo.api.request_strings import strings_of
+from odc_openeo.api.middleware.request_strings import iterate_strings
+from odc_openeo.api.pages.html import make_page_path, render_page
 from odc_openeo.errors import FormInvalid, TokenInvalid
-from odc_openeo.strict_json import check_string
+from odc_openeo.untrusted.strict_json import check_string
+from odc_openeo.users import browser_sessions
+from odc_openeo.users.accounts import Account
 
 P = ParamSpec("P")
 
-SESSION: Final = "openeo-session"
-VISITOR: Final = "openeo-visitor"
-TRAVELLER: Final = "openeo-traveller"
+SESSION_COOKIE: Final = "openeo-session"
+VISITOR_COOKIE: Final = "openeo-visitor"
+OIDC_COOKIE: Final = "openeo-traveller"
 VISIT_SECONDS: Final = 3600
 
 
-def https() -> bool:
-    """Whether browsers reach this service by https."""
+def uses_https() -> bool:
+    """Tell whether browsers reach this service by HTTPS."""
     return root_url().startswith("https://")
 
 
-def _name(cookie: str) -> str:
-    # With this beginning browsers take the cookie only from this host, by https.
-    return f"__Host-{cookie}" if https() else cookie
+def _make_cookie_name(name: str) -> str:
+    # With this prefix browsers accept the cookie only from this host, over HTTPS.
+    return f"__Host-{name}" if uses_https() else name
 
 
-def cookie(name: str) -> str | None:
-    """The value of a cookie of ours."""
-    return request.cookies.get(_name(name))
+def read_cookie(name: str) -> str | None:
+    """Return the value of one of the cookies set here, None if it is missing."""
+    return request.cookies.get(_make_cookie_name(name))
 
 
 def set_cookie(response: AnyResponse, name: str, value: str, seconds: float) -> None:
-    """Let the browser keep a value that no script can read; other sites' forms are sent without it."""
-    options: dict[str, Any] = {"httponly": True, "secure": https(), "samesite": "Lax", "path": "/"}
-    response.set_cookie(_name(name), value, max_age=int(seconds), **options)
+    """Set a cookie that no script can read and that is not sent with cross-site forms."""
+    options: dict[str, Any] = {"httponly": True, "secure": uses_https(), "samesite": "Lax", "path": "/"}
+    response.set_cookie(_make_cookie_name(name), value, max_age=int(seconds), **options)
 
 
-def forget_cookie(response: AnyResponse, name: str) -> None:
-    """Let the browser forget a value."""
-    response.delete_cookie(_name(name), path="/", secure=https(), httponly=True, samesite="Lax")
+def delete_cookie(response: AnyResponse, name: str) -> None:
+    """Delete a cookie in the browser."""
+    response.delete_cookie(
+        _make_cookie_name(name), path="/", secure=uses_https(), httponly=True, samesite="Lax"
+    )
 
 
-def visitor() -> Account | None:
-    """Who is signed in, None if nobody is."""
-    value = cookie(SESSION)
+def find_visitor() -> Account | None:
+    """Find the signed-in user, None if nobody is signed in."""
+    value = read_cookie(SESSION_COOKIE)
     try:
-        return sessions.user(backend().config, value) if value else None
+        return browser_sessions.get_user(backend().config, value) if value else None
     except TokenInvalid:
         return None
 
 
 def for_users(view: Callable[P, AnyResponse]) -> Callable[P, AnyResponse]:
-    """Let a page be seen only by users who are signed in; others are led to the page for that.
+    """Restrict a page to signed-in users; others are redirected to the sign-in page.
 
-    What a form sends is looked at only if it came from one of our pages.
+    Submitted forms are accepted only with a valid CSRF token.
     """
 
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> AnyResponse:
-        user = visitor()
+        user = find_visitor()
         if user is None:
-            wanted = request.full_path.rstrip("?") if request.method == "GET" else None
-            return redirect(address("sign_in.show", to=wanted), 303)
+            target = request.full_path.rstrip("?") if request.method == "GET" else None
+            return redirect(make_page_path("sign_in.show", to=target), 303)
         g.page_user = user
         if request.method == "POST":
-            check_form(cookie(SESSION))
+            check_form(read_cookie(SESSION_COOKIE))
         return view(*args, **kwargs)
 
     return guarded
 
 
-def user() -> Account:
-    """Who is signed in; only in views that are `for_users`."""
-    found: Account = g.page_user
-    return found
+def get_visitor() -> Account:
+    """Return the signed-in user; only valid in views that are `for_users`."""
+    account: Account = g.page_user
+    return account
 
 
-def form_key(secret: str | None) -> str:
-    """What a form must bring, so that we know that the browser has it from us."""
+def make_csrf_token(secret: str | None) -> str:
+    """Make the CSRF token that a form must contain, derived from a secret in the browser's cookie."""
     message = b"form of " + (secret or "").encode()
     return hmac.digest(backend().config.signing_key(), message, "sha256").hex()
 
 
 def check_form(secret: str | None) -> None:
-    """FormInvalid unless the form came from a page of ours in the same browser."""
-    for value in strings_of(request.form):
+    """Check the CSRF token and origin of a form; FormInvalid if it does not come from one of these pages."""
+    for value in iterate_strings(request.form):
         check_string(value)
-    sent = request.form.get("form_key", "")
-    if not secret or not hmac.compare_digest(sent.encode(), form_key(secret).encode()) or _from_elsewhere():
+    token = request.form.get("form_key", "")
+    if (
+        not secret
+        or not hmac.compare_digest(token.encode(), make_csrf_token(secret).encode())
+        or _is_cross_site()
+    ):
         raise FormInvalid
 
 
-def _from_elsewhere() -> bool:
+def _is_cross_site() -> bool:
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
     if site not in (None, "same-origin", "none"):
         return True
     return origin is not None and urlsplit(origin).netloc not in (request.host, urlsplit(root_url()).netloc)
 
 
-def new_visit() -> str:
-    """A secret for the form of somebody who is not signed in."""
+def make_visit_secret() -> str:
+    """Make a secret for the forms of a visitor who is not signed in."""
     return secrets.token_urlsafe(24)
 
 
-def private_page(template: str, status: int = 200, **context: Any) -> Response:
-    """A page for the user who is signed in."""
-    key = form_key(cookie(SESSION))
-    return page(template, status, private=True, user=user(), form_key=key, **context)
+def render_private_page(template: str, status: int = 200, **context: Any) -> Response:
+    """Render a page for the signed-in user."""
+    csrf_token = make_csrf_token(read_cookie(SESSION_COOKIE))
+    return render_page(template, status, private=True, user=get_visitor(), form_key=csrf_token, **context)

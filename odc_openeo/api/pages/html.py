@@ -1,4 +1,4 @@
-"""What all pages have in common: addresses, headers, CommonMark, errors as pages."""
+"""Common parts of all pages: rendering, headers, paths, CommonMark and error pages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from flask import Blueprint, Response, render_template, request, url_for
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from odc_openeo import __version__, accounts
+from odc_openeo import __version__
 from odc_openeo.api.backend import API_VERSION, api_url, backend, public_path, root_url, web_editor_url
-from odc_openeo.api.failures import answer
+from odc_openeo.api.middleware.error_handlers import make_error_response
 from odc_openeo.errors import OpenEOError
+from odc_openeo.users import accounts
 
 CSP: Final = (
     "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -21,11 +22,11 @@ CSP: Final = (
 )
 
 
-def page(template: str, status: int = 200, *, private: bool = False, **context: Any) -> Response:
-    """A template as an answer; ``private`` pages are kept by nobody, the others are not sent twice."""
-    response = Response(render_template(template, **_site(), **context), status)
+def render_page(template: str, status: int = 200, *, private: bool = False, **context: Any) -> Response:
+    """Render a template as a response; ``private`` pages are not cached, others have an ETag."""
+    response = Response(render_template(template, **_make_site_context(), **context), status)
     response.headers["Content-Security-Policy"] = CSP
-    # Without a referrer browsers hide where a form comes from, and we could not tell our own.
+    # Without referrers browsers send no origin with forms, so cross-site forms could not be detected.
     response.headers["Referrer-Policy"] = "same-origin"
     if private:
         response.headers["Cache-Control"] = "no-store"
@@ -37,17 +38,17 @@ def page(template: str, status: int = 200, *, private: bool = False, **context: 
 
 
 def has_demo_user() -> bool:
-    """Whether to tell of the demo user; pages are shown without a database too."""
+    """Tell whether there is a demo user; False if the database is unavailable, so that pages still render."""
     try:
         return accounts.has_demo_user(backend().config)
     except OpenEOError:
         return False
 
 
-def _site() -> dict[str, Any]:
+def _make_site_context() -> dict[str, Any]:
     config = backend().config
     return {
-        "url_for": address,
+        "url_for": make_page_path,
         "site": config.title,
         "root": root_url(),
         "api": api_url(),
@@ -58,45 +59,45 @@ def _site() -> dict[str, Any]:
     }
 
 
-def address(endpoint: str, **values: Any) -> str:
-    """The path of a page or file as browsers see it, which a proxy may have given a beginning."""
+def make_page_path(endpoint: str, **values: Any) -> str:
+    """Make the path of a page or file as browsers see it, including the path prefix of a proxy."""
     path = url_for(endpoint, **values).removeprefix(request.script_root)
     return public_path(path)
 
 
 def editor_url() -> str | None:
-    """The Web Editor, opened with this server; None if there is none."""
+    """Return the URL that opens the Web Editor with this server; None if there is no editor."""
     base = web_editor_url()
     return f"{base}?server={quote(root_url(), safe='')}" if base else None
 
 
-def shows_errors(blueprint: Blueprint) -> Blueprint:
-    """Let a blueprint answer errors with a page."""
-    blueprint.register_error_handler(OpenEOError, _problem)
+def with_error_pages(blueprint: Blueprint) -> Blueprint:
+    """Make a blueprint respond to errors with an HTML page."""
+    blueprint.register_error_handler(OpenEOError, _render_error)
     return blueprint
 
 
-def _problem(error: OpenEOError) -> Response:
-    plain = answer(error)
-    response = page("problem.html", error.status, private=True, error=error)
-    if "Retry-After" in plain.headers:
-        response.headers["Retry-After"] = plain.headers["Retry-After"]
+def _render_error(error: OpenEOError) -> Response:
+    api_response = make_error_response(error)
+    response = render_page("problem.html", error.status, private=True, error=error)
+    if "Retry-After" in api_response.headers:
+        response.headers["Retry-After"] = api_response.headers["Retry-After"]
     return response
 
 
 @lru_cache(maxsize=1024)
-def markdown(text: str) -> Markup:
-    """CommonMark as HTML; HTML in the text is shown, never run, and pictures are links."""
-    made = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
-    return Markup(made.render(text))  # noqa: S704
+def render_markdown(text: str) -> Markup:
+    """Render CommonMark as HTML; embedded HTML is escaped and images become links."""
+    renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    return Markup(renderer.render(text))  # noqa: S704
 
 
-def query() -> str:
-    """What is searched for: the parameter ``q``."""
+def read_search_words() -> str:
+    """Read the search words from the query parameter ``q``."""
     return request.args.get("q", "").strip()[:200]
 
 
-def found(words: str, *texts: str | None) -> bool:
-    """Whether all words are in the texts."""
-    text = " ".join(each or "" for each in texts).casefold()
+def contains_words(words: str, *texts: str | None) -> bool:
+    """Tell whether the texts contain all of the words."""
+    text = " ".join(filter(None, texts)).casefold()
     return all(word in text for word in words.casefold().split())

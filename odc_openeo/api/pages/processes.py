@@ -1,4 +1,4 @@
-"""Pages of the processes: a list to search, and one for each with all that the API says about it."""
+"""Pages of the processes: a searchable list, and one page per process with its full description."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ from typing import Any
 
 from flask import Blueprint, Response, abort, request
 
-from odc_openeo.api.pages.html import found, markdown, page, query, shows_errors
-from odc_openeo.api.pages.schemas import type_text, values_text
-from odc_openeo.process import PROCESSES
+from odc_openeo.api.pages.html import (
+    contains_words,
+    read_search_words,
+    render_markdown,
+    render_page,
+    with_error_pages,
+)
+from odc_openeo.api.pages.schemas import describe_type, list_values
+from odc_openeo.registry.process import PROCESSES
 
-blueprint = shows_errors(Blueprint("process_pages", __name__))
+blueprint = with_error_pages(Blueprint("process_pages", __name__))
 
 
 @blueprint.get("/processes")
 def process_list() -> Response:
-    """All processes, or those of a category that hold some words."""
-    words, category = query(), request.args.get("category", "")
-    all_ = _descriptions()
-    shown = [
+    """The list of processes, optionally filtered by category and words."""
+    words, category = read_search_words(), request.args.get("category", "")
+    descriptions = _describe_processes()
+    matches = [
         p
-        for p in all_.values()
+        for p in descriptions.values()
         if (not category or category in p["categories"])
-        and found(words, p["id"], p["summary"], p["description"])
+        and contains_words(words, p["id"], p["summary"], p["description"])
     ]
-    shown.sort(key=lambda p: (not found(words, p["id"]), p["id"]))
-    categories = sorted(Counter(c for p in all_.values() for c in p["categories"]).items())
-    return page(
+    matches.sort(key=lambda p: (not contains_words(words, p["id"]), p["id"]))
+    categories = sorted(Counter(c for p in descriptions.values() for c in p["categories"]).items())
+    return render_page(
         "processes.html",
-        processes=shown,
-        count=len(all_),
+        processes=matches,
+        count=len(descriptions),
         categories=categories,
         category=category,
         words=words,
@@ -42,55 +48,59 @@ def process_list() -> Response:
 
 @blueprint.get("/processes/<process_id>")
 def process(process_id: str) -> Response:
-    """What a process does, takes and gives, with examples."""
-    described = _descriptions().get(process_id)
-    if described is None:
+    """The page of a process: parameters, return value and examples."""
+    description = _describe_processes().get(process_id)
+    if description is None:
         abort(404)
-    return page(
+    return render_page(
         "process.html",
-        process=described,
-        description=markdown(described["description"]),
-        parameters=[_parameter(p) for p in described["parameters"]],
-        returns=_value(described["returns"]),
-        examples=[_example(process_id, each) for each in described.get("examples", ())],
-        exceptions=[(n, markdown(e["message"])) for n, e in described.get("exceptions", {}).items()],
-        call=_pretty(_call(described)),
+        process=description,
+        description=render_markdown(description["description"]),
+        parameters=[_describe_parameter(p) for p in description["parameters"]],
+        returns=_describe_value(description["returns"]),
+        examples=[_describe_example(process_id, example) for example in description.get("examples", ())],
+        exceptions=[(n, render_markdown(e["message"])) for n, e in description.get("exceptions", {}).items()],
+        call=_format_json(_make_example_node(description)),
     )
 
 
 @cache
-def _descriptions() -> dict[str, dict[str, Any]]:
+def _describe_processes() -> dict[str, dict[str, Any]]:
     return {id_: PROCESSES[id_].to_dict() for id_ in sorted(PROCESSES)}
 
 
-def _parameter(parameter: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {**_value(parameter), "name": parameter["name"], "optional": parameter.get("optional", False)}
+def _describe_parameter(parameter: Mapping[str, Any]) -> dict[str, Any]:
+    document = {
+        **_describe_value(parameter),
+        "name": parameter["name"],
+        "optional": parameter.get("optional", False),
+    }
     if "default" in parameter:
-        shown["default"] = json.dumps(parameter["default"], ensure_ascii=False)
-    return {**shown, "deprecated": parameter.get("deprecated", False)}
+        document["default"] = json.dumps(parameter["default"], ensure_ascii=False)
+    return {**document, "deprecated": parameter.get("deprecated", False)}
 
 
-def _value(described: Mapping[str, Any]) -> dict[str, Any]:
-    schema = described["schema"]
+def _describe_value(description: Mapping[str, Any]) -> dict[str, Any]:
+    schema = description["schema"]
     return {
-        "type": type_text(schema),
-        "values": values_text(schema),
-        "description": markdown(described["description"]),
-        "schema": _pretty(schema),
+        "type": describe_type(schema),
+        "values": list_values(schema),
+        "description": render_markdown(description["description"]),
+        "schema": _format_json(schema),
     }
 
 
-def _example(id_: str, example: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_example(id_: str, example: Mapping[str, Any]) -> dict[str, Any]:
     node = {"process_id": id_, "arguments": example["arguments"]}
-    returns = _pretty(example["returns"]) if "returns" in example else None
-    return {"title": example.get("title"), "call": _pretty(node), "returns": returns}
+    returns = _format_json(example["returns"]) if "returns" in example else None
+    return {"title": example.get("title"), "call": _format_json(node), "returns": returns}
 
 
-def _call(described: Mapping[str, Any]) -> dict[str, Any]:
-    """A node with all parameters that must be given."""
-    arguments = {p["name"]: f"<{p['name']}>" for p in described["parameters"] if not p.get("optional")}
-    return {"process_id": described["id"], "arguments": arguments}
+def _make_example_node(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a node with placeholders for all required parameters."""
+    arguments = {p["name"]: f"<{p['name']}>" for p in description["parameters"] if not p.get("optional")}
+    return {"process_id": description["id"], "arguments": arguments}
 
 
-def _pretty(value: Any) -> str:
+def _format_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)

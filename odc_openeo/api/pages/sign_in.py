@@ -1,46 +1,46 @@
-"""Signing in and out in the browser: with name and password, or with a provider of OpenID Connect."""
+"""Signing in and out in the browser: with name and password, or with an OpenID Connect provider."""
 
 from __future__ import annotations
 
 from flask import Blueprint, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from odc_openeo import accounts, oidc, sessions
-from odc_openeo.accounts import Account, Bearer
 from odc_openeo.api.backend import backend, root_url
-from odc_openeo.api.failures import answer
+from odc_openeo.api.middleware.error_handlers import make_error_response
 from odc_openeo.api.pages.forms import (
-    SESSION,
-    TRAVELLER,
+    OIDC_COOKIE,
+    SESSION_COOKIE,
     VISIT_SECONDS,
-    VISITOR,
+    VISITOR_COOKIE,
     check_form,
-    cookie,
+    delete_cookie,
+    find_visitor,
     for_users,
-    forget_cookie,
-    form_key,
-    new_visit,
+    make_csrf_token,
+    make_visit_secret,
+    read_cookie,
     set_cookie,
-    visitor,
 )
-from odc_openeo.api.pages.html import address, has_demo_user, page, shows_errors
+from odc_openeo.api.pages.html import has_demo_user, make_page_path, render_page, with_error_pages
 from odc_openeo.errors import AuthenticationSchemeInvalid, OpenEOError
+from odc_openeo.users import accounts, browser_sessions, oidc
+from odc_openeo.users.accounts import Account, Bearer
 
-blueprint = shows_errors(Blueprint("sign_in", __name__))
+blueprint = with_error_pages(Blueprint("sign_in", __name__))
 
 
 @blueprint.get("/sign-in")
 def show() -> AnyResponse:
-    """The form for name and password, and the providers."""
-    if visitor() is not None:
-        return redirect(_place(request.args.get("to")), 303)
-    return _form()
+    """The sign-in page: a form for name and password, and the OpenID Connect providers."""
+    if find_visitor() is not None:
+        return redirect(_choose_target_path(request.args.get("to")), 303)
+    return _render_form()
 
 
 @blueprint.post("/sign-in")
 def with_password() -> AnyResponse:
     """Sign in with name and password."""
-    check_form(cookie(VISITOR))
+    check_form(read_cookie(VISITOR_COOKIE))
     name, password = request.form.get("name", ""), request.form.get("password", "")
     config = backend().config
     if not config.basic_login:
@@ -48,29 +48,33 @@ def with_password() -> AnyResponse:
     try:
         user = accounts.log_in(config, name, password, request.remote_addr or "")
     except OpenEOError as error:
-        return _refused(error, name)
-    return _signed_in(user, request.form.get("to"))
+        return _refuse_sign_in(error, name)
+    return _start_session(user, request.form.get("to"))
 
 
 @blueprint.get("/sign-in/with/<provider>")
 def with_provider(provider: str) -> AnyResponse:
-    """Send the browser to a provider, with all that the way back needs in a cookie."""
-    departure = oidc.depart(backend().config, provider, _callback(), request.args.get("to", ""))
+    """Redirect the browser to a provider; a cookie holds the state for the callback."""
+    departure = oidc.begin_sign_in(
+        backend().config, provider, _make_callback_url(), request.args.get("to", "")
+    )
     response = redirect(departure.url, 303)
     response.headers["Cache-Control"] = "no-store"
-    set_cookie(response, TRAVELLER, departure.secret, VISIT_SECONDS)
+    set_cookie(response, OIDC_COOKIE, departure.secret, VISIT_SECONDS)
     return response
 
 
 @blueprint.get("/sign-in/callback")
 def from_provider() -> AnyResponse:
-    """The browser comes back from a provider, with a code for a token."""
+    """Handle the provider's callback: exchange the authorization code for a token."""
     config = backend().config
-    arrival = oidc.arrive(config, cookie(TRAVELLER) or "", _callback(), request.args.to_dict())
+    arrival = oidc.finish_sign_in(
+        config, read_cookie(OIDC_COOKIE) or "", _make_callback_url(), request.args.to_dict()
+    )
     bearer = Bearer(arrival.token, arrival.provider)
-    user = accounts.user_of_bearer(config, bearer, request.remote_addr or "")
-    response = _signed_in(user, arrival.to)
-    forget_cookie(response, TRAVELLER)
+    user = accounts.get_user_by_bearer(config, bearer, request.remote_addr or "")
+    response = _start_session(user, arrival.to)
+    delete_cookie(response, OIDC_COOKIE)
     return response
 
 
@@ -78,56 +82,56 @@ def from_provider() -> AnyResponse:
 @for_users
 def sign_out() -> AnyResponse:
     """End the session."""
-    sessions.end(backend().config, cookie(SESSION) or "")
-    response = redirect(address("pages.start"), 303)
-    forget_cookie(response, SESSION)
+    browser_sessions.end(backend().config, read_cookie(SESSION_COOKIE) or "")
+    response = redirect(make_page_path("pages.start"), 303)
+    delete_cookie(response, SESSION_COOKIE)
     return response
 
 
-def _callback() -> str:
+def _make_callback_url() -> str:
     return f"{root_url()}/sign-in/callback"
 
 
-def _form(status: int = 200, error: OpenEOError | None = None, name: str = "") -> Response:
+def _render_form(status: int = 200, error: OpenEOError | None = None, name: str = "") -> Response:
     config = backend().config
-    secret = cookie(VISITOR) or new_visit()
-    response = page(
+    secret = read_cookie(VISITOR_COOKIE) or make_visit_secret()
+    response = render_page(
         "sign_in.html",
         status,
         private=True,
-        form_key=form_key(secret),
+        form_key=make_csrf_token(secret),
         to=request.values.get("to", ""),
         name=name,
         error=error,
         basic=config.basic_login,
         demo=has_demo_user(),
-        providers=oidc.for_browsers(config, _callback()),
+        providers=oidc.list_browser_providers(config, _make_callback_url()),
     )
-    set_cookie(response, VISITOR, secret, VISIT_SECONDS)
+    set_cookie(response, VISITOR_COOKIE, secret, VISIT_SECONDS)
     return response
 
 
-def _refused(error: OpenEOError, name: str) -> Response:
-    plain = answer(error)
-    response = _form(error.status, error, name)
-    if "Retry-After" in plain.headers:
-        response.headers["Retry-After"] = plain.headers["Retry-After"]
+def _refuse_sign_in(error: OpenEOError, name: str) -> Response:
+    api_response = make_error_response(error)
+    response = _render_form(error.status, error, name)
+    if "Retry-After" in api_response.headers:
+        response.headers["Retry-After"] = api_response.headers["Retry-After"]
     return response
 
 
-def _signed_in(user: Account, to: str | None) -> AnyResponse:
-    """Begin a session, always a new one, and go on to the page that was wanted."""
+def _start_session(user: Account, to: str | None) -> AnyResponse:
+    """Start a new session (never reuse one) and redirect to the requested page."""
     config = backend().config
-    response = redirect(_place(to), 303)
+    response = redirect(_choose_target_path(to), 303)
     response.headers["Cache-Control"] = "no-store"
-    value = sessions.begin(config, user)
-    set_cookie(response, SESSION, value, config.token_lifetime_hours * 3600)
-    forget_cookie(response, VISITOR)
+    value = browser_sessions.begin(config, user)
+    set_cookie(response, SESSION_COOKIE, value, config.token_lifetime_hours * 3600)
+    delete_cookie(response, VISITOR_COOKIE)
     return response
 
 
-def _place(wanted: str | None) -> str:
-    """The page to go to: one of those for users, never another address."""
-    own = address("my_jobs.job_list").removesuffix("/jobs")
-    good = wanted and wanted.startswith(f"{own}/") and wanted.isprintable() and "\\" not in wanted
-    return str(wanted) if good else address("my_jobs.job_list")
+def _choose_target_path(path: str | None) -> str:
+    """Choose the page to redirect to: one of the user's pages, never another URL (open redirect)."""
+    user_pages = make_page_path("my_jobs.job_list").removesuffix("/jobs")
+    is_allowed = path and path.startswith(f"{user_pages}/") and path.isprintable() and "\\" not in path
+    return str(path) if is_allowed else make_page_path("my_jobs.job_list")

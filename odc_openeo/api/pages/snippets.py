@@ -1,4 +1,4 @@
-"""Programs in several languages that load a small piece of one collection, ready to be copied and run."""
+"""Code snippets in several languages that load a small part of a collection, ready to copy and run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, Final
 from flask import render_template
 from odc.geo import CRS
 
-from odc_openeo.api.pages.bands import shown_bands
+from odc_openeo.api.pages.bands import choose_display_bands
 from odc_openeo.catalog import Product, Scene
 
 SIDE: Final = 200
-"""Pixels along a side of the piece, about."""
+"""Approximate number of pixels along a side of the loaded part."""
 
 METRES_PER_DEGREE: Final = 111_320
 LANGUAGES: Final = {"python": "Python", "r": "R", "javascript": "JavaScript"}
@@ -30,7 +30,7 @@ FILE: Final = "piece.nc"
 
 @dataclass(frozen=True)
 class Snippet:
-    """A program, and the command that installs what it needs."""
+    """A code snippet and the command that installs its client library."""
 
     language: str
     install: str
@@ -38,48 +38,48 @@ class Snippet:
 
 
 @dataclass(frozen=True)
-class Ways:
-    """The programs by language, and in words what they load."""
+class LoadExample:
+    """The code snippets in all languages, and the date that they load."""
 
     snippets: Sequence[Snippet]
     date: str
 
 
-def example(product: Product, scene: Scene, root: str, *, demo: bool, openid: bool) -> Ways:
-    """Programs that load the middle of a scene."""
+def make_example(product: Product, scene: Scene, root: str, *, demo: bool, openid: bool) -> LoadExample:
+    """Make the code snippets that load the centre of a scene."""
     day = scene.time.date()
-    extent = _extent(scene, shown_bands(product.bands)[0].name)
+    extent = _make_extent(scene, choose_display_bands(product.bands)[0].name)
     values: dict[str, Any] = {
         "root": root,
         "id": product.name,
         "extent": extent,
         "days": [str(day), str(day + timedelta(days=1))],
-        "band_list": ", ".join(quoted(band.name) for band in shown_bands(product.bands)),
+        "band_list": ", ".join(quote_value(band.name) for band in choose_display_bands(product.bands)),
         "user": "demo" if demo else "USER",
         "password": "demo" if demo else "PASSWORD",
         "openid": openid and not demo,
         "file": FILE,
-        "quoted": quoted,
+        "quoted": quote_value,
     }
-    made = [
+    snippets = [
         Snippet(title, INSTALL[name], render_template(f"snippets/{name}.txt", **values).strip())
         for name, title in LANGUAGES.items()
     ]
-    return Ways(made, str(day))
+    return LoadExample(snippets, str(day))
 
 
-def quoted(value: Any) -> str:
-    """A text or number as all three languages write it."""
+def quote_value(value: Any) -> str:
+    """Format a string or number as a literal, which is the same in all three languages."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def _extent(scene: Scene, band: str) -> dict[str, float]:
-    """A box of some hundred pixels in the middle of the scene, in degrees."""
-    grid = scene.grid(band) or next(iter(scene.grids.values()))
+def _make_extent(scene: Scene, band: str) -> dict[str, float]:
+    """Make a box of a few hundred pixels at the centre of the scene, in degrees."""
+    grid = scene.find_grid(band) or next(iter(scene.grids.values()))
     pixel = max(abs(grid.resolution.x), abs(grid.resolution.y))
     degrees = pixel if scene.crs.geographic else pixel / METRES_PER_DEGREE
     point = scene.footprint.geom.representative_point()
-    lon, lat = _degrees(point.x, point.y, scene.crs)
+    lon, lat = _to_degrees(point.x, point.y, scene.crs)
     north_south = SIDE / 2 * degrees
     east_west = north_south / max(math.cos(math.radians(lat)), 0.1)
     digits = max(1, 1 - math.floor(math.log10(north_south)))
@@ -87,6 +87,6 @@ def _extent(scene: Scene, band: str) -> dict[str, float]:
     return dict(zip(("west", "south", "east", "north"), (round(v, digits) for v in corners), strict=True))
 
 
-def _degrees(x: float, y: float, crs: CRS) -> tuple[float, float]:
+def _to_degrees(x: float, y: float, crs: CRS) -> tuple[float, float]:
     lon, lat = crs.transformer_to_crs(CRS("EPSG:4326"))(x, y)
     return float(lon), float(lat)

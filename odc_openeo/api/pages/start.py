@@ -1,4 +1,4 @@
-"""Outside the versioned API: the start page for people, discovery of the API, health for probes."""
+"""Unversioned endpoints: the start page, discovery of the API, and the health check."""
 
 from __future__ import annotations
 
@@ -9,40 +9,58 @@ from flask import Blueprint, redirect, request
 from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
-from odc_openeo import __version__, db, oidc
+from odc_openeo import __version__, db
 from odc_openeo.api import capabilities
 from odc_openeo.api.backend import API_PATH, backend
-from odc_openeo.api.locator import Box, CloseUp, Span, TimeAxis, close_up, extent_box, time_axis
-from odc_openeo.api.pages.html import found, has_demo_user, markdown, page, query
+from odc_openeo.api.pages.html import (
+    contains_words,
+    has_demo_user,
+    read_search_words,
+    render_markdown,
+    render_page,
+)
+from odc_openeo.api.pages.locator import (
+    CloseUp,
+    DegreeBox,
+    Span,
+    TimeAxis,
+    find_extent_box,
+    make_close_up,
+    make_time_axis,
+)
+from odc_openeo.api.view_bodies import JSON, answers
 from odc_openeo.errors import OpenEOError
 from odc_openeo.formats import FORMATS
-from odc_openeo.process import PROCESSES
+from odc_openeo.registry.process import PROCESSES
+from odc_openeo.users import oidc
 
 blueprint = Blueprint("pages", __name__)
 
-PAGE: Final = 24
-"""Collections shown together."""
+PAGE_SIZE: Final = 24
+"""Collections per page."""
 
 
 @blueprint.get("/")
 def start() -> AnyResponse:
-    """The start page for browsers; API clients are led to the capabilities."""
-    response = _start_page() if _wants_html() else redirect(f"{API_PATH}/", 307)
+    """The start page for browsers; API clients are redirected to the capabilities."""
+    response = _render_start_page() if _wants_html() else redirect(f"{API_PATH}/", 307)
     response.vary.add("Accept")
     return response
 
 
 @blueprint.get("/.well-known/openeo")
+@answers(media_type=JSON)
 def well_known() -> dict[str, Any]:
-    """The versions of the API served here."""
-    return capabilities.well_known()
+    """The API versions served here."""
+    return capabilities.describe_versions()
 
 
 @blueprint.get("/health")
+@answers(media_type=JSON)
 def health() -> tuple[dict[str, str], int]:
-    """200 when requests can be answered: the database is there. The cluster is looked at by doctor."""
+    """Status 200 if requests can be served: the database is available. The cluster is not checked."""
     config = backend().config
-    db.check(config)
+    db.check_database(config)
     scheduler = config.dask_scheduler or "none: computing on threads"
     return {"status": "ok", "version": __version__, "dask": scheduler}, 200
 
@@ -54,71 +72,75 @@ def _wants_html() -> bool:
 
 @dataclass(frozen=True)
 class Card:
-    """What the start page shows of one collection."""
+    """A collection as shown on the start page."""
 
     id: str
     title: str
     description: Markup
     bands: list[dict[str, Any]]
-    box: Box | None
+    box: DegreeBox | None
     close_up: CloseUp | None
     span: Span | None
 
 
-def _start_page() -> AnyResponse:
+def _render_start_page() -> AnyResponse:
     config = backend().config
-    collections, problem = _collections()
-    words = query()
-    hits = [c for c in collections if found(words, c["id"], c.get("title"), c.get("description"), *_names(c))]
-    number = min(max(request.args.get("page", 1, type=int), 1), max(-(-len(hits) // PAGE), 1))
-    shown = hits[(number - 1) * PAGE : number * PAGE]
-    axis = time_axis(shown)
-    return page(
+    collections, problem = _list_collections()
+    words = read_search_words()
+    hits = [
+        c
+        for c in collections
+        if contains_words(words, c["id"], c.get("title"), c.get("description"), *_list_keywords(c))
+    ]
+    number = min(max(request.args.get("page", 1, type=int), 1), max(-(-len(hits) // PAGE_SIZE), 1))
+    page_collections = hits[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
+    axis = make_time_axis(page_collections)
+    return render_page(
         "start.html",
-        description=markdown(config.description),
-        cards=[_card(collection, axis) for collection in shown],
+        description=render_markdown(config.description),
+        cards=[_make_card(collection, axis) for collection in page_collections],
         count=len(collections),
         hits=len(hits),
         words=words,
         number=number,
-        last=max(-(-len(hits) // PAGE), 1),
+        last=max(-(-len(hits) // PAGE_SIZE), 1),
         first=collections[0]["id"] if collections else "COLLECTION",
         problem=problem,
         axis=axis,
         processes=len(PROCESSES),
         formats=list(FORMATS),
         demo=has_demo_user(),
-        openid=bool(oidc.listing(config)),
+        openid=bool(oidc.list_providers(config)),
     )
 
 
-def _collections() -> tuple[list[dict[str, Any]], str | None]:
-    """All collections, or none and what to tell when the index can't be reached."""
+def _list_collections() -> tuple[list[dict[str, Any]], str | None]:
+    """List all collections; none, and an error message, if the index is unavailable."""
     try:
-        return list(backend().catalog.collections()), None
+        return list(backend().catalog.list_collections()), None
     except OpenEOError as error:
         return [], error.message
 
 
-def _card(collection: dict[str, Any], axis: TimeAxis | None) -> Card:
-    box = extent_box(collection)
+def _make_card(collection: dict[str, Any], axis: TimeAxis | None) -> Card:
+    box = find_extent_box(collection)
     return Card(
         id=collection["id"],
         title=collection.get("title") or collection["id"],
-        description=markdown(collection.get("description", "")),
-        bands=_bands(collection),
+        description=render_markdown(collection.get("description", "")),
+        bands=_list_bands(collection),
         box=box,
-        close_up=close_up(box) if box else None,
-        span=axis.span(collection) if axis else None,
+        close_up=make_close_up(box) if box else None,
+        span=axis.find_span(collection) if axis else None,
     )
 
 
-def _bands(collection: dict[str, Any]) -> list[dict[str, Any]]:
-    described = collection.get("summaries", {}).get("bands") or ()
-    return [{"name": b["name"], "common": b.get("eo:common_name")} for b in described]
+def _list_bands(collection: dict[str, Any]) -> list[dict[str, Any]]:
+    band_summaries = collection.get("summaries", {}).get("bands") or ()
+    return [{"name": b["name"], "common": b.get("eo:common_name")} for b in band_summaries]
 
 
-def _names(collection: dict[str, Any]) -> list[str]:
-    """What else a collection can be found by: its keywords and the names of its bands."""
-    bands = [each for b in _bands(collection) for each in (b["name"], b["common"]) if each]
+def _list_keywords(collection: dict[str, Any]) -> list[str]:
+    """List further search terms of a collection: its keywords and band names."""
+    bands = [name for b in _list_bands(collection) for name in (b["name"], b["common"]) if name]
     return [*(collection.get("keywords") or ()), *bands]

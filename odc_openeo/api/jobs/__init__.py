@@ -1,0 +1,1 @@
+"""Batch jobs and their results over HTTP."""

@@ -1,0 +1,1 @@
+"""Predefined and user-defined processes over HTTP."""

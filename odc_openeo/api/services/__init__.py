@@ -1,0 +1,1 @@
+"""Secondary web services and their map tiles over HTTP."""

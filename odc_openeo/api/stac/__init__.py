@@ -1,0 +1,1 @@
+"""The STAC API: Items of collections, searches and assets."""

@@ -1,0 +1,1 @@
+"""The dask cluster, and the cache of results."""

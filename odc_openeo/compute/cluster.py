@@ -1,0 +1,374 @@
+"""The dask cluster: one client per process, computations with limits, errors if no worker is available."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask
+import distributed
+from distributed import Client, Future
+from distributed.client import FutureCancelledError, FuturesCancelledError
+from distributed.comm import CommClosedError
+
+from odc_openeo.config import Config
+from odc_openeo.errors import InfrastructureBusy, ProcessGraphComplexity, RequestTimeout, WorkerTooSmall
+
+WORKER_ENVIRONMENT = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "VSI_CACHE": "TRUE",
+    "GDAL_NUM_THREADS": "1",
+    "GDAL_CACHEMAX": "256",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONUTF8": "1",
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
+}
+"""The environment of workers: for fast reading of COGs, as dask already runs chunks in parallel, and for low
+CPU usage when idle: dask samples threads a hundred times per second and its event loops fifty times.
+"""
+
+WORKER_MARK = "odc_openeo"
+"""The metric that identifies workers started with ``odc-openeo dask-worker``; its value is their version."""
+
+CONNECT_SECONDS = 5
+TICK_SECONDS = 0.5
+
+Progress = Callable[[int, int], None]
+"""Called with (finished chunks, all chunks)."""
+
+log = logging.getLogger(__name__)
+
+_clients: dict[tuple[int, str], Client] = {}
+_lock = threading.Lock()
+
+
+class Cancelled(Exception):
+    """The computation was cancelled by its owner."""
+
+
+def connect(config: Config) -> Client | None:
+    """Return the client of this process for the configured scheduler, None if none is configured.
+
+    It is made at the first call, and again after the scheduler was lost. Raises InfrastructureBusy if the
+    scheduler does not answer.
+    """
+    if config.dask_scheduler is None:
+        return None
+    key = (os.getpid(), config.dask_scheduler)
+    with _lock:
+        client = _clients.get(key)
+        if client is None or client.status not in ("running", "newly-created"):
+            _forget_client(key)
+            client = _clients[key] = _new_client(config.dask_scheduler)
+            _warn_of_plain_workers(client)
+    return client
+
+
+def _warn_of_plain_workers(client: Client) -> None:
+    count = count_plain_workers(client)
+    if count:
+        log.warning("%s", describe_plain_workers(count))
+
+
+def is_dask_worker() -> bool:
+    """Whether this thread runs a task of a dask worker in its own process."""
+    try:
+        worker = distributed.get_worker()
+    except ValueError:
+        return False
+    return worker.nanny is not None
+
+
+def count_plain_workers(client: Client) -> int:
+    """Count the connected workers that were not started with ``odc-openeo dask-worker``."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return sum(WORKER_MARK not in worker["metrics"] for worker in workers)
+
+
+def describe_plain_workers(count: int) -> str:
+    """Describe the problem with such workers and its solution."""
+    return (
+        f"{count} dask workers were not started by `odc-openeo dask-worker`: they may lack the settings of "
+        "GDAL and threads for fast and safe reading. Start workers with that command; its options are those "
+        "of `dask worker`"
+    )
+
+
+def _new_client(address: str) -> Client:
+    dask.config.set(
+        {
+            "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS}s",
+            # Fifty times a second by default, in every process that answers requests.
+            "distributed.admin.tick.interval": "500ms",
+        }
+    )
+    try:
+        return Client(
+            address,
+            timeout=CONNECT_SECONDS,
+            set_as_default=False,
+            name="odc-openeo",
+            # On one machine every worker can be reached directly, which saves the detour by the scheduler.
+            direct_to_workers=urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"),
+        )
+    except (OSError, TimeoutError, CommClosedError) as error:
+        raise _no_scheduler() from error
+
+
+def _no_scheduler() -> InfrastructureBusy:
+    return InfrastructureBusy(
+        "The dask scheduler of the service does not answer. Try again in a minute; operators: "
+        "run `odc-openeo doctor` to find the cause."
+    )
+
+
+def _no_worker(config: Config) -> InfrastructureBusy:
+    return InfrastructureBusy(
+        f"No dask worker is running (waited {config.worker_wait_s:g} s). Try again in a minute; operators: "
+        "start workers with `odc-openeo dask-worker`, or check their logs."
+    )
+
+
+def _forget_client(key: tuple[int, str]) -> None:
+    lost = _clients.pop(key, None)
+    if lost is not None:
+        # In the background: closing waits for a scheduler that may have ended.
+        threading.Thread(target=_close_quietly, args=[lost], daemon=True).start()
+
+
+def _close_quietly(client: Client) -> None:
+    with contextlib.suppress(Exception):
+        client.close(timeout=1)
+
+
+def close(config: Config) -> None:
+    """Close the client of this process."""
+    with _lock:
+        client = _clients.pop((os.getpid(), config.dask_scheduler or ""), None)
+    if client is not None:
+        client.close(timeout=2)
+
+
+def runs_here(config: Config, nbytes: int | None) -> bool:
+    """Whether a computation that reads about ``nbytes`` should run on threads of this process."""
+    return config.dask_scheduler is None or (nbytes is not None and nbytes <= config.local_max_bytes)
+
+
+def compute(
+    config: Config,
+    *collections: Any,
+    nbytes: int | None = None,
+    timeout: float | None = None,
+    cancelled: threading.Event | None = None,
+    progress: Progress | None = None,
+    span: str | None = None,
+    resources: Mapping[str, float] | None = None,
+) -> tuple[Any, ...]:
+    """Compute dask collections (xarray objects, arrays, delayed …) together, in the order given.
+
+    ``nbytes`` is the estimated volume read: small computations run on threads at once, all others on the
+    cluster, where ``timeout`` in seconds, ``cancelled`` and ``progress`` apply. With the name of a ``span``
+    the scheduler counts tasks and seconds, see `read_counters`. Each task takes the ``resources`` of its
+    worker while it runs. Errors of tasks are raised unchanged.
+
+    Raises:
+        RequestTimeout, Cancelled: the computation was stopped.
+        InfrastructureBusy: the scheduler or all workers were lost.
+        WorkerTooSmall: no worker has the resources.
+    """
+    client = None if runs_here(config, nbytes) else connect(config)
+    if client is None:
+        return dask.compute(*collections, scheduler="threads")
+    with _lost_scheduler(config), client.as_current():
+        wait_for_worker(config, client)
+        _check_resources(client, resources or {})
+        # Persisting keeps the chunks separate: they are joined here, never as one big array in a worker.
+        lazy = [value for value in collections if dask.is_dask_collection(value)]
+        with distributed.span(span) if span else contextlib.nullcontext():
+            persisted = client.persist(lazy, resources=dict(resources) if resources else None)
+        futures = distributed.futures_of(persisted)
+        try:
+            values = _gather_values(config, client, futures, timeout, cancelled, progress)
+            done = iter([_assemble_collection(collection, values) for collection in persisted])
+            return tuple(next(done) if dask.is_dask_collection(value) else value for value in collections)
+        except BaseException:
+            client.cancel(futures)
+            raise
+        finally:
+            # Workers hold the values until then; the garbage collection of reference cycles may take long.
+            for future in futures:
+                future.release()
+
+
+@contextlib.contextmanager
+def _lost_scheduler(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except (CommClosedError, FutureCancelledError, FuturesCancelledError, ConnectionError) as error:
+        with _lock:
+            _forget_client((os.getpid(), config.dask_scheduler or ""))
+        raise _no_scheduler() from error
+    except distributed.scheduler.KilledWorker as error:
+        raise ProcessGraphComplexity(
+            reason="the workers ran out of memory. Choose a smaller extent, a shorter time or fewer bands."
+        ) from error
+
+
+def wait_until_ready(config: Config) -> None:
+    """Wait until scheduler and a worker are available; InfrastructureBusy if that takes too long."""
+    client = connect(config)
+    if client is not None:
+        with _lost_scheduler(config):
+            wait_for_worker(config, client)
+
+
+def wait_for_worker(config: Config, client: Client) -> None:
+    """Wait until a worker is available; InfrastructureBusy after ``worker_wait_s``."""
+    if client.nthreads():
+        return
+    try:
+        client.wait_for_workers(1, timeout=config.worker_wait_s)
+    except TimeoutError as error:
+        raise _no_worker(config) from error
+
+
+def _check_resources(client: Client, amounts: Mapping[str, float]) -> None:
+    """Raise WorkerTooSmall if no worker has the resources: dask would wait for one silently."""
+    if not amounts:
+        return
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    for name, amount in amounts.items():
+        most = max((worker["resources"].get(name, 0) for worker in workers), default=0)
+        if most < amount:
+            raise WorkerTooSmall(resource=name, wanted=f"{amount:g}", most=f"{most:g}")
+
+
+def _gather_values(
+    config: Config,
+    client: Client,
+    futures: Sequence[Future],
+    timeout: float | None,
+    cancelled: threading.Event | None,
+    progress: Progress | None,
+) -> dict[Any, Any]:
+    """Return the values by key. Finished ones are fetched at once, so that workers need not hold them."""
+    start = last_worker = time.monotonic()
+    workers: set[str] = set()
+    values: dict[Any, Any] = {}
+    waiting = {future.key: future for future in futures}
+    total = len(waiting)
+    while waiting:
+        with contextlib.suppress(TimeoutError):
+            distributed.wait(list(waiting.values()), timeout=TICK_SECONDS)
+            break
+        _raise_first_error(waiting.values())
+        values |= _fetch_values(client, waiting)
+        if progress is not None:
+            progress(len(values), total)
+        if cancelled is not None and cancelled.is_set():
+            raise Cancelled
+        now = time.monotonic()
+        if timeout is not None and now - start > timeout:
+            raise RequestTimeout(seconds=timeout)
+        before, workers = workers, set(client.nthreads())
+        if before - workers:
+            log.warning("A dask worker was lost; its results are computed again")
+        last_worker = now if workers else last_worker
+        if now - last_worker > config.worker_wait_s:
+            raise _no_worker(config)
+    _raise_first_error(waiting.values())
+    values |= _fetch_values(client, waiting)
+    if progress is not None:
+        progress(total, total)
+    return values
+
+
+def _fetch_values(client: Client, waiting: dict[Any, Future]) -> dict[Any, Any]:
+    """Fetch the values of finished futures; they are removed from ``waiting`` and released."""
+    done = {key: future for key, future in waiting.items() if future.status == "finished"}
+    values = dict(zip(done, client.gather(list(done.values())), strict=True))
+    for key, future in done.items():
+        del waiting[key]
+        future.release()
+    return values
+
+
+def _raise_first_error(futures: Iterable[Future]) -> None:
+    for future in futures:
+        if future.status in ("error", "cancelled", "lost"):
+            future.result()
+
+
+def _assemble_collection(collection: Any, values: dict[Any, Any]) -> Any:
+    finalize, extra = collection.__dask_postcompute__()
+    return finalize(_nest_values(collection.__dask_keys__(), values), *extra)
+
+
+def _nest_values(keys: Any, values: dict[Any, Any]) -> Any:
+    if isinstance(keys, list):
+        return [_nest_values(key, values) for key in keys]
+    return values[keys]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Counts of a span by the scheduler: tasks done, tasks so far, CPU seconds on the workers."""
+
+    done: int = 0
+    tasks: int = 0
+    cpu_s: float = 0.0
+
+
+def read_counters(config: Config, span: str) -> Counters:
+    """Return the counts of a span so far; zeros if there is no scheduler, or it does not answer now."""
+
+    # Nested, so that it is pickled by value: the scheduler need not have this package.
+    def count_span(dask_scheduler: Any) -> tuple[int, int, float]:
+        spans = dask_scheduler.extensions["spans"].spans_search_by_name.get((span,), ())
+        done = tasks = 0
+        seconds = 0.0
+        for span_ in spans:
+            states = span_.states
+            tasks += sum(states.values())
+            done += states["memory"] + states["released"] + states["forgotten"] - states["erred"]
+            metrics = span_.cumulative_worker_metrics.items()
+            seconds += sum(v for key, v in metrics if key[0] == "execute" and key[-2] == "thread-cpu")
+        return done, tasks, seconds
+
+    try:
+        client = connect(config)
+        return Counters(*client.run_on_scheduler(count_span)) if client is not None else Counters()
+    except (InfrastructureBusy, OSError, CommClosedError, TimeoutError, KeyError):
+        return Counters()
+
+
+def check_cluster(config: Config) -> str:
+    """Describe the cluster in a few words; InfrastructureBusy if it is unusable."""
+    client = connect(config)
+    if client is None:
+        return "none configured: computing on threads of the runners"
+    with _lost_scheduler(config):
+        threads = client.nthreads()
+    if not threads:
+        raise _no_worker(config)
+    return f"{config.dask_scheduler}: {len(threads)} workers, {sum(threads.values())} threads"
+
+
+def find_warning(config: Config) -> str | None:
+    """Return what to change about the workers of a usable cluster; None if there is nothing."""
+    client = connect(config)
+    count = 0 if client is None else count_plain_workers(client)
+    return describe_plain_workers(count) if count else None

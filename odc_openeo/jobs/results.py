@@ -1,0 +1,67 @@
+"""Published results of batch jobs, and signed links to them."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import select
+
+from odc_openeo import db
+from odc_openeo.config import Config
+from odc_openeo.errors import ResultLinkExpired
+from odc_openeo.jobs import Job
+from odc_openeo.jobs.result_stac import Results
+from odc_openeo.jobs.store import make_job
+from odc_openeo.signed_links import is_valid_signature, sign_link
+
+PURPOSE: Final = "results"
+
+
+def find_results(config: Config, job: Job) -> Results | None:
+    """Return the published results of a job, None if there are none."""
+    with db.session(config) as session:
+        row = session.get(db.JobResult, job.id)
+    return None if row is None else _make_results(row, job)
+
+
+def _make_results(row: db.JobResult, job: Job) -> Results:
+    assets, details = json.loads(row.assets), json.loads(row.details)
+    return Results(job, row.attempt, row.complete, assets, details, row.created, row.expires)
+
+
+def make_empty_results(job: Job) -> Results:
+    """Return the results of a job that has not written any file yet."""
+    return Results(job, job.attempt or job.id, False, (), {}, job.updated, None)
+
+
+# --- Signed links --------------------------------------------------------------------------------
+
+
+def sign_results(config: Config, job: UUID, attempt: UUID, expires: int) -> str:
+    """Sign links to the results of one attempt: they become invalid with it, and with the signing key."""
+    return sign_link(config, PURPOSE, (job, attempt), expires)
+
+
+def open_link(config: Config, job: UUID, expires: int, signature: str) -> Results:
+    """Return the results that a signed link leads to.
+
+    Raises:
+        ResultLinkExpired: it has expired, its results were replaced or deleted, or it was never valid.
+    """
+    if expires < time.time():
+        raise ResultLinkExpired
+    with db.session(config) as session:
+        rows = session.execute(
+            select(db.JobResult, db.JobRow)
+            .join(db.JobRow, db.JobRow.id == db.JobResult.job_id)
+            .where(db.JobRow.id == job)
+        ).one_or_none()
+    if rows is None:
+        raise ResultLinkExpired
+    result_row, job_row = rows
+    if not is_valid_signature(config, PURPOSE, (job, result_row.attempt), expires, signature):
+        raise ResultLinkExpired
+    return _make_results(result_row, make_job(job_row, result_row.expires))

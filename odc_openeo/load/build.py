@@ -1,0 +1,252 @@
+"""Build the lazy cube of a load: one task per chunk, with the datasets that it needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from affine import Affine
+from dask.highlevelgraph import HighLevelGraph
+from odc.geo.geobox import GeoBox, GeoboxTiles
+from odc.geo.xr import xr_coords
+from odc.loader import RasterGroupMetadata, chunked_load, configure_rio, resolve_load_cfg
+
+from odc_openeo import cube
+from odc_openeo.catalog import Band, Scene
+from odc_openeo.compute.dask_internals import convert_tasks
+from odc_openeo.cube import BANDS, T, X, Y
+from odc_openeo.errors import NoDataAvailable
+from odc_openeo.load.chunking import Volume, check_volume, choose_chunk_sizes, find_block_offset
+from odc_openeo.load.driver import Driver
+from odc_openeo.load.native_grid import NativeGrid, choose_native_grid, find_covered_pixels
+from odc_openeo.load.pixel_types import Layout, choose_layout, find_integer_nodata
+from odc_openeo.load.request import LoadRequest
+from odc_openeo.load.sources import (
+    Step,
+    assign_scenes_to_chunks,
+    describe_band,
+    group_time_steps,
+    label_step,
+    make_source,
+)
+from odc_openeo.spatial.geometry_masks import clip_to_geometries
+
+
+def load(
+    scenes: Sequence[Scene],
+    bands: Sequence[Band],
+    request: LoadRequest | None = None,
+    *,
+    groupby: str = "time",
+) -> xr.DataArray:
+    """Build the lazy cube (t, bands, y, x) of raw pixel values that a request asks for: by default all.
+
+    The cube is on the native grid of the scenes, limited to the area of the request. Scenes of the same time
+    (or solar day, with ``groupby="solar_day"``) are one time step; where they overlap, the first by time and
+    id that has data there counts. Times are UTC, ascending. Integers keep the type that holds all bands,
+    no-data is declared as `cube` says; with floats among them all bands are floats with NaN. Integers
+    without a no-data value become floats when a scene does not cover the whole grid. Scale and offset are not
+    applied. ``attrs["source"]`` describes the grid.
+
+    The result may be limited to the subset of the request, or be on the coarser grid that it chooses: each
+    pixel is then the nearest one in the files, or in their overviews where they have such.
+
+    Raises:
+        NoDataAvailable: no scene has the bands, or no pixel is in the area.
+        ProcessGraphComplexity: together with the loads before it, the cube is over the limits.
+    """
+    request = request or LoadRequest()
+    subset = request.subset
+    names = [band.name for band in bands]
+    useful = [scene for scene in scenes if any(scene.find_grid(name) is not None for name in names)]
+    if not useful:
+        raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
+    native = choose_native_grid(useful, names, request.area, centres=request.geometries is None)
+    chosen = subset.view or (request.choose_grid(native.geobox) if request.choose_grid else None)
+    is_whole = subset.view is None and (chosen is None or _contains_grid(native.geobox, chosen))
+    layout = choose_layout(bands, is_whole and _are_covering(useful, names, native.geobox))
+    bands = subset.select_bands(bands)
+    useful = list(subset.select_scenes(useful)) if groupby == "time" else useful
+    grid = replace(native, geobox=subset.crop_grid(native.geobox) if chosen is None else chosen)
+    steps = group_time_steps(useful, groupby, grid.geobox)
+    offset = find_block_offset(grid.geobox, useful) if chosen is None else (0, 0)
+    volume = _measure_volume(steps, grid.geobox, bands, layout)
+    if chosen is None and subset.is_sparse(grid.geobox):
+        volume = volume.split_small()
+        volume = replace(volume, part=subset.needed_share(grid.geobox, volume.side, offset))
+    check_volume(volume, request.loaded, request.limits)
+    request.loaded.append(volume)
+    sketch_above = request.limits.sketch_above_chunks
+    if sketch_above is not None and volume.chunks > sketch_above:
+        return _sketch_cube(steps, bands, grid, layout)
+    pixels = _read_steps(steps, bands, grid, layout, offset, volume)
+    if chosen is not None and request.area is not None:
+        pixels = _mask_uncovered(pixels, chosen, native.geobox)
+    if request.geometries is None:
+        return pixels
+    return clip_to_geometries(pixels, request.geometries, request.process_id, "spatial_extent")
+
+
+def _mask_uncovered(data: xr.DataArray, grid: GeoBox, native: GeoBox) -> xr.DataArray:
+    """The cube without the values of pixels that the cube on its native grid does not have."""
+    inside = find_covered_pixels(grid, native)
+    if inside is None:
+        return data
+    fill = np.nan if data.dtype.kind == "f" else cube.nodata(data)
+    return data.where(xr.DataArray(inside, dims=(Y, X)), fill).astype(data.dtype).assign_attrs(data.attrs)
+
+
+def _read_steps(
+    steps: Sequence[Step],
+    bands: Sequence[Band],
+    grid: NativeGrid,
+    layout: Layout,
+    offset: tuple[int, int],
+    volume: Volume,
+) -> xr.DataArray:
+    """The cube in the chunks of its volume, which begin ``offset`` rows and columns before the cube."""
+    rows, columns = offset
+    height, width = grid.geobox.shape.yx
+    geobox = GeoBox(
+        (height + rows, width + columns),
+        grid.geobox.transform @ Affine.translation(-columns, -rows),
+        grid.geobox.crs,
+    )
+    pixels = _read_bands(steps, bands, geobox, layout, volume)
+    y, x = geobox.dimensions
+    inner = pixels.isel({y: slice(rows, None), x: slice(columns, None)}) if rows or columns else pixels
+    arrays = [_strip_attributes(inner[band.name], band) for band in bands]
+    if layout.dtype.kind == "f":
+        arrays = [cube.decode(a) for a in arrays]
+    stacked = da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
+    return _assemble_cube(stacked, pixels["time"].values.astype("datetime64[ns]"), bands, grid, layout)
+
+
+def _read_bands(
+    steps: Sequence[Step], bands: Sequence[Band], geobox: GeoBox, layout: Layout, volume: Volume
+) -> xr.Dataset:
+    """The pixels of each band as in the files, each the nearest one."""
+    _configure_gdal()
+    described = {band.name: describe_band(band, layout.types[band.name]) for band in bands}
+    sizes = choose_chunk_sizes(geobox, volume)
+    tiles = GeoboxTiles(geobox, tuple(sizes[name] for name in geobox.dimensions))
+    sources = [
+        {band.name: make_source(scene, band, layout.types[band.name]) for band in bands}
+        for step in steps
+        for scene in step
+    ]
+    driver = Driver()
+    pixels = chunked_load(
+        resolve_load_cfg(described, resampling="nearest"),
+        RasterGroupMetadata({(name, 1): band for name, band in described.items()}),
+        sources,
+        assign_scenes_to_chunks(steps, tiles),
+        tiles,
+        [label_step(step) for step in steps],
+        driver.capture_env(),
+        driver,
+        chunks=sizes,
+    )
+    return pixels.assign({name: pixels[name].copy(data=_fuse_tasks(pixels[name].data)) for name in described})
+
+
+def _fuse_tasks(array: da.Array) -> da.Array:
+    """Put all that a chunk needs into its one task.
+
+    Dask's scheduler treats only tasks without dependencies as root tasks. It would start more of the others
+    than it can finish, and workers would hold chunks that nobody waits for yet.
+    """
+    layers = array.dask.layers
+    shared = [layer for name, layer in layers.items() if name != array.name]
+    parts = convert_tasks({key: task for layer in shared for key, task in layer.items()})
+    tasks = {key: task.substitute(parts) for key, task in layers[array.name].items()}
+    graph = HighLevelGraph.from_collections(array.name, tasks)
+    return da.Array(graph, array.name, array.chunks, dtype=array.dtype, shape=array.shape)
+
+
+def _sketch_cube(
+    steps: Sequence[Step], bands: Sequence[Band], grid: NativeGrid, layout: Layout
+) -> xr.DataArray:
+    """A cube of the same form without the way to its pixels."""
+    times = np.array([label_step(step) for step in steps], "datetime64[ns]")
+    shape = (len(times), len(bands), *grid.geobox.shape.yx)
+    values = da.zeros(shape, dtype=layout.dtype, chunks=(1, 1, *shape[2:]))
+    return _assemble_cube(values, times, bands, grid, layout)
+
+
+@cache
+def _configure_gdal() -> None:
+    # Before the graph is built, which takes the settings along to the workers.
+    configure_rio(cloud_defaults=True)
+
+
+def _measure_volume(steps: Sequence[Step], geobox: GeoBox, bands: Sequence[Band], layout: Layout) -> Volume:
+    height, width = geobox.shape.yx
+    scenes = [scene for step in steps for scene in step]
+    version = hashlib.sha256(repr(([s.version for s in scenes], bands)).encode()).hexdigest()
+    sizes = (len(scenes), width, height, len(steps), len(bands), layout.dtype.itemsize)
+    return Volume(scenes[0].product, *sizes, version=version)
+
+
+def _are_covering(scenes: Sequence[Scene], bands: Sequence[str], geobox: GeoBox) -> bool:
+    """Whether each scene has pixels of all bands for the whole grid."""
+    grids = [s.find_grid(band) for s in scenes for band in bands]
+    distinct = set(grids) - {None}
+    return None not in grids and all(_contains_grid(grid, geobox) for grid in distinct if grid is not None)
+
+
+def _contains_grid(outer: GeoBox, inner: GeoBox) -> bool:
+    if outer.crs != inner.crs:
+        return False
+    a, b, slack = outer.boundingbox, inner.boundingbox, abs(inner.resolution.x) * 1e-6
+    return bool(
+        a.left <= b.left + slack
+        and a.bottom <= b.bottom + slack
+        and a.right >= b.right - slack
+        and a.top >= b.top - slack
+    )
+
+
+def _assemble_cube(
+    stacked: da.Array, times: np.ndarray, bands: Sequence[Band], grid: NativeGrid, layout: Layout
+) -> xr.DataArray:
+    data = xr.DataArray(
+        stacked,
+        dims=(T, BANDS, Y, X),
+        coords={T: (T, times), **_band_coordinates(bands, layout), **xr_coords(grid.geobox, dims=(Y, X))},
+        attrs={"source": grid.describe()},
+    )
+    data.name = None
+    return _with_nodata(data, bands, layout) if layout.dtype.kind in "iu" else data
+
+
+def _strip_attributes(array: xr.DataArray, band: Band) -> xr.DataArray:
+    missing = find_integer_nodata(band)
+    bare = array.copy(deep=False)
+    bare.attrs = {cube.NODATA: missing} if array.dtype.kind in "iu" and missing is not None else {}
+    return bare
+
+
+def _band_coordinates(bands: Sequence[Band], layout: Layout) -> dict[str, Any]:
+    coords: dict[str, Any] = {BANDS: (BANDS, np.array([b.name for b in bands]))}
+    if layout.common_names:
+        coords[cube.COMMON_NAME] = (BANDS, np.array([b.common_name or "" for b in bands]))
+    if layout.wavelengths:
+        centres = [np.nan if b.wavelength is None else b.wavelength for b in bands]
+        coords[cube.WAVELENGTH] = (BANDS, np.array(centres))
+    return coords
+
+
+def _with_nodata(data: xr.DataArray, bands: Sequence[Band], layout: Layout) -> xr.DataArray:
+    values = [find_integer_nodata(b) for b in bands]
+    if layout.one_nodata:
+        return cube.with_nodata(data, None if values[0] is None else data.dtype.type(values[0]).item())
+    numbers = [np.nan if v is None else v for v in values]
+    dtype = np.float64 if None in values else data.dtype
+    return cube.with_nodata(data, xr.DataArray(np.array(numbers, dtype), dims=BANDS))

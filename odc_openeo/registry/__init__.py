@@ -1,0 +1,1 @@
+"""The contract between process graphs and processes: registration, schemas, demand, child graphs."""

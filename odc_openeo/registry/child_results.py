@@ -1,0 +1,148 @@
+"""Convert the results of child processes to parts of the cube they were called for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from odc_openeo import cube
+from odc_openeo.cube import ARRAY, NODATA
+from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.registry.process import PROCESSES
+
+SCALARS: Final = (bool, int, float, str, np.generic, type(None))
+"""Types that the value of a pixel can have."""
+
+
+def as_field(result: Any, like: xr.DataArray, process: str, parameter: str) -> xr.DataArray:
+    """Return the single value per pixel of a child process, with the dimensions and coordinates of ``like``.
+
+    JSON scalars are spread over all pixels.
+
+    Raises:
+        ProcessParameterInvalid: the child returned an array, or something with other dimensions.
+    """
+    if cube.is_array(result):
+        reason = "it returns an array where a single value is needed. End it with a reducer."
+        raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+    if not isinstance(result, xr.DataArray):
+        if not isinstance(result, SCALARS):
+            reason = "it returns an object where a single value is needed. End it with a reducer."
+            raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+        return make_constant(result, like)
+    extra = [str(d) for d in result.dims if d not in like.dims]
+    if extra:
+        reason = f"it returns values with the additional dimensions {', '.join(extra)}."
+        raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+    if set(result.dims) != set(like.dims):
+        result = xr.broadcast(result, like)[0]
+    return restore_coordinates(result.transpose(*like.dims), like)
+
+
+def make_constant(value: Any, like: xr.DataArray) -> xr.DataArray:
+    """Make a lazy cube with one value everywhere; None is no-data (as encoded in ``like``, if so)."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None:
+        missing = cube.nodata(like)
+        if missing is None:
+            return xr.full_like(_drop_nodata(like), np.nan, dtype=np.float32)
+        if isinstance(missing, xr.DataArray):
+            return xr.zeros_like(like) + missing.astype(like.dtype)
+        return xr.full_like(like, missing)
+    return xr.full_like(_drop_nodata(like), value, dtype=np.array(value).dtype)
+
+
+def _drop_nodata(data: xr.DataArray) -> xr.DataArray:
+    bare = data.drop_vars(NODATA, errors="ignore").copy(deep=False)
+    bare.attrs = {k: v for k, v in bare.attrs.items() if k != NODATA}
+    return bare
+
+
+def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
+    """Restore what a calculation may have lost: coordinates, their attributes, attributes of the cube.
+
+    The declaration of no-data is left unchanged: it belongs to the values.
+    """
+    lost = {
+        name: coord
+        for name, coord in like.coords.items()
+        if name not in result.coords
+        and name != NODATA
+        and all(result.sizes.get(d) == n for d, n in coord.sizes.items())
+    }
+    complete = result.assign_coords(lost)
+    for name, coord in like.coords.items():
+        if name in complete.coords and not complete.coords[name].attrs:
+            complete.coords[name].attrs.update(coord.attrs)
+    complete.attrs = {k: v for k, v in like.attrs.items() if k != NODATA} | complete.attrs
+    return complete
+
+
+def drop_dimensions(data: xr.DataArray, *dimensions: str) -> xr.DataArray:
+    """Return a cube with the structure of ``data`` without some dimensions; its values are meaningless."""
+    if all(data.sizes[d] for d in dimensions):
+        return data.isel(dict.fromkeys(dimensions, 0), drop=True)
+    return xr.zeros_like(data).any(list(dimensions)).astype(data.dtype)
+
+
+def as_array(result: Any, like: xr.DataArray, process: str, parameter: str) -> xr.DataArray:
+    """Return the array per pixel (along `ARRAY`, last) of a child process, with the dimensions of ``like``.
+
+    Raises:
+        ProcessParameterInvalid: the child returned a single value, an empty array or other dimensions.
+    """
+    if isinstance(result, cube.LabeledArray):
+        result = list(result.values)
+    if isinstance(result, list | tuple) and result:
+        result = cube.stack(result)
+    if not isinstance(result, xr.DataArray) or ARRAY not in result.dims or not result.sizes[ARRAY]:
+        reason = (
+            "it must return an array with at least one element. Use 'reduce_dimension' for single values."
+        )
+        raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+    extra = [str(d) for d in result.dims if d not in (*like.dims, ARRAY)]
+    if extra:
+        reason = f"it returns values with the additional dimensions {', '.join(extra)}."
+        raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+    if len(result.dims) <= len(like.dims):
+        result = xr.broadcast(result, like, exclude=[ARRAY])[0]
+    return restore_coordinates(result.transpose(*like.dims, ARRAY), like)
+
+
+def find_elements_taken(reducer: Any) -> tuple[str, ...] | None:
+    """Find the labels of the elements that a child graph takes from array ``data``; None if it does more."""
+    labels: list[str] = []
+    for node in getattr(reducer, "nodes", {}).values():
+        for name, value in node.arguments.items():
+            if not _mentions_data(value):
+                continue
+            taken = node.arguments.get("label")
+            has_label = isinstance(taken, str) and node.arguments.get("index") is None
+            if node.process_id != "array_element" or node.definition or name != "data" or not has_label:
+                return None
+            labels.append(taken)
+    return tuple(dict.fromkeys(labels)) or None
+
+
+def skips_nodata(reducer: Any) -> bool:
+    """Return whether a child graph ignores additional no-data in its array ``data``."""
+    for node in getattr(reducer, "nodes", {}).values():
+        if not any(map(_mentions_data, node.arguments.values())):
+            continue
+        rule = None if node.definition else PROCESSES[node.process_id].skips_nodata
+        remaining = (value for name, value in node.arguments.items() if name != "data")
+        if rule is None or not rule(node.arguments) or any(map(_mentions_data, remaining)):
+            return False
+    return hasattr(reducer, "nodes")
+
+
+def _mentions_data(value: Any) -> bool:
+    """Return whether an argument refers to the array; child graphs may."""
+    if isinstance(value, Mapping):
+        return value.get("from_parameter") == "data" or any(map(_mentions_data, value.values()))
+    if isinstance(value, list):
+        return any(map(_mentions_data, value))
+    return hasattr(value, "nodes")

@@ -1,0 +1,56 @@
+"""The environment that processes get from the request or job that evaluates their graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from odc_openeo.budget import Budget
+from odc_openeo.registry.demand import ALL, Demand
+
+NODES: Final[ContextVar[tuple[tuple[str, str], ...]]] = ContextVar("nodes", default=())
+"""(node id, process id) of the nodes being evaluated, the innermost first: for log entries."""
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """Limits of what the loads of a run may read together.
+
+    ``load_bytes`` counts the bytes in memory if everything is computed, ``load_chunks`` the chunks that are
+    read one by one, ``load_scenes`` the datasets of one load. A cube of more chunks than
+    ``sketch_above_chunks`` is only a sketch: it has its shape, but nothing to compute.
+    """
+
+    load_bytes: int = 2**40
+    load_chunks: int = 500_000
+    load_scenes: int = 10_000
+    sketch_above_chunks: int | None = None
+
+
+@dataclass
+class Environment:
+    """The environment of an evaluation, handed to functions with a keyword-only parameter ``env``.
+
+    ``catalog`` gives access to collections, ``outputs`` collects the outputs of `save_result`, ``exports``
+    their export targets (None where export is not possible), ``loads`` the volume of each load, which
+    ``limits`` bounds. ``user`` is the id of the user who runs the graph, ``log`` takes messages for that
+    user, ``demand`` is the part of the process's result that the rest of the graph needs (a process may
+    return more), ``grid`` the pixel grid of the demand if it is that of another cube, ``lookup`` finds
+    user-defined processes by id and namespace, ``budget`` is what JSON values and calls of child processes
+    may still use.
+    """
+
+    catalog: Any = None
+    user: str | None = None
+    outputs: list[Any] = field(default_factory=list)
+    exports: list[Any] | None = None
+    loads: list[Any] = field(default_factory=list)
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("odc_openeo.run"))
+    limits: RunLimits = field(default_factory=RunLimits)
+    demand: Demand = ALL
+    grid: Any = None
+    lookup: Callable[[str, str | None], Mapping[str, Any] | None] | None = None
+    budget: Budget = field(default_factory=Budget)

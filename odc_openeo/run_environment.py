@@ -1,0 +1,44 @@
+"""The environment of a run: the parts of the service that processes may use on behalf of a user."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from odc_openeo.catalog import Catalog
+from odc_openeo.catalog.shared_catalog import shared_catalog
+from odc_openeo.config import Config
+from odc_openeo.registry.environment import Environment, RunLimits
+from odc_openeo.user_data.user_defined_processes import Library
+
+
+def make_environment(
+    config: Config,
+    user: UUID | str | None,
+    limits: RunLimits | None = None,
+    *,
+    catalog: Catalog | None = None,
+    log: logging.Logger | None = None,
+    exports: list[Any] | None = None,
+) -> Environment:
+    """Make the environment in which a graph of a user is evaluated.
+
+    Args:
+        config: The configuration of the service.
+        user: The id of the user, None for runs of the service itself, which have no stored processes.
+        limits: How much the loads of the graph may read.
+        catalog: The catalogue, by default the one shared by all runs in this process.
+        log: Where messages for the user go.
+        exports: A list that collects the exports requested by the graph; None where it cannot export.
+    """
+    env = Environment(
+        catalog=catalog or shared_catalog(config),
+        user=None if user is None else str(user),
+        limits=limits or RunLimits(),
+        lookup=None if user is None else Library(config, UUID(str(user))),
+        exports=exports,
+    )
+    if log is not None:
+        env.log = log
+    return env

@@ -1,0 +1,1 @@
+"""Grids, boxes and geometries: warping, aligning, rasterizing, masking."""

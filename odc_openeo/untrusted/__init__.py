@@ -1,0 +1,1 @@
+"""Guards against untrusted input: rasters, GDAL drivers, reference systems, JSON."""

@@ -1,0 +1,18 @@
+"""Wait for what happens in other processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def wait_for(look: Callable[[], Value], seconds: float = 30) -> Value:
+    """Look again and again until there is something true, which is returned."""
+    deadline = time.monotonic() + seconds
+    while not (value := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+    return value
