@@ -65,6 +65,7 @@ class Config(BaseSettings):
         description="YAML file with titles, descriptions, licences … to replace those of ODC products.",
     )
 
+    # --- Files of datasets, for STAC clients ---
     asset_hrefs: str = Field(
         "",
         description="Addresses of files in the index as STAC clients see them: PREFIX=URL, separated by "
@@ -107,7 +108,7 @@ class Config(BaseSettings):
         ge=1,
         le=256,
         description="Most processes that evaluate process graphs of synchronous requests at the same time, "
-        "for each HTTP process; half as many and one more make map tiles and previews and validate.",
+        "for each HTTP process; half as many plus one make map tiles and previews and validate.",
     )
     runner_memory: ByteSize = Field(
         ByteSize(2 * 2**30),
@@ -156,21 +157,21 @@ class Config(BaseSettings):
     requests_per_minute_user: int = Field(
         6000,
         ge=0,
-        description="Requests that a user may make within a minute, counted by each HTTP process; 0: any.",
+        description="Requests that a user may make per minute, counted by each HTTP process; 0: no limit.",
     )
     requests_per_minute_address: int = Field(
         6000,
         ge=0,
         description="Requests without a signed-in user from one address within a minute (IPv6: from one "
-        "network of 64 bits; this machine: any unless a proxy may be in front), counted by each HTTP "
-        "process; 0: any.",
+        "network of 64 bits; this machine: no limit unless a proxy may be in front), counted by each "
+        "HTTP process; 0: no limit.",
     )
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, description="Largest JSON request body; a larger one is refused unread."
     )
 
     # --- Limits ---
-    max_graph_nodes: int = Field(10_000, ge=1, description="Most nodes a process graph may have.")
+    max_graph_nodes: int = Field(10_000, ge=1, description="Most nodes that a process graph may have.")
     max_graph_depth: int = Field(100, ge=1, le=500, description="Deepest nesting of child process graphs.")
     sync_max_bytes: int = Field(
         4 * 2**30,
@@ -190,6 +191,7 @@ class Config(BaseSettings):
 
     search_timeout_s: float = Field(20, gt=0, description="Seconds that a search for STAC Items may take.")
 
+    # --- Reading ---
     gdal_drivers: str = Field(
         "",
         description="GDAL drivers that your own datasets need besides those of self-contained formats, "
@@ -229,7 +231,7 @@ class Config(BaseSettings):
         512 * 2**20, ge=1, description="Largest volume of pixels, in bytes, that one map tile may read."
     )
     tile_cache_bytes: int = Field(
-        128 * 2**20, ge=0, description="Memory of each HTTP process for map tiles that were made; 0 for none."
+        128 * 2**20, ge=0, description="Memory of each HTTP process for cached map tiles; 0 for none."
     )
 
     # --- Batch jobs ---
@@ -240,7 +242,7 @@ class Config(BaseSettings):
         4, ge=1, description="Most batch jobs of one user that run at the same time; the others wait."
     )
     job_tries: int = Field(
-        3, ge=1, le=100, description="Times a batch job is begun when workers or the cluster get lost."
+        3, ge=1, le=100, description="Times a batch job is begun when workers or the cluster are lost."
     )
     job_lost_after_s: float = Field(
         30, ge=1, description="Seconds without a sign of life after which a job's worker is given up."
@@ -249,7 +251,7 @@ class Config(BaseSettings):
         90, gt=0, description="Days until the results of a finished batch job are deleted."
     )
     link_lifetime_hours: float = Field(
-        24, gt=0, le=24 * 365, description="Hours that signed links to results are good for, at least."
+        24, gt=0, le=24 * 365, description="Hours that signed links to results are valid, at least."
     )
 
     # --- Accounts ---
@@ -265,10 +267,10 @@ class Config(BaseSettings):
     login_attempts: int = Field(
         5,
         ge=1,
-        description="Wrong passwords of a user from one address until no more are taken; ten times as many "
-        "of a user from all addresses, or of an address for all users.",
+        description="Wrong passwords for a user from one address until no more are accepted; ten times as "
+        "many for a user from all addresses, or from an address for all users.",
     )
-    login_wait_s: float = Field(300, gt=0, description="Seconds since the first of them until that is over.")
+    login_wait_s: float = Field(300, gt=0, description="Seconds from the first of them until that ends.")
     trusted_proxies: int = Field(
         0,
         ge=0,

@@ -28,7 +28,7 @@ class OpenEOError(Exception):
         return type(self).__name__
 
     def detach(self) -> Self:
-        """Drop traceback and causes, which some libraries let be pickled with errors; return the error."""
+        """Drop the traceback and causes, which some libraries pickle with the error; return the error."""
         self.__cause__ = self.__context__ = None
         return self.with_traceback(None)
 
@@ -255,7 +255,7 @@ class FileContentInvalid(OpenEOError):
 
 
 class FileSizeExceeded(OpenEOError):
-    template = "The file is too large. The largest allowed: {size}."
+    template = "The file is too large. The limit is {size}."
 
 
 # --- Workspaces ----------------------------------------------------------------------------------
@@ -408,7 +408,7 @@ class BandFilterParameterMissing(ProcessError):
 
 
 class CountMismatch(ProcessError):
-    template = "Either a number of points or one for each geometry must be given."
+    template = "Give either one number of points or one number per geometry."
 
 
 class DataCubeEmpty(ProcessError):
@@ -472,7 +472,7 @@ class KernelDimensionsUneven(ProcessError):
 
 
 class LabelExists(ProcessError):
-    template = "A label {label} exists already."
+    template = "The label {label} already exists."
 
 
 class LabelMismatch(ProcessError):
@@ -480,11 +480,11 @@ class LabelMismatch(ProcessError):
 
 
 class LabelNotAvailable(ProcessError):
-    template = "Label {label} does not exist. There are: {available}."
+    template = "Label {label} does not exist. The labels are: {available}."
 
 
 class LabelsNotEnumerated(ProcessError):
-    template = "The labels of the dimension are not 0, 1, 2, …: name the labels to rename in 'source'."
+    template = "The labels of the dimension are not 0, 1, 2, …; list the labels to rename in 'source'."
 
 
 class MinMaxSwapped(ProcessError):
@@ -536,4 +536,4 @@ class TooManyDimensions(ProcessError):
 
 
 class UnitMismatch(ProcessError):
-    template = "The distance is in another unit than the coordinates: {reason}"
+    template = "The distance and the coordinates have different units: {reason}"

@@ -81,7 +81,7 @@ class StacRaster:
 
 
 def read_items(items: Sequence[Mapping[str, Any]], place: RasterPlace) -> tuple[list[Band], list[Scene]]:
-    """The bands of all Items, and the Items as scenes.
+    """The bands of all Items in the order in which they appear first, and the Items as scenes.
 
     Addresses are relative to the Item's member ``base``. Of each band the first file is opened: pixel type,
     no-data value and unit are those of the file; what it lacks is what STAC declares (see ADR 14). ``place``
@@ -95,17 +95,20 @@ def read_items(items: Sequence[Mapping[str, Any]], place: RasterPlace) -> tuple[
     for item in items:
         with _name_item_in_errors(item):
             rasters.append(_list_rasters(item))
-    kinds = {_band_identity(raster): raster for found in reversed(rasters) for raster in reversed(found)}
+    kinds: dict[tuple[str, ...], StacRaster] = {}
+    for group in rasters:
+        for raster in group:
+            kinds.setdefault(_band_identity(raster), raster)
     if not kinds:
         raise NoDataAvailable(reason="no asset is a GeoTIFF or JPEG 2000 file with data.")
     needed = {r.href: r for r in kinds.values()}
-    needed |= {r.href: r for found in rasters for r in found if r.grid() is None}
+    needed |= {r.href: r for group in rasters for r in group if r.grid() is None}
     with ThreadPoolExecutor(THREADS) as pool:
         headers = dict(zip(needed, pool.map(lambda href: read_header(href, place), needed), strict=True))
     bands: dict[str, Band] = {}
     named = {kind: _make_bands(raster, headers[raster.href]) for kind, raster in kinds.items()}
-    for group in reversed(named.values()):
-        for band in group:
+    for kind_bands in named.values():
+        for band in kind_bands:
             bands.setdefault(band.name, band)
     scenes: list[Scene] = []
     for item, assets in zip(items, rasters, strict=True):

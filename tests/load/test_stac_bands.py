@@ -91,3 +91,28 @@ def test_malformed_declarations_are_refused(tmp_path: Path, bands: Any) -> None:
     path = write(tmp_path / "a.tif", PIXELS)
     with pytest.raises(FileContentInvalid, match="STAC"):
         load_asset(path, **{"raster:bands": bands})
+
+
+@pytest.mark.parametrize(
+    "assets",
+    [
+        [["blue", "red", "nir"], ["blue", "red"]],
+        [["blue", "red", "nir"], ["red"]],
+        [["blue", "red", "nir"], ["nir"], ["blue", "red", "nir"]],
+        [["blue", "red", "nir"], ["nir", "red"]],
+        [["blue"], ["blue", "red"], ["blue", "red", "nir"]],
+    ],
+)
+def test_bands_are_in_the_order_in_which_items_have_them(tmp_path: Path, assets: list[list[str]]) -> None:
+    path = write(tmp_path / "a.tif", PIXELS)
+    items = [
+        {
+            "type": "Feature",
+            "id": f"scene-{day}",
+            "properties": {"datetime": f"2022-03-{day:02}T10:00:00Z"},
+            "assets": {name: {"href": str(path), "type": "image/tiff"} for name in names},
+        }
+        for day, names in enumerate(assets, 1)
+    ]
+    bands, scenes = read_items(items, LocalFolder(tmp_path))
+    assert load(scenes, bands).bands.values.tolist() == ["blue", "red", "nir"]
