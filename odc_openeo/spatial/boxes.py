@@ -94,9 +94,10 @@ def _parse_crs(crs: Any, make_error: Any) -> int | str:
         return 4326
     try:
         parsed = parse_crs(crs)
-        code = CRS(parsed).epsg
+        # Only the code of this very definition: one that is merely alike may be off by a datum shift.
+        code = parsed.to_epsg(min_confidence=100)
     except (CRSError, ValueError, TypeError) as error:
         raise make_error(
             f"the reference system {str(crs)[:60]!r} is unknown. Give an EPSG code or WKT2."
         ) from error
-    return CRS(parsed).to_wkt() if code is None else code
+    return parsed.to_wkt() if code is None else int(code)
