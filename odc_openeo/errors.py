@@ -7,6 +7,7 @@ The class name is the code. Codes of the API come from its error list, codes of 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 
@@ -37,6 +38,15 @@ class OpenEOError(Exception):
         message = f"Node '{self.node}': {self.message}" if self.node else self.message
         body = {"code": self.code, "message": message}
         return {"id": self.id, **body} if self.id else body
+
+
+def walk_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Iterate over an error and what led to it, from the last to the first."""
+    visited: set[int] = set()
+    while error is not None and id(error) not in visited:
+        visited.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 # --- General -------------------------------------------------------------------------------------

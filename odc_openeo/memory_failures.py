@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 from typing import Final
 
-from odc_openeo.errors import OpenEOError
+from odc_openeo.errors import OpenEOError, walk_causes
 
 _MEMORY_MESSAGES: Final = re.compile(
     r"bad_alloc|(can ?not|can't|unable to|could not|failed to) (re)?allocate|allocate memory|out of memory"
@@ -23,13 +22,5 @@ def is_memory_failure(error: BaseException) -> bool:
         isinstance(cause, MemoryError)
         or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)
         or (not isinstance(cause, OpenEOError) and bool(_MEMORY_MESSAGES.search(str(cause))))
-        for cause in _walk_causes(error)
+        for cause in walk_causes(error)
     )
-
-
-def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:
-    visited: set[int] = set()
-    while error is not None and id(error) not in visited:
-        visited.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

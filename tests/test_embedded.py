@@ -19,6 +19,7 @@ from odc_openeo.config import Config, child_environment
 from odc_openeo.stack import embedded, postgres, subprocesses
 from odc_openeo.stack.gunicorn_command import gunicorn_command
 from tests.conftest import COMMAND, start_stack
+from tests.support.processes import find_alive, have_ended
 
 QUICK = {"ODC_OPENEO_GUNICORN_WORKERS": "1", "ODC_OPENEO_WORKERS": "1"}
 
@@ -30,24 +31,6 @@ def get(url: str) -> tuple[int, dict]:
 
 def family(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [process for process in processes if is_alive(process)]
-
-
-def all_gone(processes: list[psutil.Process], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while alive(processes) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return not alive(processes)
 
 
 @pytest.fixture
@@ -78,7 +61,7 @@ def test_life_of_a_stack(data_dir):
     start = time.monotonic()
     assert first.stop(signal.SIGTERM) == 0
     assert time.monotonic() - start < 10
-    assert alive(processes) == []
+    assert find_alive(processes) == []
 
     again = start_stack(data_dir, "--no-samples", **QUICK)
     users = subprocess.check_output([*COMMAND, "user", "list"], text=True, env=environment)
@@ -91,7 +74,7 @@ def test_life_of_a_stack(data_dir):
     victim.kill()
     assert again.process.wait(20) == 1
     assert "dask scheduler ended" in again.said()
-    assert all_gone(processes, 1)
+    assert have_ended(processes, 1)
 
 
 def test_nothing_outlives_a_killed_launcher(data_dir):
@@ -101,7 +84,7 @@ def test_nothing_outlives_a_killed_launcher(data_dir):
     stack.process.kill()
     stack.process.wait()
     # Each ends in good order, which takes a busy machine a while.
-    assert all_gone(processes, 60), [process.cmdline() for process in alive(processes)]
+    assert have_ended(processes, 60), [process.cmdline() for process in find_alive(processes)]
 
 
 def test_sigint_while_starting(data_dir):
@@ -122,7 +105,7 @@ def test_sigint_while_starting(data_dir):
     launcher.send_signal(signal.SIGINT)
     assert launcher.communicate(timeout=10)[0] == "Stopped\n"
     assert launcher.returncode == 0
-    assert all_gone(processes, 1)
+    assert have_ended(processes, 1)
 
 
 def run_up(*options: str, **variables: str) -> subprocess.CompletedProcess:

@@ -36,6 +36,7 @@ from odc_openeo.user_data import files
 from odc_openeo.users import accounts
 from odc_openeo.worker import run_worker
 from tests.conftest import COMMAND
+from tests.support.processes import have_ended
 
 POINT = {"type": "Point", "coordinates": [11.0, 46.0]}
 PIXELS = np.random.default_rng(1).normal(size=(2, 600, 600))
@@ -177,12 +178,7 @@ def process_of_job(pid: int | None = None) -> psutil.Process:
 
 
 def gone(process: psutil.Process, seconds: float = 60) -> None:
-    """Wait until a process has ended; nobody may be there to take note of it."""
-    deadline = time.monotonic() + seconds
-    with contextlib.suppress(psutil.NoSuchProcess):
-        while process.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    assert have_ended([process], seconds)
 
 
 def assert_right(config: Config, job: Job) -> None:

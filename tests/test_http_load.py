@@ -19,6 +19,7 @@ import requests
 
 from odc_openeo.stack.embedded import free_port
 from tests.conftest import wait_until_answering
+from tests.support.processes import have_ended
 
 APP = """
 import os
@@ -94,20 +95,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             process.terminate()
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def has_ended(pid: int, within: float) -> bool:
-    deadline = time.monotonic() + within
-    while is_running(pid):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return True
+    return have_ended([process], within)
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half-close", "more-sent-ahead"])

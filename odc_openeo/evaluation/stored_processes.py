@@ -8,7 +8,7 @@ from uuid import UUID
 
 from odc_openeo.config import Config
 from odc_openeo.errors import ProcessGraphInvalid
-from odc_openeo.graph import Graph, GraphLimits, iterate_calls, parse_process
+from odc_openeo.graph import GraphLimits, PreparedProcess, prepare
 from odc_openeo.user_data.user_defined_processes import Library
 
 
@@ -27,17 +27,17 @@ def check_stored_process(config: Config, user: UUID, id_: str, document: Mapping
         return document if called_id == id_ else library(called_id, namespace)
 
     call = {"process_graph": {"it": {"process_id": id_, "arguments": {}, "result": True}}}
-    graph, errors = parse_process(call, GraphLimits.from_config(config), find_definition)
-    for error in errors:
+    prepared = prepare(call, find_definition, GraphLimits.from_config(config))
+    for error in prepared.structure_errors:
         error.node = (error.node or "").removeprefix("it").lstrip(".") or None
         raise error
-    if graph is not None and document.get("public") is True:
-        _check_public(id_, graph)
+    if document.get("public") is True:
+        _check_public(id_, prepared)
 
 
-def _check_public(id_: str, graph: Graph) -> None:
+def _check_public(id_: str, prepared: PreparedProcess) -> None:
     """Refuse calls that only the owner could make."""
-    for node in iterate_calls(graph):
+    for node in prepared.find_calls():
         if node.definition and node.namespace in (None, "user") and node.process_id != id_:
             raise ProcessGraphInvalid(
                 reason=f"others can't call your process '{node.process_id}', so a public one can't. Make it "

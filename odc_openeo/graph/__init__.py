@@ -4,8 +4,7 @@
 and lazy cubes by calling one registered function per node.
 """
 
-from odc_openeo.graph.model import Graph, GraphLimits, Lookup, Node, iterate_calls
-from odc_openeo.graph.parse import parse_process
+from odc_openeo.graph.model import Graph, GraphLimits, Lookup, Node
 from odc_openeo.graph.prepare import PreparedProcess, evaluate, prepare, validate
 
 __all__ = [
@@ -15,8 +14,6 @@ __all__ = [
     "Node",
     "PreparedProcess",
     "evaluate",
-    "iterate_calls",
-    "parse_process",
     "prepare",
     "validate",
 ]

@@ -98,30 +98,25 @@ class Graph:
 
 def iterate_references(value: Any) -> Iterator[str]:
     """The ids of the nodes that an argument refers to; child graphs have nodes of their own."""
-    if isinstance(value, Mapping):
-        if isinstance(value.get("from_node"), str) and len(value) == 1:
-            yield value["from_node"]
-        else:
-            for item in value.values():
-                yield from iterate_references(item)
-    elif isinstance(value, list):
-        for item in value:
-            if isinstance(item, Mapping | list):
-                yield from iterate_references(item)
+    return _iterate_references(value, "from_node")
 
 
 def iterate_parameter_references(value: Any) -> Iterator[str]:
     """The names of the parameters that an argument refers to, child graphs left out."""
+    return _iterate_references(value, "from_parameter")
+
+
+def _iterate_references(value: Any, member: str) -> Iterator[str]:
     if isinstance(value, Mapping):
-        if isinstance(value.get("from_parameter"), str) and len(value) == 1:
-            yield value["from_parameter"]
+        if isinstance(value.get(member), str) and len(value) == 1:
+            yield value[member]
         else:
             for item in value.values():
-                yield from iterate_parameter_references(item)
+                yield from _iterate_references(item, member)
     elif isinstance(value, list):
         for item in value:
             if isinstance(item, Mapping | list):
-                yield from iterate_parameter_references(item)
+                yield from _iterate_references(item, member)
 
 
 def iterate_child_graphs(value: Any) -> Iterator[Graph]:

@@ -1,4 +1,4 @@
-"""Prepare a process once for all uses: its errors, its value, its fingerprint, its loads."""
+"""Prepare a process once for all uses: its errors, its value, its fingerprint, its calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from odc_openeo.graph.evaluate import run_graph
 from odc_openeo.graph.fingerprint import compute_fingerprint
 from odc_openeo.graph.model import Graph, GraphLimits, Lookup, Node, iterate_calls
 from odc_openeo.graph.parse import parse_process
-from odc_openeo.graph.plan import LOAD, Plan, plan_for_view
+from odc_openeo.graph.plan import Plan, plan_for_view
 from odc_openeo.graph.validate import find_problems
 from odc_openeo.registry.demand import ALL, Demand
 from odc_openeo.registry.environment import Environment
@@ -74,10 +74,6 @@ class PreparedProcess:
     def find_calls(self) -> Iterator[Node]:
         """All nodes, those of child graphs and of the stored processes that are called included."""
         return iter(()) if self.graph is None else iterate_calls(self.graph)
-
-    def find_loads(self) -> list[Node]:
-        """The nodes that load collections, wherever they are."""
-        return [node for node in self.find_calls() if node.process_id == LOAD and node.definition is None]
 
 
 def prepare(process: Any, lookup: Lookup | None = None, limits: GraphLimits | None = None) -> PreparedProcess:

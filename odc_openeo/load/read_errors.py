@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rasterio.errors import RasterioError
 
-from odc_openeo.errors import OpenEOError, StorageFailure
+from odc_openeo.errors import OpenEOError, StorageFailure, walk_causes
 
 
 def explain_read_failure(error: BaseException) -> OpenEOError | None:
     """Translate an error of computing a loaded cube for the client; None if it is not about reading."""
-    for cause in _walk_causes(error):
+    for cause in walk_causes(error):
         if isinstance(cause, OpenEOError):
             return cause
         if isinstance(cause, RasterioError):
             return StorageFailure("A file of the data cannot be read. Please report the id of this error.")
     return None
-
-
-def _walk_causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

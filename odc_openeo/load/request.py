@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -128,7 +128,7 @@ def _needs_wide_margin(demand: Demand) -> bool:
 def _check_box(box: Box, turned: bool) -> Box:
     """A box of a demand and its limits, checked as a user's box is."""
     limits = tuple(_check_box(limit, turned) for limit in box.limits)
-    checked = replace(Box.parse(asdict(box), "filter_bbox", "spatial_extent"), limits=())
+    checked = Box.parse(vars(box), "filter_bbox", "spatial_extent")
     _check_is_on_earth(checked.polygon, "filter_bbox")
     return replace(_enclose_turned(checked) if turned else checked, limits=limits)
 

@@ -17,22 +17,21 @@ _TEMPLATE: Final[Mapping[str, Any]] = {
     "geometry": None,
     "links": [],
     "bbox": None,
+    "properties": {"datetime": "1970-01-01T00:00:00Z"},
 }
 
 
-def read_band_metadata(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> list[RasterBandMetadata]:
+def read_band_metadata(asset: Mapping[str, Any]) -> list[RasterBandMetadata]:
     """Return data type, no-data value and unit of each band of an asset, in the order of its file.
 
-    All of STAC's ways are known: members of ``bands``, of ``raster:bands``, of the asset itself, and of the
-    properties of its Item.
+    Members of ``bands``, of ``raster:bands`` and of the asset itself are known; those that the properties of
+    an Item share with its assets are to be among the latter.
 
     Raises:
         TypeError, ValueError, AttributeError, LookupError: members have values that STAC does not define.
     """
-    shared = {name: properties[name] for name in ("nodata", "data_type", "unit") if name in properties}
     document = {
         **_TEMPLATE,
-        "properties": {"datetime": "1970-01-01T00:00:00Z", **shared},
         "assets": {"asset": {**asset, "type": "image/tiff", "roles": ["data"]}},
     }
     try:

@@ -206,7 +206,7 @@ def _make_bands(raster: StacRaster, header: Header) -> list[Band]:
     count = len(header.bands)
     declared = raster.declared if len(raster.declared) == count else [{}] * count
     with _name_item_in_errors(raster.fields):
-        metadata = read_band_metadata(raster.fields, raster.fields)
+        metadata = read_band_metadata(raster.fields)
     # What is declared once, without bands, holds for all of them.
     metadata = metadata * count if len(metadata) == 1 else metadata
     defaults = metadata if len(metadata) == count else [RasterBandMetadata()] * count

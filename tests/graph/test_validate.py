@@ -8,7 +8,8 @@ import pytest
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.errors import ProcessGraphComplexity
-from odc_openeo.graph import GraphLimits, evaluate, parse_process, validate
+from odc_openeo.graph import GraphLimits, evaluate, validate
+from odc_openeo.graph.parse import parse_process
 
 
 def node(process_id: str, arguments: dict[str, Any], **more: Any) -> dict[str, Any]:
