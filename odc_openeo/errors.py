@@ -7,7 +7,7 @@ The class name is the code. Codes of the API come from its error list, codes of 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 
@@ -382,7 +382,21 @@ class ProcessError(OpenEOError):
 
 
 class ArrayElementNotAvailable(ProcessError):
-    template = "The array has no element {element}; it has {available}."
+    template = "{reason}"
+
+    @classmethod
+    def at_index(cls, index: Any, length: int) -> ArrayElementNotAvailable:
+        """Describe an index outside an array of some length."""
+        if not length:
+            return cls(reason=f"Index {index} is out of range: the array is empty.")
+        count = f"{length} elements (0 to {length - 1})" if length > 1 else "1 element (index 0)"
+        return cls(reason=f"Index {index} is out of range: the array has {count}.")
+
+    @classmethod
+    def with_label(cls, label: Any, labels: Sequence[Any]) -> ArrayElementNotAvailable:
+        """Describe a label that an array does not have, with the first labels that it has."""
+        available = ", ".join(repr(v) for v in labels[:30])
+        return cls(reason=f"The array has no element labelled {label!r}; its labels are {available}.")
 
 
 class ArrayElementParameterConflict(ProcessError):

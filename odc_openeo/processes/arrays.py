@@ -153,15 +153,10 @@ def array_element(
     if position is None or not 0 <= position < length:
         if return_nodata:
             return _nodata_element(values)
-        raise _unavailable_element_error(data, length, index if by_index else label, by_label)
+        if by_label:
+            raise ArrayElementNotAvailable.with_label(label, get_labels(data))
+        raise ArrayElementNotAvailable.at_index(index, length)
     return pick_element(values, position) if isinstance(values, xr.DataArray) else values[position]
-
-
-def _unavailable_element_error(data: Any, length: int, key: Any, by_label: bool) -> ArrayElementNotAvailable:
-    if by_label:
-        available = ", ".join(repr(v) for v in get_labels(data)[:30])
-        return ArrayElementNotAvailable(element=f"labelled {key!r}", available=f"the labels {available}")
-    return ArrayElementNotAvailable(element=f"at index {key}", available=f"{length} elements, from 0")
 
 
 def _nodata_element(values: Any) -> Any:
@@ -442,7 +437,7 @@ def array_modify(data: Array, values: Array, index: Index, length: Length = 0) -
     elements = as_sequence(data, "array_modify")
     start, size = int(index), _array_length(elements)
     if not 0 <= start <= size:
-        raise ArrayElementNotAvailable(element=f"at index {start}", available=f"{size} elements, from 0")
+        raise ArrayElementNotAvailable.at_index(start, size)
     end = min(size, start + max(0, int(length)))
     return _join_arrays(
         _slice_array(data, elements, 0, start), values, _slice_array(data, elements, end, size)

@@ -96,7 +96,7 @@ def rearrange(data: Array, order: Permutation) -> Array:
     length = values.sizes[ARRAY] if isinstance(values, xr.DataArray) else len(values)
     invalid = next((p for p in permutation if not isinstance(p, int | float) or not 0 <= p < length), None)
     if invalid is not None:
-        raise ArrayElementNotAvailable(element=f"at index {invalid}", available=f"{length} elements, from 0")
+        raise ArrayElementNotAvailable.at_index(invalid, length)
     places = [int(p) for p in permutation]
     if isinstance(values, xr.DataArray):
         return values.isel({ARRAY: places})
@@ -216,7 +216,7 @@ def _order_blocks(
 def _rearrange_pixels(values: Any, permutation: xr.DataArray) -> xr.DataArray:
     """Rearrange the elements of each pixel in its own order."""
     if isinstance(values, list) and not values:
-        raise ArrayElementNotAvailable(element="at any index", available="0 elements")
+        raise ArrayElementNotAvailable.at_index(0, 0)
     data = values if isinstance(values, xr.DataArray) else cube.stack(values)
     data, permutation = (
         with_labels(rechunk_whole_arrays(data), None),

@@ -48,6 +48,10 @@ def test_elements_by_time_in_any_notation() -> None:
 def test_elements_that_are_not_there() -> None:
     with pytest.raises(ArrayElementNotAvailable, match="B04"):
         run("array_element", data=bands(), label="B4")
+    with pytest.raises(ArrayElementNotAvailable, match=r"Index 3 is out of range: .* 3 elements \(0 to 2\)"):
+        run("array_element", data=[1, 2, 3], index=3)
+    with pytest.raises(ArrayElementNotAvailable, match="the array is empty"):
+        run("array_element", data=[], index=0)
     with pytest.raises(ArrayNotLabeled):
         run("array_element", data=floats(), label="B4")
     missing = run("array_element", data=bands().chunk({"x": 1}), index=9, return_nodata=True)
@@ -259,7 +263,7 @@ def test_removed_no_data_is_at_the_end_in_a_cube() -> None:
 def test_rearranging_with_one_order_keeps_labels() -> None:
     result = run("rearrange", data=bands(), order=[1, 0])
     assert run("array_labels", data=result) == ["B08", "B04"]
-    with pytest.raises(ArrayElementNotAvailable):
+    with pytest.raises(ArrayElementNotAvailable, match=r"Index 1 is out of range: .* 1 element \(index 0\)"):
         run("rearrange", data=[1], order=[1])
 
 

@@ -52,7 +52,7 @@ def count(data: Any, context: Any = None) -> Any:
 
 def element(data: Any, context: Any = None) -> Any:
     if isinstance(data, list):
-        raise errors.ArrayElementNotAvailable(element=0, available=0)
+        raise errors.ArrayElementNotAvailable.at_index(0, 0)
     return data.isel({ARRAY: 0}, drop=True)
 
 
