@@ -219,6 +219,7 @@ def test_a_key_is_used_for_its_own_algorithm_only(provider: IdentityProvider) ->
         oidc.identify_user(make_provider(provider), token)
 
 
+@pytest.mark.filterwarnings("ignore:Key size should be")
 def test_weak_and_foreign_keys_are_not_used(provider: IdentityProvider) -> None:
     with pytest.warns(SecurityWarning):
         weak = RSAKey.generate_key(1024, {"kid": "weak"})

@@ -132,6 +132,7 @@ def test_a_new_password_ends_sessions(browser: FlaskClient, odc_config: Config) 
     assert browser.get("/my/jobs").status_code == 303
 
 
+@pytest.mark.filterwarnings("ignore:The .* cookie is too large")
 def test_forged_sessions_are_ignored(client: FlaskClient) -> None:
     for value in ("x", "", "é", "a" * 10_000):
         client.set_cookie("openeo-session", value)

@@ -91,6 +91,7 @@ def test_systems_in_use(code: Any) -> None:
     assert parse_crs(crs.to_json_dict()) == crs
 
 
+@pytest.mark.filterwarnings("ignore:'.init=:FutureWarning")
 def test_legacy_ways_to_write_a_code() -> None:
     assert parse_crs("+init=epsg:32632 +type=crs").to_epsg() == 32632
     shifted = "+proj=tmerc +lat_0=0 +lon_0=9 +ellps=bessel +towgs84=598,73,418,0.2,0.04,-2.4,6.7 +type=crs"

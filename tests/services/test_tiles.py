@@ -100,6 +100,7 @@ def test_the_date_can_be_chosen(two: Any, create: Create, client: FlaskClient) -
     assert "2 dates" in refused.get_json()["message"]
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 def test_reduced_masked_and_coloured(two: Any, create: Create, client: FlaskClient) -> None:
     mean = child("mean", data=DATA)
     ndvi = graph(
