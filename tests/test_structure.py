@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from itertools import takewhile
@@ -72,3 +74,11 @@ def test_the_floors_in_the_documentation_are_those_of_the_linter() -> None:
     floors = read_floors()
     assert [set(re.findall(r"`(\w+)`", rooms)) for _, rooms in rows] == floors
     assert [int(number) for number, _ in rows] == list(range(len(floors), 0, -1))
+
+
+def test_processes_start_without_compiling_the_grammar_of_uris() -> None:
+    code = (
+        "import sys, odc_openeo.app, odc_openeo.processes; "
+        "print([name in sys.modules for name in ('jsonschema', 'rfc3987_syntax')])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[True, False]\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from jsonschema import Draft7Validator
 
 from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.untrusted.json_schemas import make_validator
 
 Compute = Callable[..., tuple[Any, ...]]
 """Computes dask collections together and returns their values in order, like `dask.compute`."""
@@ -111,7 +111,7 @@ class Format:
             value = {str(e).lower(): e for e in schema["enum"]}.get(value.lower(), value)
         if value is None and schema.get("default") is None:
             return None
-        for error in Draft7Validator(schema).iter_errors(value):
+        for error in make_validator(schema).iter_errors(value):
             allowed = f" Allowed: {', '.join(map(str, schema['enum']))}." if "enum" in schema else ""
             raise _invalid_option(f"option '{name}' of format {self.name}: {error.message}.{allowed}")
         return value

@@ -15,11 +15,10 @@ from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_typ
 
 import docstring_parser
 import xarray as xr
-from jsonschema import Draft7Validator
 
 from odc_openeo.registry.demand import Needs
 from odc_openeo.registry.environment import Environment
-from odc_openeo.untrusted.json_schemas import Match, compile_match, make_validator
+from odc_openeo.untrusted.json_schemas import Draft7Validator, Match, compile_match, make_validator
 
 
 class _Omitted:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jsonschema import Draft7Validator
-
 from odc_openeo.errors import ServiceConfigInvalid, ServiceConfigUnsupported, ServiceUnsupported
 from odc_openeo.services.colors import check_colormap
+from odc_openeo.untrusted.json_schemas import make_validator
 
 EXTENT: Final = "spatial_extent"
 """The process graph parameter that holds the extent of the tile."""
@@ -167,7 +166,7 @@ def _parse_setting(name: str, value: Any) -> Any:
         return None
     if isinstance(value, str) and "enum" in schema:
         value = {str(e).lower(): e for e in schema["enum"]}.get(value.lower(), value)
-    for error in Draft7Validator(schema).iter_errors(value):
+    for error in make_validator(schema).iter_errors(value):
         mismatch = f"{str(value)[:60]} is not a valid value. {schema['description']}"
         reason = mismatch if error.validator == "anyOf" else f"{error.message}."
         raise ServiceConfigInvalid(parameter=name, reason=reason)

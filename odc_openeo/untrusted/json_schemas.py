@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
-from jsonschema import Draft7Validator, ValidationError
-from jsonschema.validators import extend
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Make a module unavailable to what is imported meanwhile, unless it is imported already."""
+    absent = module not in sys.modules
+    if absent:
+        sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[module]
+
+
+# jsonschema looks for the grammar of URIs, which takes more than a second to compile, a quarter of the time
+# that one of our processes needs to start. No schema of ours checks the format of a string.
+with _without("rfc3987_syntax"):
+    from jsonschema import Draft7Validator, ValidationError
+    from jsonschema.validators import extend
 
 Match = Callable[[Any], bool]
 """True if a value certainly matches a schema; False if it does not, or if this is undecided."""
