@@ -38,7 +38,7 @@ def test_wrong_credentials(config, name, password):
         accounts.verify_password(config, name, password)
 
 
-def test_nothing_readable_is_kept(config):
+def test_no_readable_password_is_stored(config):
     created = accounts.create_user(config, "ada", PASSWORD)
     token = accounts.issue_token(config, created)
     with db.session(config) as session:
@@ -209,7 +209,7 @@ def test_users_are_identified_by_issuer_and_subject(config):
         accounts.verify_password(config, "ada", PASSWORD)
 
 
-def test_roles_given_here_stay_beside_those_of_claims(config):
+def test_roles_granted_here_stay_in_addition_to_those_of_claims(config):
     anna = accounts.get_or_create_user(config, Identity(ISSUER, "1", "Anna"))
     accounts.set_roles(config, str(anna.id), ["admin"])
     assert accounts.get_or_create_user(config, Identity(ISSUER, "1", "Anna")).roles == ("admin",)
@@ -297,7 +297,7 @@ def test_guesses_from_many_addresses_and_of_many_users(limited):
         accounts.log_in(limited, "bob", PASSWORD, HERE)
 
 
-def test_an_ipv6_network_is_one_address(limited):
+def test_an_ipv6_network_counts_as_one_address(limited):
     fail(limited, 1, address="2001:db8::1")
     fail(limited, 1, address="2001:db8::2")
     with pytest.raises(TooManyRequests):

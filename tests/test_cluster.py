@@ -83,7 +83,7 @@ def test_tiny_ones_run_here(config):
     assert cluster.connect(Config()) is None
 
 
-def test_one_client_a_process(config):
+def test_one_client_per_process(config):
     assert cluster.connect(config) is cluster.connect(config)
     assert "1 workers, 2 threads" in cluster.check_cluster(config)
 
@@ -125,7 +125,7 @@ def test_missing_worker_is_reported():
         cluster.close(config)
 
 
-def test_lost_scheduler_is_said_and_a_new_one_found():
+def test_lost_scheduler_is_reported_and_a_new_one_used():
     port = None
     with distributed.LocalCluster(
         n_workers=1, dashboard_address="127.0.0.1:0", host="127.0.0.1", protocol="tcp://", processes=False

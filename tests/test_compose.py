@@ -134,7 +134,7 @@ def test_settings_exist():
         assert name.lower() in Config.model_fields, name
 
 
-def test_databases_are_one():
+def test_service_and_index_share_a_database():
     environment = SERVICES["api"]["environment"]
     assert environment["ODC_OPENEO_DATABASE_URL"] == environment["ODC_DEFAULT_DB_URL"]
     assert environment["ODC_OPENEO_DASK_SCHEDULER"] == SERVICES["dask-worker"]["command"][2]

@@ -85,7 +85,7 @@ def test_merging_at_the_same_time(config: Config, place: str) -> None:
     assert get_storage(config).walk(f"workspaces/{owner}") == []
 
 
-def test_nothing_of_others_is_overwritten(config: Config) -> None:
+def test_foreign_files_are_not_overwritten(config: Config) -> None:
     owner = user(config)
     id_ = workspaces.create_workspace(config, owner, WorkspaceDraft()).id
     publish_package(config, owner, id_, content(config, "1", id_="maps", files=["a.tif", "b.tif"]), None)

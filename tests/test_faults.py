@@ -319,7 +319,7 @@ def test_no_room_for_results(config: Config, ada: UUID, gate: Gate, worker, form
     assert stored(config) == []
 
 
-def test_the_storage_is_away(config: Config, ada: UUID, worker) -> None:
+def test_unavailable_storage_is_reported(config: Config, ada: UUID, worker) -> None:
     """The job waits, without losing a try, and runs when the storage is back."""
     place = config.data_dir / "storage" / "results"
     place.write_text("not mounted")

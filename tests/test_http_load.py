@@ -120,7 +120,7 @@ def test_a_client_that_leaves_ends_its_run(server: Server, how: str) -> None:
     server.wait_for(f"{how}.abandoned")
 
 
-def test_a_client_that_waits_keeps_its_run(server: Server) -> None:
+def test_a_waiting_client_keeps_its_run(server: Server) -> None:
     with server.send("/run/patient"):
         runner = int(server.wait_for("patient"))
         assert not has_ended(runner, within=1.5)

@@ -83,7 +83,7 @@ def test_slow_clients_are_given_up(port: int, begin: bytes) -> None:
         sender.close()
 
 
-def test_clients_that_go_on_are_served(port: int) -> None:
+def test_clients_that_continue_are_served(port: int) -> None:
     with dribble(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n") as sender:
         for byte in (b"s", b"l", b"o", b"w"):
             time.sleep(0.4)

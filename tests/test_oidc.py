@@ -286,7 +286,7 @@ def test_keys_stay_valid_while_provider_is_down(provider: IdentityProvider) -> N
         oidc.identify_user(make_provider(provider), good)
 
 
-def test_two_providers_cannot_speak_for_each_other(provider: IdentityProvider, tmp_path: Path) -> None:
+def test_providers_vouch_for_their_own_users_only(provider: IdentityProvider, tmp_path: Path) -> None:
     with running_provider() as other:
         path = tmp_path / "providers.yaml"
         both = [settings_of(provider), settings_of(other, "other")]
@@ -523,7 +523,7 @@ def test_faulty_files_are_refused(tmp_path: Path, change: dict[str, Any], what: 
 
 
 @pytest.mark.parametrize("text", ["", "providers: []", "providers: [", "- 1"])
-def test_files_that_are_no_list_of_providers(tmp_path: Path, text: str) -> None:
+def test_files_without_a_list_of_providers_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "providers.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match="ODC_OPENEO_OIDC_PROVIDERS"):

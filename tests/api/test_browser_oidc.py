@@ -81,7 +81,7 @@ def test_another_issuer_in_the_answer_is_refused(client: FlaskClient) -> None:
     assert client.get("/my/jobs").status_code == 303
 
 
-def test_a_provider_that_is_away(client: FlaskClient, provider: IdentityProvider) -> None:
+def test_an_unavailable_provider_is_reported(client: FlaskClient, provider: IdentityProvider) -> None:
     provider.broken = True
     answer = client.get("/sign-in/with/local")
     assert answer.status_code == 503

@@ -85,7 +85,7 @@ def test_the_cookie_travels_by_https_only_where_there_is_https(odc_config: Confi
     assert (cookie["secure"], cookie["path"], cookie["domain"]) == (True, "/", "")
 
 
-def test_those_who_are_not_signed_in_are_led_to_the_form_and_back(client: FlaskClient, ada: Account) -> None:
+def test_anonymous_visitors_are_redirected_to_the_form_and_back(client: FlaskClient, ada: Account) -> None:
     led = client.get("/my/jobs/7?level=info")
     assert led.status_code == 303
     to = parse_qs(urlsplit(led.headers["Location"]).query)["to"][0]
@@ -170,7 +170,7 @@ def test_the_api_takes_no_cookies(browser: FlaskClient, odc_config: Config, ada:
     assert jobs.get_job(odc_config, ada.id, job).status == "created"
 
 
-def test_sessions_and_tokens_are_not_each_other(
+def test_sessions_and_tokens_are_not_interchangeable(
     browser: FlaskClient, odc_config: Config, ada: Account
 ) -> None:
     session = browser.get_cookie("openeo-session")
@@ -185,9 +185,7 @@ def test_sessions_and_tokens_are_not_each_other(
 # --- Forms ---------------------------------------------------------------------------------------
 
 
-def test_forms_of_others_do_nothing(
-    browser: FlaskClient, app: Flask, odc_config: Config, ada: Account
-) -> None:
+def test_forged_forms_are_ignored(browser: FlaskClient, app: Flask, odc_config: Config, ada: Account) -> None:
     job = a_job(odc_config, ada)
     good = form_key(browser.get("/my/jobs"))
     stranger = app.test_client()
@@ -204,7 +202,7 @@ def test_forms_of_others_do_nothing(
     assert send(browser, f"/my/jobs/{job}/start", Origin="http://localhost").status_code == 303
 
 
-def test_nobody_is_signed_in_by_others(client: FlaskClient, ada: Account) -> None:
+def test_cross_site_requests_sign_nobody_in(client: FlaskClient, ada: Account) -> None:
     key = form_key(client.get("/sign-in"))
     data = {"form_key": key, "name": "ada", "password": PASSWORD}
     client.delete_cookie("openeo-visitor")
@@ -263,7 +261,7 @@ def test_others_jobs_and_files_are_not_there(browser: FlaskClient, odc_config: C
     assert jobs.get_job(odc_config, eve.id, job).status == "created"
 
 
-def test_pages_of_users_are_kept_by_nobody(browser: FlaskClient) -> None:
+def test_pages_of_users_are_not_cached(browser: FlaskClient) -> None:
     for address in ("/my/jobs", "/my/files"):
         assert browser.get(address).headers["Cache-Control"] == "no-store"
 

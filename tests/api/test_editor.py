@@ -57,7 +57,7 @@ def test_files_have_their_types_and_tags(client: FlaskClient) -> None:
         assert client.head(f"/editor/{path}").headers["Content-Length"] == str(len(answer.data))
 
 
-def test_nothing_else_can_be_had(client: FlaskClient) -> None:
+def test_files_outside_the_editor_are_not_served(client: FlaskClient) -> None:
     outside = (
         "../secret.txt",
         "%2e%2e/secret.txt",

@@ -162,7 +162,7 @@ def address(app: Flask) -> Iterator[tuple[str, int]]:
     server.server_close()
 
 
-def test_a_cut_connection_leaves_nothing(
+def test_interrupted_upload_leaves_no_file(
     address: tuple[str, int], client: FlaskClient, bearer: Headers, odc_config: Config
 ) -> None:
     client.put(f"{API}/files/a.txt", data=b"old", headers=bearer)

@@ -125,7 +125,7 @@ def test_jobs_are_listed_in_pages(ask):
     assert len(ask("GET", "/jobs?limit=").get_json()["jobs"]) == 5
 
 
-def test_nobody_else_sees_it(client, odc_config, job):
+def test_files_are_private(client, odc_config, job):
     eve = accounts.issue_token(odc_config, accounts.create_user(odc_config, "eve", PASSWORD))
     ask = partial(client.open, headers={"Authorization": f"Bearer basic//{eve}"})
     places = [

@@ -18,7 +18,7 @@ from odc_openeo.users import accounts
 from tests.api.conftest import API, PASSWORD, addition, code
 
 
-def test_one_and_one(client: FlaskClient, bearer: dict[str, str]) -> None:
+def test_one_plus_one_is_two(client: FlaskClient, bearer: dict[str, str]) -> None:
     body = {"process": addition(), "plan": "gold", "budget": 1, "log_level": "debug"}
     response = client.post(f"{API}/result", json=body, headers=bearer)
     assert response.status_code == 200

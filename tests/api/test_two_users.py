@@ -296,7 +296,7 @@ def send(client: FlaskClient, method: str, rule: str, ids: dict[str, str], heade
     return client.open(filled(rule, ids), method=method, headers=headers, json=body)
 
 
-def test_nothing_without_a_good_token(guarded: Flask, service_config: Config, ada: Ada) -> None:
+def test_every_private_endpoint_requires_a_token(guarded: Flask, service_config: Config, ada: Ada) -> None:
     before, client = ada.state(), guarded.test_client()
     for method, rule in addresses({OWN, BY_ID, OWN_NAME}, guarded):
         if rule in OPEN:

@@ -190,7 +190,7 @@ def test_the_collection_is_like_others(
     np.testing.assert_array_equal(few, both[: len(few), 1:, -2:, 5:])
 
 
-def test_nobody_else_has_them(
+def test_stored_processes_are_private(
     connection: openeo.Connection,
     eve: openeo.Connection,
     workspace: str,

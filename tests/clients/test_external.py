@@ -161,7 +161,7 @@ def test_results_in_a_job(connection: openeo.Connection, job: openeo.BatchJob, t
         np.testing.assert_array_equal(later.read(), now.read())
 
 
-def test_results_of_others_and_of_no_one(connection: openeo.Connection, job: openeo.BatchJob) -> None:
+def test_results_of_other_users_and_of_no_job(connection: openeo.Connection, job: openeo.BatchJob) -> None:
     unfinished = load(connection, ["B04"]).save_result("GTiff").create_job()
     metadata = job.get_results().get_metadata()
     signed = next(link["href"] for link in metadata["links"] if link["rel"] == "canonical")

@@ -191,7 +191,7 @@ def test_disabled_users_are_out_at_once(
     assert requests.get(f"{service}/openeo/1.3/me", headers=headers, timeout=10).json() == me
 
 
-def test_a_provider_that_is_down(service: str, provider: IdentityProvider) -> None:
+def test_a_provider_that_does_not_answer(service: str, provider: IdentityProvider) -> None:
     provider.broken = True
     headers = {"Authorization": f"Bearer {provider.token()}"}
     answer = requests.get(f"{service}/openeo/1.3/me", headers=headers, timeout=10)

@@ -45,7 +45,7 @@ def test_discovery(connection: openeo.Connection) -> None:
     assert {"load_collection", "save_result", "add"} <= {p["id"] for p in connection.list_processes()}
 
 
-def test_one_and_one(connection: openeo.Connection) -> None:
+def test_one_plus_one_is_two(connection: openeo.Connection) -> None:
     node = {"process_id": "add", "arguments": {"x": 1, "y": 1}, "result": True}
     assert connection.execute({"add": node}) == 2
 

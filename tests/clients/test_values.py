@@ -156,7 +156,9 @@ def _nanmean(values: np.ndarray) -> float:
     return float(pixels.mean()) if pixels.size else np.nan
 
 
-def test_twenty_metre_band_beside_ten(connection: openeo.Connection, june: list, tmp_path: Path) -> None:
+def test_twenty_metre_band_next_to_ten_metre_bands(
+    connection: openeo.Connection, june: list, tmp_path: Path
+) -> None:
     cube = load(connection, ["B11", "B04"], ["2022-06-01", "2022-06-03"])
     with tiff(cube, tmp_path / "both.tif") as file:
         got = file.read()

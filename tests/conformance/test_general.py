@@ -74,7 +74,7 @@ def test_writing_without_a_body_is_refused(owned: Owned, job: str) -> None:
         assert {"code", "message"} <= answer.json().keys()
 
 
-def test_changing_nothing(owned: Owned, job: str) -> None:
+def test_an_empty_change_is_accepted(owned: Owned, job: str) -> None:
     assert ask(owned, "PATCH", f"/jobs/{job}", json={}).status_code == 204
 
 

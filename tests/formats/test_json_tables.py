@@ -127,7 +127,7 @@ def test_csv_of_rasters_and_integers(tmp_path, monkeypatch):
         save(cube, tmp_path, "CSV")
 
 
-def test_names_that_meet_are_kept_apart(tmp_path):
+def test_colliding_names_are_made_unique(tmp_path):
     cube = vector().assign_coords(bands=["date", "field"])
     frame = pd.read_csv(save(cube, tmp_path, "CSV"))
     assert frame.columns.tolist() == ["feature_index", "field_", "date", "date_", "field"]

@@ -30,7 +30,7 @@ def test_a_band_is_grey_without_stretch(tmp_path):
     assert asset.bbox is not None
 
 
-def test_three_bands_are_colours_one_picture_a_date(tmp_path):
+def test_three_bands_make_one_colour_picture_per_date(tmp_path):
     cube = raster("uint8")
     assets = save(cube, tmp_path)
     assert [a.path.name for a in assets] == ["result_2022-06-01.png", "result_2022-06-06.png"]

@@ -58,7 +58,7 @@ def test_pictures_are_shrunk(tmp_path: Path, format_: str) -> None:
     assert pixels.shape[:2] == (128, 256)
 
 
-def test_nothing_to_see(tmp_path: Path) -> None:
+def test_empty_picture_is_transparent(tmp_path: Path) -> None:
     empty = raster(bands=1, dates=None).odc.assign_crs("EPSG:32632") * np.nan
     pixels = picture_of(tmp_path, empty, "GTiff")
     assert pixels is not None

@@ -98,7 +98,7 @@ def test_save_result_in_a_graph():
         (vector(dates=None), "GeoJSON", "result.geojson"),
     ],
 )
-def test_formats_of_results_that_nobody_named_one_for(tmp_path, value, format_, file):
+def test_default_formats_of_results(tmp_path, value, format_, file):
     assert choose_format(value) == format_
     (asset,) = write_outputs(value, [], tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [file]

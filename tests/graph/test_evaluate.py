@@ -60,7 +60,7 @@ def test_values_from_the_graph_are_checked_too() -> None:
         evaluate(process, parameters={"n": "seven"})
 
 
-def test_end_nodes_beside_the_result_run_as_well() -> None:
+def test_end_nodes_other_than_the_result_run_as_well() -> None:
     env = Environment()
     process = graph(
         first=node("add", {"x": 1, "y": 1}, result=True),

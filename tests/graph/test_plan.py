@@ -213,7 +213,7 @@ def test_a_mask_follows_onto_the_grid_of_the_data() -> None:
     assert without_leader.get_demand("load") == without_leader.get_demand("other") == ALL
 
 
-def test_two_that_could_lead_do_not() -> None:
+def test_grid_is_not_taken_from_either_of_two_candidates() -> None:
     nodes = {
         "other": load("other"),
         "choice": {

@@ -59,7 +59,7 @@ def test_same_pixels_as_odc_loader(cog: Path, grid: GeoBox, band: int, use_overv
     np.testing.assert_array_equal(own_pixels, pixels)
 
 
-def test_pixels_into_an_array_that_is_there(cog: Path) -> None:
+def test_pixels_are_read_into_a_given_array(cog: Path) -> None:
     parameters = RasterLoadParams("int16", 7, resampling="nearest")
     source = RasterSource(str(cog), 1, meta=RasterBandMetadata("int16", 7, "1"))
     grid = GRIDS["part"]

@@ -157,7 +157,7 @@ def test_extent_equals_filter_by_the_same_extent(catalog: Catalog, two: Path, ex
     xr.testing.assert_equal(load(catalog, extent).compute(), expected.compute())
 
 
-def test_coarse_band_beside_fine_ones(catalog: Catalog, two: Path):
+def test_coarse_band_with_fine_ones(catalog: Catalog, two: Path):
     data = load(catalog, bands=["B04", "B11"])
     assert data.shape == (2, 2, 10, 10)
     coarse = read(two / "a", "B11", slice(15, 20), slice(5, 10))

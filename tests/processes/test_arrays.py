@@ -45,7 +45,7 @@ def test_elements_by_time_in_any_notation() -> None:
         np.testing.assert_array_equal(values(run("array_element", data=data, label=label)), data.values[1])
 
 
-def test_elements_that_are_not_there() -> None:
+def test_missing_elements_are_refused() -> None:
     with pytest.raises(ArrayElementNotAvailable, match="B04"):
         run("array_element", data=bands(), label="B4")
     with pytest.raises(ArrayElementNotAvailable, match=r"Index 3 is out of range: .* 3 elements \(0 to 2\)"):

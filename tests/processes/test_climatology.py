@@ -77,7 +77,7 @@ def test_labels_of_periods_serve_too(data: xr.DataArray) -> None:
     np.testing.assert_allclose(normals.values[0], months.values[1:49:12].mean(0))
 
 
-def test_years_that_are_not_there(data: xr.DataArray) -> None:
+def test_years_outside_the_data_are_refused(data: xr.DataArray) -> None:
     with pytest.raises(errors.ProcessParameterInvalid, match="covers 2000 to 2004"):
         climatological_normal(data, "month")
     with pytest.raises(errors.ProcessParameterInvalid, match="Swap"):

@@ -33,7 +33,7 @@ def data(values: np.ndarray) -> xr.DataArray:
     return raster(values, grid(4, 5), chunks={"t": 1, "y": 2}, nodata=0)
 
 
-def test_a_cube_is_built_from_nothing() -> None:
+def test_a_cube_is_built_from_an_empty_one() -> None:
     empty = create_data_cube()
     assert empty.dims == ()
     built = add_dimension(add_dimension(empty, "bands", "B1", "bands"), "when", "2022-06-01", "temporal")
@@ -128,7 +128,9 @@ def test_enumerated_labels_are_renamed_without_source(data: xr.DataArray) -> Non
         (["B02"], ["B01"], errors.LabelExists),
     ],
 )
-def test_labels_that_do_not_fit(data: xr.DataArray, target: list, source: list, error: type) -> None:
+def test_labels_of_the_wrong_number_are_refused(
+    data: xr.DataArray, target: list, source: list, error: type
+) -> None:
     with pytest.raises(error):
         rename_labels(data, "bands", target, source)
 

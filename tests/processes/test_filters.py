@@ -150,7 +150,7 @@ def test_a_cube_with_ascending_y(data: xr.DataArray, values: np.ndarray) -> None
         (box(100, -200, 200, -100, "rubbish"), "unknown"),
     ],
 )
-def test_boxes_that_make_no_sense(data: xr.DataArray, extent: dict, text: str) -> None:
+def test_invalid_boxes_are_refused(data: xr.DataArray, extent: dict, text: str) -> None:
     with pytest.raises(errors.ProcessParameterInvalid, match=text):
         filter_bbox(data, extent)
 
@@ -193,7 +193,7 @@ def test_times_in_half_open_intervals(
         (["2022-02-30", None], errors.ProcessParameterInvalid),
     ],
 )
-def test_intervals_that_make_no_sense(data: xr.DataArray, extent: list, error: type) -> None:
+def test_invalid_intervals_are_refused(data: xr.DataArray, extent: list, error: type) -> None:
     with pytest.raises(error):
         filter_temporal(data, extent)
 

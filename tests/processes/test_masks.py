@@ -95,7 +95,7 @@ def test_a_mask_of_another_extent_on_the_same_grid(data: xr.DataArray) -> None:
     np.testing.assert_array_equal(smaller, expected)
 
 
-def test_masks_that_do_not_fit(data: xr.DataArray) -> None:
+def test_incompatible_masks_are_refused(data: xr.DataArray) -> None:
     with pytest.raises(errors.IncompatibleDataCubes, match="has the dimension 'what'"):
         mask(data, marks().expand_dims(what=2))
     with pytest.raises(errors.IncompatibleDataCubes, match="labels"):

@@ -77,7 +77,7 @@ def test_unsigned_integers_do_not_wrap_and_their_no_data_becomes_nan() -> None:
     np.testing.assert_array_equal(values(result), [-1, 0, np.nan])
 
 
-def test_null_beside_a_cube_makes_everything_no_data() -> None:
+def test_null_with_a_cube_makes_everything_no_data() -> None:
     assert np.isnan(values(run("add", x=floats().chunk({"y": 1}), y=None))).all()
 
 

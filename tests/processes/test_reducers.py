@@ -90,7 +90,7 @@ def test_extremes_of_integers_are_integers_and_never_no_data(
 
 
 @pytest.mark.parametrize(("process", "index"), [("first", 0), ("last", -1)])
-def test_first_and_last_value_that_is_there(process: str, index: int) -> None:
+def test_first_and_last_valid_value(process: str, index: int) -> None:
     for data, missing in ((integers(nodata=7), 7), (floats(), np.nan)):
 
         def pick(pixel: np.ndarray, missing: Any = missing) -> Any:

@@ -162,7 +162,7 @@ def test_times_need_no_order() -> None:
     )
 
 
-def test_bands_beside_time() -> None:
+def test_bands_and_time() -> None:
     values = np.arange(1, 2 * 3 * 12 + 1, dtype="int16").reshape(2, 3, 3, 4)
     data = raster(values, grid(3, 4), chunks={"t": 1}, nodata=-1)
     result = aggregate_temporal_period(data.transpose("bands", "y", "t", "x"), "year", largest)
@@ -232,7 +232,7 @@ def test_intervals_of_the_day() -> None:
         ([["2022-13-01", "2022-14-01"]], [], errors.ProcessParameterInvalid),
     ],
 )
-def test_intervals_that_make_no_sense(intervals: list, labels: list, error: type) -> None:
+def test_invalid_intervals_are_refused(intervals: list, labels: list, error: type) -> None:
     with pytest.raises(error):
         aggregate_temporal(series(TIMES), intervals, mean, labels)
 

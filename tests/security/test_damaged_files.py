@@ -139,7 +139,7 @@ def test_damaged_blocks(tmp_path: Path, reader: Callable[..., Any], compress: st
         {"proj:shape": [SIDE] * 3, "proj:transform": [10, 0, 6e5, 0, -10, 5.2e6], "proj:code": "nonsense"},
     ],
 )
-def test_grids_in_metadata_that_are_none(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_invalid_grids_in_metadata_are_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
     """The file tells its grid itself."""
     cube = read_as_asset(write_tiff(tmp_path / "a.tif"), **fields)
     assert cube.sizes == {"t": 1, "bands": 1, "y": SIDE, "x": SIDE}
@@ -282,7 +282,7 @@ def test_broken_geoparquet(tmp_path: Path, geometry: Any, changes: dict[str, Any
         read("Parquet", geoparquet(tmp_path / "a.parquet", geometry, **changes))
 
 
-def test_rows_that_take_no_room(tmp_path: Path) -> None:
+def test_rows_that_need_no_memory(tmp_path: Path) -> None:
     """60 million equal rows fit into some hundred kilobytes."""
     path = tmp_path / "a.parquet"
     block = pa.table({"geometry": pa.array([None] * 6_000_000, pa.binary())})

@@ -39,7 +39,7 @@ LOCAL: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", REACHABLE, ids=str)
-def test_the_demo_user_of_an_earlier_start_is_nobody(odc_config: Config, settings: dict[str, Any]) -> None:
+def test_the_demo_user_of_an_earlier_start_is_unknown(odc_config: Config, settings: dict[str, Any]) -> None:
     accounts.ensure_demo_user(odc_config)
     demo = accounts.log_in(odc_config, DEMO_USER, DEMO_USER, ADDRESS)
     token, session = accounts.issue_token(odc_config, demo), browser_sessions.begin(odc_config, demo)

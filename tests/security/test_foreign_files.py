@@ -308,7 +308,7 @@ NAMES: dict[str, Callable[[Victim], str]] = {
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 @pytest.mark.parametrize("where", ["site", "workspace"])
-def test_names_that_lead_elsewhere(attacker: Attacker, where: str, name: Callable[[Victim], str]) -> None:
+def test_names_that_traverse_paths(attacker: Attacker, where: str, name: Callable[[Victim], str]) -> None:
     href = name(attacker.victim)
     if where == "site":
         (attacker.site.folder / "item.json").write_bytes(item(href))
