@@ -491,6 +491,16 @@ class IncompatibleGeometryTypes(ProcessError):
     template = "The cubes hold geometries of different kinds: {reason}"
 
 
+class InvalidRuntime(ProcessError):
+    template = "There is no UDF runtime '{runtime}'. Choose one of: {available}. See GET /udf_runtimes."
+
+
+class InvalidVersion(ProcessError):
+    template = (
+        "UDF runtime '{runtime}' has no version '{version}'. Choose one of: {available}, or null for the default."
+    )
+
+
 class KernelDimensionsUneven(ProcessError):
     template = "Each side of the kernel must have an odd number of cells; it is {shape}."
 
@@ -557,6 +567,12 @@ class TemporalExtentEmpty(ProcessError):
 
 class TooManyDimensions(ProcessError):
     template = "The cube has several temporal dimensions ({dimensions}). Name one in 'dimension'."
+
+
+class UdfResultInvalid(ProcessError):
+    """The result of a user-defined function does not fit (not in the official list)."""
+
+    template = "The result of the user-defined function is not valid: {reason}"
 
 
 class UnitMismatch(ProcessError):

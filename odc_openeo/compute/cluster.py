@@ -46,11 +46,18 @@ WORKER_MARK = "odc_openeo"
 CONNECT_SECONDS = 5
 TICK_SECONDS = 0.5
 
+EVENT_SECONDS = 5
+"""Seconds between two looks at what tasks have sent."""
+
 Progress = Callable[[int, int], None]
 """Called with (finished chunks, all chunks)."""
 
 log = logging.getLogger(__name__)
 
+Receiver = Callable[[str, Any], None]
+"""Called with a topic and an event: a value that a task has sent."""
+
+_receivers: dict[str, Receiver] = {}
 _clients: dict[tuple[int, str], Client] = {}
 _lock = threading.Lock()
 
@@ -90,6 +97,36 @@ def is_dask_worker() -> bool:
     except ValueError:
         return False
     return worker.nanny is not None
+
+
+def send_event(topic: str, event: Any) -> None:
+    """Send a value (numbers, strings, lists, mappings) from a task to the process that computes it."""
+    try:
+        distributed.get_worker().log_event(topic, event)
+    except ValueError:
+        log.debug("an event of topic %s was sent outside of a worker", topic)
+
+
+def receive_events(topic: str, receiver: Receiver) -> None:
+    """Pass what tasks send under a topic to a receiver, while this process computes on the cluster."""
+    _receivers[topic] = receiver
+
+
+def stop_receiving(topic: str) -> None:
+    """Forget the receiver of a topic."""
+    _receivers.pop(topic, None)
+
+
+def _pass_on_events(client: Client) -> None:
+    for topic, receiver in list(_receivers.items()):
+        # Nested, so that it is pickled by value: the scheduler need not have this package.
+        def take_events(dask_scheduler: Any, topic: str = topic) -> list[Any]:
+            events = [event for _, event in dask_scheduler.get_events(topic)]
+            dask_scheduler._broker.truncate(topic)
+            return events
+
+        for event in client.run_on_scheduler(take_events):
+            receiver(topic, event)
 
 
 def count_plain_workers(client: Client) -> int:
@@ -208,6 +245,8 @@ def compute(
             client.cancel(futures)
             raise
         finally:
+            with contextlib.suppress(CommClosedError, OSError, TimeoutError):
+                _pass_on_events(client)
             # Workers hold the values until then; the garbage collection of reference cycles may take long.
             for future in futures:
                 future.release()
@@ -265,7 +304,7 @@ def _gather_values(
     progress: Progress | None,
 ) -> dict[Any, Any]:
     """Return the values by key. Finished ones are fetched at once, so that workers need not hold them."""
-    start = last_worker = time.monotonic()
+    start = last_worker = last_events = time.monotonic()
     workers: set[str] = set()
     values: dict[Any, Any] = {}
     waiting = {future.key: future for future in futures}
@@ -283,6 +322,9 @@ def _gather_values(
         now = time.monotonic()
         if timeout is not None and now - start > timeout:
             raise RequestTimeout(seconds=timeout)
+        if now - last_events > EVENT_SECONDS:
+            last_events = now
+            _pass_on_events(client)
         before, workers = workers, set(client.nthreads())
         if before - workers:
             log.warning("A dask worker was lost; its results are computed again")

@@ -36,6 +36,9 @@ GEOMETRY: Final = "geometry"
 ARRAY: Final = "__array__"
 """The dimension along which a DataArray is an openEO array, inside a child process."""
 
+ARRAY_NAME: Final = "__array_name__"
+"""Attribute that holds the name of the dimension that became `ARRAY`, inside a child process."""
+
 NODATA: Final = "nodata"
 COMMON_NAME: Final = "common_name"
 """Coordinate along the bands that holds their common names (empty where there is none)."""
@@ -162,12 +165,13 @@ def as_slice(positions: np.ndarray) -> slice | np.ndarray:
 
 def to_array(data: xr.DataArray, dimension: str) -> xr.DataArray:
     """Turn a dimension into the array dimension for a child process; its coordinate gives the labels."""
-    return data.rename({dimension: ARRAY})
+    return data.rename({dimension: ARRAY}).assign_attrs({ARRAY_NAME: dimension})
 
 
 def from_array(data: xr.DataArray, dimension: str, like: xr.DataArray | None = None) -> xr.DataArray:
     """Give the array dimension its name back; the attributes of its coordinate come from ``like``."""
     renamed = data.rename({ARRAY: dimension})
+    renamed.attrs.pop(ARRAY_NAME, None)
     if like is not None and dimension in like.coords and dimension in renamed.coords:
         renamed.coords[dimension].attrs.update(like.coords[dimension].attrs)
     return renamed

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from odc_openeo.cube import is_cube
 from odc_openeo.graph.arguments import find_mismatch
 from odc_openeo.graph.model import Definition, Graph, Node, find_free_in_children
+from odc_openeo.registry.child_results import runs_user_code
 from odc_openeo.registry.demand import ALL, UNKNOWN, Demand, Grid
 from odc_openeo.registry.process import PROCESSES, Process
 
@@ -150,6 +151,9 @@ class _DemandWalk:
             return {}
         needs = _sign_grids(process.needs(demand, arguments), node.id)
         needs = _set_views(needs, demand.view if process.pointwise else None)
+        if any(runs_user_code(child) for children in node.children.values() for child in children):
+            # User code gets all bands of a pixel, whichever of its results are used.
+            needs = {name: part.of_all_bands() for name, part in needs.items()}
         if len(self._find_sources(node)) == 1:
             needs = {name: part.on_shared_grid(demand) for name, part in needs.items()}
         return {} if self._is_open(node, arguments, needs) else needs

@@ -15,11 +15,12 @@ LONGEST_DATA: Final = 100_000
 
 
 def make_entry(record: logging.LogRecord) -> Entry:
-    """Return the entry for a record, with the nodes of the process graph that are being evaluated."""
+    """Return the entry for a record, with the nodes of the process graph in ``path``, or those evaluated now."""
     more = {name: value for name in ("code", "data") if (value := getattr(record, name, None)) is not None}
     if len(repr(more.get("data"))) > LONGEST_DATA:
         more["data"] = f"{repr(more['data'])[:1000]} … (shortened: too long for the log)"
-    path = [{"node_id": node, "process_id": process} for node, process in NODES.get()]
+    nodes = getattr(record, "path", None) or NODES.get()
+    path = [{"node_id": node, "process_id": process} for node, process in nodes]
     level = next((name for name, value in reversed(LEVELS.items()) if record.levelno >= value), "debug")
     return Entry(
         level, record.getMessage()[:LONGEST_MESSAGE], db.now(), {**more, **({"path": path} if path else {})}

@@ -15,10 +15,12 @@ from odc_openeo.cube import ARRAY, X, Y
 from odc_openeo.cube.coordinates import check_name, make_coordinate
 from odc_openeo.errors import DimensionMissing, TargetDimensionExists
 from odc_openeo.registry.child_results import (
+    add_single_labels,
     as_array,
     as_field,
     drop_dimensions,
     find_elements_taken,
+    is_from_user_code,
     restore_coordinates,
 )
 from odc_openeo.registry.demand import Demand, along_arguments, along_dimensions, same_part
@@ -105,6 +107,8 @@ def apply_dimension(
     rest = drop_dimensions(data, dimension)
     order = [str(d) for d in data.dims]
     type_ = cube.dimension_type(data, dimension)
+    if is_from_user_code(result):
+        return _take_user_result(data, rest, result, dimension, target)
     if target != dimension and target in data.dims:
         rest, result, type_ = _move_into_existing(data, rest, result, target)
         order.remove(dimension)
@@ -113,6 +117,34 @@ def apply_dimension(
     values = as_array(result, rest, "apply_dimension", "process")
     like = data if target == dimension and values.sizes[ARRAY] == data.sizes[dimension] else None
     return _restore_dimension(values, target, type_, like).transpose(*order)
+
+
+def _take_user_result(
+    data: xr.DataArray, rest: xr.DataArray, result: xr.DataArray, dimension: str, target: str
+) -> xr.DataArray:
+    """Make the cube of a result of user code, whose labels stay.
+
+    User code may have moved the values into the target dimension itself, or have reduced them to one.
+    """
+    order = [str(d) for d in data.dims if d != target or target == dimension]
+    order[order.index(dimension)] = target
+    type_ = cube.dimension_type(data, target) if target in data.dims else "other"
+    if target in result.dims and result.sizes.get(ARRAY, 1) == 1:
+        reduced = result.isel({ARRAY: 0}, drop=True) if ARRAY in result.dims else result
+        result = reduced.rename({target: ARRAY})
+        rest = drop_dimensions(rest, target) if target in rest.dims else rest
+    elif target in rest.dims:
+        rest, result, type_ = _move_into_existing(data, rest, result, target)
+    if ARRAY not in result.dims:
+        result = result.expand_dims(ARRAY)
+    labels = cube.json_labels(result.coords[ARRAY].values) if ARRAY in result.coords else None
+    result = add_single_labels(result, rest, "apply_dimension", "process")
+    values = as_array(result, rest, "apply_dimension", "process")
+    if labels is None or (target == dimension and labels == cube.labels(data, dimension)):
+        like = data if target == dimension and values.sizes[ARRAY] == data.sizes[dimension] else None
+        return _restore_dimension(values, target, type_, like).transpose(*order)
+    coord = make_coordinate(target, labels, type_)
+    return _name_dimension(values, target).assign_coords({target: coord}).transpose(*order)
 
 
 def _move_into_existing(
@@ -133,11 +165,15 @@ def _restore_dimension(
     values: xr.DataArray, target: str, type_: str, like: xr.DataArray | None
 ) -> xr.DataArray:
     """Rename the array dimension; its labels are those of ``like`` or, without it, 0, 1, 2, …."""
-    lost = [n for n, c in values.coords.items() if ARRAY in c.dims and n != cube.NODATA]
-    named = values.drop_vars(lost).rename({ARRAY: target})
+    named = _name_dimension(values, target)
     if like is not None:
         return restore_coordinates(named, like)
     return named.assign_coords({target: make_coordinate(target, list(range(named.sizes[target])), type_)})
+
+
+def _name_dimension(values: xr.DataArray, target: str) -> xr.DataArray:
+    lost = [n for n, c in values.coords.items() if ARRAY in c.dims and n != cube.NODATA]
+    return values.drop_vars(lost).rename({ARRAY: target})
 
 
 def _needs_of_reduction(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:

@@ -16,6 +16,7 @@ from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
 )
+from odc_openeo.registry.child_results import add_single_labels, is_from_user_code
 from odc_openeo.registry.demand import ALL, SLACK, Demand
 from odc_openeo.registry.environment import Environment
 from odc_openeo.registry.geometry_schemas import (
@@ -200,6 +201,8 @@ def apply_polygon(
 
 
 def _check_same_shape(after: Any, before: xr.DataArray) -> xr.DataArray:
+    if is_from_user_code(after):
+        after = add_single_labels(after, before, "apply_polygon", "process")
     if not isinstance(after, xr.DataArray) or dict(after.sizes) != dict(before.sizes):
         sizes = dict(after.sizes) if isinstance(after, xr.DataArray) else type(after).__name__
         raise DataCubePropertiesImmutable(before=dict(before.sizes), after=sizes)

@@ -16,7 +16,13 @@ from odc.geo.xr import xr_coords
 from odc_openeo import cube
 from odc_openeo.errors import DataCubePropertiesImmutable, ProcessGraphComplexity, ProcessParameterInvalid
 from odc_openeo.processes.kernels import pad_with_nodata
-from odc_openeo.registry.child_results import as_array, restore_coordinates
+from odc_openeo.registry.child_results import (
+    FROM_USER_CODE,
+    as_array,
+    is_from_user_code,
+    restore_coordinates,
+    runs_user_code,
+)
 from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.geometry_schemas import SUBCUBE
 from odc_openeo.registry.process import Schema, process
@@ -109,7 +115,7 @@ def apply_neighborhood(
     axes = {str(d): _cut_axis(data, str(d), sizes.get(str(d)), overlaps.get(str(d))) for d in data.dims}
     count = int(np.prod([len(a.blocks) for a in axes.values()]))
     long = [d for d, a in axes.items() if not a.single]
-    if len(long) == 1:
+    if len(long) == 1 and not runs_user_code(process):
         return _apply_along(data, process, long[0], axes[long[0]], context)
     if count > _MOST_BLOCKS:
         reason = f"apply_neighborhood would run its process {count} times. Choose larger blocks."
@@ -119,8 +125,12 @@ def apply_neighborhood(
     for key in itertools.product(*(range(len(a.blocks)) for a in axes.values())):
         blocks = {d: a.blocks[i] for i, (d, a) in zip(key, axes.items(), strict=True)}
         part = wide.isel({d: b.outer for d, b in blocks.items()})
-        after = _check_block(process(data=part, context=context), part)
-        results[key] = after.isel({d: b.inner for d, b in blocks.items()})
+        after = process(data=part, context=context)
+        fixed = _find_fixed_dimensions(after, axes)
+        after = _check_block(after, part, fixed)
+        results[key] = after.isel({d: blocks[d].inner for d in fixed})
+    if any(map(is_from_user_code, results.values())):
+        return _assemble_user_blocks(data, results, axes)
     return _assemble_blocks(data, results, [len(a.blocks) for a in axes.values()])
 
 
@@ -236,11 +246,24 @@ def _pad_cube(data: xr.DataArray, axes: Mapping[str, _Axis]) -> xr.DataArray:
     return wide
 
 
-def _check_block(after: Any, before: xr.DataArray) -> xr.DataArray:
-    if not isinstance(after, xr.DataArray) or dict(after.sizes) != dict(before.sizes):
-        sizes = dict(after.sizes) if isinstance(after, xr.DataArray) else type(after).__name__
-        raise DataCubePropertiesImmutable(before=dict(before.sizes), after=sizes)
-    return after.transpose(*before.dims)
+def _find_fixed_dimensions(after: Any, axes: Mapping[str, _Axis]) -> list[str]:
+    """The dimensions that a block must keep: user code may change those that are not split, if not x and y."""
+    if not is_from_user_code(after):
+        return list(axes)
+    return [d for d, a in axes.items() if len(a.blocks) > 1 or a.margin or d in (cube.X, cube.Y)]
+
+
+def _check_block(after: Any, before: xr.DataArray, fixed: Sequence[str] | None = None) -> xr.DataArray:
+    """Check that the dimensions of a block are those from before, or at least those that are ``fixed``."""
+    if not isinstance(after, xr.DataArray):
+        raise DataCubePropertiesImmutable(before=dict(before.sizes), after=type(after).__name__)
+    names = [str(d) for d in before.dims] if fixed is None else list(fixed)
+    free = set(before.dims) - set(names)
+    changed = any(after.sizes.get(d) != before.sizes[d] for d in names)
+    if changed or (not free and set(after.dims) != set(before.dims)):
+        raise DataCubePropertiesImmutable(before=dict(before.sizes), after=dict(after.sizes))
+    kept = [d for d in before.dims if d in after.dims]
+    return after.transpose(*(d for d in after.dims if d not in kept), *kept)
 
 
 def _apply_along(data: xr.DataArray, process: Any, dimension: str, axis: _Axis, context: Any) -> xr.DataArray:
@@ -280,6 +303,26 @@ def _assemble_blocks(
     coords = {k: c for k, c in first.coords.items() if not dims & set(c.dims)}
     whole = xr.DataArray(values, dims=data.dims, coords=coords, attrs=first.attrs)
     return restore_coordinates(whole, data)
+
+
+def _assemble_user_blocks(
+    data: xr.DataArray, blocks: Mapping[tuple[int, ...], xr.DataArray], axes: Mapping[str, _Axis]
+) -> xr.DataArray:
+    """Assemble blocks of user code, which may have other labels along dimensions that are not split."""
+    first = next(iter(blocks.values()))
+    dims = [str(d) for d in first.dims]
+    different = next((b for b in blocks.values() if b.dims != first.dims), None)
+    if different is not None:
+        raise DataCubePropertiesImmutable(before=dict(first.sizes), after=dict(different.sizes))
+    fixed = _find_fixed_dimensions(first, axes)
+    names = list(axes)
+    parts = {tuple(k[names.index(d)] if d in fixed else 0 for d in dims): b.data for k, b in blocks.items()}
+    lazy = any(isinstance(values, da.Array) for values in parts.values())
+    counts = [len(axes[d].blocks) if d in fixed else 1 for d in dims]
+    values = _join_parts(parts, counts, da.concatenate if lazy else np.concatenate)
+    coords = {k: c for k, c in first.coords.items() if not set(fixed) & set(map(str, c.dims))}
+    attrs = {k: v for k, v in first.attrs.items() if k != FROM_USER_CODE}
+    return restore_coordinates(xr.DataArray(values, dims=dims, coords=coords, attrs=attrs), data)
 
 
 def _join_parts(parts: dict[tuple[int, ...], Any], counts: list[int], join: Any) -> Any:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from odc_openeo import cube
 from odc_openeo.errors import TargetDimensionExists
-from odc_openeo.registry.child_results import as_field, skips_nodata
+from odc_openeo.registry.child_results import as_field, runs_user_code, skips_nodata
 from odc_openeo.registry.demand import ALL, SLACK, Demand
 from odc_openeo.registry.geometry_schemas import Geometries, PixelReducer
 from odc_openeo.registry.process import Schema, process
@@ -209,6 +209,12 @@ class _Zones:
     ) -> Any:
         """Reduce the geometries of a group; they are along the last axis of the result."""
         like = self._make_stack(np.empty((*self.source.shape[:-2], 0), self.source.dtype))
+        starts = [0, *group.ends[:-1]]
+        if isinstance(value, _Statistic) and runs_user_code(value.reducer):
+            # User code gets the pixels of one geometry at a time.
+            stacks = [self._make_stack(group.pixels[..., a:b]) for a, b in zip(starts, group.ends, strict=True)]
+            join = da.stack if isinstance(group.pixels, da.Array) else np.stack
+            return join([value(stack).data for stack in stacks], axis=-1)
         if not isinstance(group.pixels, da.Array):
             return _reduce_parts(group.pixels, value, group.ends, like, dtype)
         if portable is not None:
@@ -216,7 +222,6 @@ class _Zones:
             chunks = (*group.pixels.chunks[:-1], (len(group.ends),))
             meta = np.empty((0,) * group.pixels.ndim, dtype)
             return group.pixels.map_blocks(reduce, chunks=chunks, meta=meta, dtype=dtype)
-        starts = [0, *group.ends[:-1]]
         stacks = [self._make_stack(group.pixels[..., a:b]) for a, b in zip(starts, group.ends, strict=True)]
         return da.stack([value(stack).data for stack in stacks], axis=-1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,11 @@ from odc_openeo import cube
 from odc_openeo.cube import ARRAY, NODATA
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.registry.process import PROCESSES
+
+RUN_UDF: Final = "run_udf"
+FROM_USER_CODE: Final = "__from_user_code__"
+"""Attribute of the results of user-defined functions, which may have other labels than the cube had."""
+_PRIVATE: Final = (cube.ARRAY_NAME, FROM_USER_CODE)
 
 SCALARS: Final = (bool, int, float, str, np.generic, type(None))
 """Types that the value of a pixel can have."""
@@ -25,6 +30,8 @@ def as_field(result: Any, like: xr.DataArray, process: str, parameter: str) -> x
     Raises:
         ProcessParameterInvalid: the child returned an array, or something with other dimensions.
     """
+    if is_from_user_code(result):
+        result = _fit_user_result(result, like, process, parameter)
     if cube.is_array(result):
         reason = "it returns an array where a single value is needed. End it with a reducer."
         raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
@@ -39,7 +46,43 @@ def as_field(result: Any, like: xr.DataArray, process: str, parameter: str) -> x
         raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
     if set(result.dims) != set(like.dims):
         result = xr.broadcast(result, like)[0]
-    return restore_coordinates(result.transpose(*like.dims), like)
+    return _drop_private(restore_coordinates(result.transpose(*like.dims), like))
+
+
+def is_from_user_code(result: Any) -> bool:
+    """Return whether a value is what a user-defined function returned."""
+    return isinstance(result, xr.DataArray) and FROM_USER_CODE in result.attrs
+
+
+def _fit_user_result(
+    result: xr.DataArray, like: xr.DataArray, process: str, parameter: str
+) -> xr.DataArray:
+    """Drop the array dimension if user code kept it with one label; see `add_single_labels`."""
+    if result.sizes.get(ARRAY) == 1:
+        result = result.isel({ARRAY: 0}, drop=True)
+    return result if ARRAY in result.dims else add_single_labels(result, like, process, parameter)
+
+
+def add_single_labels(
+    result: xr.DataArray, like: xr.DataArray, process: str, parameter: str
+) -> xr.DataArray:
+    """Add the dimensions with one label that a result of user code lacks.
+
+    Raises:
+        ProcessParameterInvalid: it lacks a dimension with several labels.
+    """
+    missing = [str(d) for d in like.dims if d not in result.dims]
+    lost = [d for d in missing if like.sizes[d] != 1]
+    if lost:
+        reason = f"its user-defined function returns values without the dimensions {', '.join(lost)}."
+        raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
+    return result.expand_dims(missing)
+
+
+def _drop_private(data: xr.DataArray) -> xr.DataArray:
+    """Drop attributes that have a meaning only inside a child process."""
+    data.attrs = {k: v for k, v in data.attrs.items() if k not in _PRIVATE}
+    return data
 
 
 def make_constant(value: Any, like: xr.DataArray) -> xr.DataArray:
@@ -71,7 +114,7 @@ def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArra
         for name, coord in like.coords.items()
         if name not in result.coords
         and name != NODATA
-        and all(result.sizes.get(d) == n for d, n in coord.sizes.items())
+        and all(result.sizes.get(d) == n and _has_same_labels(result, like, d) for d, n in coord.sizes.items())
     }
     complete = result.assign_coords(lost)
     for name, coord in like.coords.items():
@@ -79,6 +122,27 @@ def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArra
             complete.coords[name].attrs.update(coord.attrs)
     complete.attrs = {k: v for k, v in like.attrs.items() if k != NODATA} | complete.attrs
     return complete
+
+
+def _has_same_labels(result: xr.DataArray, like: xr.DataArray, dimension: Hashable) -> bool:
+    """Return whether what is known of the labels of one cube is true of those of the other."""
+    if dimension not in result.coords or dimension not in like.coords:
+        return True
+    return result.coords[dimension].variable.equals(like.coords[dimension].variable)
+
+
+def runs_user_code(child: Any) -> bool:
+    """Return whether a child graph, or a stored process that it calls, has a user-defined function."""
+    graph = getattr(child, "graph", child)
+    for node in getattr(graph, "nodes", {}).values():
+        inner = [g for graphs in node.children.values() for g in graphs]
+        if node.definition is not None:
+            inner.append(node.definition.graph)
+        elif node.process_id == RUN_UDF:
+            return True
+        if any(map(runs_user_code, inner)):
+            return True
+    return False
 
 
 def drop_dimensions(data: xr.DataArray, *dimensions: str) -> xr.DataArray:
@@ -109,7 +173,7 @@ def as_array(result: Any, like: xr.DataArray, process: str, parameter: str) -> x
         raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
     if len(result.dims) <= len(like.dims):
         result = xr.broadcast(result, like, exclude=[ARRAY])[0]
-    return restore_coordinates(result.transpose(*like.dims, ARRAY), like)
+    return _drop_private(restore_coordinates(result.transpose(*like.dims, ARRAY), like))
 
 
 def find_elements_taken(reducer: Any) -> tuple[str, ...] | None:

@@ -1,0 +1,71 @@
+"""The code of user-defined functions: inline, from the web or from the user's files; and its runtime."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from odc_openeo.config import Config
+from odc_openeo.errors import (
+    FeatureUnsupported,
+    FileNotFound,
+    FilePathInvalid,
+    ProcessParameterInvalid,
+)
+from odc_openeo.registry.environment import NODES, Environment
+from odc_openeo.udf.calls import UdfCode, UdfLimits
+from odc_openeo.udf.functions import UserFunction
+from odc_openeo.udf.runtimes import choose_version, find_refusal
+from odc_openeo.udf.user_logs import LogTarget
+from odc_openeo.user_data import files
+
+MOST_CODE_BYTES: Final = 2**20
+_LINE_BREAK: Final = re.compile(r"[\r\n]")
+
+
+def open_function(
+    env: Environment, udf: str, runtime: str, version: str | None, context: Any
+) -> UserFunction:
+    """Make the function of a node: its code, the runtime it runs in, and where its log goes.
+
+    Raises:
+        FeatureUnsupported: user-defined functions are switched off, or cannot be isolated here.
+        InvalidRuntime, InvalidVersion: there is no such runtime, or not in this version.
+        FileNotFound, UrlForbidden, UrlUnreachable, UrlTooLarge: the code cannot be read.
+    """
+    if env.catalog is None or env.user is None:
+        raise FeatureUnsupported(feature="user-defined functions without a user")
+    config: Config = env.catalog.config
+    refusal = find_refusal(config)
+    if refusal is not None:
+        raise FeatureUnsupported(feature=f"user-defined functions: {refusal}")
+    chosen = choose_version(config, runtime, version)
+    code = UdfCode(_read_source(config, env.user, udf), chosen.name)
+    return UserFunction(
+        config,
+        env.user,
+        code,
+        UdfLimits.from_config(config),
+        {} if context is None else context,
+        LogTarget.open(env.log, NODES.get()),
+    )
+
+
+def _read_source(config: Config, user: str, udf: str) -> str:
+    if _LINE_BREAK.search(udf):
+        return udf
+    if re.match(r"https?://", udf, re.IGNORECASE):
+        path = files.fetch_file(config, user, udf)
+    else:
+        try:
+            path = files.get_local_path(config, user, udf)
+        except FilePathInvalid as error:
+            raise FileNotFound(file=udf) from error
+    if path.stat().st_size > MOST_CODE_BYTES:
+        reason = f"the code is larger than {MOST_CODE_BYTES} bytes."
+        raise ProcessParameterInvalid(process="run_udf", parameter="udf", reason=reason)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = "the code is not text in UTF-8."
+        raise ProcessParameterInvalid(process="run_udf", parameter="udf", reason=reason) from error
