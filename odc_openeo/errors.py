@@ -569,6 +569,12 @@ class TooManyDimensions(ProcessError):
     template = "The cube has several temporal dimensions ({dimensions}). Name one in 'dimension'."
 
 
+class UdfFailed(ProcessError):
+    """User code raised an error (not in the official list)."""
+
+    template = "The user-defined function failed: {reason}"
+
+
 class UdfResultInvalid(ProcessError):
     """The result of a user-defined function does not fit (not in the official list)."""
 

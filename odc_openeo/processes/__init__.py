@@ -31,5 +31,6 @@ from odc_openeo.processes import sorting as sorting
 from odc_openeo.processes import temporal as temporal
 from odc_openeo.processes import terrain as terrain
 from odc_openeo.processes import texts as texts
+from odc_openeo.processes import user_functions as user_functions
 from odc_openeo.processes import vector as vector
 from odc_openeo.processes import zonal as zonal

@@ -84,12 +84,18 @@ def install_old_names() -> None:
     if "openeo_udf" in sys.modules:
         return
     import openeo.udf  # noqa: PLC0415
-    from openeo.udf import feature_collection, run_code, structured_data, udf_data  # noqa: PLC0415
+    from openeo.udf import (  # noqa: PLC0415
+        feature_collection,
+        run_code,
+        structured_data,
+        udf_data,
+        udf_signatures,
+    )
 
     run_code._apply_timeseries_xarray = apply_to_series
     api = types.ModuleType("openeo_udf.api")
     base = types.ModuleType("openeo_udf.api.base")
-    for module in (udf_data, feature_collection, structured_data, openeo.udf.udf_signatures, run_code):
+    for module in (udf_data, feature_collection, structured_data, udf_signatures, run_code):
         name = module.__name__.rpartition(".")[2]
         setattr(api, name, module)
         sys.modules[f"openeo_udf.api.{name}"] = module

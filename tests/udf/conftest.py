@@ -1,0 +1,91 @@
+"""User-defined functions are run by evaluating process graphs on small cubes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dask
+import pytest
+
+import odc_openeo.processes  # noqa: F401  importing registers the processes
+
+from odc_openeo.config import Config
+from odc_openeo.graph import evaluate
+from odc_openeo.registry.environment import Environment
+from tests.support.graphs import value
+
+USER = "5f1f4f1e-6a3c-4f0e-9c7b-1f2d3c4b5a69"
+
+Run = Callable[..., Any]
+
+
+class ListHandler(logging.Handler):
+    """Keeps the records of a log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Each thread starts an interpreter of its own, which takes a second."""
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture
+def records(request: pytest.FixtureRequest) -> Iterator[list[logging.LogRecord]]:
+    """What the run of a test logs."""
+    logger, handler = _get_logger(request), ListHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield handler.records
+    logger.removeHandler(handler)
+
+
+def _get_logger(request: pytest.FixtureRequest) -> logging.Logger:
+    return logging.getLogger(f"odc_openeo.run.{request.node.name}")
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The configuration of a service that runs user code."""
+    return Config(data_dir=Path(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture
+def environment(config: Config, request: pytest.FixtureRequest) -> Environment:
+    """The environment of a run of a user."""
+    return Environment(
+        catalog=SimpleNamespace(config=config), user=USER, log=_get_logger(request), exports=[]
+    )
+
+
+@pytest.fixture
+def run(environment: Environment) -> Run:
+    """Evaluate a process on a cube, which it refers to as ``cube``."""
+
+    def run_node(cube: Any, process_id: str, /, **arguments: Any) -> Any:
+        nodes = {"it": {"process_id": process_id, "arguments": arguments, "result": True}}
+        return evaluate({"process_graph": nodes}, environment, {"cube": cube})
+
+    return run_node
+
+
+def udf(code: str, data: str = "data", **more: Any) -> Mapping[str, Any]:
+    """Build a child process, or the arguments of a node, that runs user code."""
+    node = {"process_id": "run_udf", "arguments": udf_arguments(code, value(data), **more), "result": True}
+    return {"process_graph": {"udf": node}}
+
+
+def udf_arguments(code: str, data: Any, **more: Any) -> dict[str, Any]:
+    """Build the arguments of `run_udf`."""
+    return {"data": data, "udf": code, "runtime": "Python", **more}
