@@ -559,5 +559,23 @@ class TooManyDimensions(ProcessError):
     template = "The cube has several temporal dimensions ({dimensions}). Name one in 'dimension'."
 
 
+class UdfFailed(ProcessError):
+    """User code raised an error or ended its process (not in the official list)."""
+
+    template = "The user-defined function failed: {reason}"
+
+
+class UdfLimitExceeded(ProcessError):
+    """User code was stopped at a limit (not in the official list)."""
+
+    template = "The user-defined function was stopped: {reason}"
+
+
+class UdfUnavailable(ProcessError):
+    """No user code runs here, or not this one (not in the official list)."""
+
+    template = "User-defined functions cannot run here: {reason}"
+
+
 class UnitMismatch(ProcessError):
     template = "The distance and the coordinates have different units: {reason}"
