@@ -132,6 +132,31 @@ class Config(BaseSettings):
         10, ge=0, description="Seconds that a request waits for others to finish before it is refused."
     )
 
+    # --- User-defined functions ---
+    udf: Literal["off", "auto", "namespaces"] = Field(
+        "auto",
+        description="Whether code of users runs. auto: in a sandbox of Landlock and seccomp where the kernel "
+        "has both, and of namespaces where bubblewrap works; namespaces: only with those, too.",
+    )
+    udf_pythons: str = Field(
+        "",
+        description="Interpreters that run code of users, separated by commas; the first is the default. "
+        "Their environments should not contain this service. Default: the interpreter of this service.",
+    )
+    udf_memory: ByteSize = Field(
+        ByteSize(2 * 2**30),
+        ge=64 * 2**20,
+        description="Memory that a process of user code may allocate, such as 2GiB.",
+    )
+    udf_timeout_s: float = Field(300, gt=0, description="Seconds that one call of user code may take.")
+    udf_output: ByteSize = Field(
+        ByteSize(2**30), ge=2**20, description="Bytes that one call of user code may return."
+    )
+    udf_disk: ByteSize = Field(
+        ByteSize(2**30), ge=2**20, description="Bytes of files that a process of user code may have."
+    )
+    udf_threads: int = Field(128, ge=1, description="Most threads of a process of user code.")
+
     # --- HTTP ---
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")

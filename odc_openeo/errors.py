@@ -570,15 +570,27 @@ class TooManyDimensions(ProcessError):
 
 
 class UdfFailed(ProcessError):
-    """User code raised an error (not in the official list)."""
+    """User code raised an error or ended its process (not in the official list)."""
 
     template = "The user-defined function failed: {reason}"
+
+
+class UdfLimitExceeded(ProcessError):
+    """User code was stopped at a limit (not in the official list)."""
+
+    template = "The user-defined function was stopped: {reason}"
 
 
 class UdfResultInvalid(ProcessError):
     """The result of a user-defined function does not fit (not in the official list)."""
 
     template = "The result of the user-defined function is not valid: {reason}"
+
+
+class UdfUnavailable(ProcessError):
+    """No user code runs here, or not this one (not in the official list)."""
+
+    template = "User-defined functions cannot run here: {reason}"
 
 
 class UnitMismatch(ProcessError):

@@ -35,7 +35,7 @@ def make_scratch_folder(config: Config) -> Iterator[Path]:
     top = config.data_dir / FOLDER
     try:
         top.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = Path(tempfile.mkdtemp(prefix=f"{_describe_process()}-", dir=top))
+        folder = Path(tempfile.mkdtemp(prefix=f"{describe_process()}-", dir=top))
     except OSError as error:
         raise StorageFailure.from_os_error(error) from error
     try:
@@ -49,7 +49,7 @@ def remove_abandoned_scratch(config: Config) -> int:
     count = 0
     with contextlib.suppress(OSError):
         for folder in (config.data_dir / FOLDER).iterdir():
-            if _is_abandoned(folder):
+            if is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 count += 1
     if count:
@@ -57,7 +57,8 @@ def remove_abandoned_scratch(config: Config) -> int:
     return count
 
 
-def _describe_process() -> str:
+def describe_process() -> str:
+    """Return the start of the names of this process's folders, by which `is_abandoned` knows it."""
     return f"{_host_name()}-{os.getpid()}-{_find_start(os.getpid())}"
 
 
@@ -76,7 +77,8 @@ def _find_start(pid: int) -> str | None:
     return status.rpartition(")")[2].split()[19]
 
 
-def _is_abandoned(folder: Path) -> bool:
+def is_abandoned(folder: Path) -> bool:
+    """Whether the process that a folder is named after has ended; on other hosts, whether the folder is old."""
     parts = folder.name.split("-")
     if len(parts) >= 3 and parts[0] == _host_name() and parts[1].isdecimal():
         return _find_start(int(parts[1])) != parts[2]

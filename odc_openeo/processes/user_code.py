@@ -13,9 +13,9 @@ from odc_openeo.errors import (
     ProcessParameterInvalid,
 )
 from odc_openeo.registry.environment import NODES, Environment
-from odc_openeo.udf.calls import UdfCode, UdfLimits
+from odc_openeo.udf.calls import UdfCode, read_udf_settings
 from odc_openeo.udf.functions import UserFunction
-from odc_openeo.udf.runtimes import choose_version, find_refusal
+from odc_openeo.udf.runtimes import find_interpreter
 from odc_openeo.udf.user_logs import LogTarget
 from odc_openeo.user_data import files
 
@@ -29,26 +29,18 @@ def open_function(
     """Make the function of a node: its code, the runtime it runs in, and where its log goes.
 
     Raises:
-        FeatureUnsupported: user-defined functions are switched off, or cannot be isolated here.
+        UdfUnavailable: user-defined functions are turned off, or cannot be isolated here.
         InvalidRuntime, InvalidVersion: there is no such runtime, or not in this version.
         FileNotFound, UrlForbidden, UrlUnreachable, UrlTooLarge: the code cannot be read.
     """
     if env.catalog is None or env.user is None:
         raise FeatureUnsupported(feature="user-defined functions without a user")
     config: Config = env.catalog.config
-    refusal = find_refusal(config)
-    if refusal is not None:
-        raise FeatureUnsupported(feature=f"user-defined functions: {refusal}")
-    chosen = choose_version(config, runtime, version)
-    code = UdfCode(_read_source(config, env.user, udf), chosen.name)
-    return UserFunction(
-        config,
-        env.user,
-        code,
-        UdfLimits.from_config(config),
-        {} if context is None else context,
-        LogTarget.open(env.log, NODES.get()),
-    )
+    settings = read_udf_settings(config)
+    python = find_interpreter(settings, runtime, version)
+    code = UdfCode(_read_source(config, env.user, udf), python)
+    target = LogTarget.open(env.log, NODES.get())
+    return UserFunction(settings, env.user, code, {} if context is None else context, target)
 
 
 def _read_source(config: Config, user: str, udf: str) -> str:

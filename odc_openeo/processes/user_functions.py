@@ -252,7 +252,7 @@ def _make_values(data: xr.DataArray | xr.Dataset, dimension: str | None) -> xr.D
 
 
 def _check_size(function: UserFunction, values: xr.DataArray) -> None:
-    most = function.limits.memory_bytes // MEMORY_SHARE
+    most = function.settings.limits.memory_bytes // MEMORY_SHARE
     if values.size * 4 > most:
         reason = (
             f"without a parent process, a user-defined function gets the whole cube, which has "

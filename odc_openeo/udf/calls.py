@@ -1,109 +1,108 @@
-"""Temporary pipe to a plain interpreter."""
+"""Call user-defined functions, each in a process of its own that a sandbox is closed around."""
 
 from __future__ import annotations
 
-import json
-import struct
-import subprocess
-import sys
-import threading
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import numpy as np
 
-from odc_openeo.errors import UdfFailed
+from odc_openeo.errors import OpenEOError, UdfLimitExceeded, UdfUnavailable
+from odc_openeo.udf.children import CallReply, ChildLost
+from odc_openeo.udf.commands import ChildPlan
+from odc_openeo.udf.layers import find_sandbox
+from odc_openeo.udf.pool import pool
+from odc_openeo.udf.settings import UdfLimits, UdfSettings, read_udf_settings
+
+__all__ = ["UdfCode", "UdfLimits", "UdfReply", "UdfSettings", "call_udf", "read_udf_settings"]
+
+TRIES: Final = 3
+"""Times that a call is begun when its process is killed from outside."""
+
+UdfReply = CallReply
 
 
 @dataclass(frozen=True)
 class UdfCode:
+    """Code of a user.
+
+    ``runtime``: the interpreter, one of those in the settings; empty for the first. ``packages``: folders on
+    the module path; ``links``: folders that the code may read, by their names in its working folder.
+    ``style``: which functions it has: ``dispatch`` for those of openEO, ``plain`` for ``call(header, arrays)``.
+    """
+
     source: str
-    runtime: str = "Python"
-
-
-@dataclass(frozen=True)
-class UdfLimits:
-    memory_bytes: int = 2 * 2**30
-
-    @classmethod
-    def from_config(cls, config: Any) -> UdfLimits:
-        return cls()
-
-
-@dataclass(frozen=True)
-class UdfReply:
-    header: Mapping[str, Any]
-    arrays: Sequence[np.ndarray]
-    logs: Sequence[Mapping[str, Any]] = field(default_factory=list)
-
-
-_children: dict[Any, subprocess.Popen[bytes]] = {}
-
-_MAIN = """
-import json, struct, sys, traceback
-sys.path.insert(0, %r)
-import dispatch, numpy as np
-source = sys.stdin.buffer; sink = sys.stdout.buffer; sys.stdout = sys.stderr
-def read():
-    n = struct.unpack('<I', source.read(4))[0]
-    head = json.loads(source.read(n)); arrays = []
-    for a in head.pop('_arrays'):
-        m = np.dtype(a['dtype']).itemsize * int(np.prod(a['shape'], dtype=int))
-        arrays.append(np.frombuffer(bytearray(source.read(m)), a['dtype']).reshape(a['shape']))
-    return head, arrays
-def write(head, arrays):
-    head = dict(head, _arrays=[{'dtype': a.dtype.str, 'shape': a.shape} for a in arrays])
-    text = json.dumps(head).encode(); sink.write(struct.pack('<I', len(text))); sink.write(text)
-    for a in arrays: sink.write(a.tobytes())
-    sink.flush()
-while True:
-    head, arrays = read()
-    code = head.pop('_code')
-    with dispatch.LogCollector() as logs:
-        try:
-            reply, out = dispatch.dispatch(code, head, arrays)
-        except BaseException as e:
-            reply, out = {'_error': ''.join(traceback.format_exception_only(e)).strip()}, []
-    write(dict(reply, _logs=logs.entries), out)
-""" % str(Path(__file__).parent / "child")
-
-
-def _write(pipe: Any, head: dict[str, Any], arrays: Sequence[np.ndarray]) -> None:
-    head = {**head, "_arrays": [{"dtype": a.dtype.str, "shape": a.shape} for a in arrays]}
-    text = json.dumps(head).encode()
-    pipe.write(struct.pack("<I", len(text)))
-    pipe.write(text)
-    for a in arrays:
-        pipe.write(a.tobytes())
-    pipe.flush()
-
-
-def _read(pipe: Any) -> tuple[dict[str, Any], list[np.ndarray]]:
-    n = struct.unpack("<I", pipe.read(4))[0]
-    head = json.loads(pipe.read(n))
-    arrays = []
-    for a in head.pop("_arrays"):
-        m = np.dtype(a["dtype"]).itemsize * int(np.prod(a["shape"], dtype=int))
-        arrays.append(np.frombuffer(pipe.read(m), a["dtype"]).reshape(a["shape"]))
-    return head, arrays
+    runtime: str = ""
+    packages: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    style: Literal["dispatch", "plain"] = "dispatch"
 
 
 def call_udf(
-    settings: Any, owner: str, code: UdfCode, header: Mapping[str, Any], arrays: Any, limits: UdfLimits
+    settings: UdfSettings,
+    owner: str,
+    code: UdfCode,
+    header: Mapping[str, Any],
+    arrays: Sequence[np.ndarray],
+    limits: UdfLimits | None = None,
 ) -> UdfReply:
-    key = (threading.get_ident(), owner, code)
-    child = _children.get(key)
-    if child is None:
-        child = _children[key] = subprocess.Popen(
-            [sys.executable, "-c", _MAIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-    _write(child.stdin, {**header, "_code": code.source}, arrays)
-    reply, out = _read(child.stdout)
-    logs = reply.pop("_logs")
-    if "_error" in reply:
-        error = UdfFailed(reason=reply["_error"])
-        error.logs = logs
-        raise error
-    return UdfReply(reply, out, logs)
+    """Call user code on arrays, in a process that only calls of the same owner and code share.
+
+    Args:
+        settings: the settings of the service.
+        owner: the id of the user whose code it is.
+        code: the code.
+        header: JSON that goes with the arrays.
+        arrays: numbers or booleans, of any shape and order.
+        limits: if they are not those of the settings.
+
+    Returns:
+        The header, arrays and log entries of the reply.
+
+    Raises:
+        UdfUnavailable: no user code runs here; the text says why.
+        UdfFailed: the code raised an error, ended its process, or returned what is not valid.
+        UdfLimitExceeded: it was stopped at a limit.
+
+        The entries that it had logged are in the attribute ``logs`` of the last two.
+    """
+    plan = make_plan(settings, code, limits or settings.limits)
+    key = (owner, hashlib.sha256(code.source.encode()).hexdigest(), plan)
+    for _ in range(TRIES):
+        child = pool.take(key)
+        try:
+            return child.carry_out(code.source, header, arrays)
+        except ChildLost:
+            continue
+        except OpenEOError as error:
+            error.logs = child.logs  # type: ignore[attr-defined]
+            raise
+        finally:
+            pool.give_back(key, child)
+    reason = f"its process was killed {TRIES} times, probably because the machine has too little memory."
+    raise UdfLimitExceeded(reason=reason)
+
+
+def make_plan(settings: UdfSettings, code: UdfCode, limits: UdfLimits) -> ChildPlan:
+    """Decide how the process of user code is started.
+
+    Raises:
+        UdfUnavailable: no user code runs here.
+    """
+    python = code.runtime or settings.pythons[0]
+    if python not in settings.pythons:
+        raise UdfUnavailable(reason=f"there is no runtime '{code.runtime}'.")
+    sandbox = find_sandbox(settings, python)
+    if not sandbox.is_usable:
+        raise UdfUnavailable(reason=sandbox.reason)
+    return ChildPlan(
+        python=python,
+        limits=limits,
+        dispatcher=code.style,
+        namespaces=sandbox.level == "namespaces",
+        user=sandbox.user,
+        packages=code.packages,
+        links=code.links,
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from odc_openeo.errors import OpenEOError, UdfResultInvalid
-from odc_openeo.udf.calls import UdfCode, UdfLimits, call_udf
+from odc_openeo.udf.calls import UdfCode, UdfSettings, call_udf
 from odc_openeo.udf.cube_messages import PlainCube, decode_outputs, encode_cube
 from odc_openeo.udf.user_logs import LogTarget
 
@@ -33,17 +33,16 @@ class CubeSurroundings:
 class UserFunction:
     """User code with its context, on behalf of an owner; picklable, so that dask tasks can call it."""
 
-    settings: Any
+    settings: UdfSettings
     owner: str
     code: UdfCode
-    limits: UdfLimits
     context: Any
     target: LogTarget
 
     @property
     def key(self) -> str:
         """A digest of code, owner and context."""
-        parts = [self.owner, self.code.source, self.code.runtime, repr(self.code), self.context]
+        parts = [self.owner, repr(self.code), self.context]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def call(
@@ -58,7 +57,7 @@ class UserFunction:
         """
         full = {"context": self.context, **header}
         try:
-            reply = call_udf(self.settings, self.owner, self.code, full, arrays, self.limits)
+            reply = call_udf(self.settings, self.owner, self.code, full, arrays)
         except OpenEOError as error:
             if not quiet:
                 self.target.deliver(getattr(error, "logs", ()))

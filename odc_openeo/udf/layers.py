@@ -1,0 +1,122 @@
+"""Which layers of the sandbox hold on this machine; each is tested from inside, by itself."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal
+
+from odc_openeo.errors import OpenEOError, UdfUnavailable
+from odc_openeo.udf.children import Child
+from odc_openeo.udf.commands import ChildPlan, find_bubblewrap, find_interpreter_folders, make_variables
+from odc_openeo.udf.settings import LAYERS, UdfSettings, describe_switch
+
+Level = Literal["off", "filters", "namespaces"]
+
+FIRST_USER: Final = 61184
+"""The first of the ids that systemd keeps for services without a user; user code of root runs as one."""
+USERS: Final = 4000
+
+TEXTS: Final = {
+    "process": "a process without privileges, with limits",
+    "landlock": "Landlock",
+    "seccomp": "seccomp",
+    "user": "a user of its own",
+    "namespaces": "namespaces (bubblewrap)",
+}
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """The sandbox for an interpreter: the level that is reached, and for each layer None or why it fails.
+
+    ``user``: the id of the user that its processes run as, None for that of this process; ``reason``: why no
+    user code runs, if none does.
+    """
+
+    level: Level
+    layers: tuple[tuple[str, str | None], ...]
+    user: int | None = None
+    reason: str = ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether user code runs."""
+        return self.level != "off"
+
+    def describe(self) -> str:
+        """Describe the level and its layers in one sentence."""
+        if not self.is_usable:
+            return self.reason
+        good = ", ".join(TEXTS[name] for name, failure in self.layers if failure is None)
+        missing = [f"{TEXTS[name]}: {failure}" for name, failure in self.layers if failure is not None]
+        return f"level {self.level}: {good}" + (f"; without {'; '.join(missing)}" if missing else "")
+
+
+@lru_cache(maxsize=64)
+def find_sandbox(settings: UdfSettings, python: str) -> Sandbox:
+    """Test the layers of the sandbox with an interpreter; the answer is kept for this process."""
+    if settings.mode == "off":
+        return Sandbox("off", (), reason=f"the operator has turned them off ({describe_switch('off')}).")
+    try:
+        _check_hidden(settings, python)
+    except (OSError, ValueError) as error:
+        return Sandbox("off", (), reason=f"the interpreter {python} cannot be used: {error}.")
+    base = ChildPlan(python, settings.limits, dispatcher="probes")
+    user = FIRST_USER + os.getpid() % USERS if os.geteuid() == 0 else None
+    plans = {
+        **{name: replace(base, layers=(name,)) for name in LAYERS},
+        "user": replace(base, user=user),
+        "namespaces": replace(base, namespaces=True),
+    }
+    with ThreadPoolExecutor(len(plans)) as executor:
+        failures = dict(
+            zip(plans, executor.map(lambda p: _find_failure(p, settings), plans.values()), strict=True)
+        )
+    private = user if user is not None and failures["user"] is None else None
+    if user is None:
+        del failures["user"]
+    return _choose_level(settings, failures, private)
+
+
+def _choose_level(settings: UdfSettings, failures: dict[str, str | None], user: int | None) -> Sandbox:
+    layers = tuple(failures.items())
+    for name in LAYERS if settings.mode == "auto" else (*LAYERS, "namespaces"):
+        if failures[name] is not None:
+            reason = f"the sandbox lacks {TEXTS[name]}: {failures[name]} ({describe_switch(settings.mode)})."
+            return Sandbox("off", layers, reason=reason)
+    return Sandbox("filters" if failures["namespaces"] else "namespaces", layers, user)
+
+
+def _find_failure(plan: ChildPlan, settings: UdfSettings) -> str | None:
+    if plan.namespaces and find_bubblewrap() is None:
+        return "bubblewrap is not installed"
+    try:
+        child = Child.start(plan)
+    except UdfUnavailable as error:
+        return str(error.message).partition(": ")[2].rstrip(".")
+    try:
+        header = {
+            "layers": list(plan.layers),
+            "variables": [*make_variables(child.folder), "PWD", "LC_CTYPE"],
+            "hidden": [path for path in settings.hidden if os.path.exists(path)],
+            "namespaces": plan.namespaces,
+            "programs": False,
+        }
+        failures = child.carry_out("", header, []).header.get("failures", {})
+    except OpenEOError as error:
+        return str(error.message)
+    finally:
+        child.kill()
+    return "; ".join(text for texts in failures.values() for text in texts) or None
+
+
+def _check_hidden(settings: UdfSettings, python: str) -> None:
+    """Refuse an interpreter in whose folders, which user code may read, secrets are."""
+    for place in find_interpreter_folders(python):
+        for hidden in settings.hidden:
+            if Path(hidden).resolve().is_relative_to(Path(place).resolve()):
+                raise ValueError(f"user code may read {place}, and {hidden} is in it")
