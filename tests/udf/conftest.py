@@ -14,6 +14,7 @@ import pytest
 import odc_openeo.processes  # noqa: F401  importing registers the processes
 
 from odc_openeo.config import Config
+from odc_openeo.cube import is_cube
 from odc_openeo.graph import evaluate
 from odc_openeo.registry.environment import Environment
 from tests.support.graphs import value
@@ -71,11 +72,13 @@ def environment(config: Config, request: pytest.FixtureRequest) -> Environment:
 
 @pytest.fixture
 def run(environment: Environment) -> Run:
-    """Evaluate a process on a cube, which it refers to as ``cube``."""
+    """Evaluate a process on a cube, which it refers to as ``cube``; other cubes may be arguments, too."""
 
     def run_node(cube: Any, process_id: str, /, **arguments: Any) -> Any:
-        nodes = {"it": {"process_id": process_id, "arguments": arguments, "result": True}}
-        return evaluate({"process_graph": nodes}, environment, {"cube": cube})
+        cubes = {name: given for name, given in arguments.items() if is_cube(given)}
+        named = {name: value(name) if name in cubes else given for name, given in arguments.items()}
+        nodes = {"it": {"process_id": process_id, "arguments": named, "result": True}}
+        return evaluate({"process_graph": nodes}, environment, {"cube": cube, **cubes})
 
     return run_node
 
