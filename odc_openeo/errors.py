@@ -496,9 +496,7 @@ class InvalidRuntime(ProcessError):
 
 
 class InvalidVersion(ProcessError):
-    template = (
-        "UDF runtime '{runtime}' has no version '{version}'. Choose one of: {available}, or null for the default."
-    )
+    template = "UDF runtime '{runtime}' has no version '{version}'. Choose one of: {available}, or null."
 
 
 class KernelDimensionsUneven(ProcessError):

@@ -20,6 +20,7 @@ from odc_openeo.api.backend import (
     root_url,
     web_editor_url,
 )
+from odc_openeo.api.processes.offered import get_runtimes
 from odc_openeo.api.stac import views
 from odc_openeo.catalog.stac_documents import STAC_VERSION
 from odc_openeo.formats import describe_formats
@@ -78,8 +79,8 @@ def list_file_formats() -> dict[str, Any]:
 
 @blueprint.get("/udf_runtimes")
 def udf_runtimes() -> dict[str, Any]:
-    """``GET /udf_runtimes``: none, as user-defined functions are not supported."""
-    return {}
+    """``GET /udf_runtimes``: the runtimes of user-defined functions; none if no user code runs here."""
+    return get_runtimes()
 
 
 @blueprint.get("/processing_parameters")

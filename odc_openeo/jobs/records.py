@@ -15,7 +15,7 @@ LONGEST_DATA: Final = 100_000
 
 
 def make_entry(record: logging.LogRecord) -> Entry:
-    """Return the entry for a record, with the nodes of the process graph in ``path``, or those evaluated now."""
+    """Return the entry for a record, with its nodes of the process graph, by default those evaluated now."""
     more = {name: value for name in ("code", "data") if (value := getattr(record, name, None)) is not None}
     if len(repr(more.get("data"))) > LONGEST_DATA:
         more["data"] = f"{repr(more['data'])[:1000]} … (shortened: too long for the log)"

@@ -247,7 +247,7 @@ def _pad_cube(data: xr.DataArray, axes: Mapping[str, _Axis]) -> xr.DataArray:
 
 
 def _find_fixed_dimensions(after: Any, axes: Mapping[str, _Axis]) -> list[str]:
-    """The dimensions that a block must keep: user code may change those that are not split, if not x and y."""
+    """The dimensions that a block must keep: user code may change others than x and y if not split."""
     if not is_from_user_code(after):
         return list(axes)
     return [d for d, a in axes.items() if len(a.blocks) > 1 or a.margin or d in (cube.X, cube.Y)]

@@ -212,7 +212,9 @@ class _Zones:
         starts = [0, *group.ends[:-1]]
         if isinstance(value, _Statistic) and runs_user_code(value.reducer):
             # User code gets the pixels of one geometry at a time.
-            stacks = [self._make_stack(group.pixels[..., a:b]) for a, b in zip(starts, group.ends, strict=True)]
+            stacks = [
+                self._make_stack(group.pixels[..., a:b]) for a, b in zip(starts, group.ends, strict=True)
+            ]
             join = da.stack if isinstance(group.pixels, da.Array) else np.stack
             return join([value(stack).data for stack in stacks], axis=-1)
         if not isinstance(group.pixels, da.Array):

@@ -54,18 +54,14 @@ def is_from_user_code(result: Any) -> bool:
     return isinstance(result, xr.DataArray) and FROM_USER_CODE in result.attrs
 
 
-def _fit_user_result(
-    result: xr.DataArray, like: xr.DataArray, process: str, parameter: str
-) -> xr.DataArray:
+def _fit_user_result(result: xr.DataArray, like: xr.DataArray, process: str, parameter: str) -> xr.DataArray:
     """Drop the array dimension if user code kept it with one label; see `add_single_labels`."""
     if result.sizes.get(ARRAY) == 1:
         result = result.isel({ARRAY: 0}, drop=True)
     return result if ARRAY in result.dims else add_single_labels(result, like, process, parameter)
 
 
-def add_single_labels(
-    result: xr.DataArray, like: xr.DataArray, process: str, parameter: str
-) -> xr.DataArray:
+def add_single_labels(result: xr.DataArray, like: xr.DataArray, process: str, parameter: str) -> xr.DataArray:
     """Add the dimensions with one label that a result of user code lacks.
 
     Raises:
@@ -114,7 +110,9 @@ def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArra
         for name, coord in like.coords.items()
         if name not in result.coords
         and name != NODATA
-        and all(result.sizes.get(d) == n and _has_same_labels(result, like, d) for d, n in coord.sizes.items())
+        and all(
+            result.sizes.get(d) == n and _has_same_labels(result, like, d) for d, n in coord.sizes.items()
+        )
     }
     complete = result.assign_coords(lost)
     for name, coord in like.coords.items():

@@ -101,7 +101,7 @@ class UserFunction:
         if not isinstance(announced, list) or not all(map(_is_announcement, announced)):
             reason = "the names of dimensions and bands in the result of 'apply_metadata' must be strings."
             raise UdfResultInvalid(reason=reason, node=self.target.node)
-        return {name: labels for name, labels in announced}
+        return dict(announced)
 
 
 def _is_announcement(item: Any) -> bool:

@@ -130,7 +130,7 @@ def find_layout(
     split: frozenset[str],
     rules: CallRules,
 ) -> ResultLayout:
-    """Determine the form of results by a call with a small chunk of made-up values; the last ones are kept."""
+    """Determine the form of results by a call with a small chunk of made-up values."""
     chunk = _make_trial_chunk(data, split, rules)
     key = _make_key(function, chunk, about, split)
     with _lock:

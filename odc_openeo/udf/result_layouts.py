@@ -41,7 +41,9 @@ class ResultLayout:
         fitting = _adjust_single_labels(result, expected)
         if set(fitting.dims) != set(expected) or any(fitting.sizes[d] != n for d, n in expected.items()):
             raise _make_error(expected, self.dtype, result, chunk)
-        labels = {name: values for name, values in {**chunk.labels, **self.labels}.items() if name in expected}
+        labels = {
+            name: values for name, values in {**chunk.labels, **self.labels}.items() if name in expected
+        }
         comparable = {k: v for k, v in labels.items() if v.size == expected[k] and k not in self.renamed}
         ordered = _sort_by_labels(fitting, comparable)
         values = np.transpose(ordered.values, [ordered.dims.index(name) for name in self.dims])
@@ -125,8 +127,8 @@ def observe_layout(chunk: PlainCube, result: PlainCube, like_chunk: frozenset[st
     if wrong:
         expected = {name: chunk.sizes[name] for name in varying}
         reason = (
-            f"along {', '.join(varying)} it must be as long as the chunk, {describe_sizes(expected)}, but for "
-            f"a chunk {describe_sizes(chunk.sizes)} it is {result.describe()}."
+            f"along {', '.join(varying)} it must be as long as the chunk, {describe_sizes(expected)}, but "
+            f"for a chunk {describe_sizes(chunk.sizes)} it is {result.describe()}."
         )
         raise UdfResultInvalid(reason=reason)
     dims = _order_dimensions(chunk.dims, (*varying, *(d for d in result.dims if d not in varying)))

@@ -1,4 +1,4 @@
-"""The runtimes of user-defined functions: interpreters, with the versions and libraries that they say they have."""
+"""The runtimes of user-defined functions: interpreters, with the libraries that they say they have."""
 
 from __future__ import annotations
 

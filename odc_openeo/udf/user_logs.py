@@ -69,7 +69,9 @@ class LogTarget:
 def _write_event(topic: str, event: Mapping[str, Any]) -> None:
     logger = _loggers.get(topic)
     if logger is not None:
-        _write_entries(logger, [(str(node), str(process)) for node, process in event["path"]], event["entries"])
+        _write_entries(
+            logger, [(str(node), str(process)) for node, process in event["path"]], event["entries"]
+        )
 
 
 def _write_entries(

@@ -12,7 +12,6 @@ import dask
 import pytest
 
 import odc_openeo.processes  # noqa: F401  importing registers the processes
-
 from odc_openeo.config import Config
 from odc_openeo.cube import is_cube
 from odc_openeo.graph import evaluate

@@ -18,6 +18,7 @@ from odc_openeo.api.pages.html import (
     with_error_pages,
 )
 from odc_openeo.api.pages.schemas import describe_type, list_values
+from odc_openeo.api.processes.offered import list_offered_processes
 from odc_openeo.registry.process import PROCESSES
 
 blueprint = with_error_pages(Blueprint("process_pages", __name__))
@@ -27,7 +28,7 @@ blueprint = with_error_pages(Blueprint("process_pages", __name__))
 def process_list() -> Response:
     """The list of processes, optionally filtered by category and words."""
     words, category = read_search_words(), request.args.get("category", "")
-    descriptions = _describe_processes()
+    descriptions = {id_: _describe_processes()[id_] for id_ in list_offered_processes()}
     matches = [
         p
         for p in descriptions.values()

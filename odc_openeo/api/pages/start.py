@@ -28,10 +28,10 @@ from odc_openeo.api.pages.locator import (
     make_close_up,
     make_time_axis,
 )
+from odc_openeo.api.processes.offered import list_offered_processes
 from odc_openeo.api.view_bodies import JSON, answers
 from odc_openeo.errors import OpenEOError
 from odc_openeo.formats import FORMATS
-from odc_openeo.registry.process import PROCESSES
 from odc_openeo.users import oidc
 
 blueprint = Blueprint("pages", __name__)
@@ -107,7 +107,7 @@ def _render_start_page() -> AnyResponse:
         first=collections[0]["id"] if collections else "COLLECTION",
         problem=problem,
         axis=axis,
-        processes=len(PROCESSES),
+        processes=len(list_offered_processes()),
         formats=list(FORMATS),
         demo=has_demo_user(),
         openid=bool(oidc.list_providers(config)),

@@ -11,6 +11,7 @@ from odc_openeo.api.auth import user_if_signed_in
 from odc_openeo.api.backend import api_url, make_link
 from odc_openeo.api.json_body import read_json_object
 from odc_openeo.api.paging import read_limit
+from odc_openeo.api.processes.offered import list_offered_processes
 from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.errors import ProcessParameterMissing
 from odc_openeo.evaluation.validation import find_problems
@@ -26,7 +27,9 @@ def list_processes() -> Response:
     """``GET /processes``: the descriptions of all registered processes, always on one page."""
     # The JavaScript client asks for 50 and takes the first page for the whole list.
     read_limit()
-    response = Response(_render_listing(api_url("/processes"), api_url("/")), mimetype="application/json")
+    ids = tuple(list_offered_processes())
+    listing = _render_listing(ids, api_url("/processes"), api_url("/"))
+    response = Response(listing, mimetype="application/json")
     response.add_etag()
     response.make_conditional(request)
     return response
@@ -43,9 +46,9 @@ def validate_process() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4)
-def _render_listing(self_url: str, root_url: str) -> str:
+def _render_listing(ids: tuple[str, ...], self_url: str, root_url: str) -> str:
     # Cached per URL, as describing all processes takes too long for every request.
-    processes = [PROCESSES[id_].to_dict() for id_ in sorted(PROCESSES)]
+    processes = [PROCESSES[id_].to_dict() for id_ in ids]
     links = [make_link("self", self_url, "Processes"), make_link("root", root_url, "Capabilities")]
     listing = {"version": PROCESSES_VERSION, "processes": processes, "links": links}
     return current_app.json.dumps(listing)

@@ -1,4 +1,4 @@
-"""Run a user-defined function: decode what it gets, call it as the openEO Python client does, encode its result.
+"""Run a user-defined function: decode what it gets, call it as the openEO client does, encode its result.
 
 This file runs in an interpreter without this package: it imports only the standard library, numpy, pandas,
 xarray and the ``openeo`` client. Nothing in it trusts or restricts user code; the sandbox around it does.
@@ -80,7 +80,7 @@ def make_structured_data(value: Any) -> Any:
 
 
 def install_old_names() -> None:
-    """Make ``openeo_udf``, the predecessor of ``openeo.udf``, importable; pass series to functions of series."""
+    """Make ``openeo_udf``, the predecessor of ``openeo.udf``, importable; have series passed as such."""
     if "openeo_udf" in sys.modules:
         return
     import openeo.udf  # noqa: PLC0415
@@ -129,7 +129,9 @@ def apply_to_series(array: Any, callback: Callable[[Any], Any]) -> Any:
     rows = [np.asarray(callback(pd.Series(row, index=index))) for row in values]
     wrong = next((r.shape for r in rows if r.shape != (moved.shape[-1],)), None)
     if wrong is not None:
-        raise ValueError(f"apply_timeseries must return {moved.shape[-1]} values, not an array of shape {wrong}.")
+        raise ValueError(
+            f"apply_timeseries must return {moved.shape[-1]} values, not an array of shape {wrong}."
+        )
     result = np.array(rows).reshape(moved.shape) if rows else moved.values
     return moved.copy(data=result).transpose(*array.dims)
 
@@ -158,7 +160,9 @@ def iterate_dimensions(metadata: Any) -> Any:
     """Iterate over the dimensions of the metadata that user code returned."""
     dimensions = getattr(metadata, "_dimensions", None)
     if dimensions is None:
-        raise ValueError(f"apply_metadata returned {type(metadata).__name__}. Return the metadata it was given.")
+        raise ValueError(
+            f"apply_metadata returned {type(metadata).__name__}. Return the metadata it was given."
+        )
     return dimensions
 
 
