@@ -19,6 +19,7 @@ from odc_openeo.config import Config, child_environment
 from odc_openeo.stack import embedded, postgres, subprocesses
 from odc_openeo.stack.gunicorn_command import gunicorn_command
 from tests.conftest import COMMAND, start_stack
+from tests.support.ordinary_user import find_python_of_all
 from tests.support.processes import find_alive, have_ended
 
 QUICK = {"ODC_OPENEO_GUNICORN_WORKERS": "1", "ODC_OPENEO_WORKERS": "1"}
@@ -141,19 +142,7 @@ def test_folder_that_cannot_be_made(tmp_path):
     assert "--data-dir" in done.stderr
 
 
-def may_enter(path: Path) -> bool:
-    real = path.resolve()
-    return real.exists() and all(entry.stat().st_mode & 0o001 for entry in (real, *real.parents))
-
-
-def python_of_all() -> str | None:
-    """A Python of our version that every user may run: ours may be in root's home."""
-    ours = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    candidates = [sys.executable, f"/usr/local/bin/{ours}", f"/usr/bin/{ours}"]
-    packages = [Path(postgres.__file__).parent, Path(psutil.__file__).parent]
-    if not all(may_enter(entry) for entry in packages):
-        return None
-    return next((entry for entry in candidates if may_enter(Path(entry))), None)
+PACKAGES = [Path(postgres.__file__).parent, Path(psutil.__file__).parent]
 
 
 ORDINARY = """
@@ -168,7 +157,7 @@ server.stop(5)
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or python_of_all() is None,
+    os.geteuid() != 0 or find_python_of_all(PACKAGES) is None,
     reason="needs root, and a Python and a clone that other users can reach",
 )
 def test_postgres_for_an_ordinary_user(short_folder):
@@ -178,7 +167,7 @@ def test_postgres_for_an_ordinary_user(short_folder):
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     path = os.pathsep.join(str(Path(entry.__file__).parents[1]) for entry in (odc_openeo, psutil))
     output = subprocess.check_output(
-        [python_of_all() or "", "-c", ORDINARY, str(folder)],
+        [find_python_of_all(PACKAGES) or "", "-c", ORDINARY, str(folder)],
         user="nobody",
         group=nobody.pw_gid,
         extra_groups=[],

@@ -30,7 +30,8 @@ class UdfCode:
 
     ``runtime``: the interpreter, one of those in the settings; empty for the first. ``packages``: folders on
     the module path; ``links``: folders that the code may read, by their names in its working folder.
-    ``style``: which functions it has: ``dispatch`` for those of openEO, ``plain`` for ``call(header, arrays)``.
+    ``style``: the functions that it defines: ``dispatch`` for those of openEO, ``plain`` for
+    ``call(header, arrays)``.
     """
 
     source: str

@@ -254,6 +254,8 @@ class Child:
             return ChildLost()
         if status == -signal.SIGXCPU:
             return UdfLimitExceeded(reason="it took too much time of the processors.")
+        if status == -signal.SIGSYS:
+            return UdfFailed(reason="its process was ended for a system call that no program here may make.")
         if status < 0:
             name = signal.Signals(-status).name
             return UdfFailed(reason=f"its process crashed ({name}), probably in a library that it uses.")

@@ -90,6 +90,8 @@ def _check_header(header: Any) -> Any:
 
 def read_arrays(descriptions: Sequence[Mapping[str, Any]], arena: mmap.mmap) -> list[Any]:
     """Return the arrays in the arena, without a copy."""
+    if not descriptions:
+        return []
     import numpy as np  # noqa: PLC0415
 
     return [
@@ -104,6 +106,8 @@ def place_arrays(results: Sequence[Any], arena: mmap.mmap, start: int, room: int
     Raises:
         ResultTooLarge: they take more than ``room`` bytes.
     """
+    if not results:
+        return []
     import numpy as np  # noqa: PLC0415
 
     arrays = [np.asarray(result) for result in results]
