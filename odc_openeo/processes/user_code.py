@@ -15,7 +15,8 @@ from odc_openeo.errors import (
 from odc_openeo.registry.environment import NODES, Environment
 from odc_openeo.udf.calls import UdfCode, read_udf_settings
 from odc_openeo.udf.functions import UserFunction
-from odc_openeo.udf.runtimes import find_interpreter
+from odc_openeo.udf.requirements import check_requirements
+from odc_openeo.udf.runtimes import ask_interpreter, find_interpreter
 from odc_openeo.udf.user_logs import LogTarget
 from odc_openeo.user_data import files
 
@@ -29,7 +30,8 @@ def open_function(
     """Make the function of a node: its code, the runtime it runs in, and where its log goes.
 
     Raises:
-        UdfUnavailable: user-defined functions are turned off, or cannot be isolated here.
+        UdfUnavailable: user-defined functions are turned off, cannot be isolated here, or this one needs
+            libraries that the runtime does not have.
         InvalidRuntime, InvalidVersion: there is no such runtime, or not in this version.
         FileNotFound, UrlForbidden, UrlUnreachable, UrlTooLarge: the code cannot be read.
     """
@@ -39,6 +41,7 @@ def open_function(
     settings = read_udf_settings(config)
     python = find_interpreter(settings, runtime, version)
     code = UdfCode(_read_source(config, env.user, udf), python)
+    check_requirements(code.source, ask_interpreter(python))
     target = LogTarget.open(env.log, NODES.get())
     return UserFunction(settings, env.user, code, {} if context is None else context, target)
 

@@ -301,17 +301,12 @@ def _call_lazily(
 def _to_cube(values: Any, layout: ResultLayout, before: xr.DataArray) -> xr.DataArray:
     """Make a cube of results; the coordinates along dimensions that are as before stay."""
     same = {d for d in layout.dims if d in before.dims and _has_same_labels(layout, before, d)}
-    gone = set(map(str, before.dims)) - same
-    coords: dict[Any, Any] = {
-        name: coord.variable for name, coord in before.coords.items() if not gone & set(map(str, coord.dims))
-    }
-    for name in layout.dims:
-        if name not in same and name in layout.labels:
-            coords[name] = _make_labels(name, layout.labels[name], before).variable
-    result = xr.DataArray(values, dims=layout.dims, attrs=_keep_attributes(before))
-    kept = before.drop_vars([n for n in before.coords if n not in coords or n in gone])
-    result = result.assign_coords({n: c for n, c in kept.coords.items() if n in coords})
-    return result.assign_coords({n: v for n, v in coords.items() if n in layout.dims and n not in same})
+    gone = set(before.dims) - same
+    # The coordinates as they are: those of geometries have an index of their own.
+    kept = before.drop_vars([name for name, coord in before.coords.items() if gone & set(coord.dims)]).coords
+    result = xr.DataArray(values, dims=layout.dims, coords=kept, attrs=_keep_attributes(before))
+    new = {d: labels for d, labels in layout.labels.items() if d not in same}
+    return result.assign_coords({d: _make_labels(d, labels, before) for d, labels in new.items()})
 
 
 def make_result_cube(function: UserFunction, result: PlainCube, before: xr.DataArray) -> xr.DataArray:
