@@ -21,6 +21,7 @@ def make_environment(
     catalog: Catalog | None = None,
     log: logging.Logger | None = None,
     exports: list[Any] | None = None,
+    archives: tuple[str, ...] = (),
 ) -> Environment:
     """Make the environment in which a graph of a user is evaluated.
 
@@ -31,6 +32,7 @@ def make_environment(
         catalog: The catalogue, by default the one shared by all runs in this process.
         log: Where messages for the user go.
         exports: A list that collects the exports requested by the graph; None where it cannot export.
+        archives: Archives of dependencies of user code, as job options name them.
     """
     env = Environment(
         catalog=catalog or shared_catalog(config),
@@ -38,6 +40,7 @@ def make_environment(
         limits=limits or RunLimits(),
         lookup=None if user is None else Library(config, UUID(str(user))),
         exports=exports,
+        archives=archives,
     )
     if log is not None:
         env.log = log

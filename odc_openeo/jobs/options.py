@@ -8,6 +8,7 @@ from typing import Any, Final
 from dask.utils import parse_bytes
 
 from odc_openeo.errors import RequestInvalid
+from odc_openeo.udf.archives import MOST_ARCHIVES, parse_archive
 
 OPTIONS: Final = "job_options"
 MEMORY: Final = "memory"
@@ -30,10 +31,18 @@ JOB_OPTIONS: Final[Mapping[str, Any]] = {
                 "maximum": MOST_THREADS,
                 "description": "Maximum number of tasks of the job that a worker runs in parallel.",
             },
+            "udf-dependency-archives": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "Zip archives for user-defined functions, such as "
+                "https://example.org/models.zip#models: unpacked to the folder after '#' of the working "
+                "folder of the function.",
+            },
         },
     },
 }
 """The options, as listed by ``GET /processing_parameters``."""
+ARCHIVES: Final = "udf-dependency-archives"
 NEARLY_ONE: Final = 0.999
 """Slots that the tasks on a worker take together: rounding never excludes the last one."""
 
@@ -53,6 +62,25 @@ def parse_resources(extras: Mapping[str, Any]) -> dict[str, float]:
     if options.get("threads") is not None:
         amounts[SLOTS] = NEARLY_ONE / _parse_threads(options["threads"])
     return amounts
+
+
+def parse_archives(extras: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the archives of dependencies of user-defined functions.
+
+    Raises:
+        RequestInvalid: they are not a list of addresses.
+    """
+    options = extras.get(OPTIONS)
+    archives = options.get(ARCHIVES) if isinstance(options, Mapping) else None
+    if archives is None:
+        return ()
+    if not isinstance(archives, list) or not all(isinstance(archive, str) for archive in archives):
+        raise RequestInvalid(reason=f"the job option '{ARCHIVES}' must be a list of URLs.")
+    if len(archives) > MOST_ARCHIVES:
+        raise RequestInvalid(reason=f"the job option '{ARCHIVES}' may have {MOST_ARCHIVES} entries at most.")
+    for archive in archives:
+        parse_archive(archive)
+    return tuple(archives)
 
 
 def _parse_memory(value: Any) -> float:

@@ -13,6 +13,7 @@ from odc_openeo.errors import (
     ProcessParameterInvalid,
 )
 from odc_openeo.registry.environment import NODES, Environment
+from odc_openeo.udf.archives import open_archive, parse_archive
 from odc_openeo.udf.calls import UdfCode, read_udf_settings
 from odc_openeo.udf.functions import UserFunction
 from odc_openeo.udf.requirements import check_requirements
@@ -40,10 +41,16 @@ def open_function(
     config: Config = env.catalog.config
     settings = read_udf_settings(config)
     python = find_interpreter(settings, runtime, version)
-    code = UdfCode(_read_source(config, env.user, udf), python)
+    code = UdfCode(_read_source(config, env.user, udf), python, links=_open_archives(config, env))
     check_requirements(code.source, ask_interpreter(python))
     target = LogTarget.open(env.log, NODES.get())
     return UserFunction(settings, env.user, code, {} if context is None else context, target)
+
+
+def _open_archives(config: Config, env: Environment) -> tuple[tuple[str, str], ...]:
+    """Unpack the archives that user code is given; its folders with their names for user code."""
+    archives = [parse_archive(text) for text in env.archives]
+    return tuple((a.folder, str(open_archive(config, str(env.user), a))) for a in archives)
 
 
 def _read_source(config: Config, user: str, udf: str) -> str:

@@ -40,7 +40,7 @@ class Environment:
     user, ``demand`` is the part of the process's result that the rest of the graph needs (a process may
     return more), ``grid`` the pixel grid of the demand if it is that of another cube, ``lookup`` finds
     user-defined processes by id and namespace, ``budget`` is what JSON values and calls of child processes
-    may still use.
+    may still use, ``archives`` are those of dependencies of user code, as job options name them.
     """
 
     catalog: Any = None
@@ -54,3 +54,4 @@ class Environment:
     grid: Any = None
     lookup: Callable[[str, str | None], Mapping[str, Any] | None] | None = None
     budget: Budget = field(default_factory=Budget)
+    archives: tuple[str, ...] = ()

@@ -208,9 +208,9 @@ def _assume_layout(
     dims = tuple(name for name in chunk.dims if name != rules.reduced)
     sizes = {name: chunk.sizes[name] for name in dims if name not in split}
     announced = function.find_announced_labels(chunk, about)
-    for name, labels in announced.items():
-        if name in sizes and labels:
-            sizes[name] = len(labels)
+    for name, texts in announced.items():
+        if name in sizes and texts:
+            sizes[name] = len(texts)
     labels = {name: chunk.labels[name] for name in sizes if name in chunk.labels}
     return _rename_labels(ResultLayout(dims, sizes, chunk.values.dtype, labels), announced, chunk)
 
@@ -326,10 +326,11 @@ def _has_same_labels(layout: ResultLayout, before: xr.DataArray, name: str) -> b
 
 
 def _make_labels(name: str, labels: Labels, before: xr.DataArray) -> xr.DataArray:
-    type_ = cube.dimension_type(before, name) if name in before.dims else None
-    values = labels.tolist() if labels.dtype.kind == "O" else labels
-    coord = make_coordinate(name, values, type_ or "other") if labels.dtype.kind == "O" and type_ else None
-    return xr.DataArray(np.array(values), dims=name) if coord is None else coord
+    if labels.dtype.kind != "O":
+        return xr.DataArray(labels, dims=name)
+    if name not in before.dims:
+        return xr.DataArray(np.array(labels.tolist()), dims=name)
+    return make_coordinate(name, labels.tolist(), cube.dimension_type(before, name))
 
 
 def _keep_attributes(before: xr.DataArray) -> dict[Any, Any]:

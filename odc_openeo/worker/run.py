@@ -32,7 +32,7 @@ from odc_openeo.formats.write_errors import as_storage_failure, is_disk_full
 from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.graph.estimate import count_read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
-from odc_openeo.jobs.options import parse_resources
+from odc_openeo.jobs.options import parse_archives, parse_resources
 from odc_openeo.jobs.records import make_entry
 from odc_openeo.load.read_errors import explain_read_failure
 from odc_openeo.memory_failures import is_memory_failure
@@ -190,7 +190,14 @@ class Run:
     def produce_results(self) -> RunDone:
         """Evaluate the process graph, write its outputs and describe them."""
         catalog = RecordingCatalog(self.config)
-        env = make_environment(self.config, self.job.user, catalog=catalog, log=self.log, exports=[])
+        env = make_environment(
+            self.config,
+            self.job.user,
+            catalog=catalog,
+            log=self.log,
+            exports=[],
+            archives=parse_archives(self.job.draft.extras),
+        )
         limits = GraphLimits.from_config(self.config)
         value = evaluate(self.job.draft.process, env, limits=limits)
         saved = [value, *(output.data for output in env.outputs)]

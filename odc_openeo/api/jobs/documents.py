@@ -14,7 +14,7 @@ from odc_openeo.api.paging import make_page_links
 from odc_openeo.api.processes.schemas import check_process
 from odc_openeo.errors import BillingPlanInvalid, BudgetInvalid, ProcessInvalid, PropertyNotEditable
 from odc_openeo.jobs import LEVELS, Entry, Job, JobDraft, JobSummary, Page
-from odc_openeo.jobs.options import parse_resources
+from odc_openeo.jobs.options import parse_archives, parse_resources
 from odc_openeo.timestamps import format_rfc3339
 
 READ_ONLY: Final = frozenset(
@@ -85,6 +85,7 @@ def parse_fields(model: type[JobChangesModel], body: Mapping[str, Any]) -> dict[
         fields["log_level"] = fields["log_level"] or "info"
     extras = {name: value for name, value in body.items() if name not in model.model_fields}
     parse_resources(extras)
+    parse_archives(extras)
     return {**fields, "extras": extras} if extras else fields
 
 

@@ -17,7 +17,6 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -303,7 +302,7 @@ def is_missing(value: Any) -> bool:
 # --- Logs ----------------------------------------------------------------------------------------
 
 
-class LogCollector(logging.Handler, AbstractContextManager):  # type: ignore[type-arg]
+class LogCollector(logging.Handler):
     """Collects what user code logs, prints and warns of while it runs, as JSON objects in ``entries``."""
 
     def __init__(self) -> None:
@@ -313,7 +312,9 @@ class LogCollector(logging.Handler, AbstractContextManager):  # type: ignore[typ
 
     def __enter__(self) -> LogCollector:
         root = logging.getLogger()
-        self._before = (root.level, sys.stdout, sys.stderr, warnings.showwarning, warnings.filters[:])
+        self._before = (root.level, sys.stdout, sys.stderr, warnings.showwarning)
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
         root.addHandler(self)
         root.setLevel(logging.INFO)
         sys.stdout, sys.stderr = LineWriter(self, "info"), LineWriter(self, "info")
@@ -326,7 +327,8 @@ class LogCollector(logging.Handler, AbstractContextManager):  # type: ignore[typ
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, LineWriter):
                 stream.finish_line()
-        level, sys.stdout, sys.stderr, warnings.showwarning, warnings.filters[:] = self._before
+        self._warnings.__exit__(*sys.exc_info())
+        level, sys.stdout, sys.stderr, warnings.showwarning = self._before
         root.removeHandler(self)
         root.setLevel(level)
         if self.dropped:
@@ -337,9 +339,10 @@ class LogCollector(logging.Handler, AbstractContextManager):  # type: ignore[typ
         """Add a record of user code or of a library that it uses."""
         if record.name in SILENT_LOGGERS:
             return
-        more = {"code": str(record.code)} if getattr(record, "code", None) is not None else {}
-        if getattr(record, "data", None) is not None:
-            more["data"] = summarize_value(record.data)
+        code, data = getattr(record, "code", None), getattr(record, "data", None)
+        more = {} if code is None else {"code": str(code)}
+        if data is not None:
+            more["data"] = summarize_value(data)
         levels = ((logging.ERROR, "error"), (logging.WARNING, "warning"), (logging.INFO, "info"))
         level = next((name for least, name in levels if record.levelno >= least), "debug")
         self.add(level, record.getMessage(), **more)
