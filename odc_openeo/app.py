@@ -19,6 +19,7 @@ from odc_openeo.config import Config
 from odc_openeo.scratch_folders import remove_abandoned_scratch
 from odc_openeo.server_log import log_to_stderr
 from odc_openeo.services import Tiles
+from odc_openeo.udf.folders import remove_abandoned_folders
 
 
 class StrictJSON(JSONProvider):
@@ -48,6 +49,7 @@ def create_app(config: Config | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     remove_abandoned_scratch(config)
+    remove_abandoned_folders()
     backend = Backend.from_config(config)
     app.extensions["odc_openeo"] = backend
     app.extensions[tiles.EXTENSION] = Tiles(config, backend.catalog, run_for_view)

@@ -78,7 +78,7 @@ def _find_start(pid: int) -> str | None:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether the process that a folder is named after has ended; on other hosts, whether the folder is old."""
+    """Whether the process that a folder is named after has ended; on other hosts, whether it is old."""
     parts = folder.name.split("-")
     if len(parts) >= 3 and parts[0] == _host_name() and parts[1].isdecimal():
         return _find_start(int(parts[1])) != parts[2]

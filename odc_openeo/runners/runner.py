@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from odc_openeo.config import Config, replace_environment
 from odc_openeo.errors import Internal, OpenEOError, ProcessGraphComplexity
+from odc_openeo.hidden_memory import hide_memory
 from odc_openeo.json_pickling import decode_json, encode_json
 from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.runners.memory import (
@@ -84,6 +85,7 @@ class RunnerSettings:
 
 def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
     """Carry out the tasks that come through ``pipe``; never returns."""
+    hide_memory()
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -12,6 +12,7 @@ from typing import Any, Final
 from odc_openeo import __version__
 from odc_openeo.compute.cluster import WORKER_MARK
 from odc_openeo.config import allowed_gdal_drivers
+from odc_openeo.hidden_memory import hide_memory
 from odc_openeo.untrusted.gdal_drivers import secure_gdal
 
 PRELOAD: Final = ["--preload", "odc_openeo.stack.dask_worker"]
@@ -31,6 +32,7 @@ def dask_setup(worker: Any) -> None:
     # Import it now, so that the first task does not have to wait for it.
     from odc_openeo import load  # noqa: F401
 
+    hide_memory()
     secure_gdal(allowed_gdal_drivers())
     worker.metrics[WORKER_MARK] = _describe_version
 

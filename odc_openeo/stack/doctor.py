@@ -26,6 +26,7 @@ from odc_openeo.config import (
     unknown_variables,
 )
 from odc_openeo.errors import OpenEOError
+from odc_openeo.udf.layers import check_udf, find_udf_warning
 from odc_openeo.users import oidc
 
 CHECK_SECONDS = 60
@@ -53,11 +54,13 @@ def run_checks(config: Config) -> list[Finding]:
         ("dask", cluster.check_cluster),
         ("GDAL", _check_gdal),
         ("storage", _check_storage),
+        ("user-defined functions", check_udf),
         ("sign-in", oidc.check_providers),
     ]
     warnings: list[tuple[str, Callable[[Config], str | None]]] = [
         ("dask", cluster.find_warning),
         ("GDAL", _find_gdal_warning),
+        ("user-defined functions", find_udf_warning),
     ]
     findings = [_run_check(part, check, config) for part, check in checks]
     usable = {finding.part for finding in findings if finding.good}

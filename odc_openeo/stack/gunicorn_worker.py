@@ -18,6 +18,7 @@ from uuid import uuid4
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from odc_openeo.config import allowed_gdal_drivers
+from odc_openeo.hidden_memory import hide_memory
 from odc_openeo.untrusted.gdal_drivers import secure_gdal
 
 HEAD_SECONDS: Final = 15.0
@@ -74,6 +75,12 @@ class Worker(ThreadWorker):
         self._heads: dict[TConn, float] = {}
         self._lock = threading.Lock()
         self._busy_threads = 0
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Check the configuration; called in the master process, before workers are forked from it."""
+        hide_memory()
+        super().check_config(cfg, log)
 
     def load_wsgi(self) -> None:
         """Load the application, and start its runners in the background."""

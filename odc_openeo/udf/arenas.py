@@ -20,7 +20,7 @@ import numpy as np
 from odc_openeo.udf.child.main import ALIGNMENT
 
 SMALLEST: Final = 16 * 2**20
-"""Bytes of an arena, at least."""
+"""Bytes for the input in an arena, at least."""
 MOST_ARRAYS: Final = 1000
 MOST_DIMENSIONS: Final = 16
 DTYPES: Final = {

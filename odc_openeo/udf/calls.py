@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from odc_openeo.errors import OpenEOError, UdfLimitExceeded, UdfUnavailable
 from odc_openeo.udf.children import CallReply, ChildLost
 from odc_openeo.udf.commands import ChildPlan
 from odc_openeo.udf.layers import find_sandbox
-from odc_openeo.udf.pool import pool
+from odc_openeo.udf.pool import Key, pool
 from odc_openeo.udf.settings import UdfLimits, UdfSettings, read_udf_settings
 
 __all__ = ["UdfCode", "UdfLimits", "UdfReply", "UdfSettings", "call_udf", "read_udf_settings"]
@@ -72,18 +73,21 @@ def call_udf(
     plan = make_plan(settings, code, limits or settings.limits)
     key = (owner, hashlib.sha256(code.source.encode()).hexdigest(), plan)
     for _ in range(TRIES):
-        child = pool.take(key)
-        try:
-            return child.carry_out(code.source, header, arrays)
-        except ChildLost:
-            continue
-        except OpenEOError as error:
-            error.logs = child.logs  # type: ignore[attr-defined]
-            raise
-        finally:
-            pool.give_back(key, child)
+        with contextlib.suppress(ChildLost):
+            return _call_once(key, code.source, header, arrays)
     reason = f"its process was killed {TRIES} times, probably because the machine has too little memory."
     raise UdfLimitExceeded(reason=reason)
+
+
+def _call_once(key: Key, source: str, header: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> UdfReply:
+    child = pool.take(key)
+    try:
+        return child.carry_out(source, header, arrays)
+    except OpenEOError as error:
+        error.logs = child.logs  # type: ignore[attr-defined]
+        raise
+    finally:
+        pool.give_back(key, child)
 
 
 def make_plan(settings: UdfSettings, code: UdfCode, limits: UdfLimits) -> ChildPlan:

@@ -35,6 +35,10 @@ TICK_S: Final = 0.1
 """Seconds between checks of what a process takes."""
 
 
+OUTSIDE: Final = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
+"""Exit statuses of processes that were killed from outside."""
+
+
 class ChildLost(Exception):
     """A process was killed from outside, not for what user code did."""
 
@@ -85,6 +89,7 @@ class Child:
     arena: Arena | None = None
     is_good: bool = True
     busy_s: float = 0.0
+    checked: float = 0.0
     started: float = field(default_factory=time.monotonic)
     logs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -94,6 +99,7 @@ class Child:
 
         Raises:
             UdfUnavailable: it cannot be started, or a layer of the sandbox cannot be closed.
+            ChildLost: it was killed from outside.
         """
         try:
             folder = make_work_folder(plan.user, dict(plan.links))
@@ -132,6 +138,8 @@ class Child:
             answer = self.connection.receive(check)
         except (EOFError, ConnectionError, ReplyInvalid) as error:
             status = self._wait_for_status()
+            if status in OUTSIDE:
+                raise ChildLost from error
             raise UdfUnavailable(reason=f"its process ended at its start (status {status}).") from error
         if answer.get("kind") != "ready":
             raise UdfUnavailable(reason=f"its process did not start: {answer.get('reason')}.")
@@ -163,7 +171,7 @@ class Child:
         self.is_good = False
         self.logs = []
         begin = time.monotonic()
-        watch = _Watch(self, begin + self.plan.limits.seconds, begin + TICK_S)
+        watch = _Watch(self, begin + self.plan.limits.seconds)
         try:
             reserved, descriptor = self._make_room(arrays)
             assert self.arena is not None
@@ -172,7 +180,7 @@ class Child:
             message = {"code": code, "header": dict(header), "arrays": descriptions, "size": self.arena.size}
             self.connection.send({**message, "reserved": reserved, "room": room}, watch.check, descriptor)
             reply = self._read_reply(self._receive_reply(watch), reserved, room)
-            watch.check_files()
+            watch.finish()
             self.is_good = True
         except ReplyInvalid as error:
             raise UdfFailed(reason=f"the answer of its process is not valid: {error}.") from error
@@ -189,12 +197,14 @@ class Child:
             allowed = _describe_bytes(self.plan.limits.memory_bytes)
             reason = f"its input has {_describe_bytes(reserved)}, more than {allowed}. Use smaller chunks."
             raise UdfLimitExceeded(reason=reason)
-        needed = max(reserved + self.plan.limits.output_bytes, SMALLEST)
+        needed = reserved + self.plan.limits.output_bytes
         if self.arena is not None and self.arena.size >= needed:
             return reserved, None
         if self.arena is not None:
             self.arena.close()
-        self.arena = Arena(needed)
+        # Chunks differ in size: an arena is larger than the first one needs.
+        spare = max(1 << (reserved - 1).bit_length(), SMALLEST) + self.plan.limits.output_bytes
+        self.arena = Arena(max(needed, min(spare, self.plan.arena_bytes)))
         return reserved, self.arena.descriptor
 
     def _receive_reply(self, watch: _Watch) -> dict[str, Any]:
@@ -250,7 +260,7 @@ class Child:
         status = self._wait_for_status()
         if status is None:
             return UdfFailed(reason="it closed the connection of its process.")
-        if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT):
+        if status in OUTSIDE:
             return ChildLost()
         if status == -signal.SIGXCPU:
             return UdfLimitExceeded(reason="it took too much time of the processors.")
@@ -295,7 +305,6 @@ class _Watch:
 
     child: Child
     deadline: float
-    _next: float = 0.0
 
     def check(self) -> None:
         """Raise UdfLimitExceeded if the process exceeds a limit; costs little until a tick has passed."""
@@ -305,9 +314,9 @@ class _Watch:
             raise UdfLimitExceeded(
                 reason=f"a call took longer than {limits.seconds:g} s. Use smaller chunks."
             )
-        if now < self._next:
+        if now < self.child.checked + TICK_S:
             return
-        self._next = now + TICK_S
+        self.child.checked = now
         self._check_memory(limits)
         if _count_threads(self.child.pid) > limits.processes:
             raise UdfLimitExceeded(reason=f"it started more than {limits.processes} threads.")
@@ -320,6 +329,11 @@ class _Watch:
         shared = max(read_status_bytes(child.pid, "RssShmem") - arena, 0)
         if private + shared > limits.memory_bytes * WATCH_MARGIN + BASE_BYTES:
             raise child.exceeded_memory()
+
+    def finish(self) -> None:
+        """Check the process after a call, whose deadline does not count any more."""
+        self.deadline = float("inf")
+        self.check()
 
     def check_files(self) -> None:
         """Raise UdfLimitExceeded if the files of the process are too many or too large."""

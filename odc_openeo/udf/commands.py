@@ -62,11 +62,16 @@ class ChildPlan:
             "readable": self.readable,
             "writable": [str(folder)],
             "memory_bytes": limits.memory_bytes,
-            "arena_bytes": limits.memory_bytes + limits.output_bytes,
+            "arena_bytes": self.arena_bytes,
             "file_bytes": limits.file_bytes,
             "processes": limits.processes,
             "cpu_seconds": self.cpu_seconds,
         }
+
+    @property
+    def arena_bytes(self) -> int:
+        """The largest arena: the input may have as much as the process may allocate."""
+        return self.limits.memory_bytes + self.limits.output_bytes
 
     @property
     def cpu_seconds(self) -> int:

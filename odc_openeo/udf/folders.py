@@ -31,8 +31,12 @@ def make_work_folder(user: int | None, links: Mapping[str, str]) -> Path:
     return folder
 
 
+def _find_top_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"odc-openeo-udf-{os.geteuid()}"
+
+
 def _open_top_folder() -> Path:
-    top = Path(tempfile.gettempdir()) / f"odc-openeo-udf-{os.geteuid()}"
+    top = _find_top_folder()
     # Others may enter, as user code may run as another user, but not list it.
     with contextlib.suppress(FileExistsError):
         top.mkdir(mode=0o711)
@@ -51,7 +55,7 @@ def remove_folder(folder: Path) -> None:
 def remove_abandoned_folders() -> None:
     """Remove the folders of processes of this host that were killed."""
     with contextlib.suppress(OSError):
-        for folder in _open_top_folder().iterdir():
+        for folder in _find_top_folder().iterdir():
             if is_abandoned(folder):
                 remove_folder(folder)
 

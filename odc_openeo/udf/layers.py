@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
+from odc_openeo.config import Config
 from odc_openeo.errors import OpenEOError, UdfUnavailable
-from odc_openeo.udf.children import Child
+from odc_openeo.udf.children import Child, ChildLost
 from odc_openeo.udf.commands import ChildPlan, find_bubblewrap, find_interpreter_folders, make_variables
-from odc_openeo.udf.settings import LAYERS, UdfSettings, describe_switch
+from odc_openeo.udf.settings import LAYERS, UdfSettings, describe_switch, read_udf_settings
 
 Level = Literal["off", "filters", "namespaces"]
 
+RETRY_S: Final = 30.0
+"""Seconds after which a sandbox that failed is tested again."""
 FIRST_USER: Final = 61184
 """The first of the ids that systemd keeps for services without a user; user code of root runs as one."""
 USERS: Final = 4000
@@ -56,9 +59,23 @@ class Sandbox:
         return f"level {self.level}: {good}" + (f"; without {'; '.join(missing)}" if missing else "")
 
 
-@lru_cache(maxsize=64)
+_tested: dict[tuple[UdfSettings, str], tuple[float, Sandbox]] = {}
+
+
 def find_sandbox(settings: UdfSettings, python: str) -> Sandbox:
-    """Test the layers of the sandbox with an interpreter; the answer is kept for this process."""
+    """Test the layers of the sandbox with an interpreter.
+
+    A good answer is kept for this process, a bad one, which may be an accident, for a while.
+    """
+    until, sandbox = _tested.get((settings, python), (0.0, None))
+    if sandbox is None or time.monotonic() > until:
+        sandbox = _test_sandbox(settings, python)
+        until = time.monotonic() + (float("inf") if sandbox.is_usable else RETRY_S)
+        _tested[settings, python] = until, sandbox
+    return sandbox
+
+
+def _test_sandbox(settings: UdfSettings, python: str) -> Sandbox:
     if settings.mode == "off":
         return Sandbox("off", (), reason=f"the operator has turned them off ({describe_switch('off')}).")
     try:
@@ -96,6 +113,8 @@ def _find_failure(plan: ChildPlan, settings: UdfSettings) -> str | None:
         return "bubblewrap is not installed"
     try:
         child = Child.start(plan)
+    except ChildLost:
+        return "its process was killed"
     except UdfUnavailable as error:
         return str(error.message).partition(": ")[2].rstrip(".")
     try:
@@ -107,6 +126,8 @@ def _find_failure(plan: ChildPlan, settings: UdfSettings) -> str | None:
             "programs": False,
         }
         failures = child.carry_out("", header, []).header.get("failures", {})
+    except ChildLost:
+        return "its process was killed"
     except OpenEOError as error:
         return str(error.message)
     finally:
@@ -120,3 +141,30 @@ def _check_hidden(settings: UdfSettings, python: str) -> None:
         for hidden in settings.hidden:
             if Path(hidden).resolve().is_relative_to(Path(place).resolve()):
                 raise ValueError(f"user code may read {place}, and {hidden} is in it")
+
+
+def check_udf(config: Config) -> str:
+    """Describe the sandbox of each interpreter.
+
+    Raises:
+        UdfUnavailable: namespaces are asked for, and the sandbox does not have them.
+    """
+    settings = read_udf_settings(config)
+    sandboxes = {python: find_sandbox(settings, python) for python in settings.pythons}
+    if settings.mode == "namespaces":
+        for sandbox in sandboxes.values():
+            if not sandbox.is_usable:
+                raise UdfUnavailable(reason=sandbox.reason)
+    return ". ".join(f"{python}: {sandbox.describe()}" for python, sandbox in sandboxes.items())
+
+
+def find_udf_warning(config: Config) -> str | None:
+    """Return what should be changed: user code does not run though it is not turned off."""
+    settings = read_udf_settings(config)
+    if settings.mode == "off":
+        return None
+    if all(find_sandbox(settings, python).is_usable for python in settings.pythons):
+        return None
+    return (
+        "code of users is refused; run the service on Linux 5.13 or later, in a container without own seccomp"
+    )

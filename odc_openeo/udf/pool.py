@@ -16,6 +16,8 @@ from odc_openeo.udf.folders import remove_abandoned_folders
 
 IDLE_S: Final = 180.0
 """Seconds after which a process without calls is ended."""
+CLEAN_S: Final = 60.0
+"""Seconds between looks for folders of processes that were killed."""
 MOST_IDLE: Final = max(4, 2 * (os.cpu_count() or 1))
 """Processes without calls that are kept."""
 
@@ -38,15 +40,15 @@ class ChildPool:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._children: dict[int, Child] = {}
-        self._is_clean = False
+        self._cleaned = 0.0
 
     def take(self, key: Key) -> Child:
         """Take a process out, or start one."""
-        self._clean_once()
         while (child := self._find_idle(key)) is not None:
             if child.is_alive():
                 return child
             self._end(child)
+        self._clean_sometimes()
         child = self.start(key[2])
         with self._lock:
             self._children[id(child)] = child
@@ -112,9 +114,10 @@ class ChildPool:
         self.idle.clear()
         self.__post_init__()
 
-    def _clean_once(self) -> None:
-        if not self._is_clean:
-            self._is_clean = True
+    def _clean_sometimes(self) -> None:
+        # Processes that are killed leave the folders of theirs.
+        if not self._cleaned or time.monotonic() > self._cleaned + CLEAN_S:
+            self._cleaned = time.monotonic()
             remove_abandoned_folders()
 
 

@@ -31,6 +31,7 @@ from odc_openeo.formats.thumbnail import write_thumbnail
 from odc_openeo.formats.write_errors import as_storage_failure, is_disk_full
 from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.graph.estimate import count_read_bytes
+from odc_openeo.hidden_memory import hide_memory
 from odc_openeo.jobs import LEVELS, Entry, Job
 from odc_openeo.jobs.options import parse_archives, parse_resources
 from odc_openeo.jobs.records import make_entry
@@ -39,6 +40,7 @@ from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.run_environment import make_environment
 from odc_openeo.runners.memory import lift_memory_limit, limit_memory, memory_exceeded
 from odc_openeo.storage import get_storage
+from odc_openeo.udf.pool import pool
 from odc_openeo.untrusted.gdal_drivers import secure_gdal
 from odc_openeo.worker.exporting import carry_out_exports
 from odc_openeo.worker.provenance import RecordingCatalog, collect_provenance, describe_asset
@@ -131,6 +133,7 @@ class OwnerLogHandler(logging.Handler):
 
 def run_job(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
     """Run a job and store its files below ``key``; ``folder`` is where they are written first."""
+    hide_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     secure_gdal(allowed_gdal_drivers())
     limit_memory(config.job_memory)
@@ -142,6 +145,7 @@ def run_job(config: Config, job: Job, key: str, folder: Path, pipe: Connection) 
         channel.send(_explain_failure(error, counts=job_run.began, memory_bytes=config.job_memory))
     finally:
         pipe.close()
+        pool.stop()
         # Threads of the dask client would only delay the exit.
         os._exit(0)
 

@@ -437,7 +437,7 @@ ATTEMPTS: dict[str, Attempt] = {
     "no JSON": Attempt(f"{RAW}\ndef attempt(header, got):\n    send(b'\\xff\\x00')\n", (FAILED,)),
     "deep JSON": Attempt(f"{RAW}\ndef attempt(header, got):\n    send(b'[' * 10**6)\n", (FAILED,)),
     "a flood of log entries": Attempt(
-        f"{RAW}\ndef attempt(header, got):\n    while True:\n        send({{'kind': 'log', 'entry': {{}}}})\n",
+        f"{RAW}\ndef attempt(header, got):\n    while 1:\n        send({{'kind': 'log', 'entry': {{}}}})\n",
         (STOPPED,),
     ),
 }

@@ -26,7 +26,7 @@ CAPABILITY_VERSION_3 = 0x20080522
 
 MOST_FILES = 256
 """Descriptors that may be open at once."""
-NICENESS = 5
+
 CODE_BYTES = 2**30
 """Address space for the code of libraries and for what they reserve."""
 SLACK = 1024
@@ -92,7 +92,7 @@ def _restrict_process(rules: Mapping[str, Any]) -> None:
     tasks = _count_tasks()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
-    os.nice(NICENESS)
+
     _drop_capabilities()
     _call_prctl(PR_SET_NO_NEW_PRIVS, 1)
     _call_prctl(PR_SET_PDEATHSIG, SIGKILL)
