@@ -200,6 +200,32 @@ def apply_polygon(
     return _paste_patches(source, patches).transpose(*data.dims)
 
 
+@process(categories=["cubes"], experimental=True)
+def chunk_polygon(
+    data: SpatialCube,
+    chunks: Polygons,
+    process: SubCubeProcess,
+    mask_value: Replacement = None,
+    context: AnyValue = None,
+) -> SpatialCube:
+    """Apply a process to the part of a cube in each polygon (the earlier name of `apply_polygon`).
+
+    Args:
+        data: A raster cube.
+        chunks: Disjoint polygons as a vector cube or GeoJSON; empty ones are ignored.
+        process: Called with each part as `data`; returns a cube with the same dimensions and sizes.
+        mask_value: The value that the process sees in pixels outside of the polygon; by default no-data.
+        context: Additional data for the process.
+
+    Returns:
+        The cube with new values in the polygons and the same dimensions.
+
+    Raises:
+        GeometriesOverlap: A pixel is in several of the polygons.
+    """
+    return apply_polygon(data, chunks, process, mask_value, context)
+
+
 def _check_same_shape(after: Any, before: xr.DataArray) -> xr.DataArray:
     if is_from_user_code(after):
         after = add_single_labels(after, before, "apply_polygon", "process")

@@ -9,6 +9,7 @@ from odc_openeo.config import Config
 from odc_openeo.errors import (
     FeatureUnsupported,
     FileNotFound,
+    FileOperationUnsupported,
     FilePathInvalid,
     ProcessParameterInvalid,
 )
@@ -61,7 +62,7 @@ def _read_source(config: Config, user: str, udf: str) -> str:
     else:
         try:
             path = files.get_local_path(config, user, udf)
-        except FilePathInvalid as error:
+        except (FilePathInvalid, FileOperationUnsupported) as error:
             raise FileNotFound(file=udf) from error
     if path.stat().st_size > MOST_CODE_BYTES:
         reason = f"the code is larger than {MOST_CODE_BYTES} bytes."

@@ -227,6 +227,13 @@ def test_polygons(run: Run, chunks: Any) -> None:
     np.testing.assert_allclose(result.values[:, :, covered[0, 0]], expected, atol=1e-6)
 
 
+def test_the_earlier_name_of_polygons(run: Run) -> None:
+    process, data = child("cube - cube.mean(['y', 'x'])"), make_cube(CHUNKS[1])
+    new = run(data, "apply_polygon", data=CUBE, geometries=load_geojson(POLYGON), process=process)
+    old = run(data, "chunk_polygon", data=CUBE, chunks=POLYGON, process=process)
+    xr.testing.assert_identical(new.compute(), old.compute())
+
+
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_pixels_of_geometries(run: Run, chunks: Any) -> None:
     process = child("cube.max('pixels') - cube.min('pixels')")
