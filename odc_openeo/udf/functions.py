@@ -18,7 +18,7 @@ from odc_openeo.udf.user_logs import LogTarget
 
 @dataclass(frozen=True)
 class CubeSurroundings:
-    """What user code is told of a cube besides values and labels.
+    """The description of a cube for user code, besides its values and labels.
 
     ``types``: openEO types by dimension; ``attrs``: attributes of the array; ``proj``: the reference system
     as the client names it, such as ``{"EPSG": 4326}``.

@@ -1,4 +1,4 @@
-"""What user code logs: from wherever it runs into the log of the request or job.
+"""The log entries of user code: from wherever it runs into the log of the request or job.
 
 Functions run in threads of the process that evaluates the graph, or in dask workers. In a worker the entries
 are sent to the process that computes on the cluster.

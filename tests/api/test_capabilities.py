@@ -11,6 +11,8 @@ import yaml
 from flask.testing import FlaskClient
 from jsonschema import Draft7Validator
 
+from odc_openeo.app import create_app
+from odc_openeo.config import Config
 from tests.api.conftest import API
 
 OPENAPI = Path(__file__).parents[2].parent / "shared" / "openeo" / "openapi-1.3.0.yaml"
@@ -111,8 +113,21 @@ def test_well_known_leads_to_the_capabilities(client: FlaskClient) -> None:
     assert capabilities["production"] == version["production"]
 
 
-def test_no_user_code_is_claimed(client: FlaskClient) -> None:
+def test_user_code_is_offered_with_its_runtimes(client: FlaskClient) -> None:
+    runtimes = client.get(f"{API}/udf_runtimes").get_json()
+    processes = {process["id"] for process in client.get(f"{API}/processes").get_json()["processes"]}
+    assert ("run_udf" in processes) == bool(runtimes)
+    for runtime in runtimes.values():
+        assert runtime["type"] == "language"
+        assert "numpy" in runtime["versions"][runtime["default"]]["libraries"]
+
+
+def test_no_user_code_is_claimed_where_it_is_turned_off(odc_config: Config) -> None:
+    client = create_app(odc_config.model_copy(update={"udf": "off"})).test_client()
     assert client.get(f"{API}/udf_runtimes").get_json() == {}
+    listed = client.get(f"{API}/processes").get_json()["processes"]
+    assert "run_udf" not in {process["id"] for process in listed}
+    assert client.get("/processes/run_udf").status_code == 404
 
 
 def test_processes_are_not_sent_again_when_unchanged(client: FlaskClient) -> None:

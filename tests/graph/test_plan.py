@@ -21,6 +21,7 @@ THERE = (Box(1, 2, 3, 4),)
 
 WITHOUT_RULE = {
     "apply_polygon",
+    "chunk_polygon",
     "cloud_detection",
     "dimension_labels",
     "filter_vector",
@@ -265,3 +266,29 @@ def test_intervals_are_compared_and_enclosed() -> None:
     assert enclose_intervals([["2022-01-05", None], ["2022-01-01", "2022-01-02"]]) == ("2022-01-01", None)
     assert enclose_intervals([["2022-01-05", None], ["06:00:00", "07:00:00"]]) is None
     assert enclose_intervals([]) is None
+
+
+USER_CODE = child("run_udf", data={"from_parameter": "x"}, udf="a\nb", runtime="Python")
+
+
+@pytest.mark.parametrize(
+    ("process", "bands"), [(USER_CODE, None), (child("absolute", x={"from_parameter": "x"}), ("B04",))]
+)
+def test_user_code_gets_all_bands(process: Any, bands: Any) -> None:
+    steps = {
+        "apply": node("apply", process=process),
+        "box": node("filter_bbox", "apply", extent=BOX),
+        "end": node("filter_bands", "box", bands=["B04"]),
+    }
+    assert plan(steps).get_demand("load") == Demand(THERE, 2, bands=bands)
+
+
+def test_user_code_in_a_stored_process_gets_all_bands() -> None:
+    inner = {"run": {**USER_CODE["process_graph"]["it"]}}
+    stored = {"mine": {"id": "mine", "process_graph": inner, "parameters": [{"name": "x", "schema": {}}]}}
+    process = child("mine", x={"from_parameter": "x"})
+    steps = {
+        "apply": node("apply", process=process),
+        "end": node("filter_bands", "apply", bands=["B04"]),
+    }
+    assert plan(steps, stored=stored).get_demand("load").bands is None

@@ -50,9 +50,9 @@ def process_list() -> Response:
 @blueprint.get("/processes/<process_id>")
 def process(process_id: str) -> Response:
     """The page of a process: parameters, return value and examples."""
-    description = _describe_processes().get(process_id)
-    if description is None:
+    if process_id not in list_offered_processes():
         abort(404)
+    description = _describe_processes()[process_id]
     return render_page(
         "process.html",
         process=description,
