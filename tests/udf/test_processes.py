@@ -44,7 +44,8 @@ def make_code(body: str) -> UdfCode:
 
 
 COUNT = make_code(
-    "n = 0\ndef call(header, arrays):\n    global n\n    n += 1\n    return {'n': n, 'pid': os.getpid()}, []\n"
+    "n = 0\ndef call(header, arrays):\n    global n\n    n += 1\n"
+    "    return {'n': n, 'pid': os.getpid()}, []\n"
 )
 DOUBLE = make_code("def call(header, arrays):\n    return header, [2 * array for array in arrays]\n")
 SLOW_DOUBLE = make_code(
@@ -152,7 +153,8 @@ def test_an_error_has_the_lines_of_the_user_only():
 
 def test_a_process_serves_on_after_an_error():
     code = make_code(
-        "n = 0\ndef call(header, arrays):\n    global n\n    n += 1\n    if n == 1:\n        raise ValueError('no')\n"
+        "n = 0\ndef call(header, arrays):\n    global n\n    n += 1\n"
+        "    if n == 1:\n        raise ValueError('no')\n"
         "    return {'n': n}, []\n"
     )
     with pytest.raises(UdfFailed, match="ValueError: no"):
