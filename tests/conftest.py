@@ -6,6 +6,7 @@ costs some 50 ms. The workers share one running stack and one folder of sample s
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -60,6 +61,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
         else:
             item.add_marker(pytest.mark.unit)
+
+
+def pytest_collection_finish() -> None:
+    """Keep garbage collections short: they need not walk over all modules and collected tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from odc_openeo.evaluation import (  # noqa: F401
     estimates,
     lanes,
@@ -17,3 +19,7 @@ from odc_openeo.services import tile_maker  # noqa: F401
 for _process in PROCESSES.values():
     for _parameter in _process.parameters.values():
         _ = _parameter.match, _parameter.validator
+
+# Runners share the memory of all this with the server as long as garbage collections do not walk over it.
+gc.collect()
+gc.freeze()
