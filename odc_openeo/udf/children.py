@@ -88,6 +88,7 @@ class Child:
     pid: int = 0
     arena: Arena | None = None
     is_good: bool = True
+    is_paused: bool = False
     busy_s: float = 0.0
     checked: float = 0.0
     started: float = field(default_factory=time.monotonic)
@@ -157,6 +158,24 @@ class Child:
     def is_alive(self) -> bool:
         """Whether the process is still running."""
         return self.process.poll() is None
+
+    def pause(self) -> None:
+        """Stop the process: threads of user code do not run between calls."""
+        if not self.is_paused:
+            self.is_paused = True
+            self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the process run again."""
+        if self.is_paused:
+            self.is_paused = False
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not an id that the system may have given to another process meanwhile.
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
 
     # --- Calls ---
 

@@ -16,6 +16,7 @@ import shapely
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.cube.coordinates import RESERVED
 from odc_openeo.errors import RequestInvalid, UdfResultInvalid
 from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
 from odc_openeo.untrusted.strict_json import parse_json
@@ -23,6 +24,7 @@ from odc_openeo.untrusted.strict_json import parse_json
 MOST_DIMENSIONS: Final = 16
 MOST_LABELS: Final = 1_000_000
 LONGEST_NAME: Final = 256
+SHOWN_LABELS: Final = 20
 NUMBERS: Final = "biuf"
 
 Labels = np.ndarray
@@ -157,13 +159,32 @@ def _decode_cube(description: Mapping[str, Any], arrays: Sequence[np.ndarray]) -
 
 
 def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        return False
+    return name not in RESERVED and not name.startswith("__") and "/" not in name
+
+
+def is_announcement(item: Any) -> bool:
+    """Return whether this is a dimension that user code announces: its name, and labels or None."""
+    if not isinstance(item, list) or len(item) != 2 or not _is_name(item[0]):
+        return False
+    labels = item[1]
+    return labels is None or (isinstance(labels, list) and len(labels) <= MOST_LABELS and _are_texts(labels))
+
+
+def _are_texts(labels: Any) -> bool:
+    return all(isinstance(label, str) and len(label) <= LONGEST_NAME for label in labels)
+
+
+def list_labels(labels: Sequence[str]) -> str:
+    """List labels for a message: the first ones, if there are many."""
+    return ", ".join([*labels[:SHOWN_LABELS], *(["…"] if len(labels) > SHOWN_LABELS else [])])
 
 
 def _decode_labels(labels: Mapping[str, Any], arrays: Sequence[np.ndarray], size: int) -> Labels:
     if "list" in labels:
         texts = labels["list"]
-        if not all(isinstance(text, str) and len(text) <= LONGEST_NAME for text in texts):
+        if not _are_texts(texts):
             raise ValueError("labels must be numbers, times or short strings")
         values = np.array(texts, dtype=object)
     else:

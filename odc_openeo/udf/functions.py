@@ -12,7 +12,7 @@ import numpy as np
 
 from odc_openeo.errors import OpenEOError, UdfResultInvalid
 from odc_openeo.udf.calls import UdfCode, UdfSettings, call_udf
-from odc_openeo.udf.cube_messages import PlainCube, decode_outputs, encode_cube
+from odc_openeo.udf.cube_messages import PlainCube, decode_outputs, encode_cube, is_announcement
 from odc_openeo.udf.user_logs import LogTarget
 
 
@@ -98,14 +98,7 @@ class UserFunction:
         description = encode_cube(data, about.types, about.attrs, arrays)
         reply, _ = self.call({"call": "metadata", "proj": about.proj, "inputs": [description]}, arrays)
         announced = reply.get("dimensions") or []
-        if not isinstance(announced, list) or not all(map(_is_announcement, announced)):
+        if not isinstance(announced, list) or not all(map(is_announcement, announced)):
             reason = "the names of dimensions and bands in the result of 'apply_metadata' must be strings."
             raise UdfResultInvalid(reason=reason, node=self.target.node)
         return dict(announced)
-
-
-def _is_announcement(item: Any) -> bool:
-    if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], str):
-        return False
-    labels = item[1]
-    return labels is None or (isinstance(labels, list) and all(isinstance(label, str) for label in labels))

@@ -21,7 +21,7 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube.coordinates import make_coordinate
 from odc_openeo.errors import OpenEOError, UdfFailed, UdfResultInvalid
-from odc_openeo.udf.cube_messages import Labels, PlainCube, get_plain_labels
+from odc_openeo.udf.cube_messages import Labels, PlainCube, get_plain_labels, list_labels
 from odc_openeo.udf.functions import CubeSurroundings, UserFunction
 from odc_openeo.udf.result_layouts import ResultLayout, observe_layout
 
@@ -226,7 +226,7 @@ def _rename_labels(
             continue
         if len(texts) != layout.sizes[name]:
             reason = (
-                f"'apply_metadata' announces {len(texts)} labels of '{name}' ({', '.join(texts)}), but the "
+                f"'apply_metadata' announces {len(texts)} labels of '{name}' ({list_labels(texts)}), but the "
                 f"function returns {layout.sizes[name]}."
             )
             raise UdfResultInvalid(reason=reason)
@@ -301,9 +301,12 @@ def _call_lazily(
 def _to_cube(values: Any, layout: ResultLayout, before: xr.DataArray) -> xr.DataArray:
     """Make a cube of results; the coordinates along dimensions that are as before stay."""
     same = {d for d in layout.dims if d in before.dims and _has_same_labels(layout, before, d)}
+    # A coordinate of a name that is now that of a dimension would get in its way.
     gone = set(before.dims) - same
+    taken = set(layout.dims) - same
     # The coordinates as they are: those of geometries have an index of their own.
-    kept = before.drop_vars([name for name, coord in before.coords.items() if gone & set(coord.dims)]).coords
+    dropped = [name for name, coord in before.coords.items() if gone & set(coord.dims) or name in taken]
+    kept = before.drop_vars(dropped).coords
     result = xr.DataArray(values, dims=layout.dims, coords=kept, attrs=_keep_attributes(before))
     new = {d: labels for d, labels in layout.labels.items() if d not in same}
     return result.assign_coords({d: _make_labels(d, labels, before) for d, labels in new.items()})

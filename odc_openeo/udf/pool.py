@@ -18,6 +18,8 @@ IDLE_S: Final = 180.0
 """Seconds after which a process without calls is ended."""
 CLEAN_S: Final = 60.0
 """Seconds between looks for folders of processes that were killed."""
+PAUSE_S: Final = 1.0
+"""Seconds after which a process without calls is paused."""
 MOST_IDLE: Final = max(4, 2 * (os.cpu_count() or 1))
 """Processes without calls that are kept."""
 
@@ -39,6 +41,7 @@ class ChildPool:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
+        self._due = float("inf")
         self._children: dict[int, Child] = {}
         self._cleaned = 0.0
 
@@ -46,6 +49,7 @@ class ChildPool:
         """Take a process out, or start one."""
         while (child := self._find_idle(key)) is not None:
             if child.is_alive():
+                child.resume()
                 return child
             self._end(child)
         self._clean_sometimes()
@@ -81,17 +85,33 @@ class ChildPool:
         child.kill()
 
     def _schedule(self) -> None:
-        if self._timer is None and self.idle:
-            wait = max(self.idle[0][0] + IDLE_S - time.monotonic(), 1.0)
-            self._timer = threading.Timer(wait, self.end_idle)
-            self._timer.daemon = True
-            self._timer.start()
+        due = min(
+            (since + (IDLE_S if child.is_paused else PAUSE_S) for since, _, child in self.idle),
+            default=float("inf"),
+        )
+        if due >= self._due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = due
+        self._timer = threading.Timer(max(due - time.monotonic(), 0.1), self.tend_idle)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def tend_idle(self) -> None:
+        """Pause the processes that had no call for a moment, end those that had none for a while."""
+        limit = time.monotonic() - PAUSE_S
+        with self._lock:
+            self._timer, self._due = None, float("inf")
+            for since, _, child in self.idle:
+                if since <= limit:
+                    child.pause()
+        self.end_idle()
 
     def end_idle(self, seconds: float = IDLE_S) -> None:
-        """End the processes that had no call for a while."""
+        """End the processes that had no call for so long."""
         limit = time.monotonic() - seconds
         with self._lock:
-            self._timer = None
             old = [child for since, _, child in self.idle if since <= limit]
             self.idle[:] = [entry for entry in self.idle if entry[0] > limit]
             self._schedule()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from odc_openeo.errors import UdfResultInvalid
-from odc_openeo.udf.cube_messages import Labels, PlainCube, describe_sizes
+from odc_openeo.udf.cube_messages import Labels, PlainCube, describe_sizes, list_labels
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def _find_positions(name: str, labels: Labels, right: Labels) -> list[int]:
     texts = [str(label) for label in right.tolist()]
     if labels.dtype.kind == "O" and set(positions) != set(texts):
         reason = (
-            f"the labels of '{name}' must be {', '.join(texts)}, as announced, not {', '.join(positions)}. "
+            f"the labels of '{name}' must be {list_labels(texts)}, as announced, not "
+            f"{list_labels(list(positions))}. "
             "Return the same labels for each chunk."
         )
         raise UdfResultInvalid(reason=reason)

@@ -31,7 +31,7 @@ class UdfLimits:
 
 @dataclass(frozen=True)
 class UdfSettings:
-    """The part of the configuration that `call_udf` needs; it has no secrets.
+    """The part of the configuration that `call_udf` needs, without secrets.
 
     ``pythons``: the interpreters of runtimes; ``hidden``: folders that no interpreter may contain.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,12 @@ LEVELS: Final = {
 CODE: Final = "UDF"
 """Label of entries to which user code gives none."""
 
+WINDOW_S: Final = 3600
+MOST_ENTRIES: Final = 10_000
+"""Entries of a run within an hour: each is a row of the database, and chunks may be many."""
+
 _loggers: weakref.WeakValueDictionary[str, logging.Logger] = weakref.WeakValueDictionary()
+_counts: dict[logging.Logger, tuple[float, int]] = {}
 _lock = threading.Lock()
 
 
@@ -77,9 +83,29 @@ def _write_event(topic: str, event: Mapping[str, Any]) -> None:
 def _write_entries(
     logger: logging.Logger, path: Iterable[tuple[str, str]], entries: Iterable[Mapping[str, Any]]
 ) -> None:
-    for entry in entries:
+    for entry in _limit_entries(logger, list(entries)):
         level = LEVELS.get(str(entry.get("level")), logging.INFO)
         extra: dict[str, Any] = {"code": str(entry.get("code", CODE)), "path": tuple(path)}
         if "data" in entry:
             extra["data"] = entry["data"]
         logger.log(level, "%s", entry.get("message", ""), extra=extra)
+
+
+def _limit_entries(logger: logging.Logger, entries: list[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    """Leave out the entries that a run has too many of, all errors excepted."""
+    now = time.monotonic()
+    with _lock:
+        begin, count = _counts.get(logger, (now, 0))
+        begin, count = (now, 0) if now - begin > WINDOW_S else (begin, count)
+        _counts[logger] = begin, count + len(entries)
+    left = max(MOST_ENTRIES - count, 0)
+    more = entries[left:]
+    if more and left:
+        message = (
+            f"User code has logged {MOST_ENTRIES} entries within an hour; more are left out, but for errors."
+        )
+        more = [{"level": "warning", "message": message}, *more]
+    return [
+        *entries[:left],
+        *(e for i, e in enumerate(more) if (i == 0 and left) or e.get("level") == "error"),
+    ]

@@ -110,8 +110,9 @@ def attempt(header, got):
                 got.append((family, kind))
     if works(socket.create_connection, ("127.0.0.1", header["port"]), 1):
         got.append("tcp")
-    if works(socket.socketpair) or works(socket.socketpair, socket.AF_UNIX, socket.SOCK_DGRAM):
-        got.append("pair")
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC):
+        if works(socket.socketpair, socket.AF_UNIX, kind) or works(socket.socketpair, 2, kind):
+            got.append("pair")
     if works(socket.getaddrinfo, "example.org", 80):
         got.append("names")
     for number in (41 if X86 else 198,):
@@ -120,6 +121,10 @@ def attempt(header, got):
 """
 INHERITED_SOCKET = """
 def attempt(header, got):
+    pair = socket.socketpair()
+    with open("file", "wb") as file:
+        if works(socket.send_fds, pair[0], [b"x"], [file.fileno()]):
+            got.append("a descriptor in a message")
     for number in range(3, 64):
         try:
             end = socket.socket(fileno=os.dup(number))

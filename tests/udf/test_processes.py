@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from odc_openeo.udf.calls import UdfCode, UdfLimits, UdfSettings, call_udf
 from odc_openeo.udf.layers import LAYERS, find_sandbox
 from odc_openeo.udf.pool import MOST_IDLE, pool
 from tests.support.processes import have_ended
+from tests.support.waiting import wait_for
 
 SETTINGS = UdfSettings()
 LIMITS = UdfLimits(memory_bytes=2**28, seconds=60, output_bytes=2**24, file_bytes=2**24)
@@ -44,7 +46,8 @@ def make_code(body: str) -> UdfCode:
 
 
 COUNT = make_code(
-    "n = 0\ndef call(header, arrays):\n    global n\n    n += 1\n    return {'n': n, 'pid': os.getpid()}, []\n"
+    "n = 0\ndef call(header, arrays):\n    global n\n    n += 1\n"
+    "    return {'n': n, 'pid': os.getpid()}, []\n"
 )
 DOUBLE = make_code("def call(header, arrays):\n    return header, [2 * array for array in arrays]\n")
 SLOW_DOUBLE = make_code(
@@ -90,6 +93,22 @@ def test_idle_processes_are_ended():
     process = psutil.Process(call(COUNT).header["pid"])
     pool.end_idle(3600)
     assert process.is_running()
+    pool.end_idle(0)
+    assert have_ended([process], 5)
+
+
+def test_threads_of_user_code_do_not_run_between_calls():
+    code = make_code(
+        "import threading\nn = 0\ndef run():\n    global n\n"
+        "    while True:\n        n += 1\n        time.sleep(0.01)\n"
+        "threading.Thread(target=run, daemon=True).start()\n"
+        "def call(header, arrays):\n    return {'n': n, 'pid': os.getpid()}, []\n"
+    )
+    process = psutil.Process(call(code).header["pid"])
+    wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
+    assert call(code).header["pid"] == process.pid
+    assert process.status() != psutil.STATUS_STOPPED
+    wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
     pool.end_idle(0)
     assert have_ended([process], 5)
 
@@ -152,7 +171,8 @@ def test_an_error_has_the_lines_of_the_user_only():
 
 def test_a_process_serves_on_after_an_error():
     code = make_code(
-        "n = 0\ndef call(header, arrays):\n    global n\n    n += 1\n    if n == 1:\n        raise ValueError('no')\n"
+        "n = 0\ndef call(header, arrays):\n    global n\n    n += 1\n"
+        "    if n == 1:\n        raise ValueError('no')\n"
         "    return {'n': n}, []\n"
     )
     with pytest.raises(UdfFailed, match="ValueError: no"):
@@ -290,11 +310,11 @@ def test_no_call_is_lost_or_wrong_while_processes_are_killed():
     def kill_some() -> None:
         generator = random.Random(1)
         while not stop.wait(0.4):
-            children = [c for c in psutil.Process().children() if "odc_openeo_udf" in " ".join(c.cmdline())]
-            if children:
-                victim = generator.choice(children)
-                victim.kill()
-                killed.append(victim.pid)
+            pids = [child.pid for child in list(pool._children.values())]
+            if pids:
+                killed.append(generator.choice(pids))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(killed[-1], signal.SIGKILL)
 
     def work(number: int) -> bool:
         values = np.arange(number, number + 1000)

@@ -328,6 +328,24 @@ def apply_udf_data(data: UdfData):
     assert run(None, "run_udf", **udf_arguments(code, [1, 2, 3])) == [2, 4, 6]
 
 
+def test_large_chunks_are_split(run: Run) -> None:
+    values = np.ones((4, 3, 600, 700), "float32")
+    data = make_cube({"t": 1}, values)
+    process = child("cube.sum('t')")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("odc_openeo.udf.lazy_calls.CHUNK_BYTES", 4 * 2**20)
+        result = run(data, "reduce_dimension", data=CUBE, reducer=process, dimension="t")
+    assert result.data.numblocks[1] * result.data.numblocks[2] >= 5
+    assert (result.values == 4).all()
+
+
+@pytest.mark.parametrize("name", ["spatial_ref", "__array__", "nodata"])
+def test_reserved_names_of_dimensions(run: Run, name: str) -> None:
+    arguments = udf_arguments(DATA_ARRAY, CUBE, context={"returns": f"cube.rename(t='{name}')"})
+    with pytest.raises(UdfResultInvalid, match="not valid"):
+        run(make_cube({"t": 1}), "run_udf", **arguments)
+
+
 # --- Errors --------------------------------------------------------------------------------------
 
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 KILL_PROCESS, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 
-LOAD, JUMP_EQUAL, JUMP_GREATER, JUMP_SET, RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
-"""Operations of BPF: load a word of the call, compare with the loaded word, return."""
+LOAD, AND, JUMP_EQUAL, JUMP_GREATER, JUMP_SET, RETURN = 0x20, 0x54, 0x15, 0x25, 0x45, 0x06
+"""Operations of BPF: load a word of the call, mask it, compare it, return."""
 NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16
 
 LAST_NUMBER = 462
@@ -40,7 +40,12 @@ ARCHITECTURES = {"x86_64": Architecture(0xC000003E, 0), "aarch64": Architecture(
 
 # Name: number on x86_64, on aarch64 (None: it does not exist there).
 SOCKET = (41, 198)
-CLIENTS: dict[str, tuple[int | None, int | None]] = {"connect": (42, 203)}
+CLIENTS: dict[str, tuple[int | None, int | None]] = {
+    "connect": (42, 203),
+    # Deleted files in messages would not count; only resolvers of names need them.
+    "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
+}
 PROCESSES: dict[str, tuple[int | None, int | None]] = {
     "fork": (57, None),
     "vfork": (58, None),
@@ -48,8 +53,7 @@ PROCESSES: dict[str, tuple[int | None, int | None]] = {
     "execveat": (322, 281),
 }
 DENIED: dict[str, tuple[int | None, int | None]] = {
-    # Sockets: the only one is inherited
-    "socketpair": (53, 199),
+    # Sockets: there are the one that is inherited, and pairs like it
     "bind": (49, 200),
     "listen": (50, 201),
     "accept": (43, 202),
@@ -195,6 +199,8 @@ OPTIONS: dict[str, tuple[tuple[int | None, int | None], int, tuple[int, ...]]] =
 """Number, which argument, and the values of it that are denied."""
 INTERNET = (2, 10)
 """The families AF_INET and AF_INET6."""
+SOCKET_PAIR = (53, 199)
+AF_UNIX, SOCK_STREAM, TYPE_BITS = 1, 1, 0xF
 CLONE, CLONE3 = (56, 220), (435, 435)
 
 Instruction = tuple[int, int, int, int]
@@ -243,6 +249,7 @@ def assemble_filter(
     for numbers, argument, values in OPTIONS.values():
         program += _at(numbers[column], _deny_values(argument, values))
     program += _at(SOCKET[column], _allow_values(0, INTERNET if network else ()))
+    program += _at(SOCKET_PAIR[column], _check_pair())
     program += _at(CLONE3[column], [(RETURN, 0, 0, ERRNO | errno.ENOSYS)])
     program += _at(CLONE[column], _check_clone(processes))
     return [*program, (RETURN, 0, 0, ALLOW)]
@@ -277,6 +284,19 @@ def _deny_values(argument: int, values: Sequence[int]) -> list[Instruction]:
     for value in values:
         tests += [(JUMP_EQUAL, 0, 1, value), (RETURN, 0, 0, ERRNO | errno.EPERM)]
     return [(LOAD, 0, 0, _place(argument)), *tests, (RETURN, 0, 0, ALLOW)]
+
+
+def _check_pair() -> list[Instruction]:
+    # The ends of a stream cannot be connected to anything else; those of datagrams can.
+    return [
+        (LOAD, 0, 0, _place(0)),
+        (JUMP_EQUAL, 0, 4, AF_UNIX),
+        (LOAD, 0, 0, _place(1)),
+        (AND, 0, 0, TYPE_BITS),
+        (JUMP_EQUAL, 0, 1, SOCK_STREAM),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, ERRNO | errno.EPERM),
+    ]
 
 
 def _check_clone(processes: bool) -> list[Instruction]:
