@@ -12,11 +12,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+from odc.geo import CRS
 
 from odc_openeo import cube
 from odc_openeo.cube.coordinates import make_coordinate
@@ -63,9 +65,8 @@ def run_on_chunks(function: UserFunction, data: xr.DataArray, rules: CallRules) 
     """
     ordered = order_dimensions(data)
     about = describe_surroundings(ordered)
-    split = frozenset(map(str, ordered.dims)) - rules.whole
-    if rules.single_call:
-        split &= {cube.X, cube.Y}
+    names = frozenset(map(str, ordered.dims))
+    split = names & {cube.X, cube.Y} if rules.single_call else names - rules.whole
     if not ordered.size:
         return _make_empty_result(ordered, rules)
     if not isinstance(ordered.data, da.Array):
@@ -86,13 +87,17 @@ def order_dimensions(data: xr.DataArray) -> xr.DataArray:
 def describe_surroundings(data: xr.DataArray) -> CubeSurroundings:
     """Describe a cube to user code."""
     types = {str(d): cube.dimension_type(data, d) for d in data.dims}
-    crs = data.odc.crs if cube.SPATIAL_REF in data.coords else None
-    if crs is None:
-        return CubeSurroundings(types)
-    epsg = crs.to_epsg()
+    reference = data.coords.get(cube.SPATIAL_REF)
+    wkt = None if reference is None else reference.attrs.get("spatial_ref", reference.attrs.get("crs_wkt"))
+    epsg = None if wkt is None else _find_epsg(wkt)
     if epsg is None:
-        return CubeSurroundings(types, {"crs": crs.to_wkt()})
+        return CubeSurroundings(types, {} if wkt is None else {"crs": wkt})
     return CubeSurroundings(types, {"crs": f"EPSG:{epsg}"}, {"EPSG": epsg})
+
+
+@lru_cache(maxsize=64)
+def _find_epsg(wkt: str) -> int | None:
+    return CRS(wkt).to_epsg()
 
 
 def to_plain_cube(data: xr.DataArray) -> PlainCube:
@@ -131,12 +136,16 @@ def find_layout(
     rules: CallRules,
 ) -> ResultLayout:
     """Determine the form of results by a call with a small chunk of made-up values."""
-    chunk = _make_trial_chunk(data, split, rules)
-    key = _make_key(function, chunk, about, split)
+    sizes = _choose_trial_sizes(data, split, rules)
+    labels = {name: all_labels[: sizes[name]] for name, all_labels in _list_labels(data, list(sizes)).items()}
+    key = _make_key(function, sizes, labels, about, split, data.dtype)
     with _lock:
         if key in _layouts:
             _layouts.move_to_end(key)
             return _layouts[key]
+    # Functions may fail on constants, or on nothing but no-data.
+    values = np.random.default_rng(0).random(tuple(sizes.values())).astype(data.dtype)
+    chunk = PlainCube(values, tuple(sizes), labels)
     layout = _try_function(function, chunk, about, split, rules)
     with _lock:
         _layouts[key] = layout
@@ -145,26 +154,27 @@ def find_layout(
     return layout
 
 
-def _make_trial_chunk(data: xr.DataArray, split: frozenset[str], rules: CallRules) -> PlainCube:
-    """Make random values between 0 and 1: functions may fail on constants or on nothing but no-data."""
+def _choose_trial_sizes(data: xr.DataArray, split: frozenset[str], rules: CallRules) -> dict[str, int]:
     sizes = {str(d): int(max(chunks)) for d, chunks in zip(data.dims, data.data.chunks, strict=True)}
-    if not rules.single_call:
-        sizes = {name: min(size, TRIAL_LENGTH) if name in split else size for name, size in sizes.items()}
-    values = np.random.default_rng(0).random(tuple(sizes.values())).astype(data.dtype)
-    labels = {name: all_labels[: sizes[name]] for name, all_labels in _list_labels(data, list(sizes)).items()}
-    return PlainCube(values, tuple(sizes), labels)
+    if rules.single_call:
+        return sizes
+    return {name: min(size, TRIAL_LENGTH) if name in split else size for name, size in sizes.items()}
 
 
 def _make_key(
-    function: UserFunction, chunk: PlainCube, about: CubeSurroundings, split: frozenset[str]
+    function: UserFunction,
+    sizes: Mapping[str, int],
+    labels: Mapping[str, Labels],
+    about: CubeSurroundings,
+    split: frozenset[str],
+    dtype: np.dtype,
 ) -> Hashable:
-    sizes = tuple((name, None if name in split else size) for name, size in chunk.sizes.items())
+    fixed = tuple((name, None if name in split else size) for name, size in sizes.items())
     digest = hashlib.sha256()
-    for name, labels in chunk.labels.items():
+    for name, values in labels.items():
         if name not in split:
-            digest.update(repr((name, labels.tolist())).encode())
-    types = tuple(about.types.items())
-    return function.key, sizes, digest.hexdigest(), types, chunk.values.dtype.str
+            digest.update(repr((name, values.tolist())).encode())
+    return function.key, fixed, digest.hexdigest(), tuple(about.types.items()), dtype.str
 
 
 def _try_function(

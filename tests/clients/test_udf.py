@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import openeo
 import pytest
+import scipy.ndimage
 import scipy.signal
 import xarray as xr
 from openeo.rest import OpenEoApiError
@@ -47,6 +48,28 @@ from openeo.udf import StructuredData, UdfData
 def apply_udf_data(data: UdfData):
     cube = data.get_datacube_list()[0].get_array()
     data.set_structured_data_list([StructuredData({"max": float(cube.max()), "dims": list(cube.dims)})])
+"""
+FILTER = """
+import xarray
+from scipy.ndimage import uniform_filter
+
+def apply_datacube(cube: xarray.DataArray, context: dict) -> xarray.DataArray:
+    assert cube.dims == ("t", "bands", "y", "x")
+    return cube.copy(data=uniform_filter(cube.fillna(0).values, (0, 0, 3, 3), mode="constant"))
+"""
+BEST = """
+import xarray
+
+def apply_datacube(cube: xarray.DataArray, context: dict) -> xarray.DataArray:
+    score = cube.sel(bands="B08", drop=True).fillna(0)
+    return cube.isel(t=score.argmax("t"))
+"""
+DOUBLE = """
+import pandas as pd
+
+def apply_timeseries(series: pd.Series, context: dict) -> pd.Series:
+    assert isinstance(series.index, pd.DatetimeIndex)
+    return series * 2
 """
 BROKEN = """
 import xarray
@@ -113,6 +136,58 @@ def test_bands_with_new_labels(connection: openeo.Connection, plain: xr.Dataset,
     valid = np.isfinite(plain.B04) & np.isfinite(plain.B08)
     expected = (plain.B04 + plain.B08).where(valid)
     np.testing.assert_allclose(result["sum"].values, expected.values, equal_nan=True)
+
+
+def read_zeros(plain: xr.Dataset, band: str) -> np.ndarray:
+    """The values of a band as floats, 0 where there are none."""
+    values = plain[band].values.astype("float32")
+    return np.where(np.isnan(values) | (values == plain[band].attrs.get("_FillValue", -1)), 0, values)
+
+
+def test_blocks_with_overlap(connection: openeo.Connection, plain: xr.Dataset, tmp_path: Path) -> None:
+    cube = load(connection, ["B04"]).apply_neighborhood(
+        openeo.UDF(FILTER),
+        size=[{"dimension": d, "value": 32, "unit": "px"} for d in ("x", "y")],
+        overlap=[{"dimension": d, "value": 2, "unit": "px"} for d in ("x", "y")],
+    )
+    result = netcdf(cube, tmp_path / "filtered.nc")
+    expected = scipy.ndimage.uniform_filter(read_zeros(plain, "B04"), (0, 3, 3), mode="constant")
+    np.testing.assert_allclose(result["B04"].values, expected, rtol=1e-4, atol=0.01)
+
+
+def test_best_pixels(connection: openeo.Connection, plain: xr.Dataset, tmp_path: Path) -> None:
+    cube = load(connection, ["B04", "B08"]).reduce_dimension(dimension="t", reducer=openeo.UDF(BEST))
+    result = netcdf(cube, tmp_path / "best.nc")
+    best = read_zeros(plain, "B08").argmax(0)[None]
+    for band in ("B04", "B08"):
+        expected = np.take_along_axis(read_zeros(plain, band), best, axis=0)[0]
+        np.testing.assert_array_equal(np.nan_to_num(result[band].values), expected)
+
+
+def test_series_of_polygons(connection: openeo.Connection) -> None:
+    west, south, east, north = 11.3456, 46.4913, 11.3506, 46.4946
+    square = {
+        "type": "Polygon",
+        "coordinates": [[[west, south], [east, south], [east, north], [west, north], [west, south]]],
+    }
+    means = load(connection, ["B04"]).aggregate_spatial(geometries=square, reducer="mean")
+    before = means.execute()
+    node = means.process("run_udf", data=means, udf=DOUBLE, runtime="Python", version=None)
+    after = node.execute()
+    assert json.dumps(after) != json.dumps(before)
+    assert find_numbers(after) == pytest.approx([2 * number for number in find_numbers(before)], rel=1e-5)
+
+
+def find_numbers(value: object) -> list[float]:
+    """The measured values in JSON: those that are not coordinates."""
+    if isinstance(value, dict):
+        inner = [
+            v for name, v in value.items() if name not in ("coordinates", "coords", "geometry", "crs", "bbox")
+        ]
+        return [number for v in inner for number in find_numbers(v)]
+    if isinstance(value, list):
+        return [number for v in value for number in find_numbers(v)]
+    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def test_structured_data(connection: openeo.Connection, plain: xr.Dataset) -> None:
