@@ -1,6 +1,7 @@
 """The command `odc-openeo`, called as users call it."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -120,7 +121,19 @@ def test_doctor_finds_all_well(odc_config):
     assert done.returncode == 0, done.stdout
     for name in Config.model_fields:
         assert f"ODC_OPENEO_{name.upper()}" in done.stdout
-    assert done.stdout.count("ok  ") == 7
+    assert done.stdout.count("ok  ") == 8
+    assert re.search(r"^(ok|warn) +user-defined functions: ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("mode", "mark", "text"), [("off", "ok", "turned them off"), ("namespaces", "fail", "bubblewrap")]
+)
+def test_doctor_says_why_no_user_code_runs(tmp_path, mode, mark, text):
+    # Nothing else is there, bubblewrap neither.
+    done = run("doctor", ODC_OPENEO_UDF=mode, ODC_OPENEO_DATA_DIR=str(tmp_path), PATH=str(tmp_path))
+    (line,) = [line for line in done.stdout.splitlines() if "user-defined functions: " in line]
+    assert line.startswith(mark)
+    assert text in line
 
 
 def test_doctor_says_what_to_fix(tmp_path):

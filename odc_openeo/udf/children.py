@@ -110,7 +110,7 @@ class Child:
         with theirs:
             try:
                 process = _start_process(plan, folder, theirs)
-            except (OSError, subprocess.SubprocessError) as error:
+            except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                 ours.close()
                 remove_folder(folder)
                 raise UdfUnavailable(reason=f"the interpreter cannot be started ({error}).") from error

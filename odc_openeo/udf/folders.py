@@ -24,10 +24,14 @@ def make_work_folder(user: int | None, links: Mapping[str, str]) -> Path:
         OSError: it cannot be made.
     """
     folder = Path(tempfile.mkdtemp(prefix=f"{describe_process()}-", dir=_open_top_folder()))
-    for name, target in links.items():
-        (folder / name).symlink_to(target)
-    if user is not None:
-        os.chown(folder, user, user)
+    try:
+        for name, target in links.items():
+            (folder / name).symlink_to(target)
+        if user is not None:
+            os.chown(folder, user, user)
+    except OSError:
+        remove_folder(folder)
+        raise
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from odc_openeo.errors import OpenEOError, UdfUnavailable
 from odc_openeo.udf.children import Child, ChildLost
 from odc_openeo.udf.commands import ChildPlan, find_bubblewrap, find_interpreter_folders, make_variables
 from odc_openeo.udf.settings import LAYERS, UdfSettings, describe_switch, read_udf_settings
+
+log = logging.getLogger(__name__)
 
 Level = Literal["off", "filters", "namespaces"]
 
@@ -72,6 +75,7 @@ def find_sandbox(settings: UdfSettings, python: str) -> Sandbox:
         sandbox = _test_sandbox(settings, python)
         until = time.monotonic() + (float("inf") if sandbox.is_usable else RETRY_S)
         _tested[settings, python] = until, sandbox
+        log.info("user-defined functions with %s: %s", python, sandbox.describe())
     return sandbox
 
 

@@ -96,7 +96,11 @@ class ChildPool:
         self._due = due
         self._timer = threading.Timer(max(due - time.monotonic(), 0.1), self.tend_idle)
         self._timer.daemon = True
-        self._timer.start()
+        try:
+            self._timer.start()
+        except RuntimeError:
+            # Too many threads on this machine, or the interpreter ends: the next call tries again.
+            self._timer, self._due = None, float("inf")
 
     def tend_idle(self) -> None:
         """Pause the processes that had no call for a moment, end those that had none for a while."""

@@ -63,7 +63,8 @@ def make_targets(folder: Path) -> dict[str, Any]:
         "path": names[0],
         "abstract": names[1],
         "parent": os.getpid(),
-        "processes": [psutil.Process().ppid()],
+        # In a container, the first process has no parent.
+        "processes": [psutil.Process().ppid()] if psutil.Process().ppid() else [],
     }
 
 
