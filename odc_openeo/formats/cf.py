@@ -20,6 +20,9 @@ CONVENTIONS: Final = "CF-1.11"
 SECONDS: Final = {"units_metadata": "leap_seconds: none"}
 """NumPy's times have no leap seconds."""
 
+UNNAMED: Final = "var"
+"""The variable of a cube without bands, as other back-ends name it."""
+
 CHUNK: Final = 1024
 """Largest side of a chunk in a file."""
 
@@ -74,7 +77,7 @@ def _make_variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
             raise FormatUnsuitable(
                 format="netCDF", reason="bands have different no-data values. Use the layout 'variables'."
             )
-        name = "data" if layout == "cube" else str(data.name or "value")
+        name = "data" if layout == "cube" else str(data.name or UNNAMED)
         return {name: _set_encoding(bare, missing).assign_attrs(long_name=name)}
     names = _choose_names(json_labels(data.coords[band].values) if band in data.coords else [], data)
     variables = {}
@@ -180,7 +183,7 @@ def _make_vector_dataset(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Da
     if isinstance(dataset, xr.DataArray):
         band = next(iter(dimensions_of_type(dataset, "bands")), None)
         dataset = (
-            dataset.to_dataset(dim=band) if band else dataset.to_dataset(name=str(dataset.name or "value"))
+            dataset.to_dataset(dim=band) if band else dataset.to_dataset(name=str(dataset.name or UNNAMED))
         )
     if any(shape is None or shape.is_empty for shape in data[GEOMETRY].values):
         reason = "it has features without geometry, which CF can't describe. Use GeoJSON or Parquet."

@@ -14,6 +14,7 @@ from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.blocks import Region, stream_batches
 from odc_openeo.formats.cf import LAYOUT, check_cf, choose_chunk_sizes, make_dataset
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.pieces import SPLITTING
 from odc_openeo.formats.write_errors import as_storage_failure
 
 MEDIA_TYPE: Final = "application/x-netcdf"
@@ -99,6 +100,14 @@ NETCDF: Final = Format(
             "maximum": 9,
             "default": 1,
         },
+        **SPLITTING,
     },
+    synonyms={
+        "complevel": "level",
+        "zlevel": "level",
+        "compression_level": "level",
+        "compress": "compression",
+    },
+    value_synonyms={"compression": {"deflate": "zlib", "gzip": "zlib", "off": "none"}},
     links=[{"rel": "about", "href": "https://cfconventions.org", "title": "CF conventions"}],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -29,6 +28,7 @@ from odc_openeo.cube import (
     with_nodata,
 )
 from odc_openeo.errors import FormatUnsuitable
+from odc_openeo.formats.file_names import make_safe_name
 from odc_openeo.timestamps import format_datetime64
 
 WIDER: Final = {
@@ -66,9 +66,14 @@ def check_raster(data: Any, format_: str) -> None:
             )
 
 
+def count_layers(data: xr.DataArray) -> int:
+    """Count the combinations of labels of dimensions other than bands, y and x."""
+    return math.prod(n for name, n in data.sizes.items() if name not in (find_band_dimension(data), X, Y))
+
+
 def check_files(data: xr.DataArray, format_: str) -> None:
     """Raise `FormatUnsuitable` for a cube that would become too many files."""
-    count = math.prod(n for name, n in data.sizes.items() if name not in (find_band_dimension(data), X, Y))
+    count = count_layers(data)
     if count > MAX_FILES:
         reason = f"it would become {count} files, one per date. Use netCDF or Zarr, or fewer dates."
         raise FormatUnsuitable(format=format_, reason=reason)
@@ -132,6 +137,21 @@ class Raster:
             layer_labels = {d: v[i] for d, v, i in zip(self.outer, values, index, strict=True)}
             yield index, layer_labels, "_".join(s[i] for s, i in zip(slugs, index, strict=True))
 
+    def join_layers(self) -> Raster:
+        """Make the layers bands of a single one: for each layer all its bands, e.g. ``B04 2022-06-01``.
+
+        It must have one no-data value, see `with_one_nodata`.
+        """
+        if not self.outer:
+            return self
+        slugs = [slug for _, _, slug in self.layers()]
+        names = tuple(f"{name} {slug}".strip() for slug in slugs for name in self.names)
+        data = self.data
+        values = data.data.reshape(-1, *data.shape[-2:])
+        coords = {n: c for n, c in data.coords.items() if set(c.dims) <= {Y, X}}
+        joined = xr.DataArray(values, dims=(self.band, Y, X), coords=coords, attrs=data.attrs)
+        return Raster(joined, (), self.band, names)
+
     def with_one_nodata(self, format_: str) -> tuple[Raster, Any]:
         """Give all bands one no-data value; returns the raster and that value (None if there is none).
 
@@ -155,7 +175,7 @@ class Raster:
 
 
 def _make_slugs(data: xr.DataArray, dimension: str) -> list[str]:
-    slugs = [re.sub(r"[^\w.+-]+", "-", str(label)).strip("-") for label in labels(data, dimension)]
+    slugs = [make_safe_name(label) for label in labels(data, dimension)]
     coord = data.coords.get(dimension)
     if coord is not None and coord.dtype.kind == "M":
         times = coord.values
@@ -163,8 +183,8 @@ def _make_slugs(data: xr.DataArray, dimension: str) -> list[str]:
         seconds = [t.replace(":", "") + "Z" for t in np.datetime_as_string(times, unit="s").tolist()]
         slugs = days if len(set(days)) == len(days) else seconds
     if dimension_type(data, dimension) == "other":
-        slugs = [f"{dimension}-{slug}" for slug in slugs]
-    if len(set(slugs)) < len(slugs):
+        slugs = [f"{make_safe_name(dimension)}-{slug}" for slug in slugs]
+    if len({slug.casefold() for slug in slugs}) < len(slugs):
         slugs = [f"{slug}-{i}" for i, slug in enumerate(slugs)]
     return slugs
 

@@ -36,7 +36,7 @@ def as_array(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
     return cube[names].to_dataarray(BANDS)
 
 
-def list_properties(data: xr.DataArray) -> list[str]:
+def list_properties(data: xr.DataArray | xr.Dataset) -> list[str]:
     """List the coordinates that are properties of the geometries."""
     return [str(n) for n, c in data.coords.items() if c.dims == (GEOMETRY,) and n != GEOMETRY]
 

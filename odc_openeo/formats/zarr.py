@@ -13,6 +13,7 @@ from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.blocks import stream_batches
 from odc_openeo.formats.cf import LAYOUT, check_cf, choose_chunk_sizes, make_dataset
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.pieces import SPLITTING
 
 MEDIA_TYPE: Final = "application/vnd.zarr; version=3"
 
@@ -67,6 +68,6 @@ ZARR: Final = Format(
     extension="zarr",
     write=write_zarr,
     check=check_zarr,
-    parameters={"layout": LAYOUT},
+    parameters={"layout": LAYOUT, **SPLITTING},
     links=[{"rel": "about", "href": "https://zarr.dev", "title": "Zarr"}],
 )

@@ -69,7 +69,8 @@ def save_result(
     Args:
         data: The data to save.
         format: The name of the file format in any casing, one of those that `GET /file_formats` lists.
-        options: Options of the format, see `GET /file_formats`. Unknown options are refused.
+        options: Options of the format, see `GET /file_formats`. Unknown options are refused; those of other
+            back-ends that change no value are ignored with a warning.
 
     Returns:
         The STAC Collection of the saved data, for `stac_modify`, `export_workspace` and `export_collection`.
@@ -79,6 +80,8 @@ def save_result(
         DataCubeEmpty: The cube has a dimension without labels, which the format can't store.
     """
     output = Output.from_data(data, format, options)
+    for warning in output.warnings:
+        env.log.warning("save_result: %s", warning)
     env.outputs.append(output)
     return SavedStac(len(env.outputs) - 1, output.format.name)
 

@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from odc_openeo import cube
 from odc_openeo.errors import NoDataAvailable, ProcessParameterInvalid
 from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial.features import with_features
 
 
 def clip_to_geometries(data: xr.DataArray, geometries: Any, process: str, parameter: str) -> xr.DataArray:
@@ -31,6 +32,11 @@ def clip_to_geometries(data: xr.DataArray, geometries: Any, process: str, parame
         NoDataAvailable: no pixel is in the geometries.
     """
     frame = vector_cubes.read_geometries(geometries, process, parameter)
+    return with_features(clip_to_frame(data, frame, process), frame)
+
+
+def clip_to_frame(data: xr.DataArray, frame: gpd.GeoDataFrame, process: str) -> xr.DataArray:
+    """Crop and mask a cube as `clip_to_geometries` does, to the geometries of a frame."""
     grid = rasterize.get_grid(data, process)
     shapes = vector_cubes.project_to_grid(frame, grid)
     windows = _find_windows(frame, grid)

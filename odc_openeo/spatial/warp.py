@@ -25,6 +25,7 @@ from rasterio.vrt import WarpedVRT
 
 from odc_openeo import cube
 from odc_openeo.errors import ProcessGraphComplexity
+from odc_openeo.spatial.features import copy_features
 
 METHODS: Final = {
     "average": Resampling.average,
@@ -145,7 +146,7 @@ def _warp_array(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str,
     grid = xr_coords(target, crs_coord_name=cube.SPATIAL_REF, always_yx=True)
     warped = xr.DataArray(values, dims=ordered.dims, coords={**coords, **grid}, attrs=ordered.attrs)
     warped.name = data.name
-    return warped.transpose(*data.dims)
+    return copy_features(ordered, warped).transpose(*data.dims)
 
 
 @lru_cache(maxsize=64)

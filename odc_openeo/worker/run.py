@@ -25,7 +25,7 @@ from odc_openeo import db
 from odc_openeo.compute import cluster
 from odc_openeo.config import Config, allowed_gdal_drivers
 from odc_openeo.errors import InfrastructureBusy, Internal, OpenEOError, StorageFailure
-from odc_openeo.formats import Asset, Output, write_outputs
+from odc_openeo.formats import Asset, Output, name_outputs, write_outputs
 from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.formats.thumbnail import write_thumbnail
 from odc_openeo.formats.write_errors import as_storage_failure, is_disk_full
@@ -225,9 +225,9 @@ class Run:
             return assets
         # One output after the other, each of which is published as partial results.
         assets = []
-        for i, output in enumerate(outputs, 1):
-            output_assets = write_outputs(None, [output], self.folder, self.compute, f"result_{i}")
-            written = [replace(asset, output=i - 1) for asset in output_assets]
+        for i, (output, name) in enumerate(zip(outputs, name_outputs(outputs), strict=True)):
+            output_assets = write_outputs(None, [output], self.folder, self.compute, [name])
+            written = [replace(asset, output=i) for asset in output_assets]
             self._store_assets(written)
             assets += written
             self.channel.send(RunUpdate(partial_assets=[describe_asset(asset) for asset in assets]))

@@ -51,7 +51,7 @@ def test_published_formats_are_described():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"tiled": True}, "no option 'tiled'. It has: compress, level"),
+        ({"datatype": "byte"}, "no option 'datatype'. It has: compress, level"),
         ({"compress": "jpeg"}, "option 'compress'.*Allowed: DEFLATE, ZSTD, LZW, NONE"),
         ({"blocksize": 100}, "Allowed: 128, 256"),
         ({"level": 12}, "maximum of 9"),
