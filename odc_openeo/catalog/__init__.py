@@ -7,6 +7,7 @@ line adds, changes, archives or restores shows at once; only extents are kept in
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any, Final
 from cachetools import LRUCache
 
 from odc_openeo.catalog import item_search
-from odc_openeo.catalog.bands import Band, read_bands, resolve_bands
+from odc_openeo.catalog.aliases import find_override_problems, map_collection_aliases
+from odc_openeo.catalog.bands import Band, map_aliases, read_bands, resolve_bands
 from odc_openeo.catalog.cql2 import parse_bbox, parse_filter, parse_geometry
 from odc_openeo.catalog.item_search import ItemQuery, SortKey
 from odc_openeo.catalog.items import AssetFile, Place, Places, find_media_type, get_asset_files, make_item
@@ -56,12 +58,16 @@ __all__ = [
     "filter_scenes",
     "find_media_type",
     "get_nominal_time",
+    "map_aliases",
     "parse_bbox",
     "parse_filter",
     "parse_geometry",
     "parse_interval",
+    "read_overrides",
     "resolve_bands",
 ]
+
+log = logging.getLogger(__name__)
 
 MOST_SCENES = 10_000
 MOST_PREVIEW_SCENES: Final = 1000
@@ -77,7 +83,7 @@ class Items:
 
 
 class Catalog:
-    """The collections of one Open Data Cube environment.
+    """The collections of one Open Data Cube environment, by id or by an alias of the operator.
 
     Safe to share between threads, and to carry over a fork: connections are opened when first needed, in each
     process. Every method first checks, with one cheap statement, whether the index has changed.
@@ -90,6 +96,8 @@ class Catalog:
         self._preview_scenes: LRUCache[tuple[str, str | None], Scene | None] = LRUCache(MOST_PREVIEW_SCENES)
         self._lock = threading.Lock()
         self._read: tuple[object, object, dict[str, Source]] | None = None
+        self._problems: list[str] = []
+        self._aliases: dict[str, str] = {}
         self._documents: tuple[object, str, list[dict[str, Any]]] | None = None
 
     def list_collections(self, base_url: str = "") -> list[dict[str, Any]]:
@@ -196,17 +204,15 @@ class Catalog:
 
     def _search_page(self, query: ItemQuery) -> item_search.ItemPage:
         sources = self._list_sources()
-        for name in query.collections or ():
-            if name not in sources:
-                raise CollectionNotFound(identifier=name)
-        requested = [
-            s for name, s in sources.items() if query.collections is None or name in query.collections
-        ]
+        ids = sources if query.collections is None else query.collections
+        names = {self._get_source(id_).product.name for id_ in ids}
+        requested = [source for name, source in sources.items() if name in names]
         with self._index.connect() as connection:
             return item_search.search_items(connection, requested, query, self.config.search_timeout_s)
 
     def _get_source(self, id_: str) -> Source:
-        source = self._list_sources().get(id_)
+        sources = self._list_sources()
+        source = sources.get(id_) or sources.get(self._aliases.get(id_, id_))
         if source is None:
             raise CollectionNotFound(identifier=id_)
         return source
@@ -223,16 +229,26 @@ class Catalog:
             products = sorted(self._index.datacube.index.products.get_all(), key=lambda p: p.name)
         sources = {p.name: _make_source(p, overrides.get(p.name, NOTHING), summaries) for p in products}
         visible = {name: source for name, source in sources.items() if not source.product.operator.hidden}
+        problems = find_override_problems([s.product for s in sources.values()], overrides)
         with self._lock:
             self._read = summaries, overrides, visible
+            self._aliases = map_collection_aliases(s.product for s in visible.values())
+            new_problems, self._problems = set(problems) - set(self._problems), problems
+        for problem in sorted(new_problems):
+            log.warning("collection overrides: %s", problem)
         return visible
+
+    def list_override_problems(self) -> list[str]:
+        """List the operator's overrides that have no effect, and why."""
+        self._list_sources()
+        return self._problems
 
 
 def _make_source(odc_product: Any, operator: Override, summaries: Mapping[str, Summary]) -> Source:
     product = Product(
         name=odc_product.name,
         definition=odc_product.definition,
-        bands=read_bands(odc_product.definition, operator.common_names),
+        bands=read_bands(odc_product.definition, operator.common_names, operator.band_aliases),
         operator=operator,
         search_fields=odc_product.metadata_type.definition["dataset"].get("search_fields") or {},
     )

@@ -36,6 +36,8 @@ GEOMETRY: Final = "geometry"
 ARRAY: Final = "__array__"
 """The dimension along which a DataArray is an openEO array, inside a child process."""
 
+ALIASES: Final = "aliases"
+"""Attribute of the coordinate of bands: a dictionary from other names of bands to their labels."""
 NODATA: Final = "nodata"
 COMMON_NAME: Final = "common_name"
 """Coordinate along the bands that holds their common names (empty where there is none)."""
@@ -149,6 +151,13 @@ def json_labels(values: np.ndarray) -> list[Any]:
     if np.issubdtype(values.dtype, np.datetime64):
         return [format_datetime64(v) for v in values]
     return list(values.tolist())
+
+
+def find_band_label(data: Cube, dimension: str, name: Any) -> Any:
+    """The label that a name stands for as an alias of a band; the name itself if it is none."""
+    if dimension not in data.coords or not isinstance(name, str):
+        return name
+    return data.coords[dimension].attrs.get(ALIASES, {}).get(name, name)
 
 
 def as_slice(positions: np.ndarray) -> slice | np.ndarray:

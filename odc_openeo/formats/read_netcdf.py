@@ -19,7 +19,7 @@ from dask.base import tokenize
 from odc.geo.xr import xr_coords
 from scipy.io import netcdf_file
 
-from odc_openeo.cube import BANDS, NODATA, T, X, Y
+from odc_openeo.cube import ALIASES, BANDS, NODATA, T, X, Y
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
 from odc_openeo.formats.read_gtiff import check_chunks, join_rasters
 from odc_openeo.untrusted.rasters import LocalFolder, RasterRefusedError
@@ -36,6 +36,8 @@ AXES: Final = {
 
 NAMES: Final = {X: ("x", "lon", "longitude"), Y: ("y", "lat", "latitude"), T: ("t", "time")}
 CHUNK: Final = 1024
+UNNAMED: Final = ("var", "value")
+"""The variable of a cube that was written without bands, now and once: either name is taken for it."""
 REFERENCE_SYSTEMS: Final = (
     "crs_wkt",
     "spatial_ref",
@@ -183,8 +185,10 @@ def _stack_bands(path: Path, variables: list[xr.DataArray]) -> xr.DataArray:
             raise _invalid_file(path, "it has several variables with a dimension 'bands'.")
         data = first.assign_coords({BANDS: first[BANDS].values.astype(str)})
     else:
-        labels = np.array([str(v.name) for v in variables])
-        data = xr.concat(variables, xr.Variable(BANDS, labels), combine_attrs="drop")
+        names = [str(v.name) for v in variables]
+        data = xr.concat(variables, xr.Variable(BANDS, np.array(names)), combine_attrs="drop")
+        if names[0] in UNNAMED and len(names) == 1:
+            data.coords[BANDS].attrs[ALIASES] = {name: names[0] for name in UNNAMED if name != names[0]}
     return _with_nodata(data.rename(None), first.attrs.get("_FillValue"))
 
 

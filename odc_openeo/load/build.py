@@ -234,7 +234,8 @@ def _strip_attributes(array: xr.DataArray, band: Band) -> xr.DataArray:
 
 
 def _band_coordinates(bands: Sequence[Band], layout: Layout) -> dict[str, Any]:
-    coords: dict[str, Any] = {BANDS: (BANDS, np.array([b.name for b in bands]))}
+    attrs = {cube.ALIASES: dict(layout.aliases)} if layout.aliases else {}
+    coords: dict[str, Any] = {BANDS: (BANDS, np.array([b.label for b in bands]), attrs)}
     if layout.common_names:
         coords[cube.COMMON_NAME] = (BANDS, np.array([b.common_name or "" for b in bands]))
     if layout.wavelengths:

@@ -149,7 +149,7 @@ def array_element(
         raise ArrayNotLabeled()
     values = as_sequence(data, "array_element")
     length = _array_length(values)
-    position = int(index) if by_index else find_label(get_labels(data), label)
+    position = int(index) if by_index else _find_element(data, label)
     if position is None or not 0 <= position < length:
         if return_nodata:
             return _nodata_element(values)
@@ -157,6 +157,15 @@ def array_element(
             raise ArrayElementNotAvailable.with_label(label, get_labels(data))
         raise ArrayElementNotAvailable.at_index(index, length)
     return pick_element(values, position) if isinstance(values, xr.DataArray) else values[position]
+
+
+def _find_element(data: Any, label: Any) -> int | None:
+    """The position of a label, or of the band that has it as an alias."""
+    names = get_labels(data)
+    position = find_label(names, label)
+    if position is not None or not isinstance(data, xr.DataArray):
+        return position
+    return find_label(names, cube.find_band_label(data, ARRAY, label))
 
 
 def _nodata_element(values: Any) -> Any:

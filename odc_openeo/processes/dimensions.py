@@ -199,10 +199,13 @@ def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels 
     old = list(source) or present
     if len(old) != len(target):
         raise LabelMismatch(source=len(old), target=len(target))
-    positions = [coordinates.find_position(present, label) for label in old]
+    positions = [_find_renamed(data, dimension, present, label) for label in old]
     for label, position in zip(old, positions, strict=True):
         if position is None:
             raise LabelNotAvailable(label=repr(label), available=_describe_labels(present))
+    if len(set(positions)) < len(positions):
+        reason = "two of the labels are names of the same band."
+        raise ProcessParameterInvalid(process="rename_labels", parameter="source", reason=reason)
     for label in target:
         if coordinates.find_position(present, label) is not None:
             raise LabelExists(label=repr(label))
@@ -211,12 +214,31 @@ def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels 
     return _relabel_dimension(data, dimension, new)
 
 
+def _find_renamed(data: cube.Cube, dimension: str, present: Sequence[Any], label: Any) -> int | None:
+    """The position of a label, or of the band that has it as an alias."""
+    position = coordinates.find_position(present, label)
+    if position is not None:
+        return position
+    return coordinates.find_position(present, cube.find_band_label(data, dimension, label))
+
+
 def _relabel_dimension(data: cube.Cube, dimension: str, new: Sequence[Any]) -> cube.Cube:
     coord = coordinates.make_coordinate(dimension, new, cube.dimension_type(data, dimension))
     if dimension in data.coords:
-        coord.attrs = {**data.coords[dimension].attrs, **coord.attrs}
+        coord.attrs = {**_keep_aliases(data, dimension, new), **coord.attrs}
         coord = coordinates.with_type(coord, dimension, cube.dimension_type(data, dimension))
     return data.assign_coords({dimension: coord})
+
+
+def _keep_aliases(data: cube.Cube, dimension: str, new: Sequence[Any]) -> dict[str, Any]:
+    """The attributes of a coordinate that gets new labels, without the aliases of labels that change."""
+    attrs = dict(data.coords[dimension].attrs)
+    old = cube.labels(data, dimension)
+    same = {label for label, other in zip(old, new, strict=True) if label == other}
+    if cube.ALIASES in attrs:
+        aliases = attrs[cube.ALIASES].items()
+        attrs[cube.ALIASES] = {n: label for n, label in aliases if label in same and n not in new}
+    return attrs
 
 
 def _describe_labels(present: Sequence[Any]) -> str:

@@ -103,7 +103,8 @@ def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = 
 
     Args:
         data: A data cube with bands.
-        bands: Names or common names of bands; a name takes precedence over an equal common name.
+        bands: Names, common names or aliases of bands, which take precedence in this order. Bands that are
+            selected by an alias are labelled by it.
         wavelengths: Ranges of wavelengths in micrometres as pairs of minimum and maximum; a band matches if
             its centre lies in the range.
 
@@ -117,19 +118,51 @@ def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = 
     if not bands and not wavelengths:
         raise BandFilterParameterMissing()
     dimension = cube.get_bands_dimension(data)
-    named = [i for name in bands for i in find_band_positions(data, dimension, name)]
-    centred = [i for low, high in wavelengths for i in _find_bands_in_range(data, dimension, low, high)]
-    return data.isel({dimension: list(dict.fromkeys([*named, *centred]))})
+    selected: dict[tuple[int, str | None], None] = {}
+    for name in bands:
+        positions = find_band_positions(data, dimension, name)
+        alias = name if _is_alias(data, dimension, name) else None
+        selected |= {(position, alias): None for position in positions}
+    for low, high in wavelengths:
+        selected |= {(position, None): None for position in _find_bands_in_range(data, dimension, low, high)}
+    filtered = data.isel({dimension: [position for position, _ in selected]})
+    return _label_by_aliases(filtered, dimension, [alias for _, alias in selected])
+
+
+def _is_alias(data: cube.Cube, dimension: str, name: str) -> bool:
+    """Whether bands are labelled by this name if it selects them: not if it is a label or common name."""
+    is_label = name in cube.labels(data, dimension)
+    common_names = data.coords[cube.COMMON_NAME].values if cube.COMMON_NAME in data.coords else ()
+    return not is_label and name not in common_names
+
+
+def _label_by_aliases(data: BandsCube, dimension: str, aliases: Sequence[str | None]) -> BandsCube:
+    """Label the bands that were asked for by an alias with it; their old label is an alias then."""
+    if not any(aliases):
+        return data
+    coord = data.coords[dimension]
+    old = cube.labels(data, dimension)
+    new = [label if alias is None else alias for alias, label in zip(aliases, old, strict=True)]
+    known = coord.attrs.get(cube.ALIASES, {})
+    renamed = {label: alias for label, alias in zip(old, new, strict=True) if label not in new}
+    resolved = {name: renamed.get(label, label) for name, label in known.items()} | renamed
+    attrs = {**coord.attrs, cube.ALIASES: {n: label for n, label in resolved.items() if n not in new}}
+    return data.assign_coords({dimension: (dimension, np.array(new), attrs)})
 
 
 def find_band_positions(data: cube.Cube, dimension: str, name: str) -> list[int]:
-    """The positions of the band with a name, otherwise of all bands with that common name."""
+    """The positions of the band with a name, otherwise of all bands with that common name, or of the band
+    with that alias."""
     names = cube.labels(data, dimension)
     if name in names:
         return [names.index(name)]
-    if cube.COMMON_NAME not in data.coords:
-        return []
-    return [i for i, common_name in enumerate(data.coords[cube.COMMON_NAME].values) if common_name == name]
+    if cube.COMMON_NAME in data.coords:
+        common_names = data.coords[cube.COMMON_NAME].values
+        positions = [i for i, common_name in enumerate(common_names) if common_name == name]
+        if positions:
+            return positions
+    label = cube.find_band_label(data, dimension, name)
+    return [names.index(label)] if label in names else []
 
 
 def _find_bands_in_range(data: cube.Cube, dimension: str, low: float, high: float) -> list[int]:

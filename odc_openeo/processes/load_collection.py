@@ -118,14 +118,15 @@ def load_collection(
     time are one label along t.
 
     Args:
-        id: The id of the collection, which may be one of your own (see `export_collection`).
+        id: The id of the collection or an alias of it; it may be one of your own (see `export_collection`).
         spatial_extent: Where to load. Of a bounding box, the pixels are loaded whose centre is in the
             smallest axis-aligned box around it in the reference system of the data. Of geometries likewise;
             pixels outside of all of them become no-data. Null loads everything, which is refused if that is
             too much.
         temporal_extent: When, as start and end (dates or date-times); the end does not belong to it. One of
             them may be null, which means no limit; null for both is written as null.
-        bands: Which bands in which order, by name, common name or alias; all of them by default.
+        bands: Which bands in which order, by name, common name or alias; all of them by default. Bands are
+            labelled by their names, or by the alias of the operator that they are asked for.
         properties: Conditions on metadata of the scenes; those are loaded for which all return `true`.
 
     Returns:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from odc_openeo import db
+from odc_openeo.catalog import Catalog, read_overrides
 from odc_openeo.compute import cluster
 from odc_openeo.config import (
     PREFIX,
@@ -50,12 +51,14 @@ def run_checks(config: Config) -> list[Finding]:
         ("settings", _check_settings),
         ("database", db.check_database),
         ("index", _check_index),
+        ("collections", _check_overrides),
         ("dask", cluster.check_cluster),
         ("GDAL", _check_gdal),
         ("storage", _check_storage),
         ("sign-in", oidc.check_providers),
     ]
     warnings: list[tuple[str, Callable[[Config], str | None]]] = [
+        ("collections", _find_override_warning),
         ("dask", cluster.find_warning),
         ("GDAL", _find_gdal_warning),
     ]
@@ -113,6 +116,23 @@ def _find_gdal_warning(config: Config) -> str | None:
         f"{PREFIX}GDAL_DRIVERS lets GDAL use {', '.join(allowed)} in all processes. Drivers that open other "
         "files named in a file weaken the protection against users' files; convert your datasets if you can"
     )
+
+
+def _check_overrides(config: Config) -> str:
+    overrides = read_overrides(config.collection_overrides)
+    return f"overrides of {len(overrides)} products" if overrides else "no overrides"
+
+
+def _find_override_warning(config: Config) -> str | None:
+    if config.collection_overrides is None:
+        return None
+    catalog = Catalog(config)
+    try:
+        return "; ".join(catalog.list_override_problems()) or None
+    except Exception:  # the index has a finding of its own
+        return None
+    finally:
+        catalog.close()
 
 
 def _check_index(config: Config) -> str:
