@@ -17,6 +17,7 @@ from odc_openeo.formats import (
     Output,
     choose_format,
     explain_archive,
+    name_archive,
     pack_files,
     write_outputs,
 )
@@ -60,7 +61,8 @@ def compute_result(config: Config, process: Mapping[str, Any], user: str, folder
     if cached is not None:
         return ComputedFile(*cached, _list_warnings(outputs, cached[1]))
     compute = partial(_compute_in_time, config, needed.input_bytes, deadline)
-    path, media_type = pack_files(write_outputs(value, outputs, folder, compute), folder)
+    assets = write_outputs(value, outputs, folder, compute)
+    path, media_type = pack_files(assets, folder, name_archive(outputs))
     if key is not None:
         cache.put(key, path, media_type)
     return ComputedFile(path, media_type, _list_warnings(outputs, media_type))

@@ -71,7 +71,8 @@ def write_gtiff(data: xr.DataArray, target: Target, options: Options) -> list[As
         joined = raster.join_layers() if joins_layers(data, options) else raster
         for tile, number in _split_tiles(joined, options["split_size"]):
             suffix = "_".join(filter(None, (band, number)))
-            assets += _write_tile(tile, suffix, missing, target, options)
+            written = _write_tile(tile, suffix, missing, target, options)
+            assets += [replace(a, title=f"{band}: {a.title}") for a in written] if band else written
     if joins_layers(data, options):
         return [replace(asset, **describe_times(data)) for asset in assets]
     return assets

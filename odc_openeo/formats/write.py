@@ -18,7 +18,7 @@ import xarray as xr
 from odc_openeo.cube import GEOMETRY, T, X, Y, has_raster_dimensions
 from odc_openeo.errors import NO_ROOM, DataCubeEmpty, StorageFailure
 from odc_openeo.formats.blocks import BATCH_BYTES
-from odc_openeo.formats.file_names import choose_stems, make_stem
+from odc_openeo.formats.file_names import DEFAULT_STEM, choose_stems, make_stem
 from odc_openeo.formats.model import Asset, Compute, Format, Target
 from odc_openeo.formats.pieces import Piece, list_pieces
 from odc_openeo.formats.raster import find_band_dimension
@@ -168,17 +168,19 @@ def _write_files(
         if not output.pieces:
             yield output.format.write(output.data, target, output.options)
         else:
-            yield [asset for piece in _cut_pieces(output, target) for asset in piece]
+            yield list(_write_pieces(output, target))
 
 
-def _cut_pieces(output: Output, target: Target) -> Iterator[Sequence[Asset]]:
+def _write_pieces(output: Output, target: Target) -> Iterator[Asset]:
     """Write each piece to files of its own; a small cube is computed once for all of them."""
     data = output.data
     if data.nbytes <= BATCH_BYTES:
         (data,) = target.compute(data)
     for piece in output.pieces:
         named = replace(target, name=f"{target.name}_{piece.name}")
-        yield output.format.write(piece.cut(data), named, output.options)
+        for asset in output.format.write(piece.cut(data), named, output.options):
+            has_title = asset.title != asset.path.stem
+            yield replace(asset, title=f"{piece.name}: {asset.title}") if has_title else asset
 
 
 def _compute_together(outputs: Sequence[Output], compute: Compute) -> Sequence[Output]:
@@ -201,6 +203,12 @@ def _move_asset(asset: Asset, folder: Path) -> Asset:
         shutil.rmtree(path)
     os.replace(asset.path, path)
     return replace(asset, path=path)
+
+
+def name_archive(outputs: Sequence[Output]) -> str:
+    """Choose the name of an archive of all files, without extension."""
+    stems = name_outputs(outputs)
+    return stems[0] if len(stems) == 1 else DEFAULT_STEM
 
 
 def explain_archive(outputs: Sequence[Output]) -> str:

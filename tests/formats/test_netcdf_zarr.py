@@ -76,6 +76,11 @@ def test_a_single_band_and_date_lose_no_dimension(tmp_path, name):
     assert cube.sizes["t"] == 1
 
 
+@pytest.mark.parametrize("cube", [raster(bands=None), vector(bands=None)], ids=["raster", "vector"])
+def test_a_cube_without_bands_is_one_variable(tmp_path, name, cube):
+    assert list(read(save(cube, tmp_path, name)).data_vars) == ["var"]
+
+
 def test_each_band_has_its_own_nodata(tmp_path, name):
     cube = raster("uint16", bands=2).assign_coords(nodata=("bands", [0, 65535])).chunk({"x": 10})
     path = save(cube, tmp_path, name).path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 import zipfile
@@ -18,7 +19,13 @@ from rasterio.errors import NotGeoreferencedWarning
 from odc_openeo.errors import FormatUnsuitable, NoDataAvailable, OpenEOError, ProcessParameterInvalid
 from odc_openeo.formats import FORMATS, Output, explain_archive, pack_files, write_outputs
 from odc_openeo.formats.file_names import choose_stems, make_safe_name
+from odc_openeo.formats.thumbnail import write_thumbnail
+from odc_openeo.processes import export, filters  # noqa: F401  (registers the processes)
+from odc_openeo.registry.environment import Environment
+from odc_openeo.registry.process import PROCESSES
 from odc_openeo.spatial.geometry_masks import clip_to_geometries
+from odc_openeo.spatial.rasterize import get_grid
+from odc_openeo.spatial.warp import warp
 from tests.formats.cubes import ORIGIN, raster, vector
 
 
@@ -92,6 +99,15 @@ def test_hints_of_other_back_ends_are_warnings():
         "option 'filename_prefix'",
     ]
     assert Output.from_data(raster(), "GTiff", {"zlevel": 3}).warnings == []
+
+
+def test_warnings_go_to_the_log_of_the_user(caplog):
+    env = Environment(log=logging.getLogger("odc_openeo.run.test"))
+    arguments = {"data": raster(), "format": "GTiff", "options": {"stitch": True}}
+    with caplog.at_level(logging.WARNING, "odc_openeo.run"):
+        PROCESSES["save_result"].call(arguments, env)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("save_result: option 'stitch' of format GTiff has no effect")
 
 
 def test_messages_stay_short():
@@ -295,6 +311,17 @@ def test_png_of_16_bits(tmp_path, bands, missing):
     assert [p.name for p in tmp_path.iterdir()] == ["result.png"]
 
 
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_thumbnails_of_16_bits(tmp_path, bands):
+    cube = raster(dates=None, bands=bands) * 300
+    cube[0, 0, 0] = np.nan
+    assets = write_outputs(None, [Output.from_data(cube, "PNG", {"datatype": "uint16"})], tmp_path)
+    asset = write_thumbnail(assets, tmp_path)
+    assert asset is not None
+    with Image.open(asset.path) as image:
+        assert image.size == (30, 40)
+
+
 def test_png_of_16_bits_has_no_colour_map():
     with pytest.raises(ProcessParameterInvalid, match="needs the datatype uint8"):
         Output.from_data(raster(bands=1), "PNG", {"datatype": "uint16", "colormap": ["red", "blue"]})
@@ -375,6 +402,25 @@ def test_features_without_that_property():
             "GTiff",
             {"sample_by_feature": True, "feature_id_property": "id"},
         )
+
+
+def test_features_are_kept_through_other_grids(tmp_path):
+    data = clipped(placed(dates=1))
+    grid = get_grid(data, "resample_spatial")
+    coarse = warp(data, grid, grid.zoom_out(2))
+    assert names(save(coarse, tmp_path, sample_by_feature=True)) == [
+        "result_0_2022-06-01.tif",
+        "result_1_2022-06-01.tif",
+    ]
+
+
+def test_titles_tell_files_apart(tmp_path):
+    output = Output.from_data(
+        clipped(placed()), "GTiff", {"sample_by_feature": True, "separate_asset_per_band": True}
+    )
+    assets = write_outputs(None, [output], tmp_path)
+    assert len({asset.title for asset in assets}) == len(assets) == 2 * 2 * 3
+    assert assets[0].title == "0: B01: 2022-06-01T10:00:00Z"
 
 
 def test_no_feature_has_a_pixel():
