@@ -85,8 +85,9 @@ def _check_colormap(data: xr.DataArray, options: Options) -> None:
 def joins_layers(data: xr.DataArray, options: Options) -> bool:
     """Whether all dates are bands of one file: asked for, or implied by metadata of bands."""
     if options["layout"] == "auto":
-        is_small = count_layers(data) * len(_list_band_names(data)) <= MOST_BANDS
-        return options["bands_metadata"] is not None and is_small
+        layers = count_layers(data)
+        has_room = layers * len(_list_band_names(data)) <= MOST_BANDS
+        return options["bands_metadata"] is not None and layers > 1 and has_room
     return bool(options["layout"] == "bands")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import dask
 
@@ -23,6 +24,9 @@ Compute = Callable[..., tuple[Any, ...]]
 
 Options = Mapping[str, Any]
 
+LONGEST_STEM: Final = 200
+"""Most bytes of the name of a file without extension."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -33,8 +37,12 @@ class Target:
     compute: Compute = dask.compute
 
     def path(self, extension: str, *parts: str) -> Path:
-        """The path of a file: name and parts joined by underscores."""
-        return self.folder / f"{'_'.join([self.name, *parts])}.{extension}"
+        """The path of a file: name and parts joined by underscores, shortened to what file systems allow."""
+        stem = "_".join([self.name, *parts])
+        if len(stem.encode()) > LONGEST_STEM:
+            digest = hashlib.sha256(stem.encode()).hexdigest()[:12]
+            stem = f"{stem.encode()[: LONGEST_STEM - 13].decode(errors='ignore')}-{digest}"
+        return self.folder / f"{stem}.{extension}"
 
 
 @dataclass(frozen=True)

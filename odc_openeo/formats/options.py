@@ -63,7 +63,8 @@ def normalize_value(
         lower = value.casefold()
         value = names.get(lower, synonyms.get(lower, value))
     for error in make_validator(schema).iter_errors(value):
-        allowed = f" Allowed: {', '.join(map(str, schema['enum']))}." if "enum" in schema else ""
+        values = ", ".join(str(v) for v in schema.get("enum", ()) if v is not None)
+        allowed = f" Allowed: {values}." if values else ""
         where = "".join(f"[{key!r}]" for key in error.absolute_path)[:_LONGEST_MESSAGE]
         message = _shorten(error.message)
         raise make_option_error(f"option '{option}' of format {format_}{where}: {message}.{allowed}")

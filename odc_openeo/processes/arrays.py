@@ -292,7 +292,7 @@ def array_find_label(data: Array, label: Label) -> PositionOrNull:
     Returns:
         The zero-based position of the element with the label; no-data if there is none.
     """
-    return find_label(get_labels(data), label) if is_labeled(data) else None
+    return _find_element(data, label) if is_labeled(data) else None
 
 
 # --- Labels and new arrays -----------------------------------------------------------------------

@@ -31,6 +31,10 @@ class Features:
         content = [frame.geometry.to_wkb().tolist(), frame.drop(columns=frame.geometry.name).to_dict("list")]
         return cls(hashlib.sha256(repr((str(frame.crs), content)).encode()).hexdigest(), frame)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: it never changes, and every copy of a cube would copy the geometries."""
+        return self
+
 
 def with_features(data: xr.DataArray, frame: gpd.GeoDataFrame) -> xr.DataArray:
     """Return the cube with the geometries that it is limited to; a cube without CRS as it is."""

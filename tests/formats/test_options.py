@@ -221,6 +221,24 @@ def test_all_dates_in_one_file(tmp_path, chunks, options):
             assert (file.scales[3], file.units[3]) == (1, None)
 
 
+def test_metadata_of_a_single_date_changes_no_name(tmp_path):
+    (path,) = save(raster(dates=1), tmp_path, bands_metadata={"B01": {"a": 1}})
+    assert path.name == "result_2022-06-01.tif"
+    with rasterio.open(path) as file:
+        assert file.descriptions == ("B01", "B02", "B03")
+        assert file.tags(1)["a"] == "1"
+
+
+def test_many_dimensions_have_names_that_fit(tmp_path):
+    cube = raster(dates=None, bands=None, shape=(2, 2))
+    for i in range(12):
+        cube = cube.expand_dims({f"dimension{i}": [f"{'long' * 9}{i}"]})
+    cube = cube.expand_dims({"kind": ["a", "b"]}, axis=-3)
+    paths = save(cube, tmp_path)
+    assert len(set(paths)) == 2
+    assert all(len(path.name) <= 204 for path in paths)
+
+
 def test_too_many_dates_for_one_file(tmp_path):
     cube = raster(dates=22, shape=(3, 3))
     with pytest.raises(FormatUnsuitable, match="22 dates of 3 bands are more than 64"):
