@@ -51,14 +51,13 @@ def run_checks(config: Config) -> list[Finding]:
         ("settings", _check_settings),
         ("database", db.check_database),
         ("index", _check_index),
-        ("collections", _check_overrides),
         ("dask", cluster.check_cluster),
         ("GDAL", _check_gdal),
         ("storage", _check_storage),
         ("sign-in", oidc.check_providers),
     ]
     warnings: list[tuple[str, Callable[[Config], str | None]]] = [
-        ("collections", _find_override_warning),
+        ("index", _find_override_warning),
         ("dask", cluster.find_warning),
         ("GDAL", _find_gdal_warning),
     ]
@@ -80,6 +79,7 @@ def _check_settings(config: Config) -> str:
     unknown = unknown_variables()
     if unknown:
         raise ValueError(f"unknown setting: {', '.join(unknown)}; the table above lists all settings")
+    read_overrides(config.collection_overrides)
     return "all known"
 
 
@@ -118,18 +118,14 @@ def _find_gdal_warning(config: Config) -> str | None:
     )
 
 
-def _check_overrides(config: Config) -> str:
-    overrides = read_overrides(config.collection_overrides)
-    return f"overrides of {len(overrides)} products" if overrides else "no overrides"
-
-
 def _find_override_warning(config: Config) -> str | None:
     if config.collection_overrides is None:
         return None
     catalog = Catalog(config)
     try:
-        return "; ".join(catalog.list_override_problems()) or None
-    except Exception:  # the index has a finding of its own
+        problems = "; ".join(catalog.list_override_problems())
+        return f"{PREFIX}COLLECTION_OVERRIDES: {problems}" if problems else None
+    except Exception:  # settings and index have findings of their own
         return None
     finally:
         catalog.close()
