@@ -143,9 +143,9 @@ def _label_by_aliases(data: BandsCube, dimension: str, aliases: Sequence[str | N
     coord = data.coords[dimension]
     old = cube.labels(data, dimension)
     new = [label if alias is None else alias for alias, label in zip(aliases, old, strict=True)]
-    known = coord.attrs.get(cube.ALIASES, {})
+    aliases_before = coord.attrs.get(cube.ALIASES, {})
     renamed = {label: alias for label, alias in zip(old, new, strict=True) if label not in new}
-    resolved = {name: renamed.get(label, label) for name, label in known.items()} | renamed
+    resolved = {name: renamed.get(label, label) for name, label in aliases_before.items()} | renamed
     attrs = {**coord.attrs, cube.ALIASES: {n: label for n, label in resolved.items() if n not in new}}
     return data.assign_coords({dimension: (dimension, np.array(new), attrs)})
 

@@ -64,8 +64,8 @@ def test_names_and_values_of_other_back_ends_are_taken(format_, options, expecte
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_null_of_an_option_is_its_default(format_):
-    known = FORMATS[format_]
-    assert known.complete_options(dict.fromkeys(known.options)) == known.complete_options({})
+    chosen = FORMATS[format_]
+    assert chosen.complete_options(dict.fromkeys(chosen.options)) == chosen.complete_options({})
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_png_of_16_bits_has_no_colour_map():
 
 
 def polygons(**properties: list[Any]) -> dict[str, Any]:
-    """Two squares of 5 by 4 pixels with a gap, one with a hole's worth of overlap in its box, one outside."""
+    """Three rectangles of 5 by 4 pixels: two in the cube, one outside of it."""
     west, north = ORIGIN
     shapes = [(0, 0, 50, 40), (100, 100, 150, 140), (5000, 0, 5050, 40)]
     features = [
