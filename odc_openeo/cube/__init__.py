@@ -47,6 +47,8 @@ VARIABLE: Final = "__variable__"
 """The dimension that the variables of a Dataset form while they are processed together."""
 TYPE: Final = "openeo_type"
 """Attribute of a dimension's coordinate that holds its openEO type if name and values don't imply it."""
+PERIOD: Final = "openeo_period"
+"""Attribute of a temporal coordinate whose labels are those of calendar periods: their kind, ``month`` say."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from odc_openeo.cube import (
     valid,
     with_nodata,
 )
+from odc_openeo.cube.instants import find_period_bounds
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.timestamps import format_datetime64
 
@@ -198,7 +199,11 @@ def describe_placement(geobox: GeoBox | None) -> dict[str, Any]:
 def describe_times(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     """Make the time fields of an `Asset`: ``datetime`` of a single date, else the first and last one."""
     for dimension in dimensions_of_type(data, "temporal"):
-        values = data.coords[dimension].values if dimension in data.coords else np.empty(0)
+        coord = data.coords.get(dimension, xr.DataArray(np.empty(0)))
+        bounds, values = find_period_bounds(coord), coord.values
+        if bounds is not None:
+            start, end = format_datetime64(bounds[0].min()), format_datetime64(bounds[1].max())
+            return {"start_datetime": start, "end_datetime": end}
         if values.size and values.dtype.kind == "M" and not np.isnat(values).any():
             first, last = format_datetime64(values.min()), format_datetime64(values.max())
             return {"datetime": first} if first == last else {"start_datetime": first, "end_datetime": last}

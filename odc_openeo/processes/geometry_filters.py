@@ -22,6 +22,7 @@ from odc_openeo.registry.geometry_schemas import (
     SUBCUBE,
     Geometries,
     GeometryCube,
+    GeometryInput,
     PolygonCube,
     Polygons,
     Replacement,
@@ -115,8 +116,8 @@ def mask_polygon(
 
 @process(categories=["cubes", "filter", "vector"], experimental=True)
 def filter_vector(
-    data: GeometryCube,
-    geometries: GeometryCube,
+    data: GeometryInput,
+    geometries: GeometryInput,
     relation: Annotated[str, Schema({"type": "string", "enum": RELATIONS})] = "intersects",
 ) -> GeometryCube:
     """Keep the geometries of a vector cube that have a spatial relation to other geometries.
@@ -126,12 +127,13 @@ def filter_vector(
 
     Args:
         data: A vector cube with the candidates.
-        geometries: A vector cube with the base geometries, in any reference system.
+        geometries: A vector cube (or GeoJSON) with the base geometries, in any reference system.
         relation: A spatial predicate of the Simple Features standard.
 
     Returns:
         The vector cube with fewer (or all) labels along the geometries.
     """
+    data = vector_cubes.as_vector_cube(data, "filter_vector", "data")
     candidates = vector_cubes.read_geometries(data, "filter_vector", "data")
     base = vector_cubes.read_geometries(geometries, "filter_vector", "geometries")
     union = shapely.union_all(base.to_crs(candidates.crs).geometry.to_numpy())
@@ -166,7 +168,7 @@ def apply_polygon(
 
     Args:
         data: A raster cube.
-        geometries: Disjoint polygons; empty ones are ignored.
+        geometries: Disjoint polygons as a vector cube or GeoJSON; empty ones are ignored.
         process: Called with each part as `data`; returns a cube with the same dimensions and sizes.
         mask_value: The value that the process sees in pixels outside of the polygon; by default no-data.
         context: Additional data for the process.

@@ -14,7 +14,7 @@ from odc_openeo import cube
 from odc_openeo.cube import ARRAY
 from odc_openeo.cube.arrays import BLOCK_BYTES, apply_along_array, as_numbers, get_labels
 from odc_openeo.cube.coordinates import make_coordinate
-from odc_openeo.cube.instants import parse_instant
+from odc_openeo.cube.instants import find_instants, parse_instant
 from odc_openeo.errors import DimensionAmbiguous, DimensionNotAvailable, ProcessParameterInvalid
 from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.process import Example, Schema, process
@@ -144,7 +144,10 @@ def _make_portable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _independent_variable(data: Any) -> np.ndarray:
     """Return the labels of an array as numbers; dates as seconds since 1970."""
-    values = data.coords[ARRAY].values if isinstance(data, xr.DataArray) and ARRAY in data.coords else None
+    values = None
+    if isinstance(data, xr.DataArray) and ARRAY in data.coords:
+        instants = find_instants(data.coords[ARRAY])
+        values = data.coords[ARRAY].values if instants is None else instants
     if values is None:
         values = np.asarray(get_labels(data) if isinstance(data, xr.DataArray) else data)
     return _labels_as_numbers(values, "fit_curve", "data")

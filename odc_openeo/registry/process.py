@@ -88,6 +88,7 @@ class Parameter:
     accepts: Any = None
     deprecated: bool = False
     takes_pixels: bool = True
+    is_predefined: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameter as published in the process description."""
@@ -118,6 +119,16 @@ class Parameter:
     @property
     def _checked_schema(self) -> Any:
         return self.schema if self.accepts is None else self.accepts
+
+    @property
+    def accepted(self) -> list[dict[str, Any]]:
+        """What is accepted, as a list of alternatives: the schema, or more than it says."""
+        return self._checked_schema if isinstance(self._checked_schema, list) else [self._checked_schema]
+
+    @cached_property
+    def takes_null(self) -> bool:
+        """Whether null is a value of the parameter; if not, null stands for its default."""
+        return self.validator.is_valid(None)
 
     @cached_property
     def is_integer(self) -> bool:
