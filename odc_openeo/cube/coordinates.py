@@ -75,7 +75,9 @@ def get_index(data: cube.Cube, dimension: str) -> pd.Index:
     return labels
 
 
-def unify_times(one: cube.Cube, other: cube.Cube, dimension: str) -> tuple[cube.Cube, cube.Cube]:
+def unify_times(
+    one: xr.DataArray, other: xr.DataArray, dimension: str
+) -> tuple[xr.DataArray, xr.DataArray]:
     """Label a temporal dimension of two cubes by instants if its labels are of different kinds.
 
     Months and dates are, say, or months and weeks. Labels that stand for no instants stay as they are.
@@ -85,17 +87,17 @@ def unify_times(one: cube.Cube, other: cube.Cube, dimension: str) -> tuple[cube.
     temporal = all(cube.dimension_type(c, dimension) == "temporal" for c in (one, other))
     if not temporal or kinds[0] == kinds[1]:
         return one, other
-    instants = [None if c is None else find_instants(c) for c in coords]
-    if any(i is None for i in instants):
+    first, second = (None if c is None else find_instants(c) for c in coords)
+    if first is None or second is None:
         return one, other
-    first, second = (
-        c.assign_coords({dimension: (dimension, i.astype("datetime64[ns]"))})
-        for c, i in zip((one, other), instants, strict=True)
-    )
-    return first, second
+    return _with_times(one, dimension, first), _with_times(other, dimension, second)
 
 
-def drop_single_label(data: cube.Cube, dimension: str) -> cube.Cube:
+def _with_times(data: xr.DataArray, dimension: str, times: np.ndarray) -> xr.DataArray:
+    return data.assign_coords({dimension: (dimension, times.astype("datetime64[ns]"))})
+
+
+def drop_single_label(data: Any, dimension: str) -> Any:
     """Drop a dimension with a single label; a no-data value of that band becomes that of the cube."""
     dropped = data.isel({dimension: 0}, drop=True)
     missing = data.coords.get(cube.NODATA)

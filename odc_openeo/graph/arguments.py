@@ -89,7 +89,7 @@ def _takes_child(parameter: Parameter) -> bool:
 
 
 def _passes_on(parameter: Parameter) -> bool:
-    """Whether a parameter hands its value on to other processes: `context`, or any value of a user's process."""
+    """Whether a parameter only hands its value on to other processes, whatever it is."""
     untyped = any("type" not in s for s in parameter.accepted)
     return untyped and (parameter.name == "context" or not parameter.is_predefined)
 

@@ -353,9 +353,7 @@ def array_create_labeled(data: AnyValue, labels: LabelList) -> Labelled:
 # --- Joining -------------------------------------------------------------------------------------
 
 
-@process(
-    categories=["arrays"], examples=[Example({"data": [1, 2], "value": 3}, [1, 2, 3])], experimental=True
-)
+@process(categories=["arrays"], examples=[Example({"data": [1, 2], "value": 3}, [1, 2, 3])])
 def array_append(data: Array, value: AnyValue, label: LabelOrNull = None) -> Array:
     """Append an element to an array.
 

@@ -15,6 +15,7 @@ from odc_openeo import cube
 from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
+    NoDataAvailable,
 )
 from odc_openeo.registry.demand import ALL, SLACK, Demand
 from odc_openeo.registry.environment import Environment
@@ -30,6 +31,7 @@ from odc_openeo.registry.geometry_schemas import (
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, Boolean, SpatialCube, child_process_schema
 from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial.align import update_transform
 from odc_openeo.spatial.geometry_boxes import find_boxes_around
 from odc_openeo.spatial.geometry_masks import chunk_slices, clip_to_geometries, keep_where, mask_inside
 
@@ -59,7 +61,8 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
 
     The cube is cropped to the bounding box of the geometries; the remaining pixels outside of all geometries
     become no-data. A polygon has the pixels whose centre is inside or on the boundary, a line those it
-    crosses, a point the one that contains it. Integers without a no-data value become floats.
+    crosses, a point the one that contains it. Integers without a no-data value become floats. If no pixel is
+    in the bounding box, the result has no pixels, as with `filter_bbox`.
 
     Args:
         data: A raster cube.
@@ -68,7 +71,14 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     Returns:
         The cropped and masked cube, on the same grid.
     """
-    return clip_to_geometries(data, geometries, "filter_spatial", "geometries")
+    if not (data.sizes[cube.Y] and data.sizes[cube.X]):
+        vector_cubes.read_geometries(geometries, "filter_spatial", "geometries")
+        return data
+    try:
+        return clip_to_geometries(data, geometries, "filter_spatial", "geometries")
+    except NoDataAvailable:
+        nothing = data.isel({cube.Y: slice(0, 0), cube.X: slice(0, 0)})
+        return update_transform(nothing if cube.has_nodata(data) else cube.decode(nothing))
 
 
 def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:

@@ -131,8 +131,8 @@ def vector_reproject(
     Raises:
         DimensionNotAvailable: There is no geometry dimension of that name.
     """
-    data = vector_cubes.as_vector_cube(data, "vector_reproject", "data")
-    dimensions = [str(d) for d in data.dims if d in data.xvec.geom_coords_indexed]
+    vectors = vector_cubes.as_vector_cube(data, "vector_reproject", "data")
+    dimensions = [str(d) for d in vectors.dims if d in vectors.xvec.geom_coords_indexed]
     if dimension is not None and dimension not in dimensions:
         raise DimensionNotAvailable(name=dimension, available=", ".join(dimensions))
     try:
@@ -143,9 +143,9 @@ def vector_reproject(
             process="vector_reproject", parameter="projection", reason=reason
         ) from error
     for name in [dimension] if dimension is not None else dimensions:
-        shapes = vector_cubes.to_frame(data, name).to_crs(crs).geometry.to_numpy()
-        data = _replace_geometries(data, name, shapes, crs)
-    return data
+        shapes = vector_cubes.to_frame(vectors, name).to_crs(crs).geometry.to_numpy()
+        vectors = _replace_geometries(vectors, name, shapes, crs)
+    return vectors
 
 
 def _replace_geometries(data: Any, dimension: str | None, shapes: np.ndarray, crs: Any) -> Any:
