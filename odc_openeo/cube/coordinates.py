@@ -75,9 +75,7 @@ def get_index(data: cube.Cube, dimension: str) -> pd.Index:
     return labels
 
 
-def unify_times(
-    one: xr.DataArray, other: xr.DataArray, dimension: str
-) -> tuple[xr.DataArray, xr.DataArray]:
+def unify_times(one: xr.DataArray, other: xr.DataArray, dimension: str) -> tuple[xr.DataArray, xr.DataArray]:
     """Label a temporal dimension of two cubes by instants if its labels are of different kinds.
 
     Months and dates are, say, or months and weeks. Labels that stand for no instants stay as they are.
