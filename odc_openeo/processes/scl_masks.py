@@ -28,7 +28,7 @@ MAX_SIZE: Final = 1001
 NEAR: Final = 0.057
 """Share of the weights of the first kernel above which a pixel is masked, about half a kernel away."""
 FAR: Final = 0.025
-"""The same for the second kernel."""
+"""Share of the weights of the second kernel above which a pixel is masked."""
 
 Size = Annotated[int, Schema({"type": "integer", "minimum": 0})]
 Classes = Annotated[Sequence[int], Schema({"type": "array", "items": {"type": "integer"}})]

@@ -122,7 +122,7 @@ class Parameter:
 
     @property
     def accepted(self) -> list[dict[str, Any]]:
-        """What is accepted, as a list of alternatives: the schema, or more than it says."""
+        """The schemas of accepted values as a list: those published, or wider ones."""
         return self._checked_schema if isinstance(self._checked_schema, list) else [self._checked_schema]
 
     @cached_property

@@ -193,72 +193,54 @@ def test_periods_where_they_make_no_sense() -> None:
         evaluate({"process_graph": {"it": node}}, parameters={"data": scored()})
 
 
-def test_the_best_available_pixel_of_each_month() -> None:
-    """Score each pixel by its distance from the 15th, keep the best of each month, then the first."""
-    data = scored()
+def score_by_distance() -> dict[str, Any]:
+    """Score each date by its distance from the 15th of its month."""
     label = {"from_parameter": "label"}
-    middle = {"process_id": "date_replace_component"}
-    middle["arguments"] = {"date": label, "value": 15, "component": "day"}
-    distance = {"process_id": "date_difference"}
-    distance["arguments"] = {"date1": label, "date2": {"from_node": "middle"}, "unit": "day"}
-    score = {
-        "middle": middle,
-        "days": distance,
-        "size": {"process_id": "absolute", "arguments": {"x": {"from_node": "days"}}},
-        "score": {
-            "process_id": "multiply",
-            "arguments": {"x": {"from_node": "size"}, "y": -1},
-            "result": True,
-        },
+    nodes = {
+        "middle": ("date_replace_component", {"date": label, "value": 15, "component": "day"}),
+        "days": ("date_difference", {"date1": label, "date2": {"from_node": "middle"}, "unit": "day"}),
+        "size": ("absolute", {"x": {"from_node": "days"}}),
+        "score": ("multiply", {"x": {"from_node": "size"}, "y": -1}),
     }
-    best = {
-        "max": {"process_id": "max", "arguments": {"data": value("data")}},
-        "rest": {
-            "process_id": "array_apply",
-            "arguments": {
-                "data": value("data"),
-                "process": child("neq", x=value("x"), y={"from_node": "max"}),
-            },
-            "result": True,
-        },
+    score = {"process_graph": link(nodes)}
+    return child("array_apply", data=value("data"), process=score)
+
+
+def mark_all_but_best() -> dict[str, Any]:
+    """Mark all but the largest score, which the inner process is handed as its context."""
+    differs = child("neq", x=value("x"), y=value("context"))
+    best = {"from_node": "max"}
+    nodes = {
+        "max": ("max", {"data": value("data")}),
+        "rest": ("array_apply", {"data": value("data"), "process": differs, "context": best}),
     }
-    # A child process does not see the nodes around it: the largest score is handed on as the context.
-    best["rest"]["arguments"]["process"] = child("neq", x=value("x"), y=value("context"))
-    best["rest"]["arguments"]["context"] = {"from_node": "max"}
-    graph = {
-        "scores": {
-            "process_id": "apply_dimension",
-            "arguments": {
-                "data": value("data"),
-                "dimension": "t",
-                "process": child("array_apply", data=value("data"), process={"process_graph": score}),
-            },
-        },
-        "rank": {
-            "process_id": "apply_neighborhood",
-            "arguments": {
-                "data": {"from_node": "scores"},
-                "process": {"process_graph": best},
-                "size": [{"dimension": "t", "value": "month"}, *px(x=1, y=1)],
-                "overlap": [],
-            },
-        },
-        "masked": {
-            "process_id": "mask",
-            "arguments": {"data": value("data"), "mask": {"from_node": "rank"}},
-        },
-        "months": {
-            "process_id": "aggregate_temporal_period",
-            "arguments": {
-                "data": {"from_node": "masked"},
-                "period": "month",
-                "reducer": child("first", data=value("data")),
-            },
-            "result": True,
-        },
+    return {"process_graph": link(nodes)}
+
+
+def link(nodes: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Build nodes, the last of which is the result."""
+    built = {id_: {"process_id": p, "arguments": a} for id_, (p, a) in nodes.items()}
+    built[list(built)[-1]]["result"] = True
+    return built
+
+
+def test_the_best_available_pixel_of_each_month() -> None:
+    data, scores, rank = scored(), {"from_node": "scores"}, {"from_node": "rank"}
+    along = {"dimension": "t", "process": score_by_distance()}
+    size = [{"dimension": "t", "value": "month"}, *px(x=1, y=1)]
+    best = {"process": mark_all_but_best(), "size": size, "overlap": []}
+    first = child("first", data=value("data"))
+    nodes = {
+        "scores": ("apply_dimension", {"data": value("data"), **along}),
+        "rank": ("apply_neighborhood", {"data": scores, **best}),
+        "masked": ("mask", {"data": value("data"), "mask": rank}),
+        "months": (
+            "aggregate_temporal_period",
+            {"data": {"from_node": "masked"}, "period": "month", "reducer": first},
+        ),
     }
     with nothing_computes():
-        result = evaluate({"process_graph": graph}, parameters={"data": data})
+        result = evaluate({"process_graph": link(nodes)}, parameters={"data": data})
     times = pd.DatetimeIndex(data.t.values)
     for number, month in enumerate(result.t.values):
         days = np.flatnonzero(times.strftime("%Y-%m") == month)
