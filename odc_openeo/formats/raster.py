@@ -211,9 +211,12 @@ def describe_times(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
 
 
 def find_layer_time(data: xr.DataArray, layer_labels: Mapping[str, Any]) -> str | None:
-    """Find the date of a layer among its labels; None if they are not times."""
+    """Find the date of a layer among its labels (of a period its start); None if they are not times."""
     for dimension, label in layer_labels.items():
         coord = data.coords.get(dimension)
         if coord is not None and coord.dtype.kind == "M":
             return str(label)
+        bounds = None if coord is None else find_period_bounds(coord)
+        if bounds is not None and coord is not None:
+            return format_datetime64(bounds[0][coord.values.tolist().index(label)])
     return None

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo.cube import T, as_slice
+from odc_openeo.cube.instants import find_instants
 from odc_openeo.registry.demand import Demand, Interval, is_comparable
 
 
@@ -20,9 +21,10 @@ def trim_to_interval(value: Any, demand: Demand) -> Any:
     interval = demand.interval
     if interval is None or not is_comparable(interval) or not isinstance(value, xr.DataArray):
         return value
-    if T not in value.dims or T not in value.coords or value.coords[T].dtype.kind != "M":
+    times = find_instants(value.coords[T]) if T in value.dims and T in value.coords else None
+    if times is None:
         return value
-    positions = np.flatnonzero(_find_inside(value.coords[T].values, interval))
+    positions = np.flatnonzero(_find_inside(times, interval))
     if positions.size in (0, value.sizes[T]):
         return value
     return value.isel({T: as_slice(positions)})

@@ -163,7 +163,7 @@ SubCubeProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], former_names={"polygons": "geometries"})
 def apply_polygon(
     data: SpatialCube,
     geometries: PolygonCube,

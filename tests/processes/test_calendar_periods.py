@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -14,6 +15,9 @@ from hypothesis import strategies as st
 
 from odc_openeo import cube, errors
 from odc_openeo.cube.calendar_periods import PERIODS, find_bounds
+from odc_openeo.formats import Target
+from odc_openeo.formats.read_netcdf import read_netcdf
+from odc_openeo.formats.write import Output
 from odc_openeo.graph import evaluate
 from odc_openeo.processes.climatology import anomaly, climatological_normal
 from odc_openeo.processes.dimensions import dimension_labels, rename_labels
@@ -316,3 +320,53 @@ def test_cubes_without_any_time_stay_temporal() -> None:
     assert filter_temporal(empty, ["2019-01-01", None]).sizes["t"] == 0
     with dask.config.set(scheduler="synchronous"):
         assert by(empty, "year").compute().sizes["t"] == 0
+
+
+def test_masks_and_filters_in_one_graph() -> None:
+    """What the filter leaves of months and of dates is the same."""
+    months = by(daily("2019-01-01", "2019-06-30"), "month")
+    dates = np.array([f"2019-{m:02d}-01" for m in range(1, 7)], "datetime64[ns]")
+    marks = (months > 100).assign_coords(t=dates)
+    nodes = {
+        "scale": {
+            "process_id": "apply",
+            "arguments": {"data": value("marks"), "process": child("add", x=value("x"), y=0)},
+        },
+        "masked": {
+            "process_id": "mask",
+            "arguments": {"data": value("data"), "mask": {"from_node": "scale"}},
+        },
+        "part": {
+            "process_id": "filter_temporal",
+            "arguments": {"data": {"from_node": "masked"}, "extent": ["2019-03-01", "2019-06-01"]},
+            "result": True,
+        },
+    }
+    parameters = {"data": months, "marks": marks.astype("float32")}
+    result = evaluate({"process_graph": nodes}, parameters=parameters)
+    assert dimension_labels(result, "t") == ["2019-03", "2019-04", "2019-05"]
+    expected = months.where(months <= 100).isel(t=slice(2, 5))
+    np.testing.assert_array_equal(result.values, expected.values)
+
+
+@pytest.mark.parametrize("period", ["month", "season", "week"])
+def test_files_with_periods_are_read_as_times(tmp_path: Path, period: str) -> None:
+    data = by(daily("2018-12-31", "2019-04-28"), period)
+    output = Output.from_data(data, "netCDF")
+    (asset,) = output.format.write(data, Target(tmp_path), output.options)
+    read = read_netcdf([asset.path])
+    assert read.t.dtype.kind == "M"
+    extent = ["2019-01-01", "2019-03-01"]
+    np.testing.assert_array_equal(filter_temporal(read, extent).values, filter_temporal(data, extent).values)
+    plain = xr.open_dataset(asset.path)
+    assert (
+        plain.sel(t=slice("2019-01-01", "2019-02-28")).sizes["t"] == filter_temporal(data, extent).sizes["t"]
+    )
+    for picture in ("GTiff", "PNG"):
+        folder = tmp_path / picture
+        folder.mkdir()
+        single = (data.isel(bands=0, drop=True) % 200).astype("uint8")
+        output = Output.from_data(single, picture)
+        assets = output.format.write(single, Target(folder), output.options)
+        starts = [np.datetime64(a.datetime.rstrip("Z")) for a in assets]
+        assert starts == read.t.values.astype("datetime64[s]").tolist()

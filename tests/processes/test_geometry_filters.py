@@ -14,6 +14,7 @@ from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
     ProcessParameterInvalid,
+    ProcessParameterUnsupported,
 )
 from odc_openeo.formats.write import Output
 from odc_openeo.graph import evaluate
@@ -242,6 +243,16 @@ def test_polygons_may_be_geojson(geometries: dict[str, Any]) -> None:
     expected = values.copy()
     expected[:, :10] *= -1
     np.testing.assert_array_equal(result.values, expected)
+
+
+def test_the_former_name_of_geometries() -> None:
+    data = raster(np.ones((20, 20)), grid(20, 20))
+    constant = child("apply", data=value("data"), process=child("constant", x=5))
+    polygons = with_crs(LEFT.__geo_interface__)
+    result = run_process("apply_polygon", data, polygons=polygons, process=constant)
+    assert (result.values == 5).sum() == 20 * 10
+    with pytest.raises(ProcessParameterUnsupported, match="'polygons'"):
+        run_process("apply_polygon", data, polygons=polygons, geometries=polygons, process=constant)
 
 
 def test_polygons_of_multipolygons_are_one_part() -> None:
