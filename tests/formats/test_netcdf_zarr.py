@@ -162,7 +162,7 @@ def test_calendar_periods_are_times_with_bounds(tmp_path, name, layout, period, 
     np.testing.assert_array_equal(bounds[:, 1], np.array([starts[1], end], "datetime64[s]"))
     assert read_cube["t_label"].values.tolist() == labels
     assert read_cube.cf.bounds["time"] == ["t_bnds"]
-    assert read_cube.cf["time"].equals(read_cube["t"])
+    assert read_cube.cf["time"].name == "t"
     assert read_cube.sel(t=slice(starts[1], None)).sizes["t"] == 1
     assert asset.start_datetime == f"{starts[0]}Z"
 
