@@ -464,7 +464,10 @@ class DimensionMissing(ProcessError):
 
 
 class DimensionNotAvailable(ProcessError):
-    template = "The cube has no dimension '{name}'. It has: {available}."
+    template = "The cube has no dimension '{name}'. It has: {available}.{advice}"
+
+    def __init__(self, message: str | None = None, *, advice: str = "", **fields: Any) -> None:
+        super().__init__(message, advice=advice, **fields)
 
 
 class DistinctDimensionLabelsRequired(ProcessError):

@@ -11,6 +11,7 @@ Inside a child process (a reducer, say) an openEO array is a DataArray that has 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,6 +50,8 @@ VARIABLE: Final = "__variable__"
 """The dimension that the variables of a Dataset form while they are processed together."""
 TYPE: Final = "openeo_type"
 """Attribute of a dimension's coordinate that holds its openEO type if name and values don't imply it."""
+PERIOD: Final = "openeo_period"
+"""Attribute of a temporal coordinate whose labels are calendar periods: their kind, ``month`` say."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,15 @@ class LabeledArray:
     labels: Sequence[Any]
     values: Sequence[Any]
 
+
+_OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "bands": ("bands", "band", "spectral", "spectral_bands", "b", "variable", "var"),
+    "temporal": ("t", "time", "temporal", "date", "datetime", "dates", "times"),
+    "geometry": ("geometry", "geometries", "feature", "features", "geom", "polygons"),
+    X: ("x", "lon", "long", "longitude", "easting", "east"),
+    Y: ("y", "lat", "latitude", "northing", "north"),
+}
+"""Names that dimensions of a type, or x and y, have with other services."""
 
 Cube = xr.DataArray | xr.Dataset
 
@@ -103,8 +115,25 @@ def dimensions_of_type(data: Cube, type_: str) -> list[str]:
 def require_dimension(data: Cube, name: str) -> str:
     """The name itself if the cube has that dimension, else `DimensionNotAvailable`."""
     if name not in data.dims:
-        raise DimensionNotAvailable(name=name, available=", ".join(map(str, data.dims)) or "no dimensions")
+        raise make_missing_dimension_error(data, name)
     return name
+
+
+def make_missing_dimension_error(data: Cube, name: str) -> DimensionNotAvailable:
+    """Make the error for a dimension that a cube lacks, with the one that may be meant."""
+    suggestion = _suggest_dimension(data, name)
+    available = ", ".join(map(str, data.dims)) or "no dimensions"
+    advice = f" Use '{suggestion}' instead of '{name}'." if suggestion else ""
+    return DimensionNotAvailable(name=name, available=available, advice=advice)
+
+
+def _suggest_dimension(data: Cube, name: str) -> str | None:
+    """Find the dimension that a name is used for elsewhere, or that has a similar name."""
+    for type_, names in _OTHER_NAMES.items():
+        candidates = dimensions_of_type(data, type_) if type_ not in (X, Y) else [type_]
+        if name.lower() in names and len(candidates) == 1 and candidates[0] in data.dims:
+            return candidates[0]
+    return next(iter(difflib.get_close_matches(name.lower(), map(str, data.dims), n=1)), None)
 
 
 def get_temporal_dimension(data: Cube, name: str | None = None) -> str:

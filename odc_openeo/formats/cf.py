@@ -11,6 +11,7 @@ import odc.geo.xr  # noqa: F401  (registers the .odc accessor)
 import xarray as xr
 
 from odc_openeo.cube import BANDS, GEOMETRY, X, Y, dimensions_of_type, json_labels, nodata
+from odc_openeo.cube.instants import find_period_bounds
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.raster import find_band_dimension
 from odc_openeo.formats.vector import describe_objects
@@ -57,7 +58,7 @@ def make_dataset(data: xr.DataArray | xr.Dataset, layout: str, format_: str) -> 
         raise FormatUnsuitable(format=format_, reason="it is neither a raster nor a vector cube.")
     variables = _make_variables(data, layout)
     dimensions = {d for v in variables.values() for d in v.dims}
-    coords = {name: c for name, c in _make_coordinates(data).items() if name in dimensions}
+    coords = {name: c for name, c in _make_coordinates(data).items() if c.dims[0] in dimensions}
     dataset = xr.Dataset(variables, coords=coords, attrs=_make_attributes())
     return _add_grid(dataset, data)
 
@@ -89,7 +90,7 @@ def _make_variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
 
 def _choose_names(bands: list[Any], data: xr.DataArray) -> list[tuple[str, str]]:
     """Pair a legal, unique variable name that no dimension has with the label of each band."""
-    used = {str(d) for d in (*data.dims, GRID_MAPPING)}
+    used = {str(d) for d in (*data.dims, *_make_coordinates(data), GRID_MAPPING)}
     names = []
     for label in bands or range(data.sizes[str(find_band_dimension(data))]):
         stem = re.sub(r"[^\w.+@-]+", "_", str(label)) if isinstance(label, str) else f"band_{label}"
@@ -113,26 +114,42 @@ def _set_encoding(data: xr.DataArray, missing: Any) -> xr.DataArray:
     return data
 
 
-def _make_coordinates(data: xr.DataArray) -> dict[str, Any]:
-    coordinates = {}
+def _make_coordinates(data: xr.DataArray | xr.Dataset) -> dict[str, xr.Variable]:
+    coordinates: dict[str, xr.Variable] = {}
     for dimension in data.dims:
         if dimension not in data.coords or dimension in (X, Y):
             continue
         coord = data.coords[dimension].variable.to_base_variable().copy(deep=False)
         coord.attrs, coord.encoding = {}, {}
+        bounds = find_period_bounds(data.coords[dimension]) if dimension != BANDS else None
         if coord.dtype.kind == "M":
-            coord.attrs = {"standard_name": "time", "long_name": "time", "axis": "T", **SECONDS}
-            whole = bool((coord.values == coord.values.astype("datetime64[s]")).all())
-            unit = "seconds" if whole else "microseconds"
-            coord.encoding = {
-                "units": f"{unit} since 1970-01-01T00:00:00",
-                "calendar": "standard",
-                "dtype": "int64",
-            }
+            coord = _encode_times(str(dimension), coord.values)
+        elif bounds is not None:
+            coordinates |= _encode_periods(str(dimension), coord, *bounds)
+            continue
         elif dimension == BANDS:
             coord.attrs = {"long_name": "band"}
         coordinates[str(dimension)] = coord
     return coordinates
+
+
+def _encode_times(dimension: str, times: np.ndarray) -> xr.Variable:
+    attrs = {"standard_name": "time", "long_name": "time", "axis": "T", **SECONDS}
+    unit = "seconds" if bool((times == times.astype("datetime64[s]")).all()) else "microseconds"
+    encoding = {"units": f"{unit} since 1970-01-01T00:00:00", "calendar": "standard", "dtype": "int64"}
+    return xr.Variable((dimension,), times, attrs, encoding)
+
+
+def _encode_periods(
+    dimension: str, labels: xr.Variable, starts: np.ndarray, ends: np.ndarray
+) -> dict[str, xr.Variable]:
+    """Encode calendar periods as in CF: when they begin, their bounds, and their labels beside them."""
+    bounds, label = f"{dimension}_bnds", f"{dimension}_label"
+    times = _encode_times(dimension, starts)
+    times.attrs["bounds"] = bounds
+    edges = xr.Variable((dimension, "bnds"), np.stack([starts, ends], axis=1), {}, dict(times.encoding))
+    names = xr.Variable((dimension,), labels.values.astype(str), {"long_name": "calendar period"})
+    return {dimension: times, bounds: edges, label: names}
 
 
 def _add_grid(dataset: xr.Dataset, data: xr.DataArray) -> xr.Dataset:
@@ -192,6 +209,8 @@ def _make_vector_dataset(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Da
     dataset = dataset.assign_coords(
         {n: (dataset[n].dims, describe_objects(dataset[n].values)) for n in objects}
     )
+    times = dimensions_of_type(data, "temporal")
+    dataset = dataset.assign_coords({n: c for n, c in _make_coordinates(data).items() if c.dims[0] in times})
     try:
         encoded = dataset.xvec.encode_cf()
     except ValueError as error:

@@ -27,6 +27,7 @@ from odc_openeo.cube import (
     valid,
     with_nodata,
 )
+from odc_openeo.cube.instants import find_period_bounds
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.file_names import make_safe_name
 from odc_openeo.timestamps import format_datetime64
@@ -218,7 +219,11 @@ def describe_placement(geobox: GeoBox | None) -> dict[str, Any]:
 def describe_times(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     """Make the time fields of an `Asset`: ``datetime`` of a single date, else the first and last one."""
     for dimension in dimensions_of_type(data, "temporal"):
-        values = data.coords[dimension].values if dimension in data.coords else np.empty(0)
+        coord = data.coords.get(dimension, xr.DataArray(np.empty(0)))
+        bounds, values = find_period_bounds(coord), coord.values
+        if bounds is not None:
+            start, end = format_datetime64(bounds[0].min()), format_datetime64(bounds[1].max())
+            return {"start_datetime": start, "end_datetime": end}
         if values.size and values.dtype.kind == "M" and not np.isnat(values).any():
             first, last = format_datetime64(values.min()), format_datetime64(values.max())
             return {"datetime": first} if first == last else {"start_datetime": first, "end_datetime": last}
@@ -226,9 +231,12 @@ def describe_times(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
 
 
 def find_layer_time(data: xr.DataArray, layer_labels: Mapping[str, Any]) -> str | None:
-    """Find the date of a layer among its labels; None if they are not times."""
+    """Find the date of a layer among its labels (of a period its start); None if they are not times."""
     for dimension, label in layer_labels.items():
         coord = data.coords.get(dimension)
         if coord is not None and coord.dtype.kind == "M":
             return str(label)
+        bounds = None if coord is None else find_period_bounds(coord)
+        if bounds is not None and coord is not None:
+            return format_datetime64(bounds[0][coord.values.tolist().index(label)])
     return None

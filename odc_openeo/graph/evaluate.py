@@ -21,7 +21,7 @@ from odc_openeo.errors import (
     ProcessGraphComplexity,
     ProcessParameterMissing,
 )
-from odc_openeo.graph.arguments import check_argument
+from odc_openeo.graph.arguments import check_argument, is_default
 from odc_openeo.graph.model import Definition, Graph, Node, find_free_parameters
 from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.graph.trim_time import trim_to_interval
@@ -101,6 +101,11 @@ class _Scope:
             arguments = {
                 name: self._make_argument(process, node, name, value, where)
                 for name, value in node.arguments.items()
+            }
+            arguments = {
+                name: value
+                for name, value in arguments.items()
+                if not is_default(process.parameters[name], value)
             }
             value = self._run_process(node, process, arguments, where)
             self.env.budget.spend(value)

@@ -104,7 +104,7 @@ def _reference_mismatch(graph: Graph, parameter: Parameter, value: Any) -> str |
     source_process = PROCESSES.get(source.process_id) if source else None
     if source is None or source_process is None or source.definition:
         return None
-    returned, accepted = list_kinds(source_process.returns), list_kinds(parameter.schema)
+    returned, accepted = list_kinds(source_process.returns), list_kinds(parameter.accepted)
     if returned is None or accepted is None or returned & accepted or "datacube" in returned:
         return None
     returns = describe_kinds(returned)

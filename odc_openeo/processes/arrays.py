@@ -27,6 +27,7 @@ from odc_openeo.cube.arrays import (
     with_labels,
 )
 from odc_openeo.cube.elementwise import make_nodata_like
+from odc_openeo.cube.instants import find_instants
 from odc_openeo.cube.join_arrays import join_arrays
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
@@ -361,9 +362,7 @@ def array_create_labeled(data: AnyValue, labels: LabelList) -> Labelled:
 # --- Joining -------------------------------------------------------------------------------------
 
 
-@process(
-    categories=["arrays"], examples=[Example({"data": [1, 2], "value": 3}, [1, 2, 3])], experimental=True
-)
+@process(categories=["arrays"], examples=[Example({"data": [1, 2], "value": 3}, [1, 2, 3])])
 def array_append(data: Array, value: AnyValue, label: LabelOrNull = None) -> Array:
     """Append an element to an array.
 
@@ -601,13 +600,19 @@ def array_interpolate_linear(data: Numbers) -> Numbers:
         filled = _fill_list(values, element_positions(get_labels(data)))
         return _attach_labels(filled, get_labels(data) if is_labeled(data) else None)
     decoded = cube.decode(values)
-    places = element_positions(get_labels(values))
+    places = element_positions(_get_sortable_labels(values))
     result = apply_along_array(
         partial(_fill_blocks, places), decoded, decoded.dtype, size=decoded.sizes[ARRAY]
     )
     return with_labels(result, None).assign_coords(
         {k: c for k, c in values.coords.items() if ARRAY in c.dims}
     )
+
+
+def _get_sortable_labels(values: xr.DataArray) -> list[Any]:
+    """Return the labels of an array of a cube; those of calendar periods as the times of their start."""
+    instants = find_instants(values.coords[ARRAY]) if ARRAY in values.coords else None
+    return get_labels(values) if instants is None else cube.json_labels(instants)
 
 
 def element_positions(names: Sequence[Any]) -> np.ndarray:

@@ -114,17 +114,7 @@ def drop_dimension(data: Cube, name: String) -> Cube:
     cube.require_dimension(data, name)
     if data.sizes[name] != 1:
         raise DimensionLabelCountMismatch(name=name, count=data.sizes[name])
-    return _drop_single(data, name)
-
-
-def _drop_single(data: cube.Cube, name: str) -> cube.Cube:
-    """Drop a dimension with a single label; a no-data value of that band becomes that of the cube."""
-    dropped = data.isel({name: 0}, drop=True)
-    missing = data.coords.get(cube.NODATA)
-    if isinstance(dropped, xr.DataArray) and missing is not None and name in missing.dims:
-        value = missing.isel({name: 0})
-        return cube.with_nodata(dropped, value.item() if not value.dims else value)
-    return dropped
+    return coordinates.drop_single_label(data, name)
 
 
 @process(categories=["cubes"], needs=along_arguments("source", "target"), pointwise=True)

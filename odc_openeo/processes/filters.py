@@ -15,7 +15,7 @@ from odc.geo.geom import BoundingBox as OdcBoundingBox
 
 from odc_openeo import cube
 from odc_openeo.cube import T, X, Y
-from odc_openeo.cube.instants import mask_within, parse_instant, parse_interval
+from odc_openeo.cube.instants import get_times, mask_within, parse_interval
 from odc_openeo.errors import (
     BandFilterParameterMissing,
     DimensionMissing,
@@ -88,7 +88,7 @@ Condition = Annotated[
 
 def _needs_bands(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     names = arguments.get("bands")
-    if "wavelengths" in arguments or not isinstance(names, list) or not names:
+    if arguments.get("wavelengths") or not isinstance(names, list) or not names:
         return {"data": demand.of_all_bands()}
     # A name may be an alias or a common name, which only the loader can resolve.
     return {"data": replace(demand, bands=tuple(map(str, names)))}
@@ -265,7 +265,8 @@ def filter_temporal(
 ) -> TemporalCube:
     """Keep the labels in a temporal interval.
 
-    The interval includes its start, but not its end.
+    The interval includes its start, but not its end. The time of a calendar period, as created by
+    `aggregate_temporal_period`, is its start.
 
     Args:
         data: A data cube.
@@ -291,22 +292,6 @@ def filter_temporal(
         positions = np.flatnonzero(mask_within(get_times(data, name, "filter_temporal"), start, end))
         data = data.isel({name: cube.as_slice(positions)})
     return data
-
-
-def get_times(data: cube.Cube, dimension: str, process: str) -> np.ndarray:
-    """The labels of a dimension as ``datetime64``.
-
-    Raises:
-        ProcessParameterInvalid: they are neither times nor strings with a date or date-time.
-    """
-    values = data.coords[dimension].values if dimension in data.coords else np.arange(data.sizes[dimension])
-    if np.issubdtype(values.dtype, np.datetime64):
-        return values
-    instants = [parse_instant(v) if isinstance(v, str) else None for v in values.tolist()]
-    if any(f is None for f in instants):
-        reason = f"the labels of dimension '{dimension}' are not dates or times, e.g. {values.tolist()[0]!r}."
-        raise ProcessParameterInvalid(process=process, parameter="data", reason=reason)
-    return np.array(instants, dtype="datetime64[us]")
 
 
 def _needs_labels(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:

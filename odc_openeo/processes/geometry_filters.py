@@ -15,6 +15,7 @@ from odc_openeo import cube
 from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
+    NoDataAvailable,
 )
 from odc_openeo.registry.demand import ALL, SLACK, Demand
 from odc_openeo.registry.environment import Environment
@@ -22,6 +23,7 @@ from odc_openeo.registry.geometry_schemas import (
     SUBCUBE,
     Geometries,
     GeometryCube,
+    GeometryInput,
     PolygonCube,
     Polygons,
     Replacement,
@@ -29,6 +31,7 @@ from odc_openeo.registry.geometry_schemas import (
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, Boolean, SpatialCube, child_process_schema
 from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial.align import update_transform
 from odc_openeo.spatial.geometry_boxes import find_boxes_around
 from odc_openeo.spatial.geometry_masks import chunk_slices, clip_to_geometries, keep_where, mask_inside
 
@@ -58,7 +61,8 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
 
     The cube is cropped to the bounding box of the geometries; the remaining pixels outside of all geometries
     become no-data. A polygon has the pixels whose centre is inside or on the boundary, a line those it
-    crosses, a point the one that contains it. Integers without a no-data value become floats.
+    crosses, a point the one that contains it. Integers without a no-data value become floats. If no pixel is
+    in the bounding box, the result has no pixels, as with `filter_bbox`.
 
     Args:
         data: A raster cube.
@@ -67,7 +71,14 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     Returns:
         The cropped and masked cube, on the same grid.
     """
-    return clip_to_geometries(data, geometries, "filter_spatial", "geometries")
+    if not (data.sizes[cube.Y] and data.sizes[cube.X]):
+        vector_cubes.read_geometries(geometries, "filter_spatial", "geometries")
+        return data
+    try:
+        return clip_to_geometries(data, geometries, "filter_spatial", "geometries")
+    except NoDataAvailable:
+        nothing = data.isel({cube.Y: slice(0, 0), cube.X: slice(0, 0)})
+        return update_transform(nothing if cube.has_nodata(data) else cube.decode(nothing))
 
 
 def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
@@ -115,8 +126,8 @@ def mask_polygon(
 
 @process(categories=["cubes", "filter", "vector"], experimental=True)
 def filter_vector(
-    data: GeometryCube,
-    geometries: GeometryCube,
+    data: GeometryInput,
+    geometries: GeometryInput,
     relation: Annotated[str, Schema({"type": "string", "enum": RELATIONS})] = "intersects",
 ) -> GeometryCube:
     """Keep the geometries of a vector cube that have a spatial relation to other geometries.
@@ -126,12 +137,13 @@ def filter_vector(
 
     Args:
         data: A vector cube with the candidates.
-        geometries: A vector cube with the base geometries, in any reference system.
+        geometries: A vector cube (or GeoJSON) with the base geometries, in any reference system.
         relation: A spatial predicate of the Simple Features standard.
 
     Returns:
         The vector cube with fewer (or all) labels along the geometries.
     """
+    data = vector_cubes.as_vector_cube(data, "filter_vector", "data")
     candidates = vector_cubes.read_geometries(data, "filter_vector", "data")
     base = vector_cubes.read_geometries(geometries, "filter_vector", "geometries")
     union = shapely.union_all(base.to_crs(candidates.crs).geometry.to_numpy())
@@ -151,7 +163,7 @@ SubCubeProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], former_names={"polygons": "geometries"})
 def apply_polygon(
     data: SpatialCube,
     geometries: PolygonCube,
@@ -166,7 +178,7 @@ def apply_polygon(
 
     Args:
         data: A raster cube.
-        geometries: Disjoint polygons; empty ones are ignored.
+        geometries: Disjoint polygons as a vector cube or GeoJSON; empty ones are ignored.
         process: Called with each part as `data`; returns a cube with the same dimensions and sizes.
         mask_value: The value that the process sees in pixels outside of the polygon; by default no-data.
         context: Additional data for the process.

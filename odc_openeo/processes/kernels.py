@@ -85,7 +85,7 @@ def apply_kernel(
     if not clean.size:
         values: Any = clean.data
     elif isinstance(clean.data, da.Array):
-        values = _map_with_overlap(convolve, clean.data, depth, border)
+        values = map_with_overlap(convolve, clean.data, depth, border)
     else:
         values = _trim_border(convolve(_pad_border(np, clean.data, depth, border)), depth)
     return restore_coordinates(clean.copy(data=values).transpose(*data.dims), data)
@@ -123,10 +123,18 @@ def _trim_border(array: Any, depth: tuple[int, int]) -> Any:
     return array[..., rows, columns]
 
 
-def _map_with_overlap(
-    function: Callable[[np.ndarray], np.ndarray], array: da.Array, depth: tuple[int, int], border: Any
+def map_with_overlap(
+    function: Callable[[np.ndarray], np.ndarray],
+    array: da.Array,
+    depth: tuple[int, int],
+    border: Any,
+    dtype: Any = None,
 ) -> da.Array:
-    """Apply the function to each chunk, extended by the pixels of its neighbours or the border."""
+    """Apply the function to each chunk ``(..., y, x)``, extended by pixels of its neighbours or the border.
+
+    ``depth`` is the number of pixels along y and x, ``border`` a number or an openEO name of a way to extend
+    the array, ``dtype`` that of the result if it differs.
+    """
     extended = _pad_border(da, array, depth, border)
     chunks = list(array.chunks)
     for axis, d in zip((-2, -1), depth, strict=True):
@@ -141,7 +149,7 @@ def _map_with_overlap(
         depth=overlap,
         boundary="none",
         trim=True,
-        dtype=array.dtype,
+        dtype=array.dtype if dtype is None else dtype,
     )
     return _trim_border(result, depth).rechunk(array.chunks)
 

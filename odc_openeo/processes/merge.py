@@ -14,7 +14,8 @@ from odc_openeo import cube
 from odc_openeo.cube import NODATA, X, Y
 from odc_openeo.cube.band_nodata import BandNodata
 from odc_openeo.cube.concat import concat
-from odc_openeo.cube.coordinates import get_index
+from odc_openeo.cube.coordinates import get_index, unify_times
+from odc_openeo.cube.instants import find_instants
 from odc_openeo.errors import IncompatibleDataCubes, IncompatibleGeometryTypes, OverlapResolverMissing
 from odc_openeo.registry.child_results import as_field
 from odc_openeo.registry.demand import SLACK, Demand
@@ -74,6 +75,7 @@ def merge_cubes(
     order = _order_dimensions(one, other)
     common = [d for d in order if d in one.dims and d in other.dims]
     for name in common:
+        one, other = unify_times(one, other, name)
         _check_type(one, other, name)
     missing = BandNodata.from_cubes(one, other)
     if missing is not None:
@@ -200,12 +202,21 @@ def union_labels(one: xr.DataArray, other: xr.DataArray, name: str) -> pd.Index:
     a, b = get_index(one, name), get_index(other, name)
     labels = a.append(b[~b.isin(a)])
     type_ = cube.dimension_type(one, name)
-    if type_ not in ("spatial", "temporal") or not (_is_sorted(a) and _is_sorted(b)):
+    keys = _find_sort_keys(labels, one, name) if type_ == "temporal" else labels
+    first, second = keys[: len(a)], keys[labels.get_indexer(b)]
+    if type_ not in ("spatial", "temporal") or not (_is_sorted(first) and _is_sorted(second)):
         return labels
-    descending = _is_descending(a, b)
-    ordered = labels.sort_values(ascending=not descending)
+    order = keys.argsort()
+    ordered = labels[order[::-1] if _is_descending(first, second) else order]
     step = find_resolution(one, name) if name in (X, Y) and len(ordered) > 1 else None
     return ordered if step is None else _fill_gaps(ordered, a, abs(step))
+
+
+def _find_sort_keys(labels: pd.Index, data: xr.DataArray, name: str) -> pd.Index:
+    """Find the instants of temporal labels: names of seasons, say, are not in the order of the alphabet."""
+    attributes = data.coords[name].attrs if name in data.coords else {}
+    instants = find_instants(xr.DataArray(labels.values, dims=name, attrs=attributes))
+    return labels if instants is None else pd.Index(instants)
 
 
 def _is_sorted(labels: pd.Index) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
@@ -88,6 +88,7 @@ class Parameter:
     accepts: Any = None
     deprecated: bool = False
     takes_pixels: bool = True
+    is_predefined: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameter as published in the process description."""
@@ -118,6 +119,16 @@ class Parameter:
     @property
     def _checked_schema(self) -> Any:
         return self.schema if self.accepts is None else self.accepts
+
+    @property
+    def accepted(self) -> list[dict[str, Any]]:
+        """The schemas of accepted values as a list: those published, or wider ones."""
+        return self._checked_schema if isinstance(self._checked_schema, list) else [self._checked_schema]
+
+    @cached_property
+    def takes_null(self) -> bool:
+        """Whether null is a value of the parameter; if not, null stands for its default."""
+        return self.validator.is_valid(None)
 
     @cached_property
     def is_integer(self) -> bool:
@@ -171,6 +182,7 @@ class Process:
     pointwise: bool = False
     in_view: bool = False
     skips_nodata: Skips | None = None
+    former_names: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -255,6 +267,7 @@ def process(
     pointwise: bool = False,
     in_view: bool = False,
     skips_nodata: Skips | None = None,
+    former_names: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
@@ -263,7 +276,7 @@ def process(
     ``pointwise``: each output pixel depends only on the same input pixel (except along x and y, if its rule
     says that it uses all values along them); ``in_view``: it makes its cube on the pixels of a map tile if
     these are demanded; ``skips_nodata`` decides by the arguments whether it ignores no-data in the array
-    ``data``.
+    ``data``; ``former_names`` are names of parameters that older clients send, with those of today.
     """
 
     def register(function: F) -> F:
@@ -282,6 +295,7 @@ def process(
             pointwise,
             in_view,
             skips_nodata,
+            former_names or {},
         )
         return function
 

@@ -99,6 +99,12 @@ def read_geometries(
     return frame
 
 
+def as_vector_cube(value: Any, process: str, parameter: str) -> cube.Cube:
+    """Return a vector cube as it is, and GeoJSON as one without values; errors as in `read_geometries`."""
+    frame = read_geometries(value, process, parameter)
+    return value if cube.is_cube(value) else from_frame(frame)
+
+
 def _get_features(data: Any) -> list[Mapping[str, Any]]:
     if not isinstance(data, Mapping):
         raise ValueError("it must be a GeoJSON object.")
