@@ -10,7 +10,8 @@ import numpy as np
 import odc.geo.xr  # noqa: F401  (registers the .odc accessor)
 import xarray as xr
 
-from odc_openeo.cube import BANDS, GEOMETRY, X, Y, dimensions_of_type, json_labels, nodata
+from odc_openeo.cube import BANDS, GEOMETRY, PACKING, X, Y, dimensions_of_type, json_labels, nodata
+from odc_openeo.cube.packing import Packing, agree_on_packing, make_packing_coordinates, read_packings
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.raster import find_band_dimension
 from odc_openeo.formats.vector import describe_objects
@@ -54,7 +55,11 @@ def make_dataset(data: xr.DataArray | xr.Dataset, layout: str, format_: str) -> 
         raise FormatUnsuitable(format=format_, reason="it is neither a raster nor a vector cube.")
     variables = _make_variables(data, layout)
     dimensions = {d for v in variables.values() for d in v.dims}
-    coords = {name: c for name, c in _make_coordinates(data).items() if name in dimensions}
+    coords = {
+        name: c
+        for name, c in _make_coordinates(data).items()
+        if name in dimensions or (name in PACKING and BANDS in dimensions)
+    }
     dataset = xr.Dataset(variables, coords=coords, attrs=_make_attributes())
     return _add_grid(dataset, data)
 
@@ -75,13 +80,21 @@ def _make_variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
                 format="netCDF", reason="bands have different no-data values. Use the layout 'variables'."
             )
         name = "data" if layout == "cube" else str(data.name or "value")
-        return {name: _set_encoding(bare, missing).assign_attrs(long_name=name)}
+        packing = agree_on_packing(read_packings(data, band))
+        return {name: _set_encoding(bare, missing).assign_attrs(long_name=name, **describe_packing(packing))}
     names = _choose_names(json_labels(data.coords[band].values) if band in data.coords else [], data)
-    variables = {}
+    variables, packings = {}, read_packings(data, band)
     for i, (name, label) in enumerate(names):
         band_nodata = missing.values[i].item() if isinstance(missing, xr.DataArray) else missing
-        variables[name] = _set_encoding(bare.isel({band: i}), band_nodata).assign_attrs(long_name=label)
+        attrs = {"long_name": label, **describe_packing(packings[i])}
+        variables[name] = _set_encoding(bare.isel({band: i}), band_nodata).assign_attrs(attrs)
     return variables
+
+
+def describe_packing(packing: Packing) -> dict[str, Any]:
+    """Make the attributes by which readers turn raw values into physical ones."""
+    fields = {"units": packing.unit, "scale_factor": packing.scale, "add_offset": packing.offset}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _choose_names(bands: list[Any], data: xr.DataArray) -> list[tuple[str, str]]:
@@ -129,6 +142,10 @@ def _make_coordinates(data: xr.DataArray) -> dict[str, Any]:
         elif dimension == BANDS:
             coord.attrs = {"long_name": "band"}
         coordinates[str(dimension)] = coord
+    packings = read_packings(data, BANDS) if BANDS in data.dims else []
+    if any(p != packings[0] for p in packings):
+        # In the layout 'cube' attributes of the variable cannot tell what differs by band.
+        coordinates |= make_packing_coordinates(packings)
     return coordinates
 
 

@@ -22,6 +22,7 @@ from odc_openeo.registry.geometry_schemas import SUBCUBE
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, SpatialCube, child_process_schema
 from odc_openeo.spatial import rasterize
+from odc_openeo.spatial.row_order import find_reversed_dimensions, reverse_dimensions
 
 _DURATION: Final = (
     r"^(-?)P(?=\d|T\d)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)([DW]))?"
@@ -74,7 +75,7 @@ def _needs_of_blocks(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[st
     return {"data": demand.along_dimensions(*({cube.X, cube.Y, cube.T, cube.BANDS} - single))}
 
 
-@process(categories=["cubes"], needs=_needs_of_blocks)
+@process(categories=["cubes"], needs=_needs_of_blocks, raw_values_of=None)
 def apply_neighborhood(
     data: SpatialCube,
     process: BlockProcess,
@@ -84,10 +85,10 @@ def apply_neighborhood(
 ) -> SpatialCube:
     """Apply a process to blocks of a cube that may overlap.
 
-    The cube is split into blocks of the given size, starting at the first label of each dimension; the last
-    blocks may be smaller. The process receives each block with the overlap around it (no-data beyond the
-    edges of the cube); of its result only the block itself is kept. Durations are calendar steps that start
-    at the first time.
+    The cube is split into blocks of the given size, starting at the first label of each dimension (in the
+    north-west along y and x); the last blocks may be smaller. The process receives each block with the
+    overlap around it (no-data beyond the edges of the cube); of its result only the block itself is kept.
+    Durations are calendar steps that start at the first time.
 
     Args:
         data: A raster cube.
@@ -106,6 +107,20 @@ def apply_neighborhood(
     """
     sizes = {cube.require_dimension(data, e["dimension"]): e for e in size}
     overlaps = {cube.require_dimension(data, e["dimension"]): e for e in overlap or ()}
+    reversed_dimensions = find_reversed_dimensions(data)
+    ordered = reverse_dimensions(data, reversed_dimensions)
+    return reverse_dimensions(
+        _apply_to_blocks(ordered, process, sizes, overlaps, context), reversed_dimensions
+    )
+
+
+def _apply_to_blocks(
+    data: xr.DataArray,
+    process: Callable[..., Any],
+    sizes: Mapping[str, Any],
+    overlaps: Mapping[str, Any],
+    context: Any,
+) -> xr.DataArray:
     axes = {str(d): _cut_axis(data, str(d), sizes.get(str(d)), overlaps.get(str(d))) for d in data.dims}
     count = int(np.prod([len(a.blocks) for a in axes.values()]))
     long = [d for d, a in axes.items() if not a.single]
