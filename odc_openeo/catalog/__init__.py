@@ -15,7 +15,7 @@ from typing import Any, Final
 from cachetools import LRUCache
 
 from odc_openeo.catalog import item_search
-from odc_openeo.catalog.bands import Band, read_bands, resolve_bands
+from odc_openeo.catalog.bands import Band, ExtraDimension, read_bands, resolve_bands
 from odc_openeo.catalog.cql2 import parse_bbox, parse_filter, parse_geometry
 from odc_openeo.catalog.item_search import ItemQuery, SortKey
 from odc_openeo.catalog.items import AssetFile, Place, Places, find_media_type, get_asset_files, make_item
@@ -60,6 +60,7 @@ __all__ = [
     "parse_filter",
     "parse_geometry",
     "parse_interval",
+    "ExtraDimension",
     "resolve_bands",
 ]
 

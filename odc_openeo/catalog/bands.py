@@ -19,6 +19,14 @@ COMMON_NAMES = frozenset([*VISIBLE, *NEAR_INFRARED, *LONGER])
 
 
 @dataclass(frozen=True)
+class ExtraDimension:
+    """A dimension of measurements besides time and space: each label is the next band of their files."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Band:
     """One measurement of a product. Wavelengths are micrometres; ``nodata`` may be NaN.
 
@@ -35,6 +43,7 @@ class Band:
     offset: float | None = None
     wavelength: float | None = None
     bandwidth: float | None = None
+    extra_dimension: ExtraDimension | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -49,10 +58,18 @@ class Band:
 
 def read_bands(definition: Mapping[str, Any], common_names: Mapping[str, str]) -> tuple[Band, ...]:
     """Read the bands of a product definition; ``common_names`` are the operator's, by band name."""
-    return tuple(_parse_band(m, common_names) for m in definition.get("measurements", ()))
+    dimensions = {
+        d["name"]: ExtraDimension(d["name"], tuple(d["values"]))
+        for d in definition.get("extra_dimensions") or ()
+    }
+    return tuple(_parse_band(m, common_names, dimensions) for m in definition.get("measurements", ()))
 
 
-def _parse_band(measurement: Mapping[str, Any], common_names: Mapping[str, str]) -> Band:
+def _parse_band(
+    measurement: Mapping[str, Any],
+    common_names: Mapping[str, str],
+    dimensions: Mapping[str, ExtraDimension],
+) -> Band:
     name = measurement["name"]
     aliases = tuple(measurement.get("aliases") or ())
     centre, width = _measure_spectrum(measurement.get("spectral_definition"))
@@ -67,6 +84,7 @@ def _parse_band(measurement: Mapping[str, Any], common_names: Mapping[str, str])
         offset=measurement.get("add_offset"),
         wavelength=centre,
         bandwidth=width,
+        extra_dimension=dimensions.get(measurement.get("extra_dim", "")),
     )
 
 

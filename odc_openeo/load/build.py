@@ -25,6 +25,12 @@ from odc_openeo.cube.packing import make_packing_coordinates
 from odc_openeo.errors import NoDataAvailable
 from odc_openeo.load.chunking import Volume, check_volume, choose_chunk_sizes, find_block_offset
 from odc_openeo.load.driver import Driver
+from odc_openeo.load.extra_dimensions import (
+    find_extra_dimension,
+    find_layer_files,
+    fold_layers,
+    list_layers,
+)
 from odc_openeo.load.native_grid import NativeGrid, choose_native_grid, find_covered_pixels
 from odc_openeo.load.pixel_types import Layout, choose_layout, find_integer_nodata, get_packing
 from odc_openeo.load.request import LoadRequest
@@ -57,14 +63,21 @@ def load(
     without a no-data value become floats when a scene does not cover the whole grid. Scale and offset are not
     applied. ``attrs["source"]`` describes the grid.
 
+    Bands with an extra dimension, such as wavelengths, have it after ``bands``, in chunks of one label.
+
     The result may be limited to the subset of the request, or be on the coarser grid that it chooses: each
     pixel is then the nearest one in the files, or in their overviews where they have such.
 
     Raises:
+        FeatureUnsupported: some bands have an extra dimension that others lack.
         NoDataAvailable: no scene has the bands, or no pixel is in the area.
         ProcessGraphComplexity: together with the loads before it, the cube is over the limits.
     """
     request = request or LoadRequest()
+    extra = find_extra_dimension(bands)
+    if extra is not None:
+        files = find_layer_files(scenes, bands, extra)
+        return fold_layers(load(files, list_layers(bands, extra), request, groupby=groupby), bands, extra)
     subset = request.subset
     names = [band.name for band in bands]
     useful = [scene for scene in scenes if any(scene.find_grid(name) is not None for name in names)]
