@@ -167,8 +167,7 @@ def as_slice(positions: np.ndarray) -> slice | np.ndarray:
 
 def list_packing_coordinates(data: Cube) -> list[str]:
     """The coordinates that hold units, scales and offsets of bands, not properties of the same name."""
-    bands = {(), *((d,) for d in dimensions_of_type(data, "bands"))}
-    return [name for name in PACKING if name in data.coords and data.coords[name].dims in bands]
+    return [name for name in PACKING if name in data.coords and GEOMETRY not in data.coords[name].dims]
 
 
 def to_array(data: xr.DataArray, dimension: str) -> xr.DataArray:

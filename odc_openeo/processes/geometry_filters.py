@@ -151,7 +151,7 @@ SubCubeProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"], raw_values_of=None)
+@process(categories=["cubes"])
 def apply_polygon(
     data: SpatialCube,
     geometries: PolygonCube,

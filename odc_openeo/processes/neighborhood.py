@@ -14,6 +14,7 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from odc_openeo import cube
+from odc_openeo.cube.packing import carry_all_packings
 from odc_openeo.errors import DataCubePropertiesImmutable, ProcessGraphComplexity, ProcessParameterInvalid
 from odc_openeo.processes.kernels import pad_with_nodata
 from odc_openeo.registry.child_results import as_array, restore_coordinates
@@ -294,7 +295,7 @@ def _assemble_blocks(
     dims = set(data.dims)
     coords = {k: c for k, c in first.coords.items() if not dims & set(c.dims)}
     whole = xr.DataArray(values, dims=data.dims, coords=coords, attrs=first.attrs)
-    return restore_coordinates(whole, data)
+    return carry_all_packings(restore_coordinates(whole, data), [first])
 
 
 def _join_parts(parts: dict[tuple[int, ...], Any], counts: list[int], join: Any) -> Any:

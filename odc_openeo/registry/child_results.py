@@ -68,8 +68,9 @@ def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArra
     The declarations of no-data and of units, scales and offsets are left unchanged: they belong to the
     values.
     """
+    # A coordinate brings the others along its dimension with it.
     lost = {
-        name: coord
+        name: coord.reset_coords(drop=True)
         for name, coord in like.coords.items()
         if name not in result.coords
         and name not in (NODATA, *PACKING)

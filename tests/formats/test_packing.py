@@ -141,6 +141,21 @@ KEEPING: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "sort": ("apply_dimension", {"dimension": "t", "process": child("sort", data=value("data"))}),
     "months": ("aggregate_temporal_period", {"period": "month", "reducer": child("max", data=value("data"))}),
+    "quantiles": (
+        "apply_dimension",
+        {
+            "dimension": "t",
+            "target_dimension": "q",
+            "process": child("quantiles", data=value("data"), probabilities=[0.5]),
+        },
+    ),
+    "neighbourhood": (
+        "apply_neighborhood",
+        {
+            "process": child("filter_bands", data=value("data"), bands=["B01", "B02", "B03"]),
+            "size": [{"dimension": d, "value": 3, "unit": "px"} for d in ("x", "y")],
+        },
+    ),
     "resample": ("resample_spatial", {"resolution": 20, "method": "bilinear"}),
     "rename": ("rename_dimension", {"source": "t", "target": "time"}),
     "identity": ("apply", {"process": child("constant", x=value("x"))}),
@@ -162,6 +177,18 @@ LOSING: dict[str, tuple[str, dict[str, Any]]] = {
     "append": (
         "apply_dimension",
         {"dimension": "bands", "process": child("array_append", data=value("data"), value=1)},
+    ),
+    "neighbourhood": (
+        "apply_neighborhood",
+        {
+            "process": child("apply_kernel", data=value("data"), kernel=[[2]]),
+            "size": [{"dimension": d, "value": 3, "unit": "px"} for d in ("x", "y")],
+        },
+    ),
+    "flatten": ("flatten_dimensions", {"dimensions": ["t", "bands"], "target_dimension": "tb"}),
+    "concat": (
+        "apply_dimension",
+        {"dimension": "t", "process": child("array_append", data=value("data"), value=1)},
     ),
     "slope": ("slope", {}),
     "ndvi": ("ndvi", {"nir": "B01", "red": "B02"}),
