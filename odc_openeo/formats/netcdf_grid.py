@@ -98,10 +98,6 @@ def _measure_axis(
 ) -> tuple[float, float]:
     """The centre of the first pixel and the step to the next."""
     if name not in dataset.coords:
-        if any(v.ndim == 2 and is_position(v) for v in dataset.variables.values()):
-            raise GridRefusedError(
-                "its longitudes and latitudes are two-dimensional: its grid is curvilinear. Regrid it first."
-            )
         raise GridRefusedError(f"its dimension '{name}' has no coordinate.")
     coordinate = dataset.coords[name]
     if coordinate.dtype.kind not in "iuf" or not np.isfinite(coordinate.values).all():

@@ -104,21 +104,18 @@ def _select_variables(path: Path, dataset: xr.Dataset, renamed: Mapping[str, str
     numeric = [v for v in on_grid if v.dtype.kind in "biuf"]
     if on_grid and not numeric:
         raise _invalid_file(path, "its variables are not numbers.")
-    is_curvilinear = any(v.ndim == 2 and is_position(v) for v in dataset.variables.values())
-    if is_curvilinear and not all(
-        d in dataset.coords for v in numeric for d in v.dims if renamed.get(str(d)) in (X, Y)
-    ):
-        numeric = []
-    if not numeric:
-        reason = "no variable in it has a grid: dimensions x and y, or longitude and latitude."
-        if groups := dataset.encoding.get("groups"):
-            reason += f" Those in its groups ({', '.join(groups)[:200]}) are not read: move them to the root."
-        elif is_curvilinear:
-            reason = (
-                "its longitudes and latitudes are two-dimensional: its grid is curvilinear. Regrid it first."
-            )
-        raise _invalid_file(path, reason)
-    return numeric
+    if numeric and all(d in dataset.coords for d, axis in renamed.items() if axis in (X, Y)):
+        return numeric
+    raise _invalid_file(path, _explain_missing_grid(dataset))
+
+
+def _explain_missing_grid(dataset: xr.Dataset) -> str:
+    if any(v.ndim == 2 and is_position(v) for v in dataset.variables.values()):
+        return "its longitudes and latitudes are two-dimensional: its grid is curvilinear. Regrid it first."
+    reason = "no variable in it has a grid: dimensions x and y with coordinates, or longitude and latitude."
+    if groups := dataset.encoding.get("groups"):
+        reason += f" Those in its groups ({', '.join(groups)[:200]}) are not read: move them to the root."
+    return reason
 
 
 def _find_reference_system(data: xr.DataArray, columns: xr.DataArray | None) -> tuple[Any, Mapping[str, Any]]:
