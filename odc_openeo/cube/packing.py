@@ -146,5 +146,5 @@ def list_packings(data: xr.DataArray) -> dict[Any, Packing]:
 
 
 def agree_on_packing(packings: Sequence[Packing]) -> Packing:
-    """What all of them declare together: nothing if they differ, as values are packed in one way only."""
+    """The packing that all declare; none if they differ, as values are packed in one way only."""
     return packings[0] if packings and all(p == packings[0] for p in packings) else Packing()

@@ -104,15 +104,20 @@ def _select_variables(path: Path, dataset: xr.Dataset, renamed: Mapping[str, str
     numeric = [v for v in on_grid if v.dtype.kind in "biuf"]
     if on_grid and not numeric:
         raise _invalid_file(path, "its variables are not numbers.")
-    if numeric and all(d in dataset.coords for d, axis in renamed.items() if axis in (X, Y)):
+    has_axes = all(d in dataset.coords for d, axis in renamed.items() if axis in (X, Y))
+    if numeric and (has_axes or not _is_curvilinear(dataset)):
         return numeric
     raise _invalid_file(path, _explain_missing_grid(dataset))
 
 
+def _is_curvilinear(dataset: xr.Dataset) -> bool:
+    return any(v.ndim == 2 and is_position(v) for v in dataset.variables.values())
+
+
 def _explain_missing_grid(dataset: xr.Dataset) -> str:
-    if any(v.ndim == 2 and is_position(v) for v in dataset.variables.values()):
+    if _is_curvilinear(dataset):
         return "its longitudes and latitudes are two-dimensional: its grid is curvilinear. Regrid it first."
-    reason = "no variable in it has a grid: dimensions x and y with coordinates, or longitude and latitude."
+    reason = "no variable in it has a grid: dimensions x and y, or longitude and latitude."
     if groups := dataset.encoding.get("groups"):
         reason += f" Those in its groups ({', '.join(groups)[:200]}) are not read: move them to the root."
     return reason

@@ -75,9 +75,16 @@ def load(
     """
     request = request or LoadRequest()
     extra = find_extra_dimension(bands)
-    if extra is not None:
-        files = find_layer_files(scenes, bands, extra)
-        return fold_layers(load(files, list_layers(bands, extra), request, groupby=groupby), bands, extra)
+    if extra is None:
+        return _load_bands(scenes, bands, request, groupby)
+    files = find_layer_files(scenes, bands, extra)
+    return fold_layers(_load_bands(files, list_layers(bands, extra), request, groupby), bands, extra)
+
+
+def _load_bands(
+    scenes: Sequence[Scene], bands: Sequence[Band], request: LoadRequest, groupby: str
+) -> xr.DataArray:
+    """Build the lazy cube of bands without extra dimensions."""
     subset = request.subset
     names = [band.name for band in bands]
     useful = [scene for scene in scenes if any(scene.find_grid(name) is not None for name in names)]
