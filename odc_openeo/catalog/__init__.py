@@ -17,7 +17,7 @@ from cachetools import LRUCache
 
 from odc_openeo.catalog import item_search
 from odc_openeo.catalog.aliases import find_override_problems, map_collection_aliases
-from odc_openeo.catalog.bands import Band, map_aliases, read_bands, resolve_bands
+from odc_openeo.catalog.bands import Band, ExtraDimension, map_aliases, read_bands, resolve_bands
 from odc_openeo.catalog.cql2 import parse_bbox, parse_filter, parse_geometry
 from odc_openeo.catalog.item_search import ItemQuery, SortKey
 from odc_openeo.catalog.items import AssetFile, Place, Places, find_media_type, get_asset_files, make_item
@@ -64,6 +64,7 @@ __all__ = [
     "parse_geometry",
     "parse_interval",
     "read_overrides",
+    "ExtraDimension",
     "resolve_bands",
 ]
 

@@ -19,6 +19,14 @@ COMMON_NAMES = frozenset([*VISIBLE, *NEAR_INFRARED, *LONGER])
 
 
 @dataclass(frozen=True)
+class ExtraDimension:
+    """A dimension of measurements besides time and space: each label is the next band of their files."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Band:
     """One measurement of a product. Wavelengths are micrometres; ``nodata`` may be NaN.
 
@@ -37,6 +45,7 @@ class Band:
     offset: float | None = None
     wavelength: float | None = None
     bandwidth: float | None = None
+    extra_dimension: ExtraDimension | None = None
     given_aliases: tuple[str, ...] = ()
     alias: str | None = None
 
@@ -64,11 +73,18 @@ def read_bands(
     """Read the bands of a product definition; common names and further aliases are the operator's, by band
     name. An alias of the operator is no longer one that the definition has for another band."""
     given = {alias: name for name, synonyms in (aliases or {}).items() for alias in synonyms}
-    return tuple(_parse_band(m, common_names, given) for m in definition.get("measurements", ()))
+    dimensions = {
+        d["name"]: ExtraDimension(d["name"], tuple(d["values"]))
+        for d in definition.get("extra_dimensions") or ()
+    }
+    return tuple(_parse_band(m, common_names, given, dimensions) for m in definition.get("measurements", ()))
 
 
 def _parse_band(
-    measurement: Mapping[str, Any], common_names: Mapping[str, str], given: Mapping[str, str]
+    measurement: Mapping[str, Any],
+    common_names: Mapping[str, str],
+    given: Mapping[str, str],
+    dimensions: Mapping[str, ExtraDimension],
 ) -> Band:
     name = measurement["name"]
     declared = tuple(measurement.get("aliases") or ())
@@ -87,6 +103,7 @@ def _parse_band(
         wavelength=centre,
         bandwidth=width,
         given_aliases=added,
+        extra_dimension=dimensions.get(measurement.get("extra_dim", "")),
     )
 
 

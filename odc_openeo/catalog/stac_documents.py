@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from odc.geo import CRS
 
-from odc_openeo.catalog.bands import Band, eo_band, stac_band
+from odc_openeo.catalog.bands import Band, ExtraDimension, eo_band, stac_band
 from odc_openeo.catalog.overrides import Override
 from odc_openeo.catalog.summaries import Summary
 from odc_openeo.cube import BANDS, T, X, Y
@@ -118,7 +118,12 @@ def _make_dimensions(product: Product, summary: Summary) -> dict[str, Any]:
         **_make_horizontal_axes(product, summary),
         T: {"type": "temporal", "extent": _format_times(summary)},
         BANDS: {"type": "bands", "values": [band.name for band in product.bands]},
+        **{d.name: {"type": "other", "values": list(d.values)} for d in _list_extra_dimensions(product)},
     }
+
+
+def _list_extra_dimensions(product: Product) -> list[ExtraDimension]:
+    return list(dict.fromkeys(b.extra_dimension for b in product.bands if b.extra_dimension is not None))
 
 
 def _make_horizontal_axes(product: Product, summary: Summary) -> dict[str, Any]:

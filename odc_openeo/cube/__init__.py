@@ -46,6 +46,11 @@ SPATIAL_REF: Final = "spatial_ref"
 """Coordinate without dimension that holds the CRS, as odc-geo and rioxarray name it."""
 WAVELENGTH: Final = "center_wavelength"
 """Coordinate along the bands that holds their central wavelengths in micrometres (NaN where unknown)."""
+UNIT: Final = "unit"
+SCALE: Final = "scale"
+OFFSET: Final = "offset"
+PACKING: Final = (UNIT, SCALE, OFFSET)
+"""Coordinates along the bands that say what raw values mean, see `odc_openeo.cube.packing`."""
 VARIABLE: Final = "__variable__"
 """The dimension that the variables of a Dataset form while they are processed together."""
 TYPE: Final = "openeo_type"
@@ -198,8 +203,16 @@ def as_slice(positions: np.ndarray) -> slice | np.ndarray:
     return slice(first, first + positions.size) if follow else positions
 
 
+def list_packing_coordinates(data: Cube) -> list[str]:
+    """The coordinates that hold units, scales and offsets of bands, not properties of the same name."""
+    return [name for name in PACKING if name in data.coords and GEOMETRY not in data.coords[name].dims]
+
+
 def to_array(data: xr.DataArray, dimension: str) -> xr.DataArray:
     """Turn a dimension into the array dimension for a child process; its coordinate gives the labels."""
+    if dimension_type(data, dimension) == "bands":
+        # Values of several bands have no unit in common.
+        data = data.drop_vars(list_packing_coordinates(data))
     return data.rename({dimension: ARRAY})
 
 
@@ -250,7 +263,7 @@ def _broadcast_arrays(arrays: Sequence[xr.DataArray]) -> tuple[xr.DataArray, ...
 
 def _decode_element(value: Any, floats: bool) -> Any:
     if isinstance(value, xr.DataArray):
-        bare = value.drop_vars(ARRAY, errors="ignore")
+        bare = value.drop_vars(ARRAY, errors="ignore").drop_vars(list_packing_coordinates(value))
         return decode(bare) if floats or has_nodata(bare) else bare.drop_vars(NODATA, errors="ignore")
     if type(value) is int and not is_exact(value):
         return float(value) if value.bit_length() < 1000 else np.copysign(np.inf, value)

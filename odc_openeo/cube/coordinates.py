@@ -14,7 +14,15 @@ from odc_openeo.cube.instants import find_instants, parse_instant
 from odc_openeo.errors import IncompatibleDataCubes, ProcessParameterInvalid
 
 RESERVED: Final = frozenset(
-    {cube.ARRAY, cube.NODATA, cube.COMMON_NAME, cube.WAVELENGTH, cube.VARIABLE, cube.SPATIAL_REF}
+    {
+        cube.ARRAY,
+        cube.NODATA,
+        cube.COMMON_NAME,
+        cube.WAVELENGTH,
+        cube.VARIABLE,
+        cube.SPATIAL_REF,
+        *cube.PACKING,
+    }
 )
 """Names that cubes use for things other than dimensions."""
 _TYPES_BY_NAME: Final = {cube.GEOMETRY: "geometry", cube.X: "spatial", cube.Y: "spatial"}

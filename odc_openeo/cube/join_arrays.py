@@ -12,6 +12,7 @@ from odc_openeo import cube
 from odc_openeo.cube import ARRAY
 from odc_openeo.cube.arrays import find_pixel_shape
 from odc_openeo.cube.elementwise import as_float
+from odc_openeo.cube.packing import drop_packing
 from odc_openeo.errors import IncompatibleDataCubes
 from odc_openeo.untrusted.json_schemas import is_exact
 
@@ -27,6 +28,7 @@ def join_arrays(parts: Sequence[Any], like: xr.DataArray | None = None) -> xr.Da
         A DataArray along `ARRAY` without labels. Dtype and no-data value are kept where all parts agree on
         them; else it holds floats.
     """
+    parts = [drop_packing(part) for part in parts]
     arrays = [
         _drop_labels(p if isinstance(p, xr.DataArray) else _array_from_json(p))
         for p in parts

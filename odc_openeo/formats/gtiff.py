@@ -27,8 +27,10 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from odc_openeo.cube import X, Y
+from odc_openeo.cube.packing import Packing
 from odc_openeo.errors import StorageFailure
 from odc_openeo.formats import gtiff_options
+from odc_openeo.formats.assets import describe_packing
 from odc_openeo.formats.blocks import BATCH_BYTES, Region, stream_batches
 from odc_openeo.formats.colors import Rgba
 from odc_openeo.formats.file_names import make_safe_names
@@ -134,6 +136,7 @@ class _LayerSpec:
     """
 
     names: tuple[str, ...]
+    packings: tuple[Packing, ...]
     shape: tuple[int, ...]
     dtype: str
     missing: Any
@@ -151,6 +154,7 @@ class _LayerSpec:
         data = raster.data
         return cls(
             raster.names,
+            tuple(raster.packings),
             data.shape[-3:],
             str(data.dtype),
             missing,
@@ -183,14 +187,18 @@ class _LayerSpec:
         }
 
     def write_metadata(self, file: Any, statistics: list[Statistics]) -> None:
-        """Name the bands and write statistics and times into an open file."""
-        self._write_options(file)
+        """Name the bands and write units, statistics and times into an open file."""
         for i, (name, band_statistics) in enumerate(zip(self.names, statistics, strict=True), 1):
             if name:
                 file.set_band_description(i, name)
             if band_statistics.pixels:
                 tags = {f"STATISTICS_{k.upper()}": repr(v) for k, v in band_statistics.to_dict().items()}
                 file.update_tags(i, **tags)
+        if not all(packing.is_empty for packing in self.packings):
+            file.scales = [packing.scale or 1.0 for packing in self.packings]
+            file.offsets = [packing.offset or 0.0 for packing in self.packings]
+            file.units = [packing.unit or "" for packing in self.packings]
+        self._write_options(file)
         tags = {str(k).upper(): str(v) for k, v in self.labels.items()}
         if self.time:
             tags["TIFFTAG_DATETIME"] = self.time[:19].replace("-", ":").replace("T", " ")
@@ -272,9 +280,10 @@ class _OutputFile:
                 **({"name": name} if name else {}),
                 "data_type": layer.dtype,
                 **missing,
+                **describe_packing(packing),
                 **({"statistics": s.to_dict()} if s.pixels else {}),
             }
-            for name, s in zip(layer.names, self.statistics, strict=True)
+            for name, packing, s in zip(layer.names, layer.packings, self.statistics, strict=True)
         ]
         title = ", ".join(map(str, layer.labels.values())) or self.path.stem
         return Asset(self.path, MEDIA_TYPE, title, bands=bands, datetime=layer.time, **placement_fields)

@@ -28,8 +28,10 @@ from odc_openeo.cube import (
     with_nodata,
 )
 from odc_openeo.cube.instants import find_period_bounds
+from odc_openeo.cube.packing import Packing, read_packings
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.file_names import make_safe_name
+from odc_openeo.spatial.row_order import flip_north_up
 from odc_openeo.timestamps import format_datetime64
 
 WIDER: Final = {
@@ -87,15 +89,6 @@ def _is_even(data: xr.DataArray, dimension: str) -> bool:
     return bool(np.abs(steps - steps.mean()).max() <= 1e-3 * abs(steps.mean()))
 
 
-def flip_north_up(data: xr.DataArray) -> xr.DataArray:
-    """Flip a cube so that y descends and x ascends."""
-    for dimension, sign in ((Y, -1), (X, 1)):
-        coordinates = data.coords[dimension].values if dimension in data.coords else np.empty(0)
-        if coordinates.size > 1 and (coordinates[-1] - coordinates[0]) * sign < 0:
-            data = data.isel({dimension: slice(None, None, -1)})
-    return data
-
-
 def find_band_dimension(data: xr.DataArray) -> str | None:
     """Find the dimension that becomes the bands of a file: ``bands``, else the last one of that type."""
     band_dimensions = dimensions_of_type(data, "bands")
@@ -129,6 +122,11 @@ class Raster:
     def geobox(self) -> GeoBox | None:
         """The grid of the pixels; None if the cube doesn't say where it is."""
         return self.data.odc.geobox
+
+    @property
+    def packings(self) -> list[Packing]:
+        """Unit, scale and offset of each band."""
+        return read_packings(self.data, self.band)
 
     def layers(self) -> Iterator[tuple[tuple[int, ...], dict[str, Any], str]]:
         """Yield indices, labels and a slug for the file name of each combination of ``outer`` labels."""

@@ -20,9 +20,11 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterio.errors import RasterioError
 
-from odc_openeo.cube import BANDS, NODATA, X, Y
+from odc_openeo.cube import BANDS, NODATA, SPATIAL_REF, X, Y
+from odc_openeo.cube.packing import Packing, carry_all_packings, drop_packing, make_packing_coordinates
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
 from odc_openeo.memory_failures import is_memory_failure
+from odc_openeo.spatial.row_order import orient_grid, reverse_dimensions
 from odc_openeo.untrusted.rasters import LocalFolder, RasterRefusedError, open_foreign_raster, read_grid
 
 CHUNK: Final = 1024
@@ -54,10 +56,12 @@ def join_rasters(rasters: Sequence[xr.DataArray]) -> xr.DataArray:
     if len(rasters) == 1:
         return rasters[0]
     try:
-        return xr.concat(rasters, BANDS, combine_attrs="override", join="exact")
+        bare = [drop_packing(raster) for raster in rasters]
+        joined = xr.concat(bare, BANDS, combine_attrs="override", join="exact")
     except ValueError as error:
         reason = "the files differ in labels, of dates for example. Load them one by one and use merge_cubes."
         raise IncompatibleDataCubes(reason=reason) from error
+    return carry_all_packings(joined, rasters)
 
 
 def _read_raster(path: Path) -> xr.DataArray:
@@ -65,18 +69,21 @@ def _read_raster(path: Path) -> xr.DataArray:
         with open_foreign_raster(str(path), LocalFolder(path.parent)) as file:
             grid = read_grid(file)
             names = [name or f"band_{i}" for i, name in enumerate(file.descriptions, 1)]
+            packings = [
+                Packing.parse(*fields) for fields in zip(file.units, file.scales, file.offsets, strict=True)
+            ]
             dtype, missing = np.dtype(file.dtypes[0]), file.nodata
             block_height, block_width = file.block_shapes[0]
             is_uniform = len(set(file.dtypes)) == 1 and len(set(names)) == len(names)
     except RasterRefusedError as error:
         raise FileContentInvalid(file=path.name, reason=str(error)) from error
     if not is_uniform or grid is None or not grid.axis_aligned:
-        reason = "it needs a CRS, a north-up grid, one data type and distinct band names."
+        reason = "it needs a CRS, a grid along the axes of it, one data type and distinct band names."
         raise FileContentInvalid(file=path.name, reason=reason)
     sides = (max(CHUNK // block_height, 1) * block_height, max(CHUNK // block_width, 1) * block_width)
     check_chunks(path.name, (len(names), *grid.shape), (1, *sides))
     pixels = _make_lazy_pixels(path, (len(names), *grid.shape), sides, dtype, missing)
-    return _make_cube(pixels, grid, names, missing)
+    return _make_cube(pixels, grid, names, missing, packings)
 
 
 def check_chunks(name: str, shape: Sequence[int], chunks: Sequence[int]) -> None:
@@ -113,9 +120,12 @@ def _read_block(path: str, missing: Any, block_info: Any = None) -> np.ndarray:
     return pixels
 
 
-def _make_cube(pixels: da.Array, grid: GeoBox, names: list[str], missing: Any) -> xr.DataArray:
-    cube = xr.DataArray(pixels, dims=(BANDS, *grid.dimensions), coords={**xr_coords(grid), BANDS: names})
-    cube = cube.rename(dict(zip(grid.dimensions, (Y, X), strict=True)))
+def _make_cube(
+    pixels: da.Array, grid: GeoBox, names: Sequence[str], missing: Any, packings: Sequence[Packing]
+) -> xr.DataArray:
+    grid, reversed_dimensions = orient_grid(grid)
+    coords = {BANDS: list(names), **make_packing_coordinates(packings)}
+    cube = reverse_dimensions(xr.DataArray(pixels, dims=(BANDS, Y, X), coords=coords), reversed_dimensions)
     if pixels.dtype.kind in "iu" and missing is not None:
         cube.attrs[NODATA] = pixels.dtype.type(missing)
-    return cube
+    return cube.assign_coords(xr_coords(grid, dims=(Y, X), crs_coord_name=SPATIAL_REF))

@@ -21,11 +21,18 @@ from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.compute.dask_internals import convert_tasks
 from odc_openeo.cube import BANDS, T, X, Y
+from odc_openeo.cube.packing import make_packing_coordinates
 from odc_openeo.errors import NoDataAvailable
 from odc_openeo.load.chunking import Volume, check_volume, choose_chunk_sizes, find_block_offset
 from odc_openeo.load.driver import Driver
+from odc_openeo.load.extra_dimensions import (
+    find_extra_dimension,
+    find_layer_files,
+    fold_layers,
+    list_layers,
+)
 from odc_openeo.load.native_grid import NativeGrid, choose_native_grid, find_covered_pixels
-from odc_openeo.load.pixel_types import Layout, choose_layout, find_integer_nodata
+from odc_openeo.load.pixel_types import Layout, choose_layout, find_integer_nodata, get_packing
 from odc_openeo.load.request import LoadRequest
 from odc_openeo.load.sources import (
     Step,
@@ -36,6 +43,7 @@ from odc_openeo.load.sources import (
     make_source,
 )
 from odc_openeo.spatial.geometry_masks import clip_to_geometries
+from odc_openeo.spatial.row_order import orient_grid, reverse_dimensions
 
 
 def load(
@@ -47,21 +55,36 @@ def load(
 ) -> xr.DataArray:
     """Build the lazy cube (t, bands, y, x) of raw pixel values that a request asks for: by default all.
 
-    The cube is on the native grid of the scenes, limited to the area of the request. Scenes of the same time
+    The cube is on the native grid of the scenes, limited to the area of the request, and runs from north to
+    south and from west to east, whichever way the files do. Scenes of the same time
     (or solar day, with ``groupby="solar_day"``) are one time step; where they overlap, the first by time and
     id that has data there counts. Times are UTC, ascending. Integers keep the type that holds all bands,
     no-data is declared as `cube` says; with floats among them all bands are floats with NaN. Integers
     without a no-data value become floats when a scene does not cover the whole grid. Scale and offset are not
     applied. ``attrs["source"]`` describes the grid.
 
+    Bands with an extra dimension, such as wavelengths, have it after ``bands``, in chunks of one label.
+
     The result may be limited to the subset of the request, or be on the coarser grid that it chooses: each
     pixel is then the nearest one in the files, or in their overviews where they have such.
 
     Raises:
+        FeatureUnsupported: some bands have an extra dimension that others lack.
         NoDataAvailable: no scene has the bands, or no pixel is in the area.
         ProcessGraphComplexity: together with the loads before it, the cube is over the limits.
     """
     request = request or LoadRequest()
+    extra = find_extra_dimension(bands)
+    if extra is None:
+        return _load_bands(scenes, bands, request, groupby)
+    files = find_layer_files(scenes, bands, extra)
+    return fold_layers(_load_bands(files, list_layers(bands, extra), request, groupby), bands, extra)
+
+
+def _load_bands(
+    scenes: Sequence[Scene], bands: Sequence[Band], request: LoadRequest, groupby: str
+) -> xr.DataArray:
+    """Build the lazy cube of bands without extra dimensions."""
     subset = request.subset
     names = [band.name for band in bands]
     useful = [scene for scene in scenes if any(scene.find_grid(name) is not None for name in names)]
@@ -69,6 +92,7 @@ def load(
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
     native = choose_native_grid(useful, names, request.area, centres=request.geometries is None)
     chosen = subset.view or (request.choose_grid(native.geobox) if request.choose_grid else None)
+    chosen = None if chosen is None else orient_grid(chosen)[0]
     is_whole = subset.view is None and (chosen is None or _contains_grid(native.geobox, chosen))
     layout = choose_layout(bands, is_whole and _are_covering(useful, names, native.geobox))
     bands = subset.select_bands(bands)
@@ -216,12 +240,14 @@ def _contains_grid(outer: GeoBox, inner: GeoBox) -> bool:
 def _assemble_cube(
     stacked: da.Array, times: np.ndarray, bands: Sequence[Band], grid: NativeGrid, layout: Layout
 ) -> xr.DataArray:
+    geobox, reversed_dimensions = orient_grid(grid.geobox)
     data = xr.DataArray(
         stacked,
         dims=(T, BANDS, Y, X),
-        coords={T: (T, times), **_band_coordinates(bands, layout), **xr_coords(grid.geobox, dims=(Y, X))},
+        coords={T: (T, times), **_band_coordinates(bands, layout)},
         attrs={"source": grid.describe()},
     )
+    data = reverse_dimensions(data, reversed_dimensions).assign_coords(xr_coords(geobox, dims=(Y, X)))
     data.name = None
     return _with_nodata(data, bands, layout) if layout.dtype.kind in "iu" else data
 
@@ -236,6 +262,7 @@ def _strip_attributes(array: xr.DataArray, band: Band) -> xr.DataArray:
 def _band_coordinates(bands: Sequence[Band], layout: Layout) -> dict[str, Any]:
     attrs = {cube.ALIASES: dict(layout.aliases)} if layout.aliases else {}
     coords: dict[str, Any] = {BANDS: (BANDS, np.array([b.label for b in bands]), attrs)}
+    coords |= make_packing_coordinates([get_packing(b) for b in bands], names=layout.packing)
     if layout.common_names:
         coords[cube.COMMON_NAME] = (BANDS, np.array([b.common_name or "" for b in bands]))
     if layout.wavelengths:

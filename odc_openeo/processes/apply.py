@@ -53,7 +53,7 @@ ArrayProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"], needs=same_part("data"), pointwise=True)
+@process(categories=["cubes"], needs=same_part("data"), pointwise=True, raw_values_of=None)
 def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     """Apply a process to each value.
 
@@ -70,7 +70,12 @@ def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     return as_field(process(x=data, context=context), data, "apply", "process")
 
 
-@process(categories=["cubes"], needs=along_arguments("dimension", "target_dimension"), pointwise=True)
+@process(
+    categories=["cubes"],
+    needs=along_arguments("dimension", "target_dimension"),
+    pointwise=True,
+    raw_values_of=None,
+)
 def apply_dimension(
     data: Cube,
     process: ArrayProcess,
@@ -173,7 +178,7 @@ def _needs_of_reduction(demand: Demand, arguments: Mapping[str, Any]) -> Mapping
     return {"data": needed if bands is None else replace(needed, bands=bands)}
 
 
-@process(categories=["cubes", "reducer"], needs=_needs_of_reduction, pointwise=True)
+@process(categories=["cubes", "reducer"], needs=_needs_of_reduction, pointwise=True, raw_values_of=None)
 def reduce_dimension(
     data: Cube, reducer: LabeledReducer, dimension: String, context: AnyValue = None
 ) -> Cube:
@@ -200,7 +205,12 @@ def reduce_dimension(
     return as_field(result, drop_dimensions(data, dimension), "reduce_dimension", "reducer")
 
 
-@process(categories=["aggregate", "cubes", "reducer"], experimental=True, needs=along_dimensions(X, Y))
+@process(
+    categories=["aggregate", "cubes", "reducer"],
+    experimental=True,
+    needs=along_dimensions(X, Y),
+    raw_values_of=None,
+)
 def reduce_spatial(data: SpatialCube, reducer: Reducer, context: AnyValue = None) -> Cube:
     """Reduce all pixels of the area to one value.
 

@@ -117,6 +117,7 @@ PositionOrNull = Annotated[int | None | xr.DataArray, Schema([{"type": "null"}, 
         Example({"data": ["A", "B", "C"], "index": 0}, "A"),
         Example({"data": [], "index": 0, "return_nodata": True}, None),
     ],
+    raw_values_of=("data",),
 )
 def array_element(
     data: Array, index: Index = OMITTED, label: Label = OMITTED, return_nodata: Boolean = False
@@ -500,7 +501,9 @@ _ABOVE_TWO = {
 
 
 @process(
-    categories=["arrays"], examples=[Example({"data": [1, None, 3], "process": _NEGATE}, [-1, None, -3])]
+    categories=["arrays"],
+    examples=[Example({"data": [1, None, 3], "process": _NEGATE}, [-1, None, -3])],
+    raw_values_of=None,
 )
 def array_apply(data: Array, process: ElementProcess, context: AnyValue = None) -> Array:
     """Apply a process to each element of an array.
@@ -529,6 +532,7 @@ def array_apply(data: Array, process: ElementProcess, context: AnyValue = None) 
 @process(
     categories=["arrays", "filter"],
     examples=[Example({"data": [4, 1, None, 3], "condition": _ABOVE_TWO}, [4, 3])],
+    raw_values_of=("data",),
 )
 def array_filter(data: Array, condition: ElementCondition, context: AnyValue = None) -> Array:
     """Keep the elements of an array that meet a condition.
@@ -581,6 +585,7 @@ def _labels_of_elements(data: Any, values: list[Any]) -> list[Any]:
         Example({"data": [None, 1, None, 6, None, -8]}, [None, 1, 3.5, 6, -1, -8]),
         Example({"data": [None, 1, None, None]}, [None, 1, None, None]),
     ],
+    raw_values_of=("data",),
 )
 def array_interpolate_linear(data: Numbers) -> Numbers:
     """Fill gaps in an array by linear interpolation.

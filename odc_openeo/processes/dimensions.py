@@ -63,7 +63,7 @@ def _needs_of_addition(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[
     return {"data": demand.along_dimensions(arguments.get("name"), _NAMES_BY_TYPE.get(type_, type_))}
 
 
-@process(categories=["cubes"], needs=_needs_of_addition, pointwise=True)
+@process(categories=["cubes"], needs=_needs_of_addition, pointwise=True, raw_values_of=None)
 def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = "other") -> Cube:
     """Add a new dimension with a single label.
 
@@ -95,7 +95,7 @@ def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = 
     return expanded.assign_coords({name: coordinates.make_coordinate(name, [label], type)})
 
 
-@process(categories=["cubes"], needs=along_arguments("name"), pointwise=True)
+@process(categories=["cubes"], needs=along_arguments("name"), pointwise=True, raw_values_of=None)
 def drop_dimension(data: Cube, name: String) -> Cube:
     """Remove a dimension that has a single label.
 
@@ -117,7 +117,7 @@ def drop_dimension(data: Cube, name: String) -> Cube:
     return coordinates.drop_single_label(data, name)
 
 
-@process(categories=["cubes"], needs=along_arguments("source", "target"), pointwise=True)
+@process(categories=["cubes"], needs=along_arguments("source", "target"), pointwise=True, raw_values_of=None)
 def rename_dimension(data: Cube, source: String, target: String) -> Cube:
     """Give a dimension another name.
 
@@ -159,7 +159,7 @@ def _with_type(data: cube.Cube, name: str, type_: str) -> cube.Cube:
     return data.assign_coords({name: coord})
 
 
-@process(categories=["cubes"], needs=along_arguments("dimension"), pointwise=True)
+@process(categories=["cubes"], needs=along_arguments("dimension"), pointwise=True, raw_values_of=None)
 def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels = ()) -> Cube:
     """Rename labels of a dimension.
 
@@ -258,7 +258,7 @@ def dimension_labels(
     return [getattr(label, "wkt", label) for label in cube.labels(data, dimension)]
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], raw_values_of=None)
 def trim_cube(data: Cube) -> Cube:
     """Remove labels that have no data at all.
 

@@ -52,7 +52,7 @@ MERGE_PATCH = {
 }
 
 
-@process(categories=["cubes", "export", "stac"], needs=same_part("data"), pointwise=True)
+@process(categories=["cubes", "export", "stac"], needs=same_part("data"), pointwise=True, raw_values_of=None)
 def save_result(
     data: Cube,
     format: OutputFormat,

@@ -94,7 +94,7 @@ def _needs_bands(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, D
     return {"data": replace(demand, bands=tuple(map(str, names)))}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_bands, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_bands, pointwise=True, raw_values_of=None)
 def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = ()) -> BandsCube:
     """Keep some of the bands.
 
@@ -188,7 +188,7 @@ def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Dem
     return {"data": replace(demand, boxes=boxes, margin=max(demand.margin, SLACK), grid=None)}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True, raw_values_of=("data",))
 def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVectorCube:
     """Keep the pixels or geometries in a bounding box.
 
@@ -259,7 +259,7 @@ def _needs_times(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, D
     return {"data": replace(demand, interval=intersect_intervals((extent[0], extent[1]), demand.interval))}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_times, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_times, pointwise=True, raw_values_of=("data",))
 def filter_temporal(
     data: TemporalCube, extent: TemporalInterval, dimension: StringOrNull = None
 ) -> TemporalCube:
@@ -300,7 +300,7 @@ def _needs_labels(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, 
     return {"data": demand.at_all_places() if is_of_pixels else demand}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_labels, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_labels, pointwise=True, raw_values_of=("data",))
 def filter_labels(data: Cube, condition: Condition, dimension: String, context: AnyValue = None) -> Cube:
     """Keep the labels that meet a condition.
 

@@ -55,7 +55,7 @@ def _needs_of_filtering(demand: Demand, arguments: Mapping[str, Any]) -> Mapping
     }
 
 
-@process(categories=["cubes", "filter"], needs=_needs_of_filtering, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_of_filtering, pointwise=True, raw_values_of=("data",))
 def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     """Limit a raster cube to geometries.
 
@@ -89,7 +89,7 @@ def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[s
     return {"data": replace(demand.with_margin(SLACK), boxes=(*demand.boxes, *around)), "mask": ALL}
 
 
-@process(categories=["cubes", "masks"], needs=_needs_of_masking)
+@process(categories=["cubes", "masks"], needs=_needs_of_masking, raw_values_of=("data",))
 def mask_polygon(
     data: SpatialCube,
     mask: Polygons,
@@ -124,7 +124,7 @@ def mask_polygon(
     return keep_where(data, ~covered if inside else covered, replacement)
 
 
-@process(categories=["cubes", "filter", "vector"], experimental=True)
+@process(categories=["cubes", "filter", "vector"], experimental=True, raw_values_of=("data",))
 def filter_vector(
     data: GeometryInput,
     geometries: GeometryInput,

@@ -24,6 +24,7 @@ from odc_openeo.registry.geometry_schemas import Corner, PixelReducer
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, SpatialCube
 from odc_openeo.spatial import rasterize
+from odc_openeo.spatial.row_order import find_reversed_dimensions, reverse_dimensions
 
 MAX_KERNEL_CELLS: Final = 101 * 101
 """Largest number of cells of a kernel; each pixel takes one multiplication per cell."""
@@ -63,7 +64,7 @@ def apply_kernel(
     Args:
         data: A raster cube.
         kernel: The weights; the inner arrays run along x and the outer array along y, from the upper left
-            corner in the order of the labels. Both lengths must be odd.
+            (north-west) corner. Both lengths must be odd.
         factor: A factor to multiply each sum by.
         border: How to extend the cube beyond its border: with a number, or with its own pixels in the named
             way.
@@ -76,7 +77,8 @@ def apply_kernel(
         KernelDimensionsUneven: One of the lengths of the kernel is even.
     """
     weights = _parse_kernel(kernel)
-    ordered = cube.decode(data.transpose(..., cube.Y, cube.X))
+    reversed_dimensions = find_reversed_dimensions(data)
+    ordered = cube.decode(reverse_dimensions(data, reversed_dimensions).transpose(..., cube.Y, cube.X))
     if ordered.dtype.kind not in "f":
         ordered = ordered.astype(float)
     clean = ordered.where(np.isfinite(ordered), replace_invalid)
@@ -88,7 +90,8 @@ def apply_kernel(
         values = map_with_overlap(convolve, clean.data, depth, border)
     else:
         values = _trim_border(convolve(_pad_border(np, clean.data, depth, border)), depth)
-    return restore_coordinates(clean.copy(data=values).transpose(*data.dims), data)
+    filtered = reverse_dimensions(clean.copy(data=values), reversed_dimensions)
+    return restore_coordinates(filtered.transpose(*data.dims), data)
 
 
 def _parse_kernel(kernel: Sequence[Sequence[float]]) -> np.ndarray:
@@ -163,7 +166,12 @@ WindowSize = Annotated[
 Boundary = Annotated[str, Schema({"type": "string", "enum": ["pad", "trim"]})]
 
 
-@process(categories=["cubes", "aggregate"], experimental=True, needs=along_dimensions(cube.X, cube.Y))
+@process(
+    categories=["cubes", "aggregate"],
+    experimental=True,
+    needs=along_dimensions(cube.X, cube.Y),
+    raw_values_of=None,
+)
 def aggregate_spatial_window(
     data: SpatialCube,
     reducer: PixelReducer,

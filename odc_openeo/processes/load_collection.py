@@ -99,7 +99,7 @@ PropertyConditions = Annotated[
 LoadedCube = Annotated[xr.DataArray, Schema(datacube_schema())]
 
 
-@process(categories=["cubes", "import"], in_view=True)
+@process(categories=["cubes", "import"], in_view=True, raw_values_of=None)
 def load_collection(
     id: CollectionId,
     spatial_extent: SpatialExtent,

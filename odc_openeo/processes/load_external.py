@@ -50,7 +50,7 @@ SpatialExtent = Annotated[
 JobId = Annotated[str, Schema({"type": "string", "subtype": "job-id"})]
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
+@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True, raw_values_of=None)
 def load_stac(
     url: Url,
     spatial_extent: SpatialExtent = None,
@@ -89,7 +89,7 @@ def load_stac(
     return load_items(_find_items(url, request.query, env), request, env.log)
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
+@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True, raw_values_of=None)
 def load_result(
     id: JobId,
     spatial_extent: SpatialExtent = None,

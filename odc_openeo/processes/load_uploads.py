@@ -30,7 +30,7 @@ InputFormat = Annotated[str, Schema({"type": "string", "subtype": "input-format"
 InputOptions = Annotated[dict[str, Any], Schema({"type": "object", "subtype": "input-format-options"})]
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, raw_values_of=None)
 def load_uploaded_files(
     paths: FilePaths,
     format: InputFormat,
@@ -58,7 +58,7 @@ def load_uploaded_files(
     return file_format.read([_get_path(path, env) for path in paths])
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(categories=["cubes", "import"], experimental=True, pure=False, raw_values_of=None)
 def load_url(
     url: Url,
     format: InputFormat,

@@ -27,7 +27,7 @@ def _needs_of_mask(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str,
     return {"data": needed, "mask": needed.for_resampled_cube()}
 
 
-@process(categories=["cubes", "masks"], needs=_needs_of_mask, pointwise=True)
+@process(categories=["cubes", "masks"], needs=_needs_of_mask, pointwise=True, raw_values_of=("data",))
 def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
     """Replace the pixels that are marked in a mask.
 

@@ -16,6 +16,7 @@ from odc.geo.xr import xr_coords
 from odc_openeo import cube
 from odc_openeo.cube.calendar_periods import PERIODS
 from odc_openeo.cube.instants import get_middle_times
+from odc_openeo.cube.packing import carry_all_packings
 from odc_openeo.errors import DataCubePropertiesImmutable, ProcessGraphComplexity, ProcessParameterInvalid
 from odc_openeo.processes.kernels import pad_with_nodata
 from odc_openeo.registry.child_results import as_array, restore_coordinates
@@ -24,6 +25,7 @@ from odc_openeo.registry.geometry_schemas import SUBCUBE
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, SpatialCube, child_process_schema
 from odc_openeo.spatial import rasterize
+from odc_openeo.spatial.row_order import find_reversed_dimensions, reverse_dimensions
 
 _DURATION: Final = (
     r"^(-?)P(?=\d|T\d)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)([DW]))?"
@@ -87,7 +89,7 @@ def _needs_of_blocks(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[st
     return {"data": demand.along_dimensions(*({cube.X, cube.Y, cube.T, cube.BANDS} - single))}
 
 
-@process(categories=["cubes"], needs=_needs_of_blocks)
+@process(categories=["cubes"], needs=_needs_of_blocks, raw_values_of=None)
 def apply_neighborhood(
     data: SpatialCube,
     process: BlockProcess,
@@ -97,11 +99,12 @@ def apply_neighborhood(
 ) -> SpatialCube:
     """Apply a process to blocks of a cube that may overlap.
 
-    The cube is split into blocks of the given size, starting at the first label of each dimension; the last
-    blocks may be smaller. The process receives each block with the overlap around it (no-data beyond the
-    edges of the cube); of its result only the block itself is kept. Durations are calendar steps that start
-    at the first time. Names of calendar periods (`month`, as in `aggregate_temporal_period`) split the time
-    at their beginnings; an overlap of one period is that before and that after.
+    The cube is split into blocks of the given size, starting at the first label of each dimension (in the
+    north-west along y and x); the last blocks may be smaller. The process receives each block with the
+    overlap around it (no-data beyond the edges of the cube); of its result only the block itself is kept.
+    Durations are calendar steps that start at the first time. Names of calendar periods (`month`, as in
+    `aggregate_temporal_period`) split the time at their beginnings; an overlap of one period is that before
+    and that after.
 
     Args:
         data: A raster cube.
@@ -121,6 +124,20 @@ def apply_neighborhood(
     """
     sizes = {cube.require_dimension(data, e["dimension"]): e for e in size}
     overlaps = {cube.require_dimension(data, e["dimension"]): e for e in overlap or ()}
+    reversed_dimensions = find_reversed_dimensions(data)
+    ordered = reverse_dimensions(data, reversed_dimensions)
+    return reverse_dimensions(
+        _apply_to_blocks(ordered, process, sizes, overlaps, context), reversed_dimensions
+    )
+
+
+def _apply_to_blocks(
+    data: xr.DataArray,
+    process: Callable[..., Any],
+    sizes: Mapping[str, Any],
+    overlaps: Mapping[str, Any],
+    context: Any,
+) -> xr.DataArray:
     axes = {str(d): _cut_axis(data, str(d), sizes.get(str(d)), overlaps.get(str(d))) for d in data.dims}
     count = int(np.prod([len(a.blocks) for a in axes.values()]))
     # If all blocks are single values, they are arrays of one value along any dimension.
@@ -325,7 +342,7 @@ def _assemble_blocks(
     dims = set(data.dims)
     coords = {k: c for k, c in first.coords.items() if not dims & set(c.dims)}
     whole = xr.DataArray(values, dims=data.dims, coords=coords, attrs=first.attrs)
-    return restore_coordinates(whole, data)
+    return carry_all_packings(restore_coordinates(whole, data), [first])
 
 
 def _join_parts(parts: dict[tuple[int, ...], Any], counts: list[int], join: Any) -> Any:

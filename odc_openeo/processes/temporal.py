@@ -72,7 +72,7 @@ def _aggregation_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[
     return {"data": replace(demand, interval=enclose_intervals(intervals))}
 
 
-@process(categories=["cubes", "aggregate"], needs=_aggregation_needs, pointwise=True)
+@process(categories=["cubes", "aggregate"], needs=_aggregation_needs, pointwise=True, raw_values_of=None)
 def aggregate_temporal(
     data: TemporalCube,
     intervals: Intervals,
@@ -152,7 +152,12 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
     return starts
 
 
-@process(categories=["aggregate", "climatology", "cubes"], needs=along_dimensions(cube.T), pointwise=True)
+@process(
+    categories=["aggregate", "climatology", "cubes"],
+    needs=along_dimensions(cube.T),
+    pointwise=True,
+    raw_values_of=None,
+)
 def aggregate_temporal_period(
     data: TemporalCube,
     period: PeriodName,
@@ -283,7 +288,7 @@ def _resampling_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[s
     return {"data": needed, "target": replace(needed.of_all_bands(), grid=None)}
 
 
-@process(categories=["cubes", "reproject"], needs=_resampling_needs, pointwise=True)
+@process(categories=["cubes", "reproject"], needs=_resampling_needs, pointwise=True, raw_values_of=("data",))
 def resample_cube_temporal(
     data: TemporalCube, target: TemporalCube, dimension: StringOrNull = None, valid_within: Days = None
 ) -> TemporalCube:

@@ -48,7 +48,7 @@ def _needs_of_aggregation(demand: Demand, arguments: Mapping[str, Any]) -> Mappi
     return {"data": replace(needed, boxes=around, margin=SLACK if around else 0), "geometries": ALL}
 
 
-@process(categories=["cubes", "aggregate"], needs=_needs_of_aggregation)
+@process(categories=["cubes", "aggregate"], needs=_needs_of_aggregation, raw_values_of=None)
 def aggregate_spatial(
     data: SpatialCube,
     geometries: Geometries,

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_typ
 import docstring_parser
 import xarray as xr
 
+from odc_openeo.cube.packing import carry_packing
 from odc_openeo.registry.demand import Needs
 from odc_openeo.registry.environment import Environment
 from odc_openeo.untrusted.json_schemas import Draft7Validator, Match, compile_match, make_validator
@@ -183,6 +184,7 @@ class Process:
     in_view: bool = False
     skips_nodata: Skips | None = None
     former_names: Mapping[str, str] = field(default_factory=dict)
+    raw_values_of: Sequence[str] | None = ()
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -225,7 +227,10 @@ class Process:
         """Run the process with arguments by their openEO names."""
         names = inspect.signature(self.function).parameters
         python = {name if name in names else f"{name}_": value for name, value in arguments.items()}
-        return self.function(**python, env=env) if self.needs_environment else self.function(**python)
+        value = self.function(**python, env=env) if self.needs_environment else self.function(**python)
+        if self.raw_values_of is None:
+            return value
+        return carry_packing(value, [arguments.get(name) for name in self.raw_values_of])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the process description for ``GET /processes``."""
@@ -268,6 +273,7 @@ def process(
     in_view: bool = False,
     skips_nodata: Skips | None = None,
     former_names: Mapping[str, str] | None = None,
+    raw_values_of: Sequence[str] | None = (),
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
@@ -276,7 +282,10 @@ def process(
     ``pointwise``: each output pixel depends only on the same input pixel (except along x and y, if its rule
     says that it uses all values along them); ``in_view``: it makes its cube on the pixels of a map tile if
     these are demanded; ``skips_nodata`` decides by the arguments whether it ignores no-data in the array
-    ``data``; ``former_names`` are names of parameters that older clients send, with those of today.
+    ``data``; ``former_names`` are names of parameters that older clients send, with those of today;
+    ``raw_values_of`` names the arguments whose raw values the result holds, or values between them, so that
+    units, scales and offsets of their bands are those of the result too. By default it has none. With None
+    the process itself, or its child process, decides.
     """
 
     def register(function: F) -> F:
@@ -296,6 +305,7 @@ def process(
             in_view,
             skips_nodata,
             former_names or {},
+            raw_values_of,
         )
         return function
 

@@ -6,7 +6,7 @@ properties, the feature's ``id``) are kept in coordinates along that dimension.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import geopandas as gpd
@@ -22,6 +22,7 @@ from odc.geo.geom import BoundingBox, Geometry
 from shapely.geometry import shape
 
 from odc_openeo import cube
+from odc_openeo.cube.coordinates import RESERVED
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
 
@@ -32,6 +33,8 @@ GEOMETRY_TYPES: Final = frozenset(
 POLYGONS: Final = frozenset({"Polygon", "MultiPolygon"})
 ID: Final = "id"
 
+_EXACT: Final = 2**53
+_RESERVED_BY_XARRAY: Final = frozenset({""})
 _EARTH_RADIUS: Final = 6_371_000.0
 _MAX_PIECES: Final = 20_000
 _EDGE: Final = 3_000.0
@@ -159,11 +162,42 @@ def _check_valid(shapes: Sequence[Any]) -> None:
 
 def _tabulate_properties(features: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = [dict(f.get("properties") or {}) for f in features]
-    frame = pd.DataFrame(rows, index=range(len(rows)))
-    if ID not in frame.columns and any(f.get(ID) is not None for f in features):
-        frame[ID] = [f.get(ID) for f in features]
-    renamed = {c: f"property_{c}" for c in frame.columns if c == cube.GEOMETRY}
-    return frame.rename(columns=renamed)
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: make_property_column([row.get(name) for row in rows]) for name in names}
+    if ID not in columns and any(f.get(ID) is not None for f in features):
+        columns[ID] = make_property_column([f.get(ID) for f in features])
+    if cube.GEOMETRY in columns:
+        key = _make_unique(f"property_{cube.GEOMETRY}", columns)
+        columns = {key if name == cube.GEOMETRY else name: values for name, values in columns.items()}
+    # Halves of surrogate pairs, which JSON may hold, are no characters.
+    columns = {name.encode("utf-8", "replace").decode("utf-8"): values for name, values in columns.items()}
+    return pd.DataFrame(columns, index=range(len(rows)))
+
+
+def make_property_column(values: Sequence[Any]) -> np.ndarray:
+    """Make a column of JSON values: an array of numbers or booleans if all are such, else of objects.
+
+    In objects, integers stay what they are where other features have none.
+    """
+    present = [v for v in values if v is not None]
+    kinds = {type(v) for v in present}
+    if kinds in ({float}, {int, float}) and all(abs(v) <= _EXACT for v in present if type(v) is int):
+        return np.array([np.nan if v is None else v for v in values], dtype=float)
+    is_complete = len(present) == len(values)
+    if is_complete and kinds == {bool}:
+        return np.array(values, dtype=bool)
+    if is_complete and kinds == {int} and all(-(2**63) <= v < 2**63 for v in present):
+        return np.array(values, dtype=np.int64)
+    column = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        column[i] = value
+    return column
+
+
+def _make_unique(name: str, used: Container[Hashable]) -> str:
+    while name in used:
+        name = f"property_{name}"
+    return name
 
 
 # --- Vector cubes --------------------------------------------------------------------------------
@@ -196,13 +230,25 @@ def make_geometry_coordinates(
 ) -> dict[str, Any]:
     """The coordinates of a geometry dimension: the geometries and all other columns of the frame.
 
-    A column whose name is in ``taken`` (names already used in the cube) becomes ``property_NAME``.
+    A column whose name is in ``taken`` (names already used in the cube), or has a meaning in cubes, becomes
+    ``property_NAME``.
     """
     coordinates: dict[str, Any] = {dimension: (dimension, frame.geometry.to_numpy())}
-    for name in frame.columns.drop(frame.geometry.name):
-        key = f"property_{name}" if name in taken or name == dimension else str(name)
-        coordinates[key] = (dimension, frame[name].to_numpy())
+    names = [name for name in frame.columns if name != frame.geometry.name]
+    used = {*taken, dimension, *RESERVED.difference(cube.PACKING), *_RESERVED_BY_XARRAY}
+    free = {str(name) for name in names if name not in used}
+    for name in names:
+        key = str(name) if name in free else _make_unique(str(name), used | free | set(coordinates))
+        coordinates[key] = (dimension, _as_array(frame[name]))
     return coordinates
+
+
+def _as_array(column: pd.Series) -> np.ndarray:
+    """A column as an array; integers with gaps are objects, as they would become floats otherwise."""
+    if not isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
+        return column.to_numpy()
+    values = column.astype(object).where(column.notna(), None).to_numpy()
+    return values if pd.api.types.is_datetime64_any_dtype(column) else make_property_column(list(values))
 
 
 def index_geometries(data: Any, crs: Any, dimension: str = cube.GEOMETRY) -> Any:
