@@ -7,6 +7,7 @@ line adds, changes, archives or restores shows at once; only extents are kept in
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
 from odc_openeo.catalog.preview_scene import find_preview_scene
 from odc_openeo.catalog.scene_search import Condition, Query, filter_scenes, search_scenes
-from odc_openeo.catalog.scenes import File, Scene, get_nominal_time
+from odc_openeo.catalog.scenes import File, Scene, find_interval, get_nominal_time
 from odc_openeo.catalog.search_columns import Source
 from odc_openeo.catalog.stac_documents import (
     Product,
@@ -54,6 +55,7 @@ __all__ = [
     "SortKey",
     "Summary",
     "filter_scenes",
+    "find_interval",
     "find_media_type",
     "get_nominal_time",
     "parse_bbox",
@@ -62,6 +64,8 @@ __all__ = [
     "parse_interval",
     "resolve_bands",
 ]
+
+_log = logging.getLogger(__name__)
 
 MOST_SCENES = 10_000
 MOST_PREVIEW_SCENES: Final = 1000
@@ -102,17 +106,14 @@ class Catalog:
             cached = self._documents
         if cached is not None and cached[0] is sources and cached[1] == base_url:
             return cached[2]
-        documents = [
-            make_collection(s.product, s.summary, base_url, has_items=True) for s in sources.values()
-        ]
+        documents = [_make_document(source, base_url) for source in sources.values()]
         with self._lock:
             self._documents = sources, base_url, documents
         return documents
 
     def get_collection(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """Return a product as STAC Collection; CollectionNotFound if there is none of that name."""
-        source = self._get_source(id_)
-        return make_collection(source.product, source.summary, base_url, has_items=True)
+        return _make_document(self._get_source(id_), base_url)
 
     def get_queryables(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """Return the JSON Schema of the properties that the collection can be filtered by."""
@@ -137,7 +138,8 @@ class Catalog:
         """
         source = self._get_source(id_)
         property_names = frozenset(make_property_schemas(source.product, source.summary))
-        return search_scenes(self._index.datacube.index, source.product, property_names, query, limit)
+        index = self._index
+        return search_scenes(index.datacube.index, index.connect, source, property_names, query, limit)
 
     def search_items(self, query: ItemQuery, base_url: str, places: Places) -> Items:
         """Search a page of STAC Items; links start with ``base_url``, ``places`` locates files for clients.
@@ -226,6 +228,16 @@ class Catalog:
         with self._lock:
             self._read = summaries, overrides, visible
         return visible
+
+
+def _make_document(source: Source, base_url: str) -> dict[str, Any]:
+    """Make a STAC Collection, without its extents if these cannot be described."""
+    product, summary = source.product, source.summary
+    try:
+        return make_collection(product, summary, base_url, has_items=True)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+        _log.exception("the extents of collection %s cannot be described", product.name)
+        return make_collection(product, Summary(product.name), base_url, has_items=True)
 
 
 def _make_source(odc_product: Any, operator: Override, summaries: Mapping[str, Summary]) -> Source:

@@ -43,6 +43,7 @@ from odc_openeo.catalog import cql2
 from odc_openeo.catalog.cql2 import Compiled
 from odc_openeo.catalog.footprints import find_outline
 from odc_openeo.catalog.search_columns import DATASET, TIME, TIMES, Source, SourceColumns
+from odc_openeo.catalog.times import shift_moment
 from odc_openeo.errors import RequestInvalid, RequestTimeout
 from odc_openeo.untrusted.strict_json import parse_json
 
@@ -227,7 +228,7 @@ class _Search:
         width, most = max((last - first) * share, SHORTEST), CROWD
         limit = at + timedelta(microseconds=1) if at is not None and backwards else at
         while first < edge if backwards else edge < last:
-            beyond = _shift_moment(edge, -width if backwards else width)
+            beyond = shift_moment(edge, -width if backwards else width)
             window = (beyond, limit) if backwards else (limit, beyond)
             if width > SHORTEST and self._is_crowded(sources, window[0], window[1], most):
                 width = max(width / WIDER, SHORTEST)
@@ -374,13 +375,6 @@ def _find_uuid(value: str) -> UUID | None:
 
 def _as_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-
-
-def _shift_moment(moment: datetime, by: timedelta) -> datetime:
-    try:
-        return moment + by
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC) if by < timedelta() else datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)

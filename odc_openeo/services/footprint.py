@@ -117,7 +117,7 @@ def _find_filter_area(extent: Any) -> shapely.Geometry | None:
     try:
         if is_box(extent):
             rectangle = Box.parse(extent, "load_collection", "spatial_extent").polygon
-            return rectangle.to_crs("EPSG:4326", resolution="auto").geom
+            return cut_at_antimeridian(locate(rectangle))
         frame = vector_cubes.read_geometries(extent, "load_collection", "spatial_extent")
         return shapely.box(*frame.to_crs(4326).total_bounds)
     except (OpenEOError, ValueError, TypeError, KeyError):

@@ -226,7 +226,7 @@ def _derive_details(items: Sequence[Mapping[str, Any]], folder: LocalFolder) -> 
 
 def _derive_summary(items: Sequence[Mapping[str, Any]], scenes: Sequence[Scene]) -> dict[str, Any]:
     systems = sorted({str(scene.crs) for scene in scenes})
-    degrees = unary_union(s.footprint.to_crs(DEGREES, resolution="auto") for s in scenes).boundingbox
+    span = Span.around(locate(s.footprint) for s in scenes) or Span(-180.0, -90.0, 180.0, 90.0)
     native = unary_union(s.outline for s in scenes).boundingbox if len(systems) == 1 else None
     times = [scene.time for scene in scenes]
     grids = {
@@ -236,8 +236,8 @@ def _derive_summary(items: Sequence[Mapping[str, Any]], scenes: Sequence[Scene])
         if (grid := scene.find_grid(band)) is not None
     }
     return {
-        "lon": degrees.range_x,
-        "lat": degrees.range_y,
+        "lon": (span.west, span.east),
+        "lat": (span.south, span.north),
         "x": (None, None) if native is None else native.range_x,
         "y": (None, None) if native is None else native.range_y,
         "time": [time.isoformat() for time in (min(times), max(times))],
