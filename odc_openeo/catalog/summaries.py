@@ -238,28 +238,33 @@ class _Update:
 
     def _try_update(self, product: Any, window: Row[Any] | None, count: int) -> Summary:
         """Update the summary of a product; without extents if that fails, so that others are not affected."""
+        before = self.stored.get(product.name)
+        added, updated = (window.added, window.updated) if window is not None else (None, None)
+        change = f"{added} {updated} {count}"
+        if before is not None and (
+            before.last_change == change or (window is None and before.count == count)
+        ):
+            return before
         try:
             with self.connection.begin_nested():
-                return self._update_summary(product, window, count)
+                return replace(
+                    self._update_summary(product, window, before, count), count=count, last_change=change
+                )
         except (OperationalError, InterfaceError):
             raise
         except Exception:  # documents are those of others, and may be damaged in any way
             _log.exception("the extents of product %s cannot be found", product.name)
-            return Summary(product.name, count=count, last_change=f"{FAILED} {count}")
+            return Summary(product.name, count=count, last_change=f"{FAILED} {change}")
 
-    def _update_summary(self, product: Any, window: Row[Any] | None, count: int) -> Summary:
-        before = self.stored.get(product.name)
-        added, updated = (window.added, window.updated) if window is not None else (None, None)
-        change = f"{added} {updated} {count}"
-        if before is not None:
-            if before.last_change == change or (window is None and before.count == count):
-                return before
-            if window is not None and not self._needs_all(product, window, before, count):
-                new = self._aggregate_datasets(product, "archived IS NULL AND added >= :since")
-                sampled = before if before.grids else self._add_sample(product, before)
-                return replace(sampled.unite_with(new), count=count, last_change=change)
+    def _update_summary(
+        self, product: Any, window: Row[Any] | None, before: Summary | None, count: int
+    ) -> Summary:
+        if before is not None and window is not None and not self._needs_all(product, window, before, count):
+            new = self._aggregate_datasets(product, "archived IS NULL AND added >= :since")
+            sampled = before if before.grids else self._add_sample(product, before)
+            return sampled.unite_with(new)
         whole = self._aggregate_datasets(product, "archived IS NULL") if count else Summary(product.name)
-        return replace(self._add_sample(product, whole), count=count, last_change=change)
+        return self._add_sample(product, whole)
 
     def _needs_all(self, product: Any, window: Row[Any], before: Summary, count: int) -> bool:
         if window.changed_in_place or not before.count or str(before.last_change).startswith(FAILED):
@@ -286,7 +291,7 @@ class _Update:
 
     def _aggregate_datasets(self, product: Any, condition: str) -> Summary:
         fields = product.metadata_type.dataset_fields
-        columns = [
+        columns: list[Any] = [
             c for name in ("lon", "lat", "time") if name in fields for c in _edge_columns(name, fields[name])
         ]
         columns += [literal_column(sql).label(name) for name, sql in NATIVE.items()]
@@ -308,7 +313,7 @@ class _Update:
         return rows.mappings().one()
 
     def _read_instants(self, product: Any, condition: str) -> Interval:
-        columns = (literal_column(f"min({FIRST_TIME})"), literal_column(f"max({LAST_TIME})"))
+        columns: Any = (literal_column(f"min({FIRST_TIME})"), literal_column(f"max({LAST_TIME})"))
         row = self._select_one(product, condition, [c.label(n) for c, n in zip(columns, "ab", strict=True)])
         return row["a"], row["b"]
 

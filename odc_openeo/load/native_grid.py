@@ -80,6 +80,9 @@ def choose_native_grid(
     data = _find_pixels(around, reference, _round_to_touched)
     pixels = data if area is None else _pixels_of_area(area, reference, data, centres, process_id)
     left, right, top, bottom = pixels
+    if any(scene.turn for scene in scenes):
+        # Columns beyond a circle are those at its beginning.
+        right = min(right, left + round(CIRCLE / abs(resolution.x)))
     if left >= right or top >= bottom:
         raise NoDataAvailable(
             reason=f"no pixel has its centre in the spatial extent; pixels are {abs(resolution.x):g} wide in "
@@ -236,11 +239,7 @@ def _pixels_of_area(
         raise ProcessParameterInvalid(process=process_id, parameter="spatial_extent", reason=reason)
     if not present:
         return 0, 0, 0, 0
-    left, right, top, bottom = present[0]
-    if has_degrees(str(reference.crs)) and sides[0][2] - sides[0][0] >= CIRCLE:
-        # A column on each of two edges that are the same meridian is one column.
-        right = min(right, left + max(round(CIRCLE / abs(reference.resolution.x)), data[1] - data[0]))
-    return left, right, top, bottom
+    return present[0]
 
 
 def _intersect(pixels: Pixels, data: Pixels) -> Pixels:

@@ -53,8 +53,8 @@ def _check_is_regular(scene: Scene, west: float, east: float, process_id: str) -
         columns = CIRCLE / abs(grid.resolution.x)
         if abs(columns - round(columns)) > _REGULAR:
             reason = (
-                f"the pixels of dataset {scene.id} between longitude {west:g} and {east:g} are at both ends of "
-                f"its grid; together they are not one regular grid, as {columns:g} of its pixels go around the "
-                "Earth. Load the parts on each side one by one."
+                f"the pixels of dataset {scene.id} between longitude {west:g} and {east:g} are at both "
+                f"ends of its grid; together they are not one regular grid, as {columns:g} of its pixels go "
+                "around the Earth. Load the parts on each side one by one."
             )
             raise ProcessParameterInvalid(process=process_id, parameter="spatial_extent", reason=reason)

@@ -171,6 +171,6 @@ def _describe_extent(catalog: Catalog, id_: str, query: Query) -> str:
         return f"collection '{id_}' has no dataset yet."
     conditions = " that meets the conditions in 'properties'" if query.conditions else ""
     return (
-        f"collection '{id_}' has no dataset{conditions} at that place and time. All its datasets together are "
-        f"from {start} to {end} and in the box {box} (degrees), but not everywhere in it at all times."
+        f"collection '{id_}' has no dataset{conditions} at that place and time. It has data from {start} to "
+        f"{end} and in the box {box} (degrees), though not everywhere in it at all times."
     )

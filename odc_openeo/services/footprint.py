@@ -20,6 +20,7 @@ from odc_openeo.services.grids import CollectionGrid, find_native_grid
 from odc_openeo.services.model import Service
 from odc_openeo.spatial import vector_cubes
 from odc_openeo.spatial.boxes import Box, is_box
+from odc_openeo.spatial.globe import cut_at_antimeridian, locate
 from odc_openeo.spatial.rasterize import get_grid
 
 SKETCH_PIXELS: Final = 256

@@ -34,6 +34,7 @@ from odc_openeo.errors import (
     StorageQuotaExceeded,
 )
 from odc_openeo.load.stac_scenes import read_items
+from odc_openeo.spatial.globe import Span, locate
 from odc_openeo.storage import get_storage
 from odc_openeo.untrusted.rasters import LocalFolder
 from odc_openeo.user_data import stac_export
@@ -43,7 +44,6 @@ COLLECTIONS: Final = "collections"
 DESCRIPTION_MEMBERS: Final = ("title", "description", "license", "keywords", "providers")
 """Descriptive members of a Collection; the others follow from its Items."""
 TYPES: Final = {str: "string", bool: "boolean", int: "integer", float: "number"}
-DEGREES: Final = "EPSG:4326"
 
 
 @dataclass(frozen=True)
