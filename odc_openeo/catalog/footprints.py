@@ -51,15 +51,3 @@ def locate_document(document: Mapping[str, Any]) -> BaseGeometry | None:
         return None
     grid = document["grids"][DEFAULT_GRID]
     return locate_grid(GeoBox(tuple(grid["shape"]), Affine(*grid["transform"][:6]), CRS(code)))
-
-
-def compute_bbox(shape: BaseGeometry) -> list[float]:
-    """Compute west, south, east, north; west > east if it crosses the antimeridian."""
-    west, south, east, north = shape.bounds
-    if (west, east) == (-180, 180) and shape.geom_type == "MultiPolygon":
-        parts = [part.bounds for part in shapely.get_parts(shape)]
-        beyond = [p for p in parts if p[0] == -180 and p[2] < 180]
-        before = [p for p in parts if p[2] == 180 and p[0] > -180]
-        if len(beyond) + len(before) == len(parts):
-            west, east = min(p[0] for p in before), max(p[2] for p in beyond)
-    return [west, south, east, north]

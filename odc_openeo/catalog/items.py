@@ -15,10 +15,10 @@ from datacube.utils.uris import uri_resolve
 from odc.geo import CRS
 
 from odc_openeo.catalog.bands import Band, eo_band, stac_band
-from odc_openeo.catalog.footprints import compute_bbox
 from odc_openeo.catalog.item_search import SearchHit
 from odc_openeo.catalog.scenes import DEFAULT_GRID
 from odc_openeo.catalog.stac_documents import STAC_NAMES, STAC_VERSION
+from odc_openeo.spatial.globe import compute_bbox
 from odc_openeo.timestamps import format_rfc3339_exact
 
 # `eo` is the version before STAC 1.1: odc-stac reads common names only from its `eo:bands`.

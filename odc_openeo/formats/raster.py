@@ -29,6 +29,7 @@ from odc_openeo.cube import (
     with_nodata,
 )
 from odc_openeo.errors import FormatUnsuitable
+from odc_openeo.spatial.globe import compute_bbox, cut_at_antimeridian, locate_grid, outline_geojson
 from odc_openeo.timestamps import format_datetime64
 
 WIDER: Final = {
@@ -186,12 +187,13 @@ def describe_placement(geobox: GeoBox | None) -> dict[str, Any]:
     projection["proj:code"] = f"EPSG:{epsg}" if epsg else None
     if not epsg:
         projection["proj:wkt2"] = geobox.crs.to_wkt()
-    outline = geobox.extent.to_crs(4326, resolution=max(box.span_x, box.span_y) / 4)
-    bounds = outline.boundingbox
+    outline = locate_grid(geobox)
+    if outline.is_empty:
+        return {"projection": projection}
     return {
         "projection": projection,
-        "geometry": outline.json,
-        "bbox": [bounds.left, bounds.bottom, bounds.right, bounds.top],
+        "geometry": outline_geojson(outline),
+        "bbox": compute_bbox(cut_at_antimeridian(outline)),
     }
 
 

@@ -107,7 +107,7 @@ def load(
 
 
 def _coarsen_for(native: GeoBox, view: GeoBox) -> GeoBox | None:
-    """The grid with pixels that are hardly smaller than those of a view; None if those of the data are not."""
+    """The grid with pixels hardly smaller than those of a view; None if those of the data are not."""
     factor = math.floor(min(pixel_scale(native, view)))
     return native.zoom_out(factor) if factor > 1 else None
 

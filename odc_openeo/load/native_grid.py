@@ -232,9 +232,9 @@ def _pixels_of_area(
     present = [p for p in pixels if p[0] < p[1] and p[2] < p[3]]
     if len(present) > 1:
         reason = (
-            f"the box crosses the meridian at which the map of the data ({reference.crs}) is cut, so that its "
-            "pixels are at both ends of the map and not one regular grid. Load the parts on each side one by "
-            "one."
+            f"the box crosses the meridian at which the map of the data ({reference.crs}) is cut, so that "
+            "its pixels are at both ends of the map and not one regular grid. Load the parts on each side "
+            "one by one."
         )
         raise ProcessParameterInvalid(process=process_id, parameter="spatial_extent", reason=reason)
     if not present:

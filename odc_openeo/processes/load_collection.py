@@ -124,7 +124,8 @@ def load_collection(
             pixels outside of all of them become no-data. Null loads everything, which is refused if that is
             too much.
         temporal_extent: When, as start and end (dates or date-times); the end does not belong to it. One of
-            them may be null, which means no limit; null for both is written as null.
+            them may be null, which means no limit; null for both is written as null. Scenes that are valid
+            for an interval are loaded if it overlaps; their label is their nominal time, also outside.
         bands: Which bands in which order, by name, common name or alias; all of them by default.
         properties: Conditions on metadata of the scenes; those are loaded for which all return `true`.
 

@@ -11,11 +11,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyproj
 import shapely
+import shapely.geometry
 from numpy.typing import NDArray
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
@@ -402,6 +403,23 @@ def cut_at_antimeridian(shape: BaseGeometry) -> BaseGeometry:
     if len(parts) == 1:
         return parts[0]
     return shapely.multipolygons(parts) if shapely.get_dimensions(shape) == 2 else cut
+
+
+def outline_geojson(shape: BaseGeometry) -> dict[str, Any] | None:
+    """A located shape as a GeoJSON geometry, cut at the antimeridian; None if it is empty."""
+    return None if shape.is_empty else dict(shapely.geometry.mapping(cut_at_antimeridian(shape)))
+
+
+def compute_bbox(shape: BaseGeometry) -> list[float]:
+    """Compute west, south, east, north; west > east if it crosses the antimeridian."""
+    west, south, east, north = shape.bounds
+    if (west, east) == (-180, 180) and shape.geom_type == "MultiPolygon":
+        parts = [part.bounds for part in shapely.get_parts(shape)]
+        beyond = [p for p in parts if p[0] == -180 and p[2] < 180]
+        before = [p for p in parts if p[2] == 180 and p[0] > -180]
+        if len(beyond) + len(before) == len(parts):
+            west, east = min(p[0] for p in before), max(p[2] for p in beyond)
+    return [west, south, east, north]
 
 
 def normalise_interval(west: float, east: float) -> tuple[float, float]:

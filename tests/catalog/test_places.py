@@ -56,6 +56,7 @@ def write_map(folder: Path, name: str, outline: bool = True, **properties: Any) 
             "datetime": "2024-03-05T10:00:00Z",
             "odc:processing_datetime": "2024-03-05T10:00:00Z",
             "odc:file_format": "GeoTIFF",
+            "eo:instrument": "MSI",
             **properties,
         },
         "lineage": {},
@@ -142,13 +143,14 @@ def test_maps_of_all_kinds_in_one_collection(catalog: Catalog, maps: Index, tmp_
 # --- Damaged documents ---------------------------------------------------------------------------
 
 
+MAP = "metadata #>> '{product,name}' = 'maps'"
+
+
 def change_documents(database: str, change: str) -> None:
     """Change documents as no tool of Open Data Cube would."""
     engine = create_engine(database)
     with engine.begin() as connection:
-        connection.execute(
-            text(f"UPDATE agdc.dataset SET metadata = {change} WHERE metadata ->> 'crs' != ''")
-        )
+        connection.execute(text(f"UPDATE agdc.dataset SET metadata = {change} WHERE {MAP}"))
     engine.dispose()
 
 
@@ -167,10 +169,7 @@ def test_a_damaged_dataset_affects_no_other_collection(
 ) -> None:
     maps.add(write_map(tmp_path / "map", "south pole"))
     with caplog.at_level(logging.WARNING):
-        engine_url = odc_database
-        change_documents(
-            engine_url, f"CASE WHEN metadata #>> '{{product,name}}' = 'maps' THEN {change} ELSE metadata END"
-        )
+        change_documents(odc_database, change)
         documents = {d["id"]: d for d in catalog.list_collections()}
         json.dumps(documents, allow_nan=False)
         assert set(documents) == {"maps", "tiny_s2"}

@@ -25,6 +25,7 @@ from odc_openeo.processes.geometry_filters import filter_spatial, mask_polygon
 from odc_openeo.processes.resampling import resample_spatial
 from odc_openeo.processes.zonal import aggregate_spatial
 from odc_openeo.registry.environment import Environment
+from odc_openeo.spatial.align import align_to_grid_of
 from odc_openeo.untrusted.rasters import LocalFolder
 from tests.processes.rasters import raster
 
@@ -258,6 +259,35 @@ def test_resampling_from_across_the_antimeridian(tmp_path: Path, left: float) ->
     inner = (slice(2, -2), slice(2, -2))
     same = data.values[inner] == world.values[rows[inner], columns[inner]]
     assert same.mean() > 0.99
+
+
+@pytest.mark.parametrize(("left", "other"), [(0, -180), (-180, 0), (180, -360)])
+def test_cubes_that_count_longitudes_differently_meet(tmp_path: Path, left: float, other: float) -> None:
+    (tmp_path / "b").mkdir()
+    one, two = circle(tmp_path, left).load(), circle(tmp_path / "b", other).load()
+    aligned = align_to_grid_of(one, two)
+    np.testing.assert_array_equal(aligned.x, one.x)
+    columns = np.floor(one.x.values - other).astype(int) % 360
+    np.testing.assert_array_equal(aligned.values, two.values[:, columns])
+
+
+def test_items_of_an_interval_are_found_by_overlap(tmp_path: Path) -> None:
+    world = circle(tmp_path, 0)
+    asset = {"href": str(world.path), "type": "image/tiff; application=geotiff", "roles": ["data"]}
+    interval = {"start_datetime": "2023-01-01T00:00:00Z", "end_datetime": "2024-01-01T00:00:00Z"}
+    items = [
+        {"type": "Feature", "id": "year", "geometry": None, "properties": properties, "assets": {"v": asset}}
+        for properties in ({"datetime": None, **interval}, {"datetime": "2022-06-01T00:00:00+02:00"})
+    ]
+    _, scenes = read_items(items, LocalFolder(tmp_path))
+
+    def find(start: str, end: str) -> list[str]:
+        request = parse_request("load_stac", Environment(None), None, [start, end], None)
+        return [scene.time.isoformat()[:16] for scene in filter_scenes(scenes, request.query)]
+
+    assert find("2023-02-01", "2023-02-11") == ["2023-07-02T12:00"]
+    assert find("2022-12-31", "2023-01-01") == find("2024-01-01", "2024-02-01") == []
+    assert find("2022-05-31", "2022-06-01") == ["2022-05-31T22:00"]
 
 
 @settings(max_examples=60, deadline=None)
