@@ -207,7 +207,9 @@ class _Search:
     def _iter_ordered(self, sources: Sequence[Source], cursor: _Cursor | None) -> Iterator[Any]:
         if not sources:
             return
-        windows = self._iter_windows(sources, cursor) if self.keys[0].name == "datetime" else [(None, None)]
+        has_times = all(s.summary.time[0] and s.summary.time[1] for s in sources)
+        by_time = has_times and self.keys[0].name == "datetime"
+        windows = self._iter_windows(sources, cursor) if by_time else [(None, None)]
         for low, high in windows:
             yield from self._iter_window(sources, cursor, low, high)
 

@@ -144,7 +144,10 @@ def _format_time(value: Any) -> str:
 def _describe_crs(code: str | None) -> dict[str, Any]:
     if code is None:
         return {}
-    crs = CRS(code)
+    try:
+        crs = CRS(code)
+    except Exception:  # odc-geo and pyproj raise several kinds of errors for what they do not understand
+        return {}
     if crs.epsg is not None:
         return {"proj:code": f"EPSG:{crs.epsg}"}
     return {"proj:code": None, "proj:wkt2": crs.to_wkt()}

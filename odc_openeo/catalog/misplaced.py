@@ -49,8 +49,14 @@ HAS_OFFSET: Final = " OR ".join(
 def instant_sql(name: str) -> str:
     """The time in a property of the document, with its offset from UTC; without one it is UTC."""
     value = _get_property(name)
-    return (
+    instant = (
         f"CASE WHEN {value} ~ '{_OFFSET}' THEN {value}::timestamptz ELSE agdc.common_timestamp({value}) END"
+    )
+    # Python has no times before the first and after the last year.
+    return (
+        f"CASE WHEN {value} IS NOT NULL THEN "
+        f"least(greatest({instant}, '0001-01-01 00:00:00+00'::timestamptz), "
+        "'9999-12-31 23:59:59.999999+00'::timestamptz) END"
     )
 
 
