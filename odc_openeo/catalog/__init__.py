@@ -38,7 +38,7 @@ from odc_openeo.catalog.summaries import Summaries, Summary
 from odc_openeo.catalog.times import parse_interval
 from odc_openeo.config import Config
 from odc_openeo.db import as_infrastructure_busy
-from odc_openeo.errors import CollectionNotFound, NotFound
+from odc_openeo.errors import CollectionNotFound, NotFound, OpenEOError
 
 __all__ = [
     "Band",
@@ -150,7 +150,8 @@ class Catalog:
             RequestTimeout: the search takes longer than the operator allows.
         """
         page = self._search_page(query)
-        return Items([make_item(hit, base_url, places) for hit in page.hits], page.token, page.matched)
+        items = [_try_make_item(hit, base_url, places) for hit in page.hits]
+        return Items([item for item in items if item is not None], page.token, page.matched)
 
     def get_item(self, collection_id: str, item_id: str, base_url: str, places: Places) -> dict[str, Any]:
         """Return a STAC Item; NotFound or CollectionNotFound if there is none."""
@@ -238,6 +239,15 @@ def _make_document(source: Source, base_url: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
         _log.exception("the extents of collection %s cannot be described", product.name)
         return make_collection(product, Summary(product.name), base_url, has_items=True)
+
+
+def _try_make_item(hit: item_search.SearchHit, base_url: str, places: Places) -> dict[str, Any] | None:
+    """Make the STAC Item of a dataset; None if its document is damaged, which others are not to suffer from."""
+    try:
+        return make_item(hit, base_url, places)
+    except (OpenEOError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+        _log.exception("dataset %s cannot be described as STAC Item", hit.row.id)
+        return None
 
 
 def _make_source(odc_product: Any, operator: Override, summaries: Mapping[str, Summary]) -> Source:

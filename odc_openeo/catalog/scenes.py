@@ -150,7 +150,7 @@ def get_nominal_time(properties: Mapping[str, Any], id_: str) -> datetime:
     """Return the ``datetime`` of a dataset, else the middle of its interval; UTC if it has no time zone."""
     at = properties.get("datetime")
     if at is not None:
-        return _parse_utc(at, id_)
+        return parse_utc(at, id_)
     interval = find_interval(properties, id_)
     if interval is None:
         raise FeatureUnsupported(feature=f"datasets without a time: dataset {id_} has no 'datetime'")
@@ -162,11 +162,16 @@ def find_interval(properties: Mapping[str, Any], id_: str) -> Interval | None:
     start, end = properties.get("dtr:start_datetime"), properties.get("dtr:end_datetime")
     if start is None or end is None:
         return None
-    first, last = sorted((_parse_utc(start, id_), _parse_utc(end, id_)))
+    first, last = sorted((parse_utc(start, id_), parse_utc(end, id_)))
     return first, last
 
 
-def _parse_utc(value: Any, id_: str) -> datetime:
+def parse_utc(value: Any, id_: str) -> datetime:
+    """Parse a time of a dataset; UTC if it has no time zone.
+
+    Raises:
+        FeatureUnsupported: it is not a time.
+    """
     try:
         time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -160,6 +160,8 @@ def _find_scenes(catalog: Catalog, id_: str, query: Query, env: Environment) -> 
             raise
         # Filters of times go by the nominal time, which need not be in the extent.
         scenes = catalog.search_scenes(id_, replace(query, first=start, last=end), limit)
+        if not scenes:
+            raise
     if not scenes:
         raise NoDataAvailable(reason=_describe_extent(catalog, id_, query))
     return scenes

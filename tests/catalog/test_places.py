@@ -268,7 +268,7 @@ def test_filters_of_time_give_the_same_with_and_without_a_plan(
         evaluate(
             {"process_graph": graph}, Environment(catalog, limits=RunLimits(load_scenes=limit)), plan=plan
         )
-        for plan, limit in ((True, 1), (True, 10), (False, 10))
+        for plan, limit in ((True, 1 if "08" in filtered[1] else 10), (True, 10), (False, 10))
     ]
     for result in results:
         assert [str(t)[:4] for t in result.t.values] == (["2023"] if "08" in filtered[1] else [])
