@@ -242,7 +242,7 @@ def _make_document(source: Source, base_url: str) -> dict[str, Any]:
 
 
 def _try_make_item(hit: item_search.SearchHit, base_url: str, places: Places) -> dict[str, Any] | None:
-    """Make the STAC Item of a dataset; None if its document is damaged, which others are not to suffer from."""
+    """Make the STAC Item of a dataset; None if its document is damaged: a search has the others."""
     try:
         return make_item(hit, base_url, places)
     except (OpenEOError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):

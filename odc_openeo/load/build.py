@@ -38,6 +38,7 @@ from odc_openeo.load.sources import (
     label_step,
     make_source,
 )
+from odc_openeo.load.subset import Subset
 from odc_openeo.load.turned_scenes import turn_scenes
 from odc_openeo.spatial.geometry_masks import clip_to_geometries
 from odc_openeo.spatial.warp import pixel_scale, warp
@@ -67,7 +68,6 @@ def load(
         ProcessGraphComplexity: together with the loads before it, the cube is over the limits.
     """
     request = request or LoadRequest()
-    subset = request.subset
     names = [band.name for band in bands]
     useful = [scene for scene in scenes if any(scene.find_grid(name) is not None for name in names)]
     if not useful:
@@ -75,12 +75,7 @@ def load(
     useful = turn_scenes(useful, request.area, request.process_id)
     is_box = request.geometries is None
     native = choose_native_grid(useful, names, request.area, centres=is_box, process_id=request.process_id)
-    chosen = subset.view or (request.choose_grid(native.geobox) if request.choose_grid else None)
-    view = None
-    if any(scene.turn for scene in useful) and chosen is not None and chosen.crs != native.geobox.crs:
-        # Files are read with other longitudes than theirs, which only a grid in degrees has.
-        view, subset = subset.view, replace(subset, view=None)
-        chosen = None if view is None else _coarsen_for(native.geobox, view)
+    chosen, subset, view = _choose_grid_to_read(useful, native.geobox, request)
     is_whole = subset.view is None and (chosen is None or _contains_grid(native.geobox, chosen))
     layout = choose_layout(bands, is_whole and _are_covering(useful, names, native.geobox))
     bands = subset.select_bands(bands)
@@ -100,10 +95,24 @@ def load(
     pixels = _read_steps(steps, bands, grid, layout, offset, volume)
     if chosen is not None and request.area is not None:
         pixels = _mask_uncovered(pixels, chosen, native.geobox)
-    pixels = pixels if view is None else warp(pixels, grid.geobox, view, "near")
+    if view is not None:
+        pixels = warp(pixels, grid.geobox, view, "near")
     if request.geometries is None:
         return pixels
     return clip_to_geometries(pixels, request.geometries, request.process_id, "spatial_extent")
+
+
+def _choose_grid_to_read(
+    scenes: Sequence[Scene], native: GeoBox, request: LoadRequest
+) -> tuple[GeoBox | None, Subset, GeoBox | None]:
+    """The grid to read on, if it is not the native one; the subset; the grid to warp to afterwards, if any."""
+    subset = request.subset
+    chosen = subset.view or (request.choose_grid(native) if request.choose_grid else None)
+    if chosen is None or chosen.crs == native.crs or not any(scene.turn for scene in scenes):
+        return chosen, subset, None
+    # Files are read with other longitudes than theirs, which only a grid in degrees has.
+    view = subset.view
+    return None if view is None else _coarsen_for(native, view), replace(subset, view=None), view
 
 
 def _coarsen_for(native: GeoBox, view: GeoBox) -> GeoBox | None:
