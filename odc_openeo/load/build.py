@@ -105,7 +105,7 @@ def load(
 def _choose_grid_to_read(
     scenes: Sequence[Scene], native: GeoBox, request: LoadRequest
 ) -> tuple[GeoBox | None, Subset, GeoBox | None]:
-    """The grid to read on, if it is not the native one; the subset; the grid to warp to afterwards, if any."""
+    """The grid to read on, unless it is the native one; the subset; the grid to warp to afterwards."""
     subset = request.subset
     chosen = subset.view or (request.choose_grid(native) if request.choose_grid else None)
     if chosen is None or chosen.crs == native.crs or not any(scene.turn for scene in scenes):
