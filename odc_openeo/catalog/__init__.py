@@ -26,7 +26,7 @@ from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
 from odc_openeo.catalog.preview_scene import find_preview_scene
 from odc_openeo.catalog.scene_search import Condition, Query, filter_scenes, search_scenes
-from odc_openeo.catalog.scenes import File, Scene, get_nominal_time
+from odc_openeo.catalog.scenes import File, Scene, find_interval, get_nominal_time
 from odc_openeo.catalog.search_columns import Source
 from odc_openeo.catalog.stac_documents import (
     Product,
@@ -39,7 +39,7 @@ from odc_openeo.catalog.summaries import Summaries, Summary
 from odc_openeo.catalog.times import parse_interval
 from odc_openeo.config import Config
 from odc_openeo.db import as_infrastructure_busy
-from odc_openeo.errors import CollectionNotFound, NotFound
+from odc_openeo.errors import CollectionNotFound, NotFound, OpenEOError
 
 __all__ = [
     "Band",
@@ -56,6 +56,7 @@ __all__ = [
     "SortKey",
     "Summary",
     "filter_scenes",
+    "find_interval",
     "find_media_type",
     "get_nominal_time",
     "map_aliases",
@@ -111,17 +112,14 @@ class Catalog:
             cached = self._documents
         if cached is not None and cached[0] is sources and cached[1] == base_url:
             return cached[2]
-        documents = [
-            make_collection(s.product, s.summary, base_url, has_items=True) for s in sources.values()
-        ]
+        documents = [_make_document(source, base_url) for source in sources.values()]
         with self._lock:
             self._documents = sources, base_url, documents
         return documents
 
     def get_collection(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """Return a product as STAC Collection; CollectionNotFound if there is none of that name."""
-        source = self._get_source(id_)
-        return make_collection(source.product, source.summary, base_url, has_items=True)
+        return _make_document(self._get_source(id_), base_url)
 
     def get_queryables(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """Return the JSON Schema of the properties that the collection can be filtered by."""
@@ -146,7 +144,8 @@ class Catalog:
         """
         source = self._get_source(id_)
         property_names = frozenset(make_property_schemas(source.product, source.summary))
-        return search_scenes(self._index.datacube.index, source.product, property_names, query, limit)
+        index = self._index
+        return search_scenes(index.datacube.index, index.connect, source, property_names, query, limit)
 
     def search_items(self, query: ItemQuery, base_url: str, places: Places) -> Items:
         """Search a page of STAC Items; links start with ``base_url``, ``places`` locates files for clients.
@@ -157,7 +156,8 @@ class Catalog:
             RequestTimeout: the search takes longer than the operator allows.
         """
         page = self._search_page(query)
-        return Items([make_item(hit, base_url, places) for hit in page.hits], page.token, page.matched)
+        items = [_try_make_item(hit, base_url, places) for hit in page.hits]
+        return Items([item for item in items if item is not None], page.token, page.matched)
 
     def get_item(self, collection_id: str, item_id: str, base_url: str, places: Places) -> dict[str, Any]:
         """Return a STAC Item; NotFound or CollectionNotFound if there is none."""
@@ -243,6 +243,25 @@ class Catalog:
         """List the operator's overrides that have no effect, and why."""
         self._list_sources()
         return self._problems
+
+
+def _make_document(source: Source, base_url: str) -> dict[str, Any]:
+    """Make a STAC Collection, without its extents if these cannot be described."""
+    product, summary = source.product, source.summary
+    try:
+        return make_collection(product, summary, base_url, has_items=True)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+        log.exception("the extents of collection %s cannot be described", product.name)
+        return make_collection(product, Summary(product.name), base_url, has_items=True)
+
+
+def _try_make_item(hit: item_search.SearchHit, base_url: str, places: Places) -> dict[str, Any] | None:
+    """Make the STAC Item of a dataset; None if its document is damaged: a search has the others."""
+    try:
+        return make_item(hit, base_url, places)
+    except (OpenEOError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+        log.exception("dataset %s cannot be described as STAC Item", hit.row.id)
+        return None
 
 
 def _make_source(odc_product: Any, operator: Override, summaries: Mapping[str, Summary]) -> Source:

@@ -18,7 +18,7 @@ from odc_openeo.formats.file_names import make_safe_names
 from odc_openeo.formats.options import make_option_error
 from odc_openeo.formats.raster import MAX_FILES
 from odc_openeo.formats.vector import list_properties
-from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial import rasterize, reproject
 from odc_openeo.spatial.features import find_features
 from odc_openeo.spatial.geometry_masks import clip_to_frame
 
@@ -153,7 +153,7 @@ def _find_covered(data: xr.DataArray, frame: gpd.GeoDataFrame) -> np.ndarray:
     """Whether each feature has pixels; of large ones it is assumed."""
     grid = rasterize.get_grid(data, "save_result")
     covered = []
-    for shape in vector_cubes.project_to_grid(frame, grid):
+    for shape in reproject.project_to_grid(frame, grid):
         window = rasterize.find_window(shape, grid)
         if window is None or shapely.is_empty(shape):
             covered.append(False)

@@ -31,6 +31,7 @@ from odc_openeo.cube.instants import find_period_bounds
 from odc_openeo.cube.packing import Packing, read_packings
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.file_names import make_safe_name
+from odc_openeo.spatial.globe import compute_bbox, cut_at_antimeridian, locate_grid, outline_geojson
 from odc_openeo.spatial.row_order import flip_north_up
 from odc_openeo.timestamps import format_datetime64
 
@@ -205,12 +206,13 @@ def describe_placement(geobox: GeoBox | None) -> dict[str, Any]:
     projection["proj:code"] = f"EPSG:{epsg}" if epsg else None
     if not epsg:
         projection["proj:wkt2"] = geobox.crs.to_wkt()
-    outline = geobox.extent.to_crs(4326, resolution=max(box.span_x, box.span_y) / 4)
-    bounds = outline.boundingbox
+    outline = locate_grid(geobox)
+    if outline.is_empty:
+        return {"projection": projection}
     return {
         "projection": projection,
-        "geometry": outline.json,
-        "bbox": [bounds.left, bounds.bottom, bounds.right, bounds.top],
+        "geometry": outline_geojson(outline),
+        "bbox": compute_bbox(cut_at_antimeridian(outline)),
     }
 
 

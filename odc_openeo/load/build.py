@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -42,8 +45,11 @@ from odc_openeo.load.sources import (
     label_step,
     make_source,
 )
+from odc_openeo.load.subset import Subset
+from odc_openeo.load.turned_scenes import turn_scenes
 from odc_openeo.spatial.geometry_masks import clip_to_geometries
 from odc_openeo.spatial.row_order import orient_grid, reverse_dimensions
+from odc_openeo.spatial.warp import pixel_scale, warp
 
 
 def load(
@@ -85,13 +91,14 @@ def _load_bands(
     scenes: Sequence[Scene], bands: Sequence[Band], request: LoadRequest, groupby: str
 ) -> xr.DataArray:
     """Build the lazy cube of bands without extra dimensions."""
-    subset = request.subset
     names = [band.name for band in bands]
     useful = [scene for scene in scenes if any(scene.find_grid(name) is not None for name in names)]
     if not useful:
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
-    native = choose_native_grid(useful, names, request.area, centres=request.geometries is None)
-    chosen = subset.view or (request.choose_grid(native.geobox) if request.choose_grid else None)
+    useful = turn_scenes(useful, request.area, request.process_id)
+    is_box = request.geometries is None
+    native = choose_native_grid(useful, names, request.area, centres=is_box, process_id=request.process_id)
+    chosen, subset, view = _choose_grid_to_read(useful, native.geobox, request)
     chosen = None if chosen is None else orient_grid(chosen)[0]
     is_whole = subset.view is None and (chosen is None or _contains_grid(native.geobox, chosen))
     layout = choose_layout(bands, is_whole and _are_covering(useful, names, native.geobox))
@@ -112,9 +119,30 @@ def _load_bands(
     pixels = _read_steps(steps, bands, grid, layout, offset, volume)
     if chosen is not None and request.area is not None:
         pixels = _mask_uncovered(pixels, chosen, native.geobox)
+    if view is not None:
+        pixels = warp(pixels, grid.geobox, view, "near")
     if request.geometries is None:
         return pixels
     return clip_to_geometries(pixels, request.geometries, request.process_id, "spatial_extent")
+
+
+def _choose_grid_to_read(
+    scenes: Sequence[Scene], native: GeoBox, request: LoadRequest
+) -> tuple[GeoBox | None, Subset, GeoBox | None]:
+    """The grid to read on, unless it is the native one; the subset; the grid to warp to afterwards."""
+    subset = request.subset
+    chosen = subset.view or (request.choose_grid(native) if request.choose_grid else None)
+    if chosen is None or chosen.crs == native.crs or not any(scene.turn for scene in scenes):
+        return chosen, subset, None
+    # Files are read with other longitudes than theirs, which only a grid in degrees has.
+    view = subset.view
+    return None if view is None else _coarsen_for(native, view), replace(subset, view=None), view
+
+
+def _coarsen_for(native: GeoBox, view: GeoBox) -> GeoBox | None:
+    """The grid with pixels hardly smaller than those of a view; None if those of the data are not."""
+    factor = math.floor(min(pixel_scale(native, view)))
+    return native.zoom_out(factor) if factor > 1 else None
 
 
 def _mask_uncovered(data: xr.DataArray, grid: GeoBox, native: GeoBox) -> xr.DataArray:
@@ -219,10 +247,25 @@ def _measure_volume(steps: Sequence[Step], geobox: GeoBox, bands: Sequence[Band]
 
 
 def _are_covering(scenes: Sequence[Scene], bands: Sequence[str], geobox: GeoBox) -> bool:
-    """Whether each scene has pixels of all bands for the whole grid."""
-    grids = [s.find_grid(band) for s in scenes for band in bands]
-    distinct = set(grids) - {None}
-    return None not in grids and all(_contains_grid(grid, geobox) for grid in distinct if grid is not None)
+    """Whether each scene has pixels of all bands for the whole grid; turned to both sides, with both."""
+    sides: dict[tuple[str, str], list[GeoBox | None]] = defaultdict(list)
+    for scene in scenes:
+        for band in bands:
+            sides[scene.id, band].append(scene.find_grid(band))
+    return all(None not in grids and _contain_grid(tuple(grids), geobox) for grids in sides.values())
+
+
+def _contain_grid(outer: tuple[GeoBox | None, ...], inner: GeoBox) -> bool:
+    grids = sorted((grid for grid in outer if grid is not None), key=lambda grid: grid.boundingbox.left)
+    first, last = grids[0], grids[-1]
+    if len(grids) == 1 or first.crs != inner.crs:
+        return any(_contains_grid(grid, inner) for grid in grids)
+    slack = abs(inner.resolution.x) * 1e-3
+    pairs = itertools.pairwise(grid.boundingbox for grid in grids)
+    if any(right.left - left.right > slack for left, right in pairs):
+        return False
+    height, width = inner.shape.yx
+    return _contains_grid(first, inner[:, :1]) and _contains_grid(last, inner[:, width - 1 :])
 
 
 def _contains_grid(outer: GeoBox, inner: GeoBox) -> bool:

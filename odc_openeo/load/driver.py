@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from odc.loader.types import RasterLoadParams, RasterSource
@@ -75,7 +76,13 @@ class Reader:
             StorageFailure: the file is missing or damaged; the message names the dataset, not the file.
         """
         with as_storage_failure(self._place):
-            return self._read_pixels(cfg, dst_geobox, **options)
+            return self._read_pixels(cfg, self._turn_back(dst_geobox), **options)
+
+    def _turn_back(self, grid: GeoBox) -> GeoBox:
+        """A grid with longitudes as in the file."""
+        turn = self._place.get("turn", 0.0)
+        move = Affine.translation(-turn, 0)
+        return GeoBox(grid.shape, move @ grid.transform, grid.crs) if turn else grid
 
     def _read_pixels(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
         nodata = self._place["nodata"]
@@ -100,7 +107,7 @@ class ForeignReader(Reader):
             OpenEOError: it is at an address that cannot be read.
         """
         try:
-            return super()._read_pixels(cfg, dst_geobox, **options)
+            return super()._read_pixels(cfg, self._turn_back(dst_geobox), **options)
         except OpenEOError:
             raise
         except RasterRefusedError as error:

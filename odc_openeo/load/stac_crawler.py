@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urldefrag, urlencode, urljoin, urlsplit, url
 
 from odc_openeo.catalog import Query
 from odc_openeo.errors import ProcessGraphComplexity, UrlUnreachable
+from odc_openeo.spatial.globe import locate, normalise_interval, wrap_longitude
 
 PAGE: Final = 250
 MOST_DOCUMENTS: Final = 2000
@@ -141,8 +142,14 @@ def _add_query(url: str, query: Query) -> str:
 def _make_bbox_query(query: Query) -> dict[str, str]:
     if query.area is None:
         return {}
-    box = query.area.to_crs("EPSG:4326", resolution="auto").boundingbox
-    return {"bbox": ",".join(f"{edge:.9g}" for edge in box.bbox)}
+    located = locate(query.area)
+    if located.is_empty:
+        return {}
+    west, south, east, north = located.bounds
+    west, east = normalise_interval(west, east)
+    # As RFC 7946 has it: east of the antimeridian longitudes begin anew.
+    box = (west, max(south, -90.0), wrap_longitude(east), min(north, 90.0))
+    return {"bbox": ",".join(f"{edge:.9g}" for edge in box)}
 
 
 def _make_time_query(query: Query) -> dict[str, str]:

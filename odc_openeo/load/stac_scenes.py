@@ -20,7 +20,7 @@ from odc.loader.types import RasterBandMetadata
 from pyproj.exceptions import CRSError
 from shapely.errors import ShapelyError
 
-from odc_openeo.catalog import Band, File, Scene, get_nominal_time
+from odc_openeo.catalog import Band, File, Scene, find_interval, get_nominal_time
 from odc_openeo.errors import (
     FeatureUnsupported,
     FileContentInvalid,
@@ -290,12 +290,18 @@ def _make_scene(
         },
         footprint=_parse_footprint(item, outline),
         properties=item.get("properties") or {},
+        interval=find_interval(_name_times(item.get("properties") or {}), id_),
     )
 
 
 def _parse_time(properties: Mapping[str, Any], id_: str) -> datetime:
+    return get_nominal_time(_name_times(properties), id_)
+
+
+def _name_times(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The times of an Item as EO3 names them."""
     eo3 = {f"dtr:{name}": properties.get(name) for name in ("start_datetime", "end_datetime")}
-    return get_nominal_time({**eo3, "datetime": properties.get("datetime")}, id_)
+    return {**eo3, "datetime": properties.get("datetime")}
 
 
 def _parse_footprint(item: Mapping[str, Any], outline: Geometry) -> Geometry:
@@ -306,4 +312,4 @@ def _parse_footprint(item: Mapping[str, Any], outline: Geometry) -> Geometry:
     west, south, east, north = footprint.boundingbox.bbox
     if not (-720 <= west <= east <= 720 and -90 <= south <= north <= 90):
         raise ValueError("a geometry that is not in degrees")
-    return footprint.to_crs(outline.crs, resolution="auto", check_and_fix=True)
+    return footprint

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import numpy as np
+import shapely
 import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox as OdcBoundingBox
+from shapely.affinity import translate
 
 from odc_openeo import cube
 from odc_openeo.cube import T, X, Y
@@ -20,6 +22,7 @@ from odc_openeo.errors import (
     BandFilterParameterMissing,
     DimensionMissing,
     DimensionNotAvailable,
+    OpenEOError,
     ProcessParameterInvalid,
 )
 from odc_openeo.processes.dimensions import dimension_labels
@@ -38,9 +41,10 @@ from odc_openeo.registry.schemas import (
     child_process_schema,
     datacube_schema,
 )
-from odc_openeo.spatial import vector_cubes
+from odc_openeo.spatial import reproject, vector_cubes
 from odc_openeo.spatial.align import find_resolution, update_transform
-from odc_openeo.spatial.boxes import Box
+from odc_openeo.spatial.boxes import Box, has_degrees
+from odc_openeo.spatial.turned_cubes import turn_cube_to
 
 EDGES: Final = {"west", "south", "east", "north"}
 
@@ -180,10 +184,13 @@ def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Dem
     extent = arguments.get("extent")
     if not isinstance(extent, Mapping) or not extent.keys() >= EDGES:
         return {"data": demand.at_all_places()}
-    west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
-    if not all(isinstance(edge, int | float) for edge in (west, south, east, north)):
+    if not all(isinstance(extent[edge], int | float) for edge in EDGES):
         return {"data": demand.at_all_places()}
-    filter_box = Box(west, south, east, north, extent.get("crs") or 4326)
+    try:
+        filter_box = Box.parse(extent, "filter_bbox", "extent")
+    except OpenEOError:
+        # The process itself will say what is wrong with it.
+        return {"data": demand.at_all_places()}
     boxes = tuple(dict.fromkeys(box.limit_to(filter_box) for box in demand.boxes or ())) or (filter_box,)
     return {"data": replace(demand, boxes=boxes, margin=max(demand.margin, SLACK), grid=None)}
 
@@ -209,8 +216,8 @@ def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVector
         return _keep_geometries_within(data, vector, box)
     if not cube.has_raster_dimensions(data):
         raise DimensionMissing(type="spatial")
-    if box.crs != data.odc.crs:
-        box = _transform_box(box, data)
+    data = turn_cube_to(data, box.polygon, "filter_bbox", "extent")
+    box = _transform_box(box, data) if box.crs != data.odc.crs else box
     selection = {
         X: _find_positions_between(data, X, box.left, box.right),
         Y: _find_positions_between(data, Y, box.bottom, box.top),
@@ -229,9 +236,9 @@ def _transform_box(box: OdcBoundingBox, data: cube.Cube) -> OdcBoundingBox:
         reason = "the cube has no reference system, so the box can't be placed in it."
         raise ProcessParameterInvalid(process="filter_bbox", parameter="data", reason=reason)
     if isinstance(grid, GeoBox):
-        edges = vector_cubes.project_bounds(np.array([box.polygon.geom]), box.crs.to_wkt(), grid)[0].tolist()
+        edges = reproject.project_bounds(np.array([box.polygon.geom]), box.crs.to_wkt(), grid)[0].tolist()
     else:
-        edges = vector_cubes.project_outline(box, crs).boundingbox.bbox
+        edges = reproject.project_outline(box, crs).boundingbox.bbox
     if not all(math.isfinite(edge) for edge in edges):
         reason = f"it can't be transformed to the reference system of the cube ({crs})."
         raise ProcessParameterInvalid(process="filter_bbox", parameter="extent", reason=reason)
@@ -246,7 +253,10 @@ def _find_positions_between(data: cube.Cube, dimension: str, low: float, high: f
 
 
 def _keep_geometries_within(data: cube.Cube, dimension: str, box: OdcBoundingBox) -> cube.Cube:
-    shape = vector_cubes.project_outline(box, CRS(vector_cubes.get_crs(data, dimension))).geom
+    crs = CRS(vector_cubes.get_crs(data, dimension))
+    shape = reproject.project_outline(box, crs).geom
+    if has_degrees(str(crs)):
+        shape = shapely.union_all([translate(shape, turn) for turn in (-360, 0, 360)])
     geometries = data.coords[dimension].values
     keep = [i for i, g in enumerate(geometries) if g is not None and not g.is_empty and g.within(shape)]
     return data.isel({dimension: keep})

@@ -30,7 +30,7 @@ from odc_openeo.registry.geometry_schemas import (
 )
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, Boolean, SpatialCube, child_process_schema
-from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial import rasterize, reproject, vector_cubes
 from odc_openeo.spatial.align import update_transform
 from odc_openeo.spatial.geometry_boxes import find_boxes_around
 from odc_openeo.spatial.geometry_masks import chunk_slices, clip_to_geometries, keep_where, mask_inside
@@ -115,7 +115,7 @@ def mask_polygon(
     """
     frame = vector_cubes.read_geometries(mask, "mask_polygon", "mask", vector_cubes.POLYGONS)
     grid = rasterize.get_grid(data, "mask_polygon")
-    shapes = vector_cubes.project_to_grid(frame, grid)
+    shapes = reproject.project_to_grid(frame, grid)
     if not shapely.intersects(shapely.box(*grid.boundingbox.bbox), shapes).any():
         if env is not None:
             env.log.warning("mask_polygon: no polygon intersects the extent of the data; nothing is masked.")
@@ -194,7 +194,7 @@ def apply_polygon(
     source = data.transpose(..., cube.Y, cube.X)
     occupied = np.zeros(grid.shape.yx, dtype=bool)
     patches = []
-    for shape in vector_cubes.project_to_grid(frame, grid):
+    for shape in reproject.project_to_grid(frame, grid):
         part = rasterize.find_window(shape, grid)
         covered = None if part is None else rasterize.mask_pixels(shape, grid[part])
         if part is None or covered is None or not covered.any():

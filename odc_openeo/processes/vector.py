@@ -19,7 +19,7 @@ from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParam
 from odc_openeo.registry.geometry_schemas import GeometryCube, GeometryInput, PointCube
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import EPSG, WKT2, Boolean, SpatialCube, StringOrNull
-from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial import rasterize, reproject, vector_cubes
 from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
 
 MOST_POINTS: Final = 1_000_000
@@ -329,7 +329,7 @@ def vector_to_raster(data: GeometryCube, target: SpatialCube) -> SpatialCube:
         raise ProcessParameterInvalid(process="vector_to_raster", parameter="data", reason=reason)
     grid = rasterize.get_grid(target, "vector_to_raster", "target")
     number = np.full(grid.shape.yx, -1, dtype=np.int32)
-    for index, shape in enumerate(vector_cubes.project_to_grid(frame, grid)):
+    for index, shape in enumerate(reproject.project_to_grid(frame, grid)):
         part = rasterize.find_window(shape, grid)
         if part is not None:
             number[part][rasterize.mask_pixels(shape, grid[part])] = index

@@ -13,6 +13,8 @@ from odc.geo.geobox import GeoBox
 
 from odc_openeo.budget import check_count
 from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.spatial.boxes import has_degrees
+from odc_openeo.spatial.globe import Projection, get_projection, locate_grid
 from odc_openeo.untrusted.reference_systems import parse_crs
 
 MOST_PIXELS_PER_SIDE: Final = 10_000_000
@@ -51,14 +53,33 @@ def _project_extent(grid: GeoBox, crs: CRS) -> tuple[float, float, float, float]
     box = grid.boundingbox.bbox
     if crs == grid.crs:
         return box
-    try:
-        bounds = rasterio.warp.transform_bounds(grid.crs.to_wkt(), crs.to_wkt(), *box, densify_pts=51)
-    except rasterio.errors.RasterioError:
-        bounds = (np.nan,) * 4
+    target = get_projection(crs)
+    if has_degrees(str(crs)):
+        bounds = locate_grid(grid).bounds if not locate_grid(grid).is_empty else (np.nan,) * 4
+    else:
+        try:
+            box = _turn_to_map(box, target) if has_degrees(str(grid.crs)) else box
+            bounds = rasterio.warp.transform_bounds(grid.crs.to_wkt(), crs.to_wkt(), *box, densify_pts=51)
+        except rasterio.errors.RasterioError:
+            bounds = (np.nan,) * 4
     if not np.isfinite(bounds).all() or bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
         reason = "the extent of the cube can't be expressed in it. Filter the cube or choose another one."
         raise ProcessParameterInvalid(process="resample_spatial", parameter="projection", reason=reason)
     return bounds
+
+
+def _turn_to_map(
+    box: tuple[float, float, float, float], target: Projection
+) -> tuple[float, float, float, float]:
+    """A box in degrees with longitudes that a map shows from its left to its right."""
+    west, south, east, north = box
+    if not target.width or target.middle is None:
+        return box
+    middle, rim = target.middle, 1e-9
+    if east - west >= 360 - 1e-6:
+        return middle - 180 + rim, south, middle + 180 - rim, north
+    turn = 360 * round(((west + east) / 2 - middle) / 360)
+    return west - turn, south, east - turn, north
 
 
 def _get_kept_resolution(grid: GeoBox, crs: CRS) -> tuple[float, float]:

@@ -16,9 +16,6 @@ import pyproj
 import shapely
 import xarray as xr
 import xvec  # noqa: F401  (registers the accessor)
-from odc.geo import CRS
-from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox, Geometry
 from shapely.geometry import shape
 
 from odc_openeo import cube
@@ -35,10 +32,6 @@ ID: Final = "id"
 
 _EXACT: Final = 2**53
 _RESERVED_BY_XARRAY: Final = frozenset({""})
-_EARTH_RADIUS: Final = 6_371_000.0
-_MAX_PIECES: Final = 20_000
-_EDGE: Final = 3_000.0
-"""Length in metres of an edge that stays straight to within a metre in any other CRS."""
 
 
 # --- Reading -------------------------------------------------------------------------------------
@@ -261,79 +254,3 @@ def index_geometries(data: Any, crs: Any, dimension: str = cube.GEOMETRY) -> Any
 def from_frame(frame: gpd.GeoDataFrame) -> xr.Dataset:
     """A vector cube without values: the geometries, and the other columns as coordinates along them."""
     return index_geometries(xr.Dataset(coords=make_geometry_coordinates(frame)), frame.crs)
-
-
-# --- Reprojection --------------------------------------------------------------------------------
-
-
-def project_to_grid(frame: gpd.GeoDataFrame, grid: GeoBox) -> np.ndarray:
-    """Project geometries to the CRS of a grid: an array of shapely geometries in the frame's order.
-
-    Edges are straight lines in the original CRS, so the geometries are cut to the surroundings of the grid
-    and densified until edges deviate from their curves by less than a hundredth of a pixel.
-    """
-    target = pyproj.CRS.from_user_input(grid.crs.to_wkt())
-    source = frame.crs
-    shapes = shapely.force_2d(frame.geometry.to_numpy())
-    if source is None or target.equals(source, ignore_axis_order=True):
-        return shapes
-    return _reproject_shapes(_cut_to_grid(shapes, source, target, grid), source, target, grid)
-
-
-def project_bounds(shapes: np.ndarray, source: Any, grid: GeoBox) -> np.ndarray:
-    """West, south, east and north of each geometry in the CRS of a grid, ``(n, 4)``; NaN for empty ones.
-
-    They do not depend on how much of a geometry the grid covers, unless the geometry reaches beyond the area
-    in which the CRS is defined: then only the part near the grid counts.
-    """
-    target = pyproj.CRS.from_user_input(grid.crs.to_wkt())
-    if source is None or target.equals(source, ignore_axis_order=True):
-        return shapely.bounds(shapes)
-    source = pyproj.CRS.from_user_input(source)
-    whole = _reproject_shapes(shapes, source, target, grid)
-    bounds = shapely.bounds(whole)
-    xy, owner = shapely.get_coordinates(whole, return_index=True)
-    far = np.unique(owner[~np.isfinite(xy).all(axis=1)])
-    if far.size:
-        near = _cut_to_grid(shapes[far], source, target, grid)
-        bounds[far] = shapely.bounds(_reproject_shapes(near, source, target, grid))
-    return bounds
-
-
-def project_outline(box: BoundingBox, crs: CRS) -> Geometry:
-    """Project a box to another CRS; its edges follow their curves there to within metres."""
-    step = _EDGE / _metres_per_unit(pyproj.CRS.from_user_input(box.crs.to_wkt()))
-    step = max(step, box.span_x / _MAX_PIECES, box.span_y / _MAX_PIECES)
-    return box.polygon.to_crs(crs, resolution=step)
-
-
-def _reproject_shapes(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS, grid: GeoBox) -> np.ndarray:
-    """Project geometries to another CRS, with points added to their edges so that they follow the curves."""
-    pixel = min(abs(grid.resolution.x), abs(grid.resolution.y)) * _metres_per_unit(target)
-    step = np.sqrt(8 * pixel / 100 * _EARTH_RADIUS / 4) / _metres_per_unit(source)
-    dense = shapely.segmentize(shapes, np.maximum(step, shapely.length(shapes) / _MAX_PIECES))
-    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
-    return shapely.transform(dense, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
-
-
-def _metres_per_unit(crs: pyproj.CRS) -> float:
-    if crs.is_geographic:
-        return float(np.pi / 180 * _EARTH_RADIUS)
-    return float(crs.axis_info[0].unit_conversion_factor or 1.0) if crs.axis_info else 1.0
-
-
-def _cut_to_grid(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS, grid: GeoBox) -> np.ndarray:
-    """Cut geometries to the surroundings of the grid: its CRS may not be defined in the rest of the world."""
-    back = pyproj.Transformer.from_crs(target, source, always_xy=True)
-    left, bottom, right, top = grid.boundingbox.bbox
-    west, south, east, north = back.transform_bounds(left, bottom, right, top, densify_pts=51)
-    if not np.isfinite([west, south, east, north]).all() or west > east:
-        return shapes
-    dx, dy = (east - west) * 0.1, (north - south) * 0.1
-    box = (west - dx, south - dy, east + dx, north + dy)
-    inside = shapely.box(*box)
-    crosses = ~shapely.covers(inside, shapes) & shapely.intersects(inside, shapes)
-    cut = shapes.copy()
-    cut[crosses] = shapely.intersection(shapes[crosses], inside)
-    cut[~shapely.intersects(inside, shapes)] = shapely.GeometryCollection()
-    return cut
