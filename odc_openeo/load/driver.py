@@ -55,7 +55,7 @@ class Reader:
 
     def __init__(self, src: RasterSource) -> None:
         self._src = src
-        self._data = src.driver_data
+        self._place = src.driver_data
 
     def read(
         self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
@@ -67,14 +67,14 @@ class Reader:
             FileContentInvalid: it has pixels that the type of the band in the product cannot hold.
         """
         rules = PixelRules(
-            self._data["band"], _as_number(self._data["nodata"]), uses_alpha=False, exact=False
+            self._place["band"], _as_number(self._place["nodata"]), uses_alpha=False, exact=False
         )
-        with as_storage_failure(self._data):
+        with as_storage_failure(self._place):
             try:
                 return read_pixels(self._open_overview, rules, cfg, dst_geobox, dst)
             except PixelsRefusedError as error:
-                _log.warning("band %s of dataset %s: %s", self._data["name"], self._data["dataset"], error)
-                name = f"of band {self._data['name']} of dataset {self._data['dataset']}"
+                _log.warning("band %s of dataset %s: %s", self._place["name"], self._place["dataset"], error)
+                name = f"of band {self._place['name']} of dataset {self._place['dataset']}"
                 reason = f"{error} Report the dataset to the operator, or leave it out."
                 raise FileContentInvalid(file=name, reason=reason) from None
 
@@ -82,7 +82,7 @@ class Reader:
     def _open_overview(
         self, choose: Callable[[DatasetReader], int | None]
     ) -> Iterator[tuple[DatasetReader, DatasetReader]]:
-        layer = self._data["layer"]
+        layer = self._place["layer"]
         uri = f'NETCDF:"{self._src.uri}":{layer}' if layer else self._src.uri
         with rasterio.open(uri, sharing=False) as raster:
             level = choose(raster)
@@ -101,7 +101,7 @@ class ForeignReader:
     """Reads a raster that did not come from the index, in the one way in which such are opened."""
 
     def __init__(self, raster_place: RasterPlace, src: RasterSource, place: Mapping[str, Any]) -> None:
-        self._raster_place, self._src, self._data = raster_place, src, place
+        self._raster_place, self._src, self._place = raster_place, src, place
 
     def read(
         self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
@@ -112,7 +112,7 @@ class ForeignReader:
             FileContentInvalid: the file is not what it was, its pixels are damaged, or they do not fit.
             OpenEOError: it is at an address that cannot be read.
         """
-        data, href = self._data, self._src.uri
+        data, href = self._place, self._src.uri
         rules = PixelRules(data["band"], data["nodata"], data.get("uses_alpha", False), exact=True)
         try:
             return read_pixels(partial(open_overview, href, self._raster_place), rules, cfg, dst_geobox, dst)

@@ -17,11 +17,16 @@ import rasterio.warp
 from odc.geo.geobox import GeoBox
 from odc.geo.roi import roi_is_empty, roi_shape
 from odc.loader.types import RasterLoadParams
-from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader
 
-from odc_openeo.load.common_types import find_usable_nodata, is_complex
 from odc_openeo.load.rio_internals import find_overview, plan_read, read_band
+from odc_openeo.untrusted.raster_bands import (
+    find_nodata,
+    find_usable_nodata,
+    has_mask,
+    is_complex,
+    read_window,
+)
 
 MOST_PIXELS: Final = 2**24
 """Pixels of a file that are held at once to find which of them are the nearest ones."""
@@ -66,25 +71,15 @@ def read_pixels(
         return find_overview(raster, band, cfg, plan_read(raster, cfg, geobox))
 
     with open_overview(choose) as (raster, overview):
-        mask = _find_mask(raster, rules)
-        nodata = None if mask else _find_nodata(raster, rules)
         target = np.dtype(cfg.dtype if dst is None else dst.dtype)
+        can_mark = rules.exact or cfg.fill_value is not None or target.kind == "f"
+        mask = can_mark and has_mask(raster, band, rules.uses_alpha)
+        nodata = None if mask else find_nodata(raster, band, rules.nodata)
         is_odd = nodata is None and raster.nodatavals[band - 1] is not None
         if not (mask or is_odd) and _is_plain(raster.dtypes[band - 1], target, nodata, rules, cfg.fill_value):
             plain = replace(cfg, src_nodata_override=nodata)
             return read_band(overview, band, plain, geobox, plan_read(raster, cfg, geobox), dst)
-        return _read_checked(overview, mask, nodata, rules, cfg, geobox, dst)
-
-
-def _find_mask(raster: DatasetReader, rules: PixelRules) -> bool:
-    flags = raster.mask_flag_enums[rules.band - 1]
-    return MaskFlags.per_dataset in flags and (rules.uses_alpha or MaskFlags.alpha not in flags)
-
-
-def _find_nodata(raster: DatasetReader, rules: PixelRules) -> float | None:
-    dtype = raster.dtypes[rules.band - 1]
-    nodata = find_usable_nodata(raster.nodatavals[rules.band - 1], dtype)
-    return find_usable_nodata(rules.nodata, dtype) if nodata is None else nodata
+        return _read_checked(overview, nodata, rules, cfg, geobox, dst)
 
 
 def _is_plain(
@@ -111,7 +106,6 @@ def _is_safe(dtype: np.dtype[Any], target: np.dtype[Any]) -> bool:
 
 def _read_checked(
     raster: DatasetReader,
-    mask: bool,
     nodata: float | None,
     rules: PixelRules,
     cfg: RasterLoadParams,
@@ -124,7 +118,7 @@ def _read_checked(
     pixels = np.empty(roi_shape(region), target) if dst is None else dst[region]
     if roi_is_empty(region):
         return region, pixels
-    values, valid = _read_nearest(raster, mask, nodata, rules.band, cfg, geobox[region])
+    values, valid = _read_nearest(raster, rules, cfg, geobox[region])
     _check_values(values[valid], target, cfg.fill_value if rules.exact else None)
     if rules.exact and target.kind in "iu" and cfg.fill_value is None and not valid.all():
         raise PixelsRefusedError("it has pixels without data, unlike what is declared of it in STAC.")
@@ -141,17 +135,12 @@ def _choose_fill(target: np.dtype[Any], fill: float | None, nodata: float | None
 
 
 def _read_nearest(
-    raster: DatasetReader,
-    mask: bool,
-    nodata: float | None,
-    band: int,
-    cfg: RasterLoadParams,
-    geobox: GeoBox,
+    raster: DatasetReader, rules: PixelRules, cfg: RasterLoadParams, geobox: GeoBox
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest pixel of the file for each pixel of a grid in the type of the file, and which are valid."""
     plan = plan_read(raster, cfg, geobox)
     height, width = geobox.shape.yx
-    values = np.zeros((height, width), raster.dtypes[band - 1])
+    values = np.zeros((height, width), raster.dtypes[rules.band - 1])
     valid = np.zeros((height, width), bool)
     region = plan.roi_dst
     if roi_is_empty(region) or roi_is_empty(plan.roi_src):
@@ -159,15 +148,11 @@ def _read_nearest(
     rows, columns = plan.roi_src
     is_pasted = plan.paste_ok and plan.read_shrink == 1
     if not is_pasted and math.prod(roi_shape(plan.roi_src)) > MOST_PIXELS and max(height, width) > 1:
-        axis = 0 if height >= width else 1
-        middle = geobox.shape.yx[axis] // 2
-        halves = (geobox[:middle], geobox[middle:]) if axis == 0 else (geobox[:, :middle], geobox[:, middle:])
-        parts = [_read_nearest(raster, mask, nodata, band, cfg, half) for half in halves]
-        values, valid = (np.concatenate(arrays, axis=axis) for arrays in zip(*parts, strict=True))
-        return values, valid
+        return _read_halves(raster, rules, cfg, geobox)
     window = ((rows.start, rows.stop), (columns.start, columns.stop))
-    window_values = raster.read(band, window=window)
-    is_valid = _find_valid(raster, mask, nodata, band, window, window_values)
+    window_values, is_valid = read_window(
+        raster, rules.band, window, uses_alpha=rules.uses_alpha, declared=rules.nodata
+    )
     if is_pasted:
         values[region], valid[region] = window_values, is_valid
         return values, valid
@@ -178,15 +163,18 @@ def _read_nearest(
     return values, valid
 
 
-def _find_valid(
-    raster: DatasetReader, mask: bool, nodata: float | None, band: int, window: Any, values: np.ndarray
-) -> np.ndarray:
-    valid = raster.read_masks(band, window=window) != 0 if mask else np.ones(values.shape, bool)
-    if values.dtype.kind == "f":
-        valid &= ~np.isnan(values)
-    if nodata is not None:
-        valid &= values != values.dtype.type(nodata)
-    return np.asarray(valid)
+def _read_halves(
+    raster: DatasetReader, rules: PixelRules, cfg: RasterLoadParams, geobox: GeoBox
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_read_nearest`, one half of the grid after the other."""
+    height, width = geobox.shape.yx
+    if height >= width:
+        axis, halves = 0, (geobox[: height // 2], geobox[height // 2 :])
+    else:
+        axis, halves = 1, (geobox[:, : width // 2], geobox[:, width // 2 :])
+    parts = [_read_nearest(raster, rules, cfg, half) for half in halves]
+    values, valid = (np.concatenate(arrays, axis=axis) for arrays in zip(*parts, strict=True))
+    return values, valid
 
 
 def _find_nearest(raster: DatasetReader, window: Any, geobox: GeoBox) -> np.ndarray:

@@ -9,34 +9,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.io import DatasetReader
 
 from odc_openeo.errors import FileContentInvalid, OpenEOError, UrlUnreachable
-from odc_openeo.load.common_types import find_usable_nodata
 from odc_openeo.load.driver import get_file_name
 from odc_openeo.runners.notices import opening_files
+from odc_openeo.untrusted.raster_bands import BandHeader, read_band_headers
 from odc_openeo.untrusted.rasters import RasterPlace, RasterRefusedError, open_foreign_raster, read_grid
 
 THREADS: Final = 8
-
-
-@dataclass(frozen=True)
-class BandHeader:
-    """A band of a file. ``nodata`` is None if there is none, or none that pixels of this type can have.
-
-    ``mask`` says where the file marks its valid pixels if not by ``nodata``: ``"mask"``, ``"alpha"`` or
-    nowhere (None).
-    """
-
-    description: str | None
-    dtype: str
-    nodata: float | None
-    scale: float
-    offset: float
-    unit: str | None
-    is_alpha: bool = False
-    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +57,7 @@ def read_header(href: str, place: RasterPlace) -> Header:
     """
     try:
         with opening_files([get_file_name(href)]), open_foreign_raster(href, place) as file:
-            return Header(read_grid(file), tuple(_read_band(file, band) for band in file.indexes))
+            return Header(read_grid(file), read_band_headers(file))
     except RasterRefusedError as error:
         raise make_refusal(href, f"the raster {get_file_name(href)} cannot be read: {error}") from error
 
@@ -88,19 +68,3 @@ def make_refusal(href: str, reason: str) -> OpenEOError:
     if host is None:
         return FileContentInvalid(file=get_file_name(href), reason=reason)
     return UrlUnreachable(host=host, reason=reason)
-
-
-def _read_band(file: DatasetReader, band: int) -> BandHeader:
-    i = band - 1
-    flags = file.mask_flag_enums[i]
-    mask = "alpha" if MaskFlags.alpha in flags else "mask" if MaskFlags.per_dataset in flags else None
-    return BandHeader(
-        file.descriptions[i] or None,
-        file.dtypes[i],
-        find_usable_nodata(file.nodatavals[i], file.dtypes[i]),
-        file.scales[i],
-        file.offsets[i],
-        file.units[i] or None,
-        file.colorinterp[i] is ColorInterp.alpha,
-        mask,
-    )

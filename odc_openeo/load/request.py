@@ -24,6 +24,7 @@ from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.spatial import vector_cubes
 from odc_openeo.spatial.boxes import Box, is_box
 from odc_openeo.spatial.new_grid import get_reference_system, make_grid
+from odc_openeo.spatial.reference_system_names import name_crs
 from odc_openeo.spatial.warp import pixel_scale
 
 SHRINK: Final = 2
@@ -204,7 +205,7 @@ def _check_is_on_earth(area: Geometry, process_id: str) -> None:
         return
     degrees = area.to_crs("EPSG:4326", resolution="auto").boundingbox.bbox
     if not all(math.isfinite(degree) for degree in degrees):
-        raise _invalid_extent(process_id, f"it is outside of where {area.crs} is valid.")
+        raise _invalid_extent(process_id, f"it is outside of where {name_crs(area.crs)} is valid.")
 
 
 def _invalid_extent(process_id: str, reason: str) -> ProcessParameterInvalid:

@@ -18,12 +18,19 @@ from odc.geo.geobox import GeoBox
 from odc.loader.types import RasterBandMetadata
 
 from odc_openeo.catalog import Band
+from odc_openeo.cube.common_types import PixelKind, choose_common_type
 from odc_openeo.errors import FileContentInvalid, ProcessParameterInvalid
-from odc_openeo.load.common_types import PixelKind, choose_common_type, find_usable_nodata, is_complex
 from odc_openeo.load.driver import get_file_name
-from odc_openeo.load.raster_headers import BandHeader, Header
+from odc_openeo.load.raster_headers import Header
 from odc_openeo.load.stac_assets import StacRaster, name_item_in_errors
 from odc_openeo.load.stac_metadata import read_band_metadata
+from odc_openeo.untrusted.raster_bands import (
+    BandHeader,
+    find_usable_nodata,
+    is_complex,
+    list_data_bands,
+    make_unique_names,
+)
 
 SLACK: Final = 1e-3
 """Pixels by which the grids of tiles may be off each other."""
@@ -94,8 +101,9 @@ def name_bands(raster: StacRaster, header: Header, only_name: str | None = None)
     """
     with name_item_in_errors(raster.fields):
         declared, metadata = raster.declared, read_band_metadata(raster.fields)
-        positions = _list_data_bands(header, declared)
         count = len(header.bands)
+        declared_names = [band.get("name") for band in declared] if len(declared) == count else None
+        positions = list_data_bands(header.bands, declared_names)
         matched = _match_declarations(declared, count, positions, {})
         # What is declared once, without bands, holds for all of them.
         metadata = metadata * count if len(metadata) == 1 else metadata
@@ -108,7 +116,7 @@ def name_bands(raster: StacRaster, header: Header, only_name: str | None = None)
             description = header.bands[i].description if several or not only_name else None
             names.append(str(matched[i].get("name") or description or number))
         uses_alpha = not any(header.bands[i].is_alpha for i in positions)
-        unique = tuple(_make_unique(names))
+        unique = tuple(make_unique_names(names))
         return [
             AssetBand(
                 name,
@@ -121,22 +129,6 @@ def name_bands(raster: StacRaster, header: Header, only_name: str | None = None)
             )
             for name, i in zip(unique, positions, strict=True)
         ]
-
-
-def _list_data_bands(header: Header, declared: Sequence[Mapping[str, Any]]) -> list[int]:
-    """All but an alpha band, unless it has the name of something else: drivers mark any fourth byte so."""
-    count = len(header.bands)
-    names = [band.get("name") for band in declared] if len(declared) == count else [None] * count
-    positions = [
-        i
-        for i, (band, name) in enumerate(zip(header.bands, names, strict=True))
-        if not band.is_alpha or not _is_alpha_name(name or band.description)
-    ]
-    return positions or list(range(count))
-
-
-def _is_alpha_name(name: Any) -> bool:
-    return name is None or "alpha" in str(name).lower()
 
 
 def _match_declarations(
@@ -153,16 +145,6 @@ def _match_declarations(
 
 def _read_packing(declared: Mapping[str, Any]) -> dict[str, Any]:
     return {f"raster:{name}": declared[name] for name in ("scale", "offset") if name in declared}
-
-
-def _make_unique(names: Sequence[str]) -> Iterator[str]:
-    """The names; those that occur again get a number: b, b_2, b_3."""
-    used: set[str] = set()
-    for name in names:
-        candidates = (f"{name}_{i}" for i in range(2, len(names) + 2))
-        free = name if name not in used else next(n for n in candidates if n not in used and n not in names)
-        used.add(free)
-        yield free
 
 
 # --- The bands of all Items ----------------------------------------------------------------------

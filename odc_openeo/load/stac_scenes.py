@@ -13,11 +13,11 @@ from odc.geo.geom import Geometry
 
 from odc_openeo.catalog import Band, File, Scene, get_nominal_time
 from odc_openeo.errors import NoDataAvailable
-from odc_openeo.load.common_types import is_complex
 from odc_openeo.load.driver import get_file_name
 from odc_openeo.load.raster_headers import Header, find_headers, make_refusal, read_headers
 from odc_openeo.load.stac_assets import StacRaster, list_rasters, name_item_in_errors
 from odc_openeo.load.stac_bands import AssetBand, BandTable, Slot, Source, make_band, name_bands
+from odc_openeo.untrusted.raster_bands import is_complex
 from odc_openeo.untrusted.rasters import RasterPlace
 
 MOST_HEADERS: Final = 1000

@@ -56,20 +56,3 @@ def choose_float(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def _is_held(value: float, dtype: np.dtype[Any]) -> bool:
     limits = np.iinfo(dtype)
     return bool(limits.min <= value <= limits.max)
-
-
-def find_usable_nodata(nodata: Any, dtype: str) -> float | None:
-    """The no-data value if pixels of the type can have it, else None."""
-    if nodata is None or is_complex(dtype):
-        return None
-    type_ = np.dtype(dtype)
-    if type_.kind not in "iu":
-        return float(nodata)
-    limits = np.iinfo(type_)
-    is_usable = math.isfinite(nodata) and limits.min <= nodata <= limits.max and nodata == int(nodata)
-    return int(nodata) if is_usable else None
-
-
-def is_complex(dtype: str) -> bool:
-    """Whether pixels are complex numbers, some of which numpy has no type for."""
-    return dtype.startswith("complex")
