@@ -74,9 +74,7 @@ class Reader:
                 return read_pixels(self._open_overview, rules, cfg, dst_geobox, dst)
             except PixelsRefusedError as error:
                 _log.warning("band %s of dataset %s: %s", self._place["name"], self._place["dataset"], error)
-                name = f"of band {self._place['name']} of dataset {self._place['dataset']}"
-                reason = f"{error} Report the dataset to the operator, or leave it out."
-                raise FileContentInvalid(file=name, reason=reason) from None
+                raise _make_unfit_error(self._place, error) from None
 
     @contextmanager
     def _open_overview(
@@ -91,6 +89,13 @@ class Reader:
             else:
                 with rasterio.open(uri, sharing=False, overview_level=level) as overview:
                     yield raster, overview
+
+
+def _make_unfit_error(place: Mapping[str, Any], error: PixelsRefusedError) -> FileContentInvalid:
+    return FileContentInvalid(
+        f"The file of band {place['name']} of dataset {place['dataset']} can't be read: {error} Leave the "
+        "dataset out with temporal_extent or properties, or report its id to the operator."
+    )
 
 
 def _as_number(nodata: float | None) -> float | None:

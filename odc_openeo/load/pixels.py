@@ -196,7 +196,7 @@ def _find_nearest(raster: DatasetReader, window: Any, geobox: GeoBox) -> np.ndar
 
 
 def _check_values(values: np.ndarray, target: np.dtype[Any], nodata: float | None) -> None:
-    """Refuse values that change when they are stored, or would become no-data."""
+    """Refuse values that change when they are stored, or would become no-data; floats may be rounded."""
     if target.kind in "iu" and nodata is not None and (values == nodata).any():
         raise PixelsRefusedError(
             f"it has valid pixels of the value {nodata:g}, which means no data in the cube."
@@ -206,7 +206,9 @@ def _check_values(values: np.ndarray, target: np.dtype[Any], nodata: float | Non
     with np.errstate(invalid="ignore", over="ignore"):
         stored = values.astype(target)
         changed = stored.astype(values.dtype) != values
-    if target.kind in "iu" and values.dtype.kind == "f":
+    if target.kind == values.dtype.kind == "f":
+        changed = np.isfinite(values) & ~np.isfinite(stored)
+    elif target.kind in "iu" and values.dtype.kind == "f":
         limits = np.iinfo(target)
         changed |= ~((values >= limits.min) & (values <= limits.max))
     elif target.kind in "iu":
