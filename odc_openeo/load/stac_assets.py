@@ -6,7 +6,7 @@ import contextlib
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -88,10 +88,17 @@ class StacRaster:
             return None
         try:
             rows, columns = map(operator.index, shape)
-            return make_grid((rows, columns), Affine(*map(float, transform[:6])), code)
+            code = code if isinstance(code, str | int) else str(code)
+            return _make_declared_grid((rows, columns), tuple(map(float, transform[:6])), code)
         except (RasterRefusedError, TypeError, ValueError, CRSError):
             # The file itself has it.
             return None
+
+
+@lru_cache(4096)
+def _make_declared_grid(shape: tuple[int, int], transform: tuple[float, ...], code: str | int) -> GeoBox:
+    # The assets of an Item mostly share their grid.
+    return make_grid(shape, Affine(*transform), code)
 
 
 @contextlib.contextmanager

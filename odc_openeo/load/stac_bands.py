@@ -158,10 +158,12 @@ class BandTable:
         self._by_name = _assign_names(items)
         sources = [source for group in items.values() for source in group]
         self._keys = frozenset(source.raster.key for source in sources)
+        common_names = {n: _find_common_name(slot) for n, slot in self._by_name.items()}
+        self._common_names = {n: common_name for n, common_name in common_names.items() if common_name}
 
     def has_all(self, names: Iterable[str]) -> bool:
         """Whether each of the names is that of a band, a common name, or the key of an asset."""
-        return all(self._find(name) for name in names)
+        return {*names} <= self._keys | self._by_name.keys() | {*self._common_names.values()}
 
     def select(self, names: Sequence[str] | None, process_id: str) -> dict[str, Slot]:
         """The bands by their labels in the cube, in the order of the names and without duplicates.
@@ -187,7 +189,7 @@ class BandTable:
             return list(self._list_bands_of(name))
         if name in self._by_name:
             return [(name, self._by_name[name])]
-        return [(n, slot) for n, slot in self._by_name.items() if _find_common_name(slot) == name]
+        return [(n, slot) for n, slot in self._by_name.items() if self._common_names.get(n) == name]
 
     def _list_bands_of(self, key: str) -> Iterator[tuple[str, Slot]]:
         """The bands of an asset, under their names or, if other assets have these, under one with the key."""

@@ -93,6 +93,8 @@ def _check_readable(rasters: Rasters, names: Sequence[str] | None, table: BandTa
     """Raise FeatureUnsupported if a band is in no asset but one that cannot be read."""
     for group in rasters.values():
         for raster in group:
+            if raster.is_readable:
+                continue
             bands = {str(band["name"]) for band in raster.declared if band.get("name")} or {raster.key}
             needed = bands if names is None else {raster.key, *bands} & set(names)
             if (raster.is_data or names is not None) and not table.has_all(needed):
@@ -232,8 +234,9 @@ def _select_items(
     probes: list[Scene] = []
     for number, group in rasters.items():
         with name_item_in_errors(items[number]):
-            grids = dict.fromkeys(headers.get_grid(raster) for raster in group)
-            for grid in list(grids)[:1] if items[number].get("geometry") else grids:
+            # The geometry of an Item is the outline of all its files.
+            probed = group[:1] if items[number].get("geometry") else group
+            for grid in dict.fromkeys(headers.get_grid(raster) for raster in probed):
                 probe = _make_scene(items[number], [grid], {}, outlines.get_footprint(number, grid))
                 numbers[id(probe)] = number
                 probes.append(probe)
