@@ -42,8 +42,8 @@ class PixelsRefusedError(ValueError):
 
 @dataclass(frozen=True)
 class PixelRules:
-    """What is known of a band: ``nodata`` counts where the file says nothing, ``uses_alpha`` says whether an
-    alpha band is a mask. With ``exact`` a valid pixel must not have the no-data value of the cube."""
+    """A band to read: ``nodata`` counts where the file says nothing, ``uses_alpha`` says whether an alpha
+    band is a mask. With ``exact`` a valid pixel must not have the no-data value of the cube."""
 
     band: int
     nodata: float | None

@@ -134,7 +134,7 @@ def name_bands(raster: StacRaster, header: Header, only_name: str | None = None)
 def _match_declarations(
     declared: Sequence[Any], count: int, positions: Sequence[int], empty: Any
 ) -> list[Any]:
-    """What is declared of each band of the file, of all of them or of those with data."""
+    """Assign declarations to the bands of a file: there is one for each band, or one for each with data."""
     if len(declared) == count:
         return list(declared)
     if len(declared) != len(positions):
