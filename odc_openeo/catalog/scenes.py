@@ -29,7 +29,9 @@ Interval = tuple[datetime, datetime]
 class File:
     """Location of the pixels of one band: ``band`` counts from 1, ``layer`` is the variable in a netCDF file.
 
-    ``place`` says where it may be opened if it is not from the index (see `odc_openeo.untrusted.rasters`).
+    ``place`` says where it may be opened if it is not from the index (see `odc_openeo.untrusted.rasters`);
+    such a file has a ``nodata`` value of its own, where it has none itself, and ``uses_alpha`` says whether
+    its alpha band, if it has one, marks the pixels without data.
     """
 
     href: str
@@ -37,6 +39,8 @@ class File:
     layer: str | None = None
     grid: str = DEFAULT_GRID
     place: Any = None
+    nodata: float | None = None
+    uses_alpha: bool = False
 
 
 @dataclass(frozen=True, eq=False)

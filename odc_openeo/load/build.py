@@ -173,7 +173,7 @@ def _read_steps(
     pixels = _read_bands(steps, bands, geobox, layout, volume)
     y, x = geobox.dimensions
     inner = pixels.isel({y: slice(rows, None), x: slice(columns, None)}) if rows or columns else pixels
-    arrays = [_strip_attributes(inner[band.name], band) for band in bands]
+    arrays = [_strip_attributes(inner[_get_variable(i)], band) for i, band in enumerate(bands)]
     if layout.dtype.kind == "f":
         arrays = [cube.decode(a) for a in arrays]
     stacked = da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
@@ -183,13 +183,14 @@ def _read_steps(
 def _read_bands(
     steps: Sequence[Step], bands: Sequence[Band], geobox: GeoBox, layout: Layout, volume: Volume
 ) -> xr.Dataset:
-    """The pixels of each band as in the files, each the nearest one."""
+    """The pixels of each band as in the files, each the nearest one; by `_get_variable` of its position."""
     _configure_gdal()
-    described = {band.name: describe_band(band, layout.types[band.name]) for band in bands}
+    variables = {_get_variable(i): band for i, band in enumerate(bands)}
+    described = {name: describe_band(band, layout.types[band.name]) for name, band in variables.items()}
     sizes = choose_chunk_sizes(geobox, volume)
     tiles = GeoboxTiles(geobox, tuple(sizes[name] for name in geobox.dimensions))
     sources = [
-        {band.name: make_source(scene, band, layout.types[band.name]) for band in bands}
+        {name: make_source(scene, band, layout.types[band.name]) for name, band in variables.items()}
         for step in steps
         for scene in step
     ]
@@ -206,6 +207,11 @@ def _read_bands(
         chunks=sizes,
     )
     return pixels.assign({name: pixels[name].copy(data=_fuse_tasks(pixels[name].data)) for name in described})
+
+
+def _get_variable(position: int) -> str:
+    """The name of a band while it is read: bands may have the names of coordinates."""
+    return f"band_{position}"
 
 
 def _fuse_tasks(array: da.Array) -> da.Array:

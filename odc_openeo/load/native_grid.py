@@ -19,6 +19,7 @@ from odc_openeo.catalog import Scene
 from odc_openeo.errors import FeatureUnsupported, NoDataAvailable, ProcessParameterInvalid
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.globe import CIRCLE, cut_at_antimeridian, locate, locate_shape
+from odc_openeo.spatial.reference_system_names import name_crs
 from odc_openeo.spatial.reproject import project_sides
 from odc_openeo.spatial.warp import get_transformer
 
@@ -43,7 +44,7 @@ class NativeGrid:
     def describe(self) -> str:
         """The grid in words, for logs and for the metadata of the cube."""
         crs, size = self.geobox.crs, abs(self.geobox.resolution.x)
-        parts = [f"{crs} at {size:g}"]
+        parts = [f"{name_crs(crs)} at {size:g}"]
         if self.warped:
             parts.append(f"scenes in {', '.join(self.warped)} warped to it (nearest)")
         if self.resampled:
@@ -86,10 +87,10 @@ def choose_native_grid(
     if left >= right or top >= bottom:
         raise NoDataAvailable(
             reason=f"no pixel has its centre in the spatial extent; pixels are {abs(resolution.x):g} wide in "
-            f"units of {crs}. Choose a larger spatial_extent."
+            f"units of {name_crs(crs)}. Choose a larger spatial_extent."
         )
     geobox = _cut_grid(reference, (left, right, top, bottom))
-    other_systems = tuple(sorted({str(s.crs) for s in scenes} - {str(crs)}))
+    other_systems = tuple(sorted({name_crs(s.crs) for s in scenes} - {name_crs(crs)}))
     return NativeGrid(geobox, other_systems, _other_sizes(scenes, bands, reference))
 
 

@@ -25,6 +25,7 @@ from odc_openeo.spatial import vector_cubes
 from odc_openeo.spatial.boxes import FARTHEST_LONGITUDE, Box, is_box
 from odc_openeo.spatial.globe import locate
 from odc_openeo.spatial.new_grid import get_reference_system, make_grid
+from odc_openeo.spatial.reference_system_names import name_crs
 from odc_openeo.spatial.warp import pixel_scale
 
 SHRINK: Final = 2
@@ -204,7 +205,7 @@ def _check_is_on_earth(area: Geometry, process_id: str) -> None:
             )
         return
     if locate(area).is_empty:
-        raise _invalid_extent(process_id, f"it is outside of where {area.crs} is valid.")
+        raise _invalid_extent(process_id, f"it is outside of where {name_crs(area.crs)} is valid.")
 
 
 def _invalid_extent(process_id: str, reason: str) -> ProcessParameterInvalid:

@@ -57,17 +57,18 @@ def make_source(scene: Scene, band: Band, dtype: str) -> RasterSource | None:
     if scene.find_grid(band.name) is None:
         return None
     file = scene.files[band.name]
+    is_foreign = file.place is not None
     place: dict[str, Any] = {
         "dataset": scene.id,
         "name": band.name,
         "band": file.band,
         "layer": file.layer,
-        "nodata": band.nodata,
+        "nodata": file.nodata if is_foreign else band.nodata,
     }
     if scene.turn:
         place["turn"] = scene.turn
-    if file.place is not None:
-        place["place"] = file.place
+    if is_foreign:
+        place |= {"place": file.place, "uses_alpha": file.uses_alpha}
     return RasterSource(file.href, 1, meta=describe_band(band, dtype), driver_data=place)
 
 

@@ -44,6 +44,7 @@ from odc_openeo.registry.schemas import (
 from odc_openeo.spatial import reproject, vector_cubes
 from odc_openeo.spatial.align import find_resolution, update_transform
 from odc_openeo.spatial.boxes import Box, has_degrees
+from odc_openeo.spatial.reference_system_names import name_crs
 from odc_openeo.spatial.turned_cubes import turn_cube_to
 
 EDGES: Final = {"west", "south", "east", "north"}
@@ -240,7 +241,7 @@ def _transform_box(box: OdcBoundingBox, data: cube.Cube) -> OdcBoundingBox:
     else:
         edges = reproject.project_outline(box, crs).boundingbox.bbox
     if not all(math.isfinite(edge) for edge in edges):
-        reason = f"it can't be transformed to the reference system of the cube ({crs})."
+        reason = f"it can't be transformed to the reference system of the cube ({name_crs(crs)})."
         raise ProcessParameterInvalid(process="filter_bbox", parameter="extent", reason=reason)
     return OdcBoundingBox(*edges, crs)
 

@@ -138,7 +138,7 @@ def vector_reproject(
     try:
         crs = parse_crs(projection)
     except CrsRefusedError as error:
-        reason = f"{projection!r} is not a known reference system. Give an EPSG code or WKT2."
+        reason = f"{str(projection)[:60]!r} is not a known reference system. Give an EPSG code or WKT2."
         raise ProcessParameterInvalid(
             process="vector_reproject", parameter="projection", reason=reason
         ) from error

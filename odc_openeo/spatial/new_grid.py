@@ -105,7 +105,7 @@ def get_reference_system(grid: GeoBox, projection: int | str | None) -> CRS:
     try:
         return CRS(parse_crs(projection))
     except (CRSError, ValueError) as error:
-        reason = f"{projection!r} is not a known reference system. Give an EPSG code or WKT2."
+        reason = f"{str(projection)[:60]!r} is not a known reference system. Give an EPSG code or WKT2."
         raise ProcessParameterInvalid(
             process="resample_spatial", parameter="projection", reason=reason
         ) from error
