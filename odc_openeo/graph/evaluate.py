@@ -7,16 +7,20 @@ A node is evaluated when its value is first needed, and once. Parameters marked 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
+import dask
 import xarray as xr
 
 from odc_openeo.cube import LabeledArray, is_cube
 from odc_openeo.errors import (
     DimensionMismatch,
+    InfrastructureBusy,
+    Internal,
     OpenEOError,
     ProcessGraphComplexity,
     ProcessParameterMissing,
@@ -26,9 +30,12 @@ from odc_openeo.graph.model import Definition, Graph, Node, find_free_parameters
 from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.graph.trim_time import trim_to_interval
 from odc_openeo.graph.validate import get_process
+from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.registry.demand import Demand
-from odc_openeo.registry.environment import NODES, Environment
+from odc_openeo.registry.environment import NODES, Environment, NotDetermined
 from odc_openeo.registry.process import OMITTED, PROCESSES, Process
+
+log = logging.getLogger(__name__)
 
 _UNSET = object()
 
@@ -49,6 +56,28 @@ def run_graph(
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
         ) from error
+
+
+def check_graph(
+    graph: Graph, env: Environment, parameters: Mapping[str, Any], plan: Plan, invalid: Iterable[str]
+) -> tuple[list[OpenEOError], Any]:
+    """Evaluate all of a graph that can be evaluated, without computing pixels, and collect the errors.
+
+    Nodes that are ``invalid``, and what depends on them, are left out; so is what is `NotDetermined`, or
+    depends on a parameter without a value. Returns the errors, and the value of the result node: None if it
+    has none.
+
+    Raises:
+        InfrastructureBusy: a part of the service is not available.
+    """
+    scope = _Scope(graph, parameters, env, plan)
+    with dask.config.set(scheduler=_refuse_computation):
+        errors = scope.collect_errors(set(invalid))
+    return errors, scope.values.get(plan.get_original(graph.result))
+
+
+def _refuse_computation(*_: Any, **__: Any) -> Any:
+    raise NotDetermined
 
 
 @dataclass
@@ -86,6 +115,43 @@ class _Scope:
             else:
                 self.values[node.id] = self._call_node(node)
         return self.values[id_]
+
+    def collect_errors(self, failed: set[str]) -> list[OpenEOError]:
+        """Evaluate all that the result and the other end nodes need but for ``failed`` nodes."""
+        errors: list[OpenEOError] = []
+        for target in (self.graph.result, *self.graph.end_nodes):
+            waiting = [self.plan.get_original(target)]
+            while waiting:
+                node = self.graph.nodes[waiting[-1]]
+                if node.id in self.values or node.id in failed:
+                    waiting.pop()
+                elif any(self.plan.get_original(used) in failed for used in node.dependencies):
+                    failed.add(node.id)
+                elif missing := self._find_needed(node) - self.values.keys():
+                    waiting.extend(missing)
+                else:
+                    errors += self._try_node(node, failed)
+        return errors
+
+    def _try_node(self, node: Node, failed: set[str]) -> list[OpenEOError]:
+        """Evaluate a node; its error, if it has one."""
+        try:
+            self.values[node.id] = self._call_node(node)
+            return []
+        except (NotDetermined, ProcessParameterMissing):
+            failed.add(node.id)
+            return []
+        except OpenEOError as error:
+            if isinstance(error, InfrastructureBusy):
+                raise
+            failed.add(node.id)
+            return [error]
+        except Exception as error:
+            if is_memory_failure(error) or isinstance(error, RecursionError):
+                raise
+            log.exception("the check of a process graph failed")
+            failed.add(node.id)
+            return [Internal(node=f"{self.path}{node.id}")]
 
     def _find_needed(self, node: Node) -> set[str]:
         declared = get_process(node).parameters

@@ -13,15 +13,15 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from odc_openeo import db
 from odc_openeo.config import Config
-from odc_openeo.db.logs import Entry, make_log_columns
+from odc_openeo.db.logs import Entry
 from odc_openeo.jobs.model import Job
-from odc_openeo.jobs.store import make_job
+from odc_openeo.jobs.store import add_log_entries, make_job
 
 CLAIM_LOCK = 0x6F64636A
 """Advisory lock: jobs are claimed one after the other, so that the limits of users are kept exactly."""
@@ -98,7 +98,7 @@ def send_heartbeat(config: Config, claim: Claim, progress: float, entries: Seque
     with db.session(config) as session:
         if session.scalar(alive) is None:
             return False
-        _add_log_entries(session, claim.job.id, entries)
+        add_log_entries(session, claim.job.id, entries)
         return True
 
 
@@ -124,7 +124,7 @@ def finish_run(
         if not _lock_run(session, claim):
             return False
         _record_results(session, claim, assets, details, _compute_expiry(config), complete=True)
-        _add_log_entries(session, claim.job.id, entries)
+        add_log_entries(session, claim.job.id, entries)
         values = {"status": "finished", "progress": 100.0, "usage": dict(usage)}
         _end_run(session, claim, values)
         return True
@@ -135,7 +135,7 @@ def fail_run(config: Config, claim: Claim, usage: Mapping[str, Any], entries: Se
     with db.session(config) as session:
         if not _lock_run(session, claim):
             return False
-        _add_log_entries(session, claim.job.id, entries)
+        add_log_entries(session, claim.job.id, entries)
         _end_run(session, claim, {"status": "error", "usage": dict(usage)})
         return True
 
@@ -145,7 +145,7 @@ def give_back(config: Config, claim: Claim, entries: Sequence[Entry], *, wait_s:
     with db.session(config) as session:
         if not _lock_run(session, claim):
             return False
-        _add_log_entries(session, claim.job.id, entries)
+        add_log_entries(session, claim.job.id, entries)
         session.execute(delete(db.JobResult).where(db.JobResult.job_id == claim.job.id))
         due = func.clock_timestamp() + timedelta(seconds=wait_s)
         tries = db.JobRow.tries if counts else db.JobRow.tries - 1
@@ -169,7 +169,7 @@ def recover_lost_jobs(config: Config) -> tuple[int, int]:
             row.status = "error" if is_last else "queued"
             row.attempt, row.updated = None, db.now()
             session.execute(delete(db.JobResult).where(db.JobResult.job_id == row.id))
-            _add_log_entries(session, row.id, [_make_lost_entry(row.tries, config.job_tries)])
+            add_log_entries(session, row.id, [_make_lost_entry(row.tries, config.job_tries)])
     return requeued, failed
 
 
@@ -234,9 +234,3 @@ def _record_results(
     }
     row = upsert(db.JobResult).values(job_id=claim.job.id, **values)
     session.execute(row.on_conflict_do_update(index_elements=["job_id"], set_=values))
-
-
-def _add_log_entries(session: Session, job: UUID, entries: Sequence[Entry]) -> None:
-    rows = [{"job_id": job, **make_log_columns(entry)} for entry in entries]
-    if rows:
-        session.execute(insert(db.JobLog), rows)

@@ -143,6 +143,7 @@ def _find_items(url: str, query: Query, env: Environment) -> LocatedItems:
     if env.user and address:
         workspace = workspaces.get_workspace(config, UUID(env.user), address[1])
         return workspaces.find_items(config, workspace, address[0], url, query, limit)
+    env.require_run()
     policy = safe_http.Policy.from_config(config)
     items = stac_crawler.find_items(lambda href: safe_http.fetch_json(policy, href), url, query, limit)
     return items, safe_http.RemoteFiles(policy)
@@ -160,11 +161,13 @@ def _find_local_results(url: str, config: Config, env: Environment) -> Results |
 
 def _get_results(env: Environment, id_: str) -> Results:
     if env.user is None:
+        env.require_run()
         raise JobNotFound(identifier=id_)
     config = _get_config(env)
     job = jobs.get_job(config, UUID(env.user), id_)
     published = results.find_results(config, job)
     if published is None or not published.complete:
+        env.require_run()
         raise JobNotFinished(state=job.status)
     return published
 

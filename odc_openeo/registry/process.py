@@ -61,6 +61,10 @@ Skips = Callable[[Mapping[str, Any]], bool]
 """Tests by the arguments of a node whether its process skips no-data."""
 
 
+Check = Callable[[Mapping[str, Any]], None]
+"""Raises the error of arguments, of which those are missing that are not constant."""
+
+
 @dataclass(frozen=True)
 class Example:
     """An example of a process, published with it and run as a test."""
@@ -171,6 +175,7 @@ class Process:
     pointwise: bool = False
     in_view: bool = False
     skips_nodata: Skips | None = None
+    check: Check | None = None
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -255,6 +260,7 @@ def process(
     pointwise: bool = False,
     in_view: bool = False,
     skips_nodata: Skips | None = None,
+    check: Check | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
@@ -263,7 +269,7 @@ def process(
     ``pointwise``: each output pixel depends only on the same input pixel (except along x and y, if its rule
     says that it uses all values along them); ``in_view``: it makes its cube on the pixels of a map tile if
     these are demanded; ``skips_nodata`` decides by the arguments whether it ignores no-data in the array
-    ``data``.
+    ``data``; ``check`` raises the errors that its constant arguments alone tell, defaults included.
     """
 
     def register(function: F) -> F:
@@ -282,6 +288,7 @@ def process(
             pointwise,
             in_view,
             skips_nodata,
+            check,
         )
         return function
 
