@@ -13,10 +13,13 @@ from odc_openeo.user_data.user_defined_processes import Library
 
 
 def check_stored_process(config: Config, user: UUID, id_: str, document: Mapping[str, Any]) -> None:
-    """Refuse a process whose graph could never run. Processes that it calls may be stored later.
+    """Refuse a process that is too large to be stored, or that others could not call though it is public.
+
+    Whether its graph can run is checked when it is validated or run: it may be work in progress, and
+    processes that it calls may be stored later.
 
     Raises:
-        OpenEOError: the first error of the graph, with the node that has it.
+        ProcessGraphComplexity: there are too many nodes or too many levels of child processes.
         ProcessGraphInvalid: the process is public and calls a process of its owner that is not.
     """
     library = Library(config, user)
@@ -28,9 +31,6 @@ def check_stored_process(config: Config, user: UUID, id_: str, document: Mapping
 
     call = {"process_graph": {"it": {"process_id": id_, "arguments": {}, "result": True}}}
     prepared = prepare(call, find_definition, GraphLimits.from_config(config))
-    for error in prepared.structure_errors:
-        error.node = (error.node or "").removeprefix("it").lstrip(".") or None
-        raise error
     if document.get("public") is True:
         _check_public(id_, prepared)
 

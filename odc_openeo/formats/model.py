@@ -11,6 +11,7 @@ import dask
 
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.untrusted.json_schemas import make_validator
+from odc_openeo.untrusted.schema_messages import describe_schema_error
 
 Compute = Callable[..., tuple[Any, ...]]
 """Computes dask collections together and returns their values in order, like `dask.compute`."""
@@ -112,8 +113,7 @@ class Format:
         if value is None and schema.get("default") is None:
             return None
         for error in make_validator(schema).iter_errors(value):
-            allowed = f" Allowed: {', '.join(map(str, schema['enum']))}." if "enum" in schema else ""
-            raise _invalid_option(f"option '{name}' of format {self.name}: {error.message}.{allowed}")
+            raise _invalid_option(f"option '{name}' of format {self.name}: {describe_schema_error(error)}.")
         return value
 
 
