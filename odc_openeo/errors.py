@@ -209,7 +209,7 @@ class ProcessGraphNotFound(OpenEOError):
 
 
 class ProcessParameterUnsupported(OpenEOError):
-    template = "Process '{process}' has no parameter '{parameter}'. It has: {available}."
+    template = "Process '{process}' has no parameter '{parameter}'. {advice}"
 
 
 class ProcessParameterInvalid(OpenEOError):

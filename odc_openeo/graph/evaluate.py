@@ -24,6 +24,7 @@ from odc_openeo.errors import (
     OpenEOError,
     ProcessGraphComplexity,
     ProcessParameterMissing,
+    ProcessUnsupported,
 )
 from odc_openeo.graph.arguments import check_argument
 from odc_openeo.graph.model import Definition, Graph, Node, find_free_parameters
@@ -119,7 +120,8 @@ class _Scope:
     def collect_errors(self, failed: set[str]) -> list[OpenEOError]:
         """Evaluate all that the result and the other end nodes need but for ``failed`` nodes."""
         errors: list[OpenEOError] = []
-        for target in (self.graph.result, *self.graph.end_nodes):
+        before_failed = [used for id_ in failed for used in self._find_needed_if_valid(self.graph.nodes[id_])]
+        for target in (self.graph.result, *self.graph.end_nodes, *before_failed):
             waiting = [self.plan.get_original(target)]
             while waiting:
                 node = self.graph.nodes[waiting[-1]]
@@ -132,6 +134,13 @@ class _Scope:
                 else:
                     errors += self._try_node(node, failed)
         return errors
+
+    def _find_needed_if_valid(self, node: Node) -> set[str]:
+        """The nodes whose values an invalid node would need, as far as that can be told."""
+        try:
+            return self._find_needed(node)
+        except ProcessUnsupported:
+            return set(node.dependencies)
 
     def _try_node(self, node: Node, failed: set[str]) -> list[OpenEOError]:
         """Evaluate a node; its error, if it has one."""
@@ -155,7 +164,7 @@ class _Scope:
 
     def _find_needed(self, node: Node) -> set[str]:
         declared = get_process(node).parameters
-        eager = [used for name, used in node.uses.items() if not declared[name].deferred]
+        eager = [used for name, used in node.uses.items() if name in declared and not declared[name].deferred]
         leader = {self.plan.grid_leaders[node.id]} if node.id in self.plan.grid_leaders else set()
         return {self.plan.get_original(used) for used in leader.union(*eager)}
 
@@ -167,7 +176,9 @@ class _Scope:
             arguments = {
                 name: self._make_argument(process, node, name, value, where)
                 for name, value in node.arguments.items()
+                if name in process.parameters
             }
+            self._log_ignored(process, node)
             value = self._run_process(node, process, arguments, where)
             self.env.budget.spend(value)
             return value
@@ -191,6 +202,13 @@ class _Scope:
         except xr.AlignmentError as error:
             reason = "the labels of a dimension differ. Resample or merge the cubes first."
             raise DimensionMismatch(reason=reason) from error
+
+    def _log_ignored(self, process: Process | Definition, node: Node) -> None:
+        """Warn of arguments of other back-ends; validation has refused all others that are not declared."""
+        for name in node.arguments.keys() - process.parameters.keys():
+            self.env.log.warning(
+                "The argument '%s' of %s belongs to other back-ends and is ignored here", name, process.id
+            )
 
     def _log_override(self, node: Node) -> None:
         if node.namespace is None and node.process_id in PROCESSES:

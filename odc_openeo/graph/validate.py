@@ -50,9 +50,7 @@ def _check_node(graph: Graph, node: Node, names: frozenset[str], path: str) -> I
     except ProcessUnsupported as error:
         yield error
         return
-    for name in node.arguments.keys() - process.parameters.keys():
-        available = ", ".join(process.parameters) or "no parameters"
-        yield ProcessParameterUnsupported(process=process.id, parameter=name, available=available)
+    yield from _check_names(process, node)
     for parameter in process.parameters.values():
         if parameter.name in node.arguments:
             yield from _check_argument(graph, process, parameter, node, names, path)
@@ -62,6 +60,16 @@ def _check_node(graph: Graph, node: Node, names: frozenset[str], path: str) -> I
         yield from _check_constants(process, node)
     if isinstance(process, Definition):
         yield from _check_graph(process.graph, frozenset(process.parameters), f"{path}.")
+
+
+def _check_names(process: Process | Definition, node: Node) -> Iterator[OpenEOError]:
+    """The errors of arguments that a process does not have."""
+    foreign = process.foreign if isinstance(process, Process) else {}
+    for name in node.arguments.keys() - process.parameters.keys():
+        if name in foreign and foreign[name] is None:
+            continue
+        advice = foreign.get(name) or f"It has: {', '.join(process.parameters) or 'no parameters'}."
+        yield ProcessParameterUnsupported(process=process.id, parameter=name, advice=advice)
 
 
 def _check_constants(process: Process, node: Node) -> Iterator[OpenEOError]:

@@ -99,7 +99,15 @@ PropertyConditions = Annotated[
 LoadedCube = Annotated[xr.DataArray, Schema(datacube_schema())]
 
 
-@process(categories=["cubes", "import"], in_view=True)
+_PIXEL_ADVICE = "Data are loaded in the pixels of their files; use resample_spatial for others."
+FOREIGN_ARGUMENTS = {"featureflags": None, "width": _PIXEL_ADVICE, "height": _PIXEL_ADVICE}
+
+
+@process(
+    categories=["cubes", "import"],
+    in_view=True,
+    foreign=FOREIGN_ARGUMENTS,
+)
 def load_collection(
     id: CollectionId,
     spatial_extent: SpatialExtent,
@@ -169,6 +177,8 @@ def _find_scenes(catalog: Catalog, id_: str, query: Query, env: Environment) -> 
 def _describe_extent(catalog: Catalog, id_: str, query: Query) -> str:
     extent = catalog.get_collection(id_)["extent"]
     (start, end), box = extent["temporal"]["interval"][0], extent["spatial"]["bbox"][0]
+    if start is None and end is None:
+        return f"collection '{id_}' has no datasets yet."
     reason = f"collection '{id_}' has no dataset there. It has data from {start} to {end}, in the box {box}"
     more = " (degrees); or none meets the conditions in 'properties'." if query.conditions else " (degrees)."
     return reason + more

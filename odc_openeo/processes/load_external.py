@@ -17,7 +17,12 @@ from odc_openeo.jobs import result_stac, results
 from odc_openeo.jobs.result_stac import Results
 from odc_openeo.load import parse_request, stac_crawler
 from odc_openeo.load.stac_items import LocatedItems, load_items
-from odc_openeo.processes.load_collection import BandNames, PropertyConditions, TemporalExtent
+from odc_openeo.processes.load_collection import (
+    FOREIGN_ARGUMENTS,
+    BandNames,
+    PropertyConditions,
+    TemporalExtent,
+)
 from odc_openeo.processes.load_uploads import Url
 from odc_openeo.registry.environment import Environment
 from odc_openeo.registry.process import Schema, process
@@ -50,7 +55,9 @@ SpatialExtent = Annotated[
 JobId = Annotated[str, Schema({"type": "string", "subtype": "job-id"})]
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
+@process(
+    categories=["cubes", "import"], experimental=True, pure=False, in_view=True, foreign=FOREIGN_ARGUMENTS
+)
 def load_stac(
     url: Url,
     spatial_extent: SpatialExtent = None,
@@ -89,7 +96,9 @@ def load_stac(
     return load_items(_find_items(url, request.query, env), request, env.log)
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
+@process(
+    categories=["cubes", "import"], experimental=True, pure=False, in_view=True, foreign=FOREIGN_ARGUMENTS
+)
 def load_result(
     id: JobId,
     spatial_extent: SpatialExtent = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
@@ -63,6 +63,10 @@ Skips = Callable[[Mapping[str, Any]], bool]
 
 Check = Callable[[Mapping[str, Any]], None]
 """Raises the error of arguments, of which those are missing that are not constant."""
+
+
+Foreign = Mapping[str, str | None]
+"""Arguments of other back-ends: what to do instead, or None for those that are ignored with a warning."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,7 @@ class Process:
     in_view: bool = False
     skips_nodata: Skips | None = None
     check: Check | None = None
+    foreign: Foreign = field(default_factory=dict)
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -261,6 +266,7 @@ def process(
     in_view: bool = False,
     skips_nodata: Skips | None = None,
     check: Check | None = None,
+    foreign: Foreign | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
@@ -269,7 +275,8 @@ def process(
     ``pointwise``: each output pixel depends only on the same input pixel (except along x and y, if its rule
     says that it uses all values along them); ``in_view``: it makes its cube on the pixels of a map tile if
     these are demanded; ``skips_nodata`` decides by the arguments whether it ignores no-data in the array
-    ``data``; ``check`` raises the errors that its constant arguments alone tell, defaults included.
+    ``data``; ``check`` raises the errors that its constant arguments alone tell, defaults included;
+    ``foreign`` has arguments that it does not take, but other back-ends do.
     """
 
     def register(function: F) -> F:
@@ -289,6 +296,7 @@ def process(
             in_view,
             skips_nodata,
             check,
+            foreign or {},
         )
         return function
 

@@ -28,6 +28,7 @@ _PATTERN_WORDS: Final = {
     "^https?://": "begin with http:// or https://",
     r"^\d{2}:\d{2}:\d{2}$": "be a time of day such as 13:30:00",
 }
+_SUBTYPE_WORDS: Final = {"duration": "be an ISO 8601 duration such as P1M, P10D or PT6H"}
 _INTERVAL: Final = "temporal-interval"
 
 
@@ -150,7 +151,8 @@ def _make_count(words: str, unit: str) -> Callable[[Any], str]:
 
 
 def _explain_pattern(error: Any) -> str:
-    rule = _PATTERN_WORDS.get(error.validator_value, f"match the pattern {error.validator_value}")
+    rule = _SUBTYPE_WORDS.get(str(_get_subtype(error).get("subtype")))
+    rule = rule or _PATTERN_WORDS.get(error.validator_value, f"match the pattern {error.validator_value}")
     return f"{shorten_value(error.instance)} must {rule}"
 
 
