@@ -23,7 +23,7 @@ def test_collection_describes_product_and_datasets(catalog: Catalog, index: Inde
         scene(tmp_path / "b", 2, "2022-06-05T10:00:00.250Z", 600400, eo__platform="sentinel-2b"),
     )
     collection = catalog.get_collection("tiny_s2", BASE)
-    assert collection["title"] == "tiny_s2"
+    assert collection["title"] == collection["description"] == "Tiny scenes like those of Sentinel-2"
     assert collection["description"] == PRODUCT["description"]
     assert collection["license"] == "CC-BY-4.0"
     assert "providers" not in collection
@@ -142,3 +142,17 @@ def test_products_show_at_once(catalog: Catalog, index: Index):
     assert [c["id"] for c in catalog.list_collections()] == ["another", "tiny_s2"]
     index.update_product(product("another", description="Changed"))
     assert catalog.get_collection("another")["description"] == "Changed"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("s2_l2a_sample", "S2 L2A sample"),
+        ("dem", "Dem"),
+        ("LANDSAT-8.c2", "LANDSAT 8 C2"),
+        ("__", "__"),
+        ("ündü_x", "ündü x".capitalize()),
+    ],
+)
+def test_a_name_in_words(name: str, words: str) -> None:
+    assert name_in_words(name) == words
