@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,9 @@ from odc_openeo.jobs.store import add_log_entries, make_job
 
 CLAIM_LOCK = 0x6F64636A
 """Advisory lock: jobs are claimed one after the other, so that the limits of users are kept exactly."""
+
+DEAD_AFTER_S = 10.0
+"""Seconds of silence after which the lock of a run decides whether its worker has ended."""
 
 CLAIM = text(
     """
@@ -153,17 +156,67 @@ def give_back(config: Config, claim: Claim, entries: Sequence[Entry], *, wait_s:
         return True
 
 
+class RunLock:
+    """The advisory lock of a run, on a connection of its own: it is free as soon as its worker has ended.
+
+    Behind a pool that shares connections between transactions the lock may stay; then only silence counts.
+    """
+
+    def __init__(self, config: Config, claim: Claim) -> None:
+        self._config, self._key = config, _make_lock_key(claim.attempt)
+        self._connection: Connection | None = None
+
+    def hold(self) -> None:
+        """Take the lock, or check that it is still held.
+
+        Raises:
+            InfrastructureBusy: the database cannot be reached.
+        """
+        with db.as_infrastructure_busy():
+            try:
+                if self._connection is None:
+                    engine = db.get_engine(self._config).execution_options(isolation_level="AUTOCOMMIT")
+                    self._connection = engine.connect()
+                    self._connection.execute(select(func.pg_try_advisory_lock(self._key)))
+                else:
+                    self._connection.execute(text("SELECT 1"))
+            except Exception:
+                self.release()
+                raise
+
+    def release(self) -> None:
+        """Close the connection, and the lock with it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not back to the pool, where it would keep the lock.
+            connection.invalidate()
+            connection.close()
+
+
+def _make_lock_key(attempt: UUID) -> int:
+    return int.from_bytes(attempt.bytes[:8], "big", signed=True)
+
+
 def recover_lost_jobs(config: Config) -> tuple[int, int]:
-    """Take jobs from unresponsive workers; returns (queued again, failed after the last try)."""
-    silent = func.clock_timestamp() - timedelta(seconds=config.job_lost_after_s)
-    lost = (
-        select(db.JobRow)
-        .where(db.JobRow.status == "running", db.JobRow.heartbeat < silent)
-        .with_for_update(skip_locked=True)
+    """Take jobs from workers that have ended or do not respond; returns (queued again, failed for good).
+
+    A worker that holds the lock of its run is alive, however slow: it is given up after a long silence only.
+    """
+    quiet = timedelta(seconds=min(DEAD_AFTER_S, config.job_lost_after_s / 3))
+    now = func.clock_timestamp()
+    silence = (now - db.JobRow.heartbeat) > timedelta(seconds=config.job_lost_after_s)
+    # After the database has started, workers need a moment to take their locks again.
+    settled = now - func.pg_postmaster_start_time() > quiet
+    suspects = (
+        select(db.JobRow, silence, settled)
+        .where(db.JobRow.status == "running", db.JobRow.heartbeat < now - quiet)
+        .with_for_update(skip_locked=True, of=db.JobRow)
     )
     requeued = failed = 0
     with db.session(config) as session:
-        for row in session.scalars(lost):
+        for row, is_silent, is_settled in session.execute(suspects).all():
+            if not (is_silent or (is_settled and _has_ended(session, row.attempt))):
+                continue
             is_last = row.tries >= config.job_tries
             requeued, failed = requeued + (not is_last), failed + is_last
             row.status = "error" if is_last else "queued"
@@ -171,6 +224,13 @@ def recover_lost_jobs(config: Config) -> tuple[int, int]:
             session.execute(delete(db.JobResult).where(db.JobResult.job_id == row.id))
             add_log_entries(session, row.id, [_make_lost_entry(row.tries, config.job_tries)])
     return requeued, failed
+
+
+def _has_ended(session: Session, attempt: UUID | None) -> bool:
+    """Whether nobody holds the lock of a run."""
+    return attempt is None or bool(
+        session.scalar(select(func.pg_try_advisory_xact_lock(_make_lock_key(attempt))))
+    )
 
 
 def _make_lost_entry(tries: int, most: int) -> Entry:

@@ -10,6 +10,7 @@ import pytest
 from pystac.validation import validate_dict
 
 from odc_openeo.catalog import Catalog, OverridesError
+from odc_openeo.catalog.stac_documents import name_in_words
 from odc_openeo.config import Config
 from odc_openeo.errors import CollectionNotFound
 from tests.catalog.scenes import PRODUCT, Index, product, scene
@@ -23,7 +24,7 @@ def test_collection_describes_product_and_datasets(catalog: Catalog, index: Inde
         scene(tmp_path / "b", 2, "2022-06-05T10:00:00.250Z", 600400, eo__platform="sentinel-2b"),
     )
     collection = catalog.get_collection("tiny_s2", BASE)
-    assert collection["title"] == collection["description"] == "Tiny scenes like those of Sentinel-2"
+    assert f"{collection['title']}." == collection["description"] == "Tiny scenes like those of Sentinel-2."
     assert collection["description"] == PRODUCT["description"]
     assert collection["license"] == "CC-BY-4.0"
     assert "providers" not in collection
