@@ -16,7 +16,7 @@ from odc_openeo.api.processes.schemas import parse_process
 from odc_openeo.api.query_parameters import takes
 from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.api.view_bodies import answers
-from odc_openeo.errors import RequestInvalid
+from odc_openeo.errors import ProcessGraphInvalid, RequestInvalid
 from odc_openeo.evaluation.stored_processes import check_stored_process
 from odc_openeo.user_data import user_defined_processes
 from odc_openeo.user_data.user_defined_processes import UserDefinedProcess
@@ -96,6 +96,8 @@ def _read_process(id_: str, user: UUID) -> dict[str, Any]:
             reason=f"a process id must consist of at most {MAX_ID_LENGTH} letters, digits and underscores."
         )
     process = parse_process(read_json_object())
+    if not process["process_graph"]:
+        raise ProcessGraphInvalid(reason="it has no node.")
     run_for_view(check_stored_process, user, id_, process, user=str(user))
     return process
 
