@@ -29,6 +29,7 @@ EXTENSIONS = [
 ]
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 """West, south, east, north in degrees: the extent where none is known."""
+LONGEST_ABBREVIATION = 3
 LONGEST_TITLE = 80
 """Characters of a description that serves as a title, too."""
 LICENCE_UNKNOWN = "other"
@@ -69,9 +70,15 @@ def _shorten_to_title(description: Any) -> str | None:
 
 
 def name_in_words(name: str) -> str:
-    """Write an identifier in words: ``s2_l2a_sample`` as ``S2 L2A sample``."""
+    """Write an identifier in words: ``s2_l2a_sample`` as ``S2 L2A sample``.
+
+    Words of up to three letters are mostly abbreviations.
+    """
     words = [word for word in re.split(r"[_\-.~/\s]+", name) if word]
-    shown = [word.upper() if re.search(r"\d", word) else word for word in words]
+    shown = [
+        word.upper() if len(word) <= LONGEST_ABBREVIATION or re.search(r"\d", word) else word
+        for word in words
+    ]
     text = " ".join(shown)
     return f"{text[:1].upper()}{text[1:]}" or name
 

@@ -17,6 +17,7 @@ import dask
 import xarray as xr
 
 from odc_openeo.cube import LabeledArray, is_cube
+from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import (
     DimensionMismatch,
     InfrastructureBusy,
@@ -198,7 +199,9 @@ class _Scope:
             return self._run_definition(process, arguments, demand, f"{where}.")
         grid = self._grid_of(self.plan.grid_leaders.get(node.id))
         try:
-            return process.call(arguments, replace(self.env, demand=demand, grid=grid))
+            value = process.call(arguments, replace(self.env, demand=demand, grid=grid))
+            is_marked = process.returns_numbers and isinstance(value, xr.DataArray)
+            return drop_boolean_mark(value) if is_marked else value
         except xr.AlignmentError as error:
             reason = "the labels of a dimension differ. Resample or merge the cubes first."
             raise DimensionMismatch(reason=reason) from error

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.cube import ARRAY, NODATA
+from odc_openeo.cube import ARRAY, NODATA, TYPE
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.registry.process import PROCESSES
 
@@ -64,7 +64,7 @@ def _drop_nodata(data: xr.DataArray) -> xr.DataArray:
 def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
     """Restore what a calculation may have lost: coordinates, their attributes, attributes of the cube.
 
-    The declaration of no-data is left unchanged: it belongs to the values.
+    The declarations of no-data and of booleans are left unchanged: they belong to the values.
     """
     lost = {
         name: coord
@@ -77,7 +77,7 @@ def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArra
     for name, coord in like.coords.items():
         if name in complete.coords and not complete.coords[name].attrs:
             complete.coords[name].attrs.update(coord.attrs)
-    complete.attrs = {k: v for k, v in like.attrs.items() if k != NODATA} | complete.attrs
+    complete.attrs = {k: v for k, v in like.attrs.items() if k not in (NODATA, TYPE)} | complete.attrs
     return complete
 
 

@@ -213,6 +213,11 @@ class Process:
         return _get_schema(self._hints.get("return", Any)).json
 
     @cached_property
+    def returns_numbers(self) -> bool:
+        """Whether the return value consists of numbers, never of booleans."""
+        return all(map(_is_numeric, self.returns if isinstance(self.returns, list) else [self.returns]))
+
+    @cached_property
     def makes_raster(self) -> bool:
         """Whether the return value is, or may be, a cube with pixels."""
         schemas = self.returns if isinstance(self.returns, list) else [self.returns]
@@ -247,6 +252,14 @@ class Process:
             described["examples"] = [e.to_dict() for e in self.examples]
         described["links"] = [*self.links, _specification_link(self.id)]
         return described
+
+
+def _is_numeric(schema: Mapping[str, Any]) -> bool:
+    types = schema.get("type", ())
+    names = {types} if isinstance(types, str) else set(types)
+    if names == {"array"}:
+        return _is_numeric(schema.get("items", {}))
+    return bool(names) and names <= {"number", "integer", "null"}
 
 
 PROCESSES: dict[str, Process] = {}

@@ -149,10 +149,10 @@ def test_products_show_at_once(catalog: Catalog, index: Index):
     ("name", "words"),
     [
         ("s2_l2a_sample", "S2 L2A sample"),
-        ("dem", "Dem"),
+        ("dem_sample", "DEM sample"),
         ("LANDSAT-8.c2", "LANDSAT 8 C2"),
         ("__", "__"),
-        ("ündü_x", "ündü x".capitalize()),
+        ("ündü_x", "Ündü X"),
     ],
 )
 def test_a_name_in_words(name: str, words: str) -> None:
