@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -43,13 +44,11 @@ def describe_schema_error(error: ValidationError) -> str:
 
 
 def shorten_value(value: Any) -> str:
-    """Write a value as text of limited length."""
+    """Write a JSON value as text of limited length; strings of their own in single quotes."""
     try:
-        text = repr(value)
-    except ValueError:
-        return "an integer of thousands of digits"
-    words = {"None": "null", "True": "true", "False": "false"}
-    text = words.get(text, text)
+        text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+    except (ValueError, TypeError):
+        return "a value that can't be shown"
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 

@@ -489,17 +489,6 @@ def difference_to_the_mean_of_the_period(sample: Sample) -> Built:
 
 
 @idiom
-def anomalies_to_monthly_normals(sample: Sample) -> Built:
-    cube = sample.load(CLIMATE_PRODUCT, ["temperature"], SUMMER)
-    normals = cube.process("climatological_normal", data=cube, period="month")
-    anomalies = cube.process("anomaly", data=cube, normals=normals, period="month")
-    values = sample.pixels("temperature", CLIMATE_PRODUCT, SUMMER)
-    months = np.array([time.month for time in sample.times(CLIMATE_PRODUCT, SUMMER)])
-    normal = {month: values[months == month].mean(axis=0) for month in set(months)}
-    return anomalies, "netCDF", values - np.stack([normal[month] for month in months])
-
-
-@idiom
 def part_of_the_period_after_loading(sample: Sample) -> Built:
     days = ["2022-07-10", "2022-07-13"]
     cube = sample.load(CLIMATE_PRODUCT, ["temperature"], SUMMER).filter_temporal(days)
@@ -660,7 +649,7 @@ def spread_in_fields_as_geojson(sample: Sample) -> Built:
 
 
 def _find_number(properties: dict[str, Any]) -> float:
-    return next(v for v in properties.values() if isinstance(v, int | float) and not isinstance(v, bool))
+    return next(properties[name] for name in ("B04", "value") if name in properties)
 
 
 @idiom
@@ -762,9 +751,9 @@ def test_picture_with_a_colormap(sample: Sample, tmp_path: Path) -> None:
 
 
 def test_user_defined_process_called_with_parameters(sample: Sample, tmp_path: Path) -> None:
-    data = openeo.api.process.Parameter.raster_cube("data")
-    factor = openeo.api.process.Parameter.number("factor", default=1)
-    process = sample.connection.datacube_from_process("apply", data=data, process=_make_product(factor))
+    data = openeo.api.process.Parameter.raster_cube("data", description="A cube")
+    factor = openeo.api.process.Parameter.number("factor", description="A factor", default=1)
+    process = sample.connection.datacube_from_process("apply", data=data, process=_make_product("factor"))
     sample.connection.save_user_defined_process("times_factor", process, parameters=[data, factor])
     cube = sample.s2("B04").process("times_factor", data=sample.s2("B04").mean_time(), factor=3)
     assert cube.save_result("netCDF").validate() == []
@@ -772,8 +761,8 @@ def test_user_defined_process_called_with_parameters(sample: Sample, tmp_path: P
     check_result(tmp_path / "result.nc", 3 * mean_of(sample.pixels("B04")))
 
 
-def _make_product(factor: Any) -> dict[str, Any]:
-    arguments = {"x": {"from_parameter": "x"}, "y": factor}
+def _make_product(parameter: str) -> dict[str, Any]:
+    arguments = {"x": {"from_parameter": "x"}, "y": {"from_parameter": parameter}}
     return {"process_graph": {"times": {"process_id": "multiply", "arguments": arguments, "result": True}}}
 
 
