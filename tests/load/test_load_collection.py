@@ -444,3 +444,9 @@ def test_signature_is_that_of_the_specification():
     assert list(parameters) == names
     assert [parameters[n].optional for n in names] == [False, False, False, True, True]
     assert load_collection.__name__ == "load_collection"
+
+
+def test_collection_without_datasets_says_so(catalog: Catalog, index: Index) -> None:
+    with pytest.raises(errors.NoDataAvailable) as raised:
+        load(catalog)
+    assert raised.value.message.endswith("collection 'tiny_s2' has no datasets yet.")
