@@ -121,4 +121,4 @@ _DRAWERS: Final[Mapping[str, Callable[[Path], Image.Image | None]]] = {
     "image/png": _shrink_picture,
     "image/jpeg": _shrink_picture,
 }
-"""What draws files of each media type."""
+"""The function that draws files of each media type."""

@@ -29,7 +29,7 @@ _KINDS: Final = {
     "float_type": "a number",
     "none_required": "null",
 }
-"""What is expected, by pydantic's type of fault: faults of a value that is of another kind as a whole."""
+"""The expected kind of value, by pydantic's type of fault: the value is of another kind as a whole."""
 
 _PATTERNS: Final = {
     r"^\w+$": "letters, digits and underscores only",
