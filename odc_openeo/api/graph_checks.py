@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
+from odc_openeo.api.backend import backend
 from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.errors import InfrastructureBusy, OpenEOError, RequestTimeout, TooManyRequests
 from odc_openeo.evaluation.validation import find_all_problems, find_problems
@@ -20,8 +21,9 @@ log = logging.getLogger(__name__)
 def find_graph_errors(process: Any, user: UUID | None) -> list[OpenEOError]:
     """Return the errors of a process; only those of the graph itself if evaluating it takes too long."""
     name = str(user) if user else None
+    seconds = min(CHECK_SECONDS, backend().config.tile_timeout_s)
     try:
-        return run_for_view(find_all_problems, process, user, user=name, seconds=CHECK_SECONDS)
+        return run_for_view(find_all_problems, process, user, user=name, seconds=seconds)
     except RequestTimeout:
         return run_for_view(find_problems, process, user, user=name)
 
