@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -145,8 +146,8 @@ def _find_axes(variable: xr.DataArray) -> tuple[str, ...]:
 
 def mean_of(values: np.ndarray) -> np.ndarray:
     """The mean along time of what has data."""
-    with np.errstate(invalid="ignore"), np.testing.suppress_warnings() as warnings:
-        warnings.filter(RuntimeWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmean(values, axis=0)
 
 

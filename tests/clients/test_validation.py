@@ -32,7 +32,12 @@ def child(process_id: str, **arguments: Any) -> Nodes:
 
 
 def load(*bands: str, **changes: Any) -> Nodes:
-    arguments = {"id": S2_PRODUCT, "spatial_extent": BOX, "temporal_extent": JUNE, "bands": list(bands)}
+    arguments = {
+        "id": S2_PRODUCT,
+        "spatial_extent": BOX,
+        "temporal_extent": JUNE,
+        "bands": list(bands) or None,
+    }
     return node("load_collection", **{**arguments, **changes})
 
 
