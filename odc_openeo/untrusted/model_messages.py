@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from odc_openeo.untrusted.schema_messages import shorten_value
 
@@ -37,6 +36,7 @@ _PATTERNS: Final = {
 }
 
 Path = tuple[int | str, ...]
+Fault = Mapping[str, Any]
 
 
 def describe_model_faults(error: ValidationError, document: Any) -> str:
@@ -44,14 +44,15 @@ def describe_model_faults(error: ValidationError, document: Any) -> str:
 
     Where the model has alternatives, the one that the document comes closest to is described.
     """
-    located: dict[Path, list[ErrorDetails]] = {}
-    for fault in error.errors(include_url=False, include_context=True):
+    located: dict[Path, list[Fault]] = {}
+    for details in error.errors(include_url=False):
+        fault: Fault = dict(details)
         located.setdefault(_locate(fault, document), []).append(fault)
     paths = [path for path in located if not _is_explained_inside(path, located)]
     return "; ".join(_describe_path(path, located[path]) for path in paths[:MOST_FAULTS])
 
 
-def _locate(fault: ErrorDetails, document: Any) -> Path:
+def _locate(fault: Fault, document: Any) -> Path:
     """The path of a fault in the document: without the names that pydantic gives alternatives."""
     path: list[int | str] = []
     value = document
@@ -66,13 +67,13 @@ def _locate(fault: ErrorDetails, document: Any) -> Path:
     return tuple(path)
 
 
-def _is_explained_inside(path: Path, located: Mapping[Path, Sequence[ErrorDetails]]) -> bool:
+def _is_explained_inside(path: Path, located: Mapping[Path, Sequence[Fault]]) -> bool:
     """Whether a value is of the wrong kind for some alternatives, and has faults inside for others."""
     is_kind = all(fault["type"] in _KINDS for fault in located[path])
     return is_kind and any(inner != path and inner[: len(path)] == path for inner in located)
 
 
-def _describe_path(path: Path, faults: Sequence[ErrorDetails]) -> str:
+def _describe_path(path: Path, faults: Sequence[Fault]) -> str:
     where = f"'{'.'.join(map(str, path))}'" if path else "it"
     kinds = dict.fromkeys(_KINDS[fault["type"]] for fault in faults if fault["type"] in _KINDS)
     specific = [fault for fault in faults if fault["type"] not in _KINDS]
@@ -81,7 +82,7 @@ def _describe_path(path: Path, faults: Sequence[ErrorDetails]) -> str:
     return f"{where} {_describe_fault(specific[0])}"
 
 
-def _describe_fault(fault: ErrorDetails) -> str:
+def _describe_fault(fault: Fault) -> str:
     kind, context = fault["type"], fault.get("ctx") or {}
     shown = shorten_value(fault["input"])
     if kind == "missing":
