@@ -17,6 +17,8 @@ from odc_openeo.untrusted.reference_systems import parse_crs
 FARTHEST: Final = 1e12
 """The largest coordinate, in any unit: far beyond the earth."""
 
+EDGES: Final = ("west", "south", "east", "north")
+
 
 @dataclass(frozen=True)
 class Box:
@@ -37,14 +39,20 @@ class Box:
         """Parse a bounding box as openEO has it: west, south, east, north, crs; heights are ignored.
 
         Raises:
-            ProcessParameterInvalid: an edge is not a finite number, edges are swapped or equal, or the CRS
+            ProcessParameterInvalid: an edge is missing or not a finite number, edges are swapped or equal,
+                or the CRS
                 is unknown.
         """
 
         def make_error(reason: str) -> ProcessParameterInvalid:
             return ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
 
-        west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
+        for edge in EDGES:
+            value = extent.get(edge)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                what = f"must be a number, not {value!r}" if value is not None else "is missing"
+                raise make_error(f"its member '{edge}' {what}.")
+        west, south, east, north = (extent[edge] for edge in EDGES)
         if not all(math.isfinite(edge) for edge in (west, south, east, north)):
             raise make_error("its edges must be finite numbers.")
         if max(map(abs, (west, south, east, north))) > FARTHEST:
@@ -86,7 +94,7 @@ class Box:
 
 def is_box(extent: Any) -> bool:
     """Whether a spatial extent is a bounding box (and not GeoJSON or a vector cube)."""
-    return isinstance(extent, Mapping) and "west" in extent
+    return isinstance(extent, Mapping) and "type" not in extent and any(edge in extent for edge in EDGES)
 
 
 def _parse_crs(crs: Any, make_error: Any) -> int | str:
