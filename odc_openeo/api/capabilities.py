@@ -22,6 +22,7 @@ from odc_openeo.api.backend import (
 )
 from odc_openeo.api.stac import views
 from odc_openeo.catalog.stac_documents import STAC_VERSION
+from odc_openeo.errors import FeatureUnsupported
 from odc_openeo.formats import describe_formats
 from odc_openeo.jobs.options import JOB_OPTIONS
 
@@ -36,6 +37,9 @@ CONFORMS_TO: Final = (
     *views.CONFORMS_TO,
     "https://api.openeo.org/extensions/workspaces/0.1.0",
 )
+
+UDF_RUNTIMES: Final[Mapping[str, Mapping[str, Any]]] = {}
+"""Runtimes of user-defined functions by name; as long as there are none, their endpoint is not listed."""
 
 KINDS: Final = ("job", "service", "synchronous")
 PROCESSING_PARAMETERS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
@@ -78,8 +82,10 @@ def list_file_formats() -> dict[str, Any]:
 
 @blueprint.get("/udf_runtimes")
 def udf_runtimes() -> dict[str, Any]:
-    """``GET /udf_runtimes``: none, as user-defined functions are not supported."""
-    return {}
+    """``GET /udf_runtimes``: the API wants one runtime at least, so this is not supported without any."""
+    if not UDF_RUNTIMES:
+        raise FeatureUnsupported(feature="user-defined functions")
+    return {name: dict(runtime) for name, runtime in UDF_RUNTIMES.items()}
 
 
 @blueprint.get("/processing_parameters")
@@ -91,10 +97,11 @@ def processing_parameters() -> dict[str, Any]:
 def list_endpoints() -> list[dict[str, Any]]:
     """List the openEO endpoints with their methods, derived from the registered URL rules."""
     methods: defaultdict[str, set[str]] = defaultdict(set)
+    unsupported = () if UDF_RUNTIMES else ("/udf_runtimes",)
     for rule in current_app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(API_PATH))
         is_stac = rule.endpoint.startswith(f"{views.blueprint.name}.")
-        if rule.rule.startswith(API_PATH) and not is_stac and path != "/":
+        if rule.rule.startswith(API_PATH) and not is_stac and path not in ("/", *unsupported):
             methods[path] |= (rule.methods or set()) - {"HEAD", "OPTIONS"}
     return [{"path": path, "methods": sorted(methods[path])} for path in sorted(methods)]
 
@@ -107,7 +114,7 @@ def describe_versions() -> dict[str, Any]:
 def _make_links(editor: str | None) -> list[dict[str, Any]]:
     links = [
         make_link("self", api_url("/"), "This document"),
-        make_link("root", api_url("/"), "This document"),
+        make_link("root", api_url("/"), "Root of this API"),
         make_link("about", f"{root_url()}/", "Start page: collections and how to connect", "text/html"),
         make_link("version-history", f"{root_url()}/.well-known/openeo", "API versions served here"),
         make_link("conformance", api_url("/conformance"), "Conformance classes"),

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.untrusted.json_schemas import make_validator
+from odc_openeo.untrusted.schema_messages import describe_schema_error
 
 Schema = Mapping[str, Any]
 
@@ -32,8 +33,6 @@ FILENAME_PREFIX: Final[dict[str, Any]] = {
     "default": None,
 }
 """The option that all formats have."""
-
-_LONGEST_MESSAGE: Final = 300
 
 
 def make_title(name: str) -> str:
@@ -63,11 +62,7 @@ def normalize_value(
         lower = value.casefold()
         value = names.get(lower, synonyms.get(lower, value))
     for error in make_validator(schema).iter_errors(value):
-        values = ", ".join(str(v) for v in schema.get("enum", ()) if v is not None)
-        allowed = f" Allowed: {values}." if values else ""
-        where = "".join(f"[{key!r}]" for key in error.absolute_path)[:_LONGEST_MESSAGE]
-        message = _shorten(error.message)
-        raise make_option_error(f"option '{option}' of format {format_}{where}: {message}.{allowed}")
+        raise make_option_error(f"option '{option}' of format {format_}: {describe_schema_error(error)}.")
     return value
 
 
@@ -82,10 +77,6 @@ def _normalize_type(value: Any, schema: Schema) -> Any:
     if "boolean" in types and isinstance(value, str) and value.casefold() in ("true", "false"):
         return value.casefold() == "true"
     return value
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE // 2]} … {text[-100:]}"
 
 
 def make_option_error(reason: str) -> ProcessParameterInvalid:

@@ -18,6 +18,7 @@ from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.graph.model import Definition, Graph
 from odc_openeo.registry.process import OMITTED, Parameter, Process
 from odc_openeo.untrusted.json_schemas import SCALARS, is_exact
+from odc_openeo.untrusted.schema_messages import describe_schema_error, shorten_value
 
 _CONTAINERS = (list, tuple, LabeledArray, Mapping)
 
@@ -164,7 +165,7 @@ def _find_json_mismatch(parameter: Parameter, value: Any) -> str | None:
         return reason
     plain = _strip_pixels(value)
     error = next(parameter.validator.iter_errors(plain), None)
-    return None if error is None else _explain_schema_error(error, plain, alternatives)
+    return None if error is None else f"{describe_schema_error(error)}."
 
 
 def _find_inner_mismatches(parameter: Parameter, value: Any) -> Iterator[str]:
@@ -179,7 +180,8 @@ def _find_inner_mismatches(parameter: Parameter, value: Any) -> Iterator[str]:
         elif cube.is_cube(inner) and not (parameter.takes_pixels and isinstance(inner, xr.DataArray)):
             yield f"{_describe_expected(parameter)}, but it contains a data cube."
         elif parameter.is_exact and not is_exact(inner):
-            yield f"{_shorten(inner)} is not allowed: numbers must be finite, and integers fit into 64 bits."
+            shown = shorten_value(inner)
+            yield f"{shown} is not allowed: numbers must be finite, and integers fit into 64 bits."
         elif not (_is_scalar(inner) or untyped or is_child(inner) or cube.is_cube(inner)):
             yield f"{_describe_expected(parameter)}, but it contains {_describe_value(inner)}."
 
@@ -245,18 +247,6 @@ def _strip_pixels(value: Any) -> Any:
 # --- Messages ------------------------------------------------------------------------------------
 
 
-def _explain_schema_error(error: Any, value: Any, alternatives: list[dict[str, Any]]) -> str:
-    deepest = max(error.context, key=lambda e: len(e.absolute_path), default=None) if error.context else None
-    if deepest is not None and deepest.absolute_path:
-        error = deepest
-    if error.validator == "anyOf":
-        kinds = list_kinds(alternatives) or set()
-        return f"it must be {describe_kinds(kinds)}; {_shorten(value)} is none of them."
-    where = "".join(f"[{p!r}]" for p in error.absolute_path)
-    message = error.message if len(error.message) < 300 else f"{error.message[:300]}…"
-    return f"{where}: {message}." if where else f"{message}."
-
-
 def _only_opaque(alternatives: list[dict[str, Any]]) -> bool:
     objects = [s for s in alternatives if _fits_type(s, "object")]
     return bool(objects) and all(_is_opaque(s) for s in objects)
@@ -292,11 +282,3 @@ def _describe_value(value: Any) -> str:
         return "an array with labels"
     names = {"ml-model": "a trained model", "stac": "what save_result returned"}
     return next((names[s] for s in value_subtypes(value) if s in names), f"a {type(value).__name__}")
-
-
-def _shorten(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:
-        return "an integer of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:60]}…"

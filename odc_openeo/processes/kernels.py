@@ -17,6 +17,7 @@ from odc.geo.xr import xr_coords
 
 from odc_openeo import cube
 from odc_openeo.budget import check_count
+from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import KernelDimensionsUneven, ProcessParameterInvalid
 from odc_openeo.registry.child_results import as_field, restore_coordinates
 from odc_openeo.registry.demand import Demand, along_dimensions
@@ -81,7 +82,7 @@ def apply_kernel(
     ordered = cube.decode(reverse_dimensions(data, reversed_dimensions).transpose(..., cube.Y, cube.X))
     if ordered.dtype.kind not in "f":
         ordered = ordered.astype(float)
-    clean = ordered.where(np.isfinite(ordered), replace_invalid)
+    clean = drop_boolean_mark(ordered.where(np.isfinite(ordered), replace_invalid))
     depth = weights.shape[0] // 2, weights.shape[1] // 2
     convolve = partial(_convolve_block, weights=weights * factor)
     if not clean.size:

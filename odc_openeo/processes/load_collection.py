@@ -99,7 +99,11 @@ PropertyConditions = Annotated[
 LoadedCube = Annotated[xr.DataArray, Schema(datacube_schema())]
 
 
-@process(categories=["cubes", "import"], in_view=True, raw_values_of=None)
+_PIXEL_ADVICE = "Data are loaded in the pixels of their files; use resample_spatial for others."
+FOREIGN_ARGUMENTS = {"featureflags": None, "width": _PIXEL_ADVICE, "height": _PIXEL_ADVICE}
+
+
+@process(categories=["cubes", "import"], in_view=True, raw_values_of=None, foreign=FOREIGN_ARGUMENTS)
 def load_collection(
     id: CollectionId,
     spatial_extent: SpatialExtent,

@@ -14,7 +14,14 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY
 from odc_openeo.cube.arrays import as_booleans, make_constant_field, reduce_blocks
-from odc_openeo.cube.elementwise import blockwise, has_cube, is_boolean, make_nodata_like, mark_boolean
+from odc_openeo.cube.elementwise import (
+    blockwise,
+    drop_boolean_mark,
+    has_cube,
+    is_boolean,
+    make_nodata_like,
+    mark_boolean,
+)
 from odc_openeo.cube.packing import carry_packing
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.registry.process import DEFERRED, Example, Schema, process
@@ -309,7 +316,8 @@ def _choose_per_pixel(value: xr.DataArray, accept: Any, reject: Any) -> xr.DataA
     accept, reject = _align_branches(accept, reject)
     result = blockwise(np.where, condition, accept, reject)
     result.attrs = next((dict(v.attrs) for v in (accept, reject) if isinstance(v, xr.DataArray)), {})
-    return carry_packing(result, chosen)
+    are_boolean = all(v is None or is_boolean(v) for v in (accept, reject))
+    return carry_packing(result if are_boolean else drop_boolean_mark(result), chosen)
 
 
 def _is_true(block: Any) -> Any:

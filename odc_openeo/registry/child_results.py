@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.cube import ARRAY, NODATA, PACKING
+from odc_openeo.cube import ARRAY, NODATA, PACKING, TYPE
 from odc_openeo.cube.packing import drop_packing
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.registry.process import PROCESSES
@@ -65,8 +65,8 @@ def _drop_nodata(data: xr.DataArray) -> xr.DataArray:
 def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
     """Restore what a calculation may have lost: coordinates, their attributes, attributes of the cube.
 
-    The declarations of no-data and of units, scales and offsets are left unchanged: they belong to the
-    values.
+    The declarations of no-data, of booleans, and of units, scales and offsets are left unchanged: they belong
+    to the values.
     """
     # A coordinate brings the others along its dimension with it.
     lost = {
@@ -80,7 +80,7 @@ def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArra
     for name, coord in like.coords.items():
         if name in complete.coords and not complete.coords[name].attrs:
             complete.coords[name].attrs.update(coord.attrs)
-    complete.attrs = {k: v for k, v in like.attrs.items() if k != NODATA} | complete.attrs
+    complete.attrs = {k: v for k, v in like.attrs.items() if k not in (NODATA, TYPE)} | complete.attrs
     return complete
 
 

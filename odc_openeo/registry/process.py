@@ -62,6 +62,14 @@ Skips = Callable[[Mapping[str, Any]], bool]
 """Tests by the arguments of a node whether its process skips no-data."""
 
 
+Check = Callable[[Mapping[str, Any]], None]
+"""Raises the error of arguments, of which those are missing that are not constant."""
+
+
+Foreign = Mapping[str, str | None]
+"""Arguments of other back-ends: what to do instead, or None for those that are ignored with a warning."""
+
+
 @dataclass(frozen=True)
 class Example:
     """An example of a process, published with it and run as a test."""
@@ -185,6 +193,8 @@ class Process:
     skips_nodata: Skips | None = None
     former_names: Mapping[str, str] = field(default_factory=dict)
     raw_values_of: Sequence[str] | None = ()
+    check: Check | None = None
+    foreign: Foreign = field(default_factory=dict)
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -215,6 +225,11 @@ class Process:
     def returns(self) -> Any:
         """The JSON Schema of the return value."""
         return _get_schema(self._hints.get("return", Any)).json
+
+    @cached_property
+    def returns_numbers(self) -> bool:
+        """Whether the return value consists of numbers, never of booleans."""
+        return all(map(_is_numeric, self.returns if isinstance(self.returns, list) else [self.returns]))
 
     @cached_property
     def makes_raster(self) -> bool:
@@ -256,6 +271,14 @@ class Process:
         return described
 
 
+def _is_numeric(schema: Mapping[str, Any]) -> bool:
+    types = schema.get("type", ())
+    names = {types} if isinstance(types, str) else set(types)
+    if names == {"array"}:
+        return _is_numeric(schema.get("items", {}))
+    return bool(names) and names <= {"number", "integer", "null"}
+
+
 PROCESSES: dict[str, Process] = {}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -274,6 +297,8 @@ def process(
     skips_nodata: Skips | None = None,
     former_names: Mapping[str, str] | None = None,
     raw_values_of: Sequence[str] | None = (),
+    check: Check | None = None,
+    foreign: Foreign | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
@@ -285,7 +310,8 @@ def process(
     ``data``; ``former_names`` are names of parameters that older clients send, with those of today;
     ``raw_values_of`` names the arguments whose raw values the result holds, or values between them, so that
     units, scales and offsets of their bands are those of the result too. By default it has none. With None
-    the process itself, or its child process, decides.
+    the process itself, or its child process, decides. ``check`` raises the errors that its constant arguments
+    alone tell, defaults included; ``foreign`` has arguments that it does not take, but other back-ends do.
     """
 
     def register(function: F) -> F:
@@ -306,6 +332,8 @@ def process(
             skips_nodata,
             former_names or {},
             raw_values_of,
+            check,
+            foreign or {},
         )
         return function
 

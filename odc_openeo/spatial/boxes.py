@@ -20,6 +20,7 @@ FARTHEST: Final = 1e12
 
 FARTHEST_LONGITUDE: Final = 720.0
 """Longitudes may be counted from -180, from 0, or on from a neighbour's, but not many times around."""
+EDGES: Final = ("west", "south", "east", "north")
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,20 @@ class Box:
         becomes 360 larger.
 
         Raises:
-            ProcessParameterInvalid: an edge is not a finite number, edges are swapped or equal, or the CRS
+            ProcessParameterInvalid: an edge is missing or not a finite number, edges are swapped or equal,
+                or the CRS
                 is unknown.
         """
 
         def make_error(reason: str) -> ProcessParameterInvalid:
             return ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
 
-        west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
+        for edge in EDGES:
+            value = extent.get(edge)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                what = f"must be a number, not {value!r}" if value is not None else "is missing"
+                raise make_error(f"its member '{edge}' {what}.")
+        west, south, east, north = (extent[edge] for edge in EDGES)
         if not all(math.isfinite(edge) for edge in (west, south, east, north)):
             raise make_error("its edges must be finite numbers.")
         if max(map(abs, (west, south, east, north))) > FARTHEST:
@@ -104,7 +111,7 @@ def has_degrees(crs: int | str) -> bool:
 
 def is_box(extent: Any) -> bool:
     """Whether a spatial extent is a bounding box (and not GeoJSON or a vector cube)."""
-    return isinstance(extent, Mapping) and "west" in extent
+    return isinstance(extent, Mapping) and "type" not in extent and any(edge in extent for edge in EDGES)
 
 
 def _parse_crs(crs: Any, make_error: Any) -> int | str:

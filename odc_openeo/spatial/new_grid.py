@@ -28,10 +28,8 @@ def make_grid(grid: GeoBox, resolution: Sequence[float], crs: CRS, align: str = 
         ProcessParameterInvalid: the extent can't be expressed in the CRS.
     """
     left, bottom, right, top = _project_extent(grid, crs)
-    current_resolution = _get_kept_resolution(grid, crs)
-    size = [
-        float(requested or current) for requested, current in zip(resolution, current_resolution, strict=True)
-    ]
+    kept = (0.0, 0.0) if all(resolution) else _get_kept_resolution(grid, crs)
+    size = [float(requested or current) for requested, current in zip(resolution, kept, strict=True)]
     for length, step in zip((right - left, top - bottom), size, strict=True):
         if step > 1e6 * length and step > 1e9:
             reason = f"a pixel of {step:g} is far larger than the cube. Choose a finer resolution."
@@ -86,16 +84,17 @@ def _get_kept_resolution(grid: GeoBox, crs: CRS) -> tuple[float, float]:
     current = abs(grid.resolution.x), abs(grid.resolution.y)
     if crs == grid.crs or crs.units == grid.crs.units:
         return current
+    # As GDAL does: as many pixels along the diagonal. Its own function needs a driver that is closed here.
+    left, bottom, right, top = grid.boundingbox.bbox
     try:
-        transform, _, _ = rasterio.warp.calculate_default_transform(
-            grid.crs.to_wkt(), crs.to_wkt(), grid.shape.x, grid.shape.y, *grid.boundingbox.bbox
-        )
-    except (rasterio.errors.RasterioError, SystemError) as error:
+        xs, ys = rasterio.warp.transform(grid.crs.to_wkt(), crs.to_wkt(), [left, right], [top, bottom])
+    except rasterio.errors.RasterioError:
+        xs, ys = [np.nan, np.nan], [np.nan, np.nan]
+    size = float(np.hypot(xs[1] - xs[0], ys[1] - ys[0]) / np.hypot(grid.shape.x, grid.shape.y))
+    if not (np.isfinite(size) and size > 0):
         reason = "pixels of a comparable size can't be found in it. Give 'resolution' or choose another one."
-        raise ProcessParameterInvalid(
-            process="resample_spatial", parameter="projection", reason=reason
-        ) from error
-    return abs(transform.a), abs(transform.e)
+        raise ProcessParameterInvalid(process="resample_spatial", parameter="projection", reason=reason)
+    return size, size
 
 
 def get_reference_system(grid: GeoBox, projection: int | str | None) -> CRS:

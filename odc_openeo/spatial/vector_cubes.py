@@ -22,6 +22,7 @@ from odc_openeo import cube
 from odc_openeo.cube.coordinates import RESERVED
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
+from odc_openeo.untrusted.schema_messages import shorten_value
 
 LONLAT: Final = pyproj.CRS.from_epsg(4326)
 GEOMETRY_TYPES: Final = frozenset(
@@ -48,6 +49,8 @@ def from_geojson(data: Any, process: str, parameter: str, *, collections: bool =
     """
     try:
         features = _get_features(data)
+        if not all(isinstance(f.get("properties") or {}, Mapping) for f in features):
+            raise ValueError("the 'properties' of a Feature must be an object or null.")
         shapes = [_parse_shape(f.get("geometry"), collections) for f in features]
         crs = _parse_declared_crs(data)
         _check_valid(shapes)
@@ -59,7 +62,8 @@ def from_geojson(data: Any, process: str, parameter: str, *, collections: bool =
         IndexError,
         shapely.errors.ShapelyError,
     ) as error:
-        reason = str(error) or type(error).__name__
+        # Other errors are those of libraries, in their words.
+        reason = str(error) if type(error) is ValueError else "it is not valid GeoJSON."
         raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason) from error
     return gpd.GeoDataFrame(_tabulate_properties(features), geometry=shapes, crs=crs)
 
@@ -125,24 +129,38 @@ def _parse_shape(geometry: Any, collections: bool) -> Any:
     kind = geometry.get("type")
     if kind not in GEOMETRY_TYPES and not (collections and kind == "GeometryCollection"):
         raise ValueError(
-            f"the GeoJSON type {kind!r} is not supported. "
+            f"the GeoJSON type {shorten_value(kind)} is not supported. "
             f"Use {', '.join(sorted(GEOMETRY_TYPES))}, Feature or FeatureCollection."
         )
-    parsed = shape(dict(geometry))
+    parsed = _make_shape(geometry)
     if not np.isfinite(shapely.get_coordinates(parsed)).all():
         raise ValueError(f"the coordinates of the {kind} must be finite numbers.")
     return parsed
+
+
+def _make_shape(geometry: Mapping[str, Any]) -> Any:
+    kind = geometry["type"]
+    member = "geometries" if kind == "GeometryCollection" else "coordinates"
+    try:
+        return shape(dict(geometry))
+    except (ValueError, TypeError, LookupError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise ValueError(
+            f"the '{member}' of the {kind} are not those of one: {shorten_value(geometry.get(member))}. See "
+            "GeoJSON (RFC 7946)."
+        ) from error
 
 
 def _parse_declared_crs(data: Mapping[str, Any]) -> pyproj.CRS:
     declared = data.get("crs")
     if declared is None:
         return LONLAT
-    name = declared["properties"]["name"] if isinstance(declared, Mapping) else declared
+    inner = declared.get("properties") if isinstance(declared, Mapping) else None
+    name = inner.get("name") if isinstance(inner, Mapping) else declared
     try:
         crs = parse_crs(name)
     except CrsRefusedError as error:
-        raise ValueError(f"the CRS {name!r} is not known. Leave out 'crs' for lon/lat.") from error
+        shown = shorten_value(name)
+        raise ValueError(f"the CRS {shown} is not known. Leave out 'crs' for lon/lat.") from error
     return LONLAT if crs.to_epsg() == 4326 or crs.to_authority() == ("OGC", "CRS84") else crs
 
 

@@ -25,6 +25,7 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from odc_openeo import cube
+from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.features import copy_features
@@ -84,9 +85,9 @@ def warp(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str = "near
         joined = xr.concat(parts, dim=bands, coords="minimal", compat="override", join="override")
         restored = cube.with_nodata(joined, cube.nodata(data)).assign_coords({bands: data.coords[bands]})
         return restored.transpose(*data.dims)
-    return _warp_array(
-        _prepare_values(data, source, target, method), source, target, method, cube.nodata(data)
-    )
+    values = _prepare_values(data, source, target, method)
+    warped = _warp_array(values, source, target, method, cube.nodata(data))
+    return warped if method in SELECTING else drop_boolean_mark(warped)
 
 
 def pixel_scale(source: GeoBox, target: GeoBox) -> tuple[float, float]:

@@ -27,6 +27,7 @@ from odc_openeo.config import (
     unknown_variables,
 )
 from odc_openeo.errors import OpenEOError
+from odc_openeo.stack.web_editor import find_editor_warning
 from odc_openeo.users import oidc
 
 CHECK_SECONDS = 60
@@ -60,6 +61,7 @@ def run_checks(config: Config) -> list[Finding]:
         ("index", _find_override_warning),
         ("dask", cluster.find_warning),
         ("GDAL", _find_gdal_warning),
+        ("settings", find_editor_warning),
     ]
     findings = [_run_check(part, check, config) for part, check in checks]
     usable = {finding.part for finding in findings if finding.good}

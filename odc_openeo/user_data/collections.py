@@ -36,6 +36,7 @@ from odc_openeo.errors import (
 from odc_openeo.load.stac_scenes import read_items
 from odc_openeo.spatial.globe import Span, locate
 from odc_openeo.storage import get_storage
+from odc_openeo.untrusted.model_messages import describe_model_faults
 from odc_openeo.untrusted.rasters import LocalFolder
 from odc_openeo.user_data import stac_export
 from odc_openeo.user_data.stac_export import Package
@@ -75,8 +76,7 @@ def check_description(document: Mapping[str, Any]) -> None:
     try:
         _parse_override(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"'{'.'.join(map(str, first['loc']))}': {first['msg'].lower()}.") from error
+        raise ValueError(f"{describe_model_faults(error, document)}.") from error
 
 
 def _parse_override(document: Mapping[str, Any]) -> Override:

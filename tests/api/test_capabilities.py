@@ -92,7 +92,6 @@ def test_endpoints_that_clients_look_for_are_listed(client: FlaskClient) -> None
         ("/me", "GET"),
         ("/processes", "GET"),
         ("/result", "POST"),
-        ("/udf_runtimes", "GET"),
         ("/validation", "POST"),
     } <= listed
     assert not {path for path, _ in listed} & {"", "/"}
@@ -112,7 +111,15 @@ def test_well_known_leads_to_the_capabilities(client: FlaskClient) -> None:
 
 
 def test_no_user_code_is_claimed(client: FlaskClient) -> None:
-    assert client.get(f"{API}/udf_runtimes").get_json() == {}
+    endpoints = client.get(f"{API}/").get_json()["endpoints"]
+    assert "/udf_runtimes" not in {endpoint["path"] for endpoint in endpoints}
+    answer = client.get(f"{API}/udf_runtimes")
+    assert (answer.status_code, answer.get_json()["code"]) == (501, "FeatureUnsupported")
+
+
+def test_links_of_the_landing_page_have_titles_of_their_own(client: FlaskClient) -> None:
+    titles = [link["title"] for link in client.get(f"{API}/").get_json()["links"]]
+    assert len(titles) == len(set(titles))
 
 
 def test_processes_are_not_sent_again_when_unchanged(client: FlaskClient) -> None:
