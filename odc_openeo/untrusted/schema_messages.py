@@ -27,6 +27,9 @@ _PATTERN_WORDS: Final = {
     r"^[\w\-\.~]+$": "consist of letters, digits and the characters _ - . ~ only",
     "^[^\r\n\\:'\"]+$": "be a path without line breaks, colons, quotes and backslashes",
     "^https?://": "begin with http:// or https://",
+    r"^[A-Za-z_][\w.:-]{0,99}$": (
+        "begin with a letter or _ and have at most 100 letters, digits and characters _ . : -"
+    ),
     r"^\d{2}:\d{2}:\d{2}$": "be a time of day such as 13:30:00",
 }
 _SUBTYPE_WORDS: Final = {"duration": "be an ISO 8601 duration such as P1M, P10D or PT6H"}

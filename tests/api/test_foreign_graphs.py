@@ -168,7 +168,7 @@ def test_warnings_cannot_break_the_response(client: FlaskClient, bearer: dict[st
     [
         ("GTiff", {"dtype": "uint8"}, "no option 'dtype'"),
         ("GTiff", {"colormap": {"1": "red"}, "sample_by_feature": 3}, "option 'sample_by_feature'"),
-        ("PNG", {"datatype": "float32"}, "Allowed: uint8, uint16"),
+        ("PNG", {"datatype": "float32"}, "must be one of 'uint8' or 'uint16'"),
         ("GTiff", {"filename_prefix": "/"}, "option 'filename_prefix'"),
         ("GTiff", {"bands_metadata": {"B04": {"x": {}}}}, "option 'bands_metadata'"),
         ("GTiff", {"level": 10**15}, "option 'level'"),

@@ -79,11 +79,11 @@ def test_null_of_an_option_is_its_default(format_):
         ("GTiff", {"bands_metadata": {"B01": {"scale": "x"}}}, "scale of band 'B01' must be a number"),
         ("GTiff", {"filename_prefix": "../.."}, "no letter or digit"),
         ("GTiff", {"filename_prefix": 7}, "option 'filename_prefix'"),
-        ("GTiff", {"tile_grid": "utm-1km"}, "Allowed: wgs84-1degree, utm-10km"),
+        ("GTiff", {"tile_grid": "utm-1km"}, "must be one of 'wgs84-1degree', 'utm-10km'"),
         ("GTiff", {"colormap": {"1": "red"}}, "files with one band"),
         ("GTiff", {"sample_by_feature": True, "tile_grid": "utm-20km"}, "can't be combined"),
         ("GTiff", {"sample_by_feature": True}, "filter_spatial"),
-        ("netCDF", {"sample_by_feature": "yes"}, "not of type 'boolean'"),
+        ("netCDF", {"sample_by_feature": "yes"}, "must be true or false"),
     ],
 )
 def test_what_is_wrong_with_an_option_is_said(format_, options, reason):
