@@ -46,8 +46,7 @@ class Box:
 
         Raises:
             ProcessParameterInvalid: an edge is missing or not a finite number, edges are swapped or equal,
-                or the CRS
-                is unknown.
+                or the CRS is unknown.
         """
 
         def make_error(reason: str) -> ProcessParameterInvalid:

@@ -232,6 +232,7 @@ def test_a_process_that_cannot_run_is_stored_with_warnings_and_not_started(ask):
     logs = ask("GET", f"/jobs/{job}/logs").get_json()["logs"]
     assert {(entry["level"], entry["code"], entry["path"][0]["node_id"]) for entry in logs} == {
         ("warning", "ProcessParameterRequired", "no"),
+        ("warning", "ProcessParameterInvalid", "save"),
         ("warning", "FileTypeInvalid", "save"),
     }
     refused = ask("POST", f"/jobs/{job}/results")
