@@ -176,7 +176,7 @@ def _describe_extent(catalog: Catalog, id_: str, query: Query) -> str:
     extent = catalog.get_collection(id_)["extent"]
     (start, end), box = extent["temporal"]["interval"][0], extent["spatial"]["bbox"][0]
     if start is None and end is None:
-        return f"collection '{id_}' has no dataset yet."
+        return f"collection '{id_}' has no datasets yet."
     conditions = " that meets the conditions in 'properties'" if query.conditions else ""
     return (
         f"collection '{id_}' has no dataset{conditions} at that place and time. It has data from {start} to "
