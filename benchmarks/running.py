@@ -75,7 +75,7 @@ class Service:
 
     def in_process(self, graph: dict[str, Any], target: Path) -> None:
         """Compute with the same functions, without HTTP."""
-        path, _ = synchronous.compute_result(self.config, {"process_graph": graph}, str(self.user), target)
+        path, *_ = synchronous.compute_result(self.config, {"process_graph": graph}, str(self.user), target)
         path.replace(target / "result")
 
     def processes(self, *, here: bool) -> Processes:

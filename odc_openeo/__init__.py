@@ -1,3 +1,3 @@
 """An openEO back-end on the Open Data Cube."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"

@@ -15,6 +15,7 @@ from odc_openeo import api
 from odc_openeo.api.backend import Backend
 from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.api.services import tiles
+from odc_openeo.catalog import read_overrides
 from odc_openeo.config import Config
 from odc_openeo.scratch_folders import remove_abandoned_scratch
 from odc_openeo.server_log import log_to_stderr
@@ -40,8 +41,13 @@ def create_app(config: Config | None = None) -> Flask:
 
     Nothing connects here: databases and the cluster are opened on first use, in the process that uses them,
     so that servers can fork safely.
+
+    Raises:
+        OverridesError: the operator's overrides of collections are not valid.
     """
     config = config or Config()
+    # A file that is not valid would fail every request.
+    read_overrides(config.collection_overrides)
     folder = Path(api.__file__).parent
     app = Flask("odc_openeo", template_folder=folder / "templates", static_folder=folder / "static")
     app.json = StrictJSON(app)

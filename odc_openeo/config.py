@@ -270,7 +270,10 @@ class Config(BaseSettings):
         3, ge=1, le=100, description="Times a batch job is begun when workers or the cluster are lost."
     )
     job_lost_after_s: float = Field(
-        30, ge=1, description="Seconds without a sign of life after which a job's worker is given up."
+        120,
+        ge=1,
+        description="Seconds without a sign of life after which a job's worker is given up. One that has "
+        "ended is noticed within ten seconds.",
     )
     result_lifetime_days: float = Field(
         90, gt=0, description="Days until the results of a finished batch job are deleted."

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 class OpenEOError(Exception):
     """An error reported to the client: ``code``, ``status``, ``message``, and the node that caused it."""
 
-    status: ClassVar[int] = 400
+    status: int = 400
     template: ClassVar[str] = "The request cannot be carried out."
 
     def __init__(self, message: str | None = None, *, node: str | None = None, **fields: Any) -> None:
@@ -209,7 +209,7 @@ class ProcessGraphNotFound(OpenEOError):
 
 
 class ProcessParameterUnsupported(OpenEOError):
-    template = "Process '{process}' has no parameter '{parameter}'. It has: {available}."
+    template = "Process '{process}' has no parameter '{parameter}'. {advice}"
 
 
 class ProcessParameterInvalid(OpenEOError):
@@ -464,7 +464,10 @@ class DimensionMissing(ProcessError):
 
 
 class DimensionNotAvailable(ProcessError):
-    template = "The cube has no dimension '{name}'. It has: {available}."
+    template = "The cube has no dimension '{name}'. It has: {available}.{advice}"
+
+    def __init__(self, message: str | None = None, *, advice: str = "", **fields: Any) -> None:
+        super().__init__(message, advice=advice, **fields)
 
 
 class DistinctDimensionLabelsRequired(ProcessError):

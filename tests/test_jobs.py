@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 from odc_openeo import db, jobs
 from odc_openeo.config import Config
@@ -18,6 +20,9 @@ from odc_openeo.errors import JobLocked, JobNotFound, RequestInvalid, ResultLink
 from odc_openeo.jobs import Entry, JobDraft, queue, results
 from odc_openeo.signed_links import compute_expiry
 from odc_openeo.users import accounts
+from odc_openeo.worker.heartbeats import Heartbeats
+from odc_openeo.worker.run import RunUpdate
+from odc_openeo.worker.supervisor import Supervision
 
 PROCESS = {"process_graph": {"one": {"process_id": "add", "arguments": {"x": 1, "y": 1}, "result": True}}}
 ASSET = {"name": "result.json", "type": "application/json", "file:size": 3}
@@ -202,6 +207,85 @@ def test_jobs_of_lost_workers_are_recovered(config, ada):
     job = jobs.get_job(config, ada, id_)
     assert job.status == "error"
     assert [e.level for e in jobs.list_logs(config, job).items] == ["warning", "warning", "error"]
+
+
+def set_heartbeat(config, id_, seconds: float) -> None:
+    """Let the last heartbeat of a job be so long ago."""
+    past = func.clock_timestamp() - timedelta(seconds=seconds)
+    with db.session(config) as session:
+        session.execute(update(db.JobRow).where(db.JobRow.id == UUID(id_)).values(heartbeat=past))
+
+
+def test_a_slow_worker_is_not_taken_for_a_dead_one(config, ada):
+    config = config.model_copy(update={"job_lost_after_s": 3.0})
+    id_ = make(config, ada)
+    lock = queue.RunLock(config, claim(config))
+    lock.hold()
+    set_heartbeat(config, id_, 2.9)
+    assert queue.recover_lost_jobs(config) == (0, 0)
+    lock.hold()
+    lock.release()
+    assert queue.recover_lost_jobs(config) == (1, 0)
+
+
+def test_a_worker_that_is_silent_for_too_long_is_given_up_though_it_holds_its_lock(config, ada):
+    config = config.model_copy(update={"job_lost_after_s": 3.0})
+    id_ = make(config, ada)
+    lock = queue.RunLock(config, claim(config))
+    lock.hold()
+    set_heartbeat(config, id_, 3.1)
+    assert queue.recover_lost_jobs(config) == (1, 0)
+    lock.release()
+
+
+def test_heartbeats_need_nothing_of_the_thread_that_runs_the_job(config, ada):
+    id_ = make(config, ada)
+    run = claim(config)
+    with Heartbeats(config, run) as heartbeats:
+        for number in range(3):
+            heartbeats.add_entry(entry("info", f"entry {number}"))
+        set_heartbeat(config, id_, 1000)
+        wait_until(lambda: len(jobs.list_logs(config, jobs.get_job(config, ada, id_)).items) == 3)
+        set_heartbeat(config, id_, 1000)
+        wait_until(lambda: read_silence(config, id_) < 100)
+        assert heartbeats.is_wanted
+        jobs.cancel_job(config, ada, id_)
+        wait_until(lambda: not heartbeats.is_wanted)
+        assert heartbeats.take_entries() == []
+    assert queue.recover_lost_jobs(config) == (0, 0)
+
+
+def read_silence(config, id_) -> float:
+    seconds = func.extract("epoch", func.clock_timestamp() - db.JobRow.heartbeat)
+    with db.session(config) as session:
+        return float(session.scalar(select(seconds).where(db.JobRow.id == UUID(id_))))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class EndlessPipe:
+    """The pipe of a job that always has another message."""
+
+    def poll(self, _: float) -> bool:
+        return True
+
+    def recv(self) -> RunUpdate:
+        return RunUpdate(progress=50.0)
+
+
+def test_a_job_that_never_stops_talking_does_not_keep_its_worker_from_anything_else(config, ada):
+    make(config, ada)
+    run = claim(config)
+    supervision = Supervision(config, run, multiprocessing.get_context("forkserver"), Heartbeats(config, run))
+    begun = time.monotonic()
+    assert supervision._receive_messages(EndlessPipe())
+    assert time.monotonic() - begun < 30
+    assert supervision.heartbeats.progress == 50
 
 
 def test_returned_job_is_claimed_again(config, ada):

@@ -20,9 +20,10 @@ from odc_openeo.api.backend import (
     root_url,
     web_editor_url,
 )
-from odc_openeo.api.processes.offered import get_runtimes
+from odc_openeo.api.processes.offered import get_runtimes, offers_user_functions
 from odc_openeo.api.stac import views
 from odc_openeo.catalog.stac_documents import STAC_VERSION
+from odc_openeo.errors import FeatureUnsupported
 from odc_openeo.formats import describe_formats
 from odc_openeo.jobs.options import JOB_OPTIONS
 
@@ -79,8 +80,11 @@ def list_file_formats() -> dict[str, Any]:
 
 @blueprint.get("/udf_runtimes")
 def udf_runtimes() -> dict[str, Any]:
-    """``GET /udf_runtimes``: the runtimes of user-defined functions; none if no user code runs here."""
-    return get_runtimes()
+    """``GET /udf_runtimes``: the API wants one runtime at least, so this is not supported without any."""
+    runtimes = get_runtimes()
+    if not runtimes:
+        raise FeatureUnsupported(feature="user-defined functions")
+    return runtimes
 
 
 @blueprint.get("/processing_parameters")
@@ -92,10 +96,11 @@ def processing_parameters() -> dict[str, Any]:
 def list_endpoints() -> list[dict[str, Any]]:
     """List the openEO endpoints with their methods, derived from the registered URL rules."""
     methods: defaultdict[str, set[str]] = defaultdict(set)
+    unsupported = () if offers_user_functions() else ("/udf_runtimes",)
     for rule in current_app.url_map.iter_rules():
         path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(API_PATH))
         is_stac = rule.endpoint.startswith(f"{views.blueprint.name}.")
-        if rule.rule.startswith(API_PATH) and not is_stac and path != "/":
+        if rule.rule.startswith(API_PATH) and not is_stac and path not in ("/", *unsupported):
             methods[path] |= (rule.methods or set()) - {"HEAD", "OPTIONS"}
     return [{"path": path, "methods": sorted(methods[path])} for path in sorted(methods)]
 
@@ -108,7 +113,7 @@ def describe_versions() -> dict[str, Any]:
 def _make_links(editor: str | None) -> list[dict[str, Any]]:
     links = [
         make_link("self", api_url("/"), "This document"),
-        make_link("root", api_url("/"), "This document"),
+        make_link("root", api_url("/"), "Root of this API"),
         make_link("about", f"{root_url()}/", "Start page: collections and how to connect", "text/html"),
         make_link("version-history", f"{root_url()}/.well-known/openeo", "API versions served here"),
         make_link("conformance", api_url("/conformance"), "Conformance classes"),

@@ -7,17 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from flask import request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from odc_openeo.errors import ContentTypeInvalid, OpenEOError, RequestInvalid
+from odc_openeo.untrusted.model_messages import describe_model_faults
 from odc_openeo.untrusted.strict_json import parse_json
 
 MAX_DEPTH: Final = 600
 """Maximum nesting of arrays and objects: every level of child processes takes four levels."""
-
-MAX_FAULTS: Final = 3
-"""Maximum number of faults that an error message reports."""
 
 
 # --- Parsing -------------------------------------------------------------------------------------
@@ -77,12 +75,31 @@ def _describe_json_type(value: Any) -> str:
 
 
 class StrictModel(BaseModel):
-    """Base of the models: values are not coerced to other types, and additional members are allowed."""
+    """Base of the models: values are not coerced to other types, and additional members are allowed.
+
+    Clients send null for what they do not set: optional members that are null count as absent.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow")
 
     member_errors: ClassVar[Mapping[str, Callable[[], OpenEOError]]] = {}
     """The errors for invalid members that have an error code of their own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, members: Any) -> Any:
+        if not isinstance(members, Mapping):
+            return members
+        return {
+            name: value for name, value in members.items() if value is not None or not cls._has_default(name)
+        }
+
+    @classmethod
+    def _has_default(cls, member: str) -> bool:
+        """Whether a member that is absent has another value than null."""
+        fields = {field.alias or name: field for name, field in cls.model_fields.items()}
+        field = fields.get(member)
+        return field is not None and not field.is_required() and field.default is not None
 
 
 class TitledModel(StrictModel):
@@ -103,20 +120,31 @@ def validate_body(model: type[Body], body: Mapping[str, Any]) -> Body:
         OpenEOError: its first invalid member has an error code of its own.
     """
     try:
-        return model.model_validate(dict(body))
+        return model.model_validate(body)
     except ValidationError as error:
         member = error.errors()[0]["loc"][:1]
         make_error = model.member_errors.get(str(member[0])) if member else None
-        raise make_error() if make_error else RequestInvalid(reason=describe_faults(error)) from None
+        reason = f"{describe_model_faults(error, body)}."
+        raise make_error() if make_error else RequestInvalid(reason=reason) from None
 
 
-def describe_faults(error: ValidationError) -> str:
-    """Describe the first faults that a model has found, with their locations."""
-    descriptions = [
-        f"'{'.'.join(map(str, fault['loc']))}': {fault['msg'].removeprefix('Value error, ')}"
-        for fault in error.errors()[:MAX_FAULTS]
-    ]
-    return f"{'; '.join(descriptions)}."
+def remove_nulls(model: Any, raw: Any) -> Any:
+    """Return a validated JSON value without the optional members that are null, in it and in its parts.
+
+    Members that the model does not declare stay as they are.
+    """
+    if isinstance(model, BaseModel):
+        names = {field.alias or name: name for name, field in type(model).model_fields.items()}
+        return {
+            member: remove_nulls(getattr(model, names[member]), value) if member in names else value
+            for member, value in raw.items()
+            if member not in names or value is not None
+        }
+    if isinstance(model, list):
+        return [remove_nulls(item, value) for item, value in zip(model, raw, strict=True)]
+    if isinstance(model, dict):
+        return {name: remove_nulls(item, raw[name]) for name, item in model.items()}
+    return raw
 
 
 def check_numbers(body: Mapping[str, Any]) -> None:

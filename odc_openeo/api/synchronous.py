@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flask import Blueprint, Response, send_file
 
@@ -22,6 +22,9 @@ from odc_openeo.scratch_folders import make_scratch_folder
 blueprint = Blueprint("results", __name__)
 log = logging.getLogger(__name__)
 
+MOST_WARNINGS: Final = 10
+LONGEST_WARNING: Final = 500
+
 
 @blueprint.post("/result")
 @answers(media_type=ANY)
@@ -31,10 +34,22 @@ def compute_result() -> Response:
     process = _read_process(read_json_object())
     with make_scratch_folder(backend().config) as folder:
         user = str(current_user().id)
-        path, media_type = run_for_result(synchronous.compute_result, process, user, folder, user=user)
+        path, media_type, warnings = run_for_result(
+            synchronous.compute_result, process, user, folder, user=user
+        )
         response = _stream_file(path, media_type)
     response.headers["OpenEO-Identifier"] = request_id()
+    for warning in warnings[:MOST_WARNINGS]:
+        log.info("warning to the client: %s", warning)
+        response.headers.add("Warning", format_warning(warning))
     return response
+
+
+def format_warning(text: str) -> str:
+    """Write a warning as the value of the HTTP header ``Warning`` (RFC 7234): printable ASCII in quotes."""
+    ascii_text = "".join(c if " " <= c <= "~" else "?" for c in text[:LONGEST_WARNING])
+    quoted = ascii_text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{quoted}"'
 
 
 def _read_process(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ line adds, changes, archives or restores shows at once; only extents are kept in
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Any, Final
 from cachetools import LRUCache
 
 from odc_openeo.catalog import item_search
-from odc_openeo.catalog.bands import Band, read_bands, resolve_bands
+from odc_openeo.catalog.aliases import find_override_problems, map_collection_aliases
+from odc_openeo.catalog.bands import Band, ExtraDimension, map_aliases, read_bands, resolve_bands
 from odc_openeo.catalog.cql2 import parse_bbox, parse_filter, parse_geometry
 from odc_openeo.catalog.item_search import ItemQuery, SortKey
 from odc_openeo.catalog.items import AssetFile, Place, Places, find_media_type, get_asset_files, make_item
@@ -24,7 +26,7 @@ from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
 from odc_openeo.catalog.preview_scene import find_preview_scene
 from odc_openeo.catalog.scene_search import Condition, Query, filter_scenes, search_scenes
-from odc_openeo.catalog.scenes import File, Scene, get_nominal_time
+from odc_openeo.catalog.scenes import File, Scene, find_interval, get_nominal_time
 from odc_openeo.catalog.search_columns import Source
 from odc_openeo.catalog.stac_documents import (
     Product,
@@ -37,7 +39,7 @@ from odc_openeo.catalog.summaries import Summaries, Summary
 from odc_openeo.catalog.times import parse_interval
 from odc_openeo.config import Config
 from odc_openeo.db import as_infrastructure_busy
-from odc_openeo.errors import CollectionNotFound, NotFound
+from odc_openeo.errors import CollectionNotFound, NotFound, OpenEOError
 
 __all__ = [
     "Band",
@@ -54,14 +56,20 @@ __all__ = [
     "SortKey",
     "Summary",
     "filter_scenes",
+    "find_interval",
     "find_media_type",
     "get_nominal_time",
+    "map_aliases",
     "parse_bbox",
     "parse_filter",
     "parse_geometry",
     "parse_interval",
+    "read_overrides",
+    "ExtraDimension",
     "resolve_bands",
 ]
+
+log = logging.getLogger(__name__)
 
 MOST_SCENES = 10_000
 MOST_PREVIEW_SCENES: Final = 1000
@@ -77,7 +85,7 @@ class Items:
 
 
 class Catalog:
-    """The collections of one Open Data Cube environment.
+    """The collections of one Open Data Cube environment, by id or by an alias of the operator.
 
     Safe to share between threads, and to carry over a fork: connections are opened when first needed, in each
     process. Every method first checks, with one cheap statement, whether the index has changed.
@@ -90,6 +98,8 @@ class Catalog:
         self._preview_scenes: LRUCache[tuple[str, str | None], Scene | None] = LRUCache(MOST_PREVIEW_SCENES)
         self._lock = threading.Lock()
         self._read: tuple[object, object, dict[str, Source]] | None = None
+        self._problems: list[str] = []
+        self._aliases: dict[str, str] = {}
         self._documents: tuple[object, str, list[dict[str, Any]]] | None = None
 
     def list_collections(self, base_url: str = "") -> list[dict[str, Any]]:
@@ -102,17 +112,14 @@ class Catalog:
             cached = self._documents
         if cached is not None and cached[0] is sources and cached[1] == base_url:
             return cached[2]
-        documents = [
-            make_collection(s.product, s.summary, base_url, has_items=True) for s in sources.values()
-        ]
+        documents = [_make_document(source, base_url) for source in sources.values()]
         with self._lock:
             self._documents = sources, base_url, documents
         return documents
 
     def get_collection(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """Return a product as STAC Collection; CollectionNotFound if there is none of that name."""
-        source = self._get_source(id_)
-        return make_collection(source.product, source.summary, base_url, has_items=True)
+        return _make_document(self._get_source(id_), base_url)
 
     def get_queryables(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """Return the JSON Schema of the properties that the collection can be filtered by."""
@@ -137,7 +144,8 @@ class Catalog:
         """
         source = self._get_source(id_)
         property_names = frozenset(make_property_schemas(source.product, source.summary))
-        return search_scenes(self._index.datacube.index, source.product, property_names, query, limit)
+        index = self._index
+        return search_scenes(index.datacube.index, index.connect, source, property_names, query, limit)
 
     def search_items(self, query: ItemQuery, base_url: str, places: Places) -> Items:
         """Search a page of STAC Items; links start with ``base_url``, ``places`` locates files for clients.
@@ -148,7 +156,8 @@ class Catalog:
             RequestTimeout: the search takes longer than the operator allows.
         """
         page = self._search_page(query)
-        return Items([make_item(hit, base_url, places) for hit in page.hits], page.token, page.matched)
+        items = [_try_make_item(hit, base_url, places) for hit in page.hits]
+        return Items([item for item in items if item is not None], page.token, page.matched)
 
     def get_item(self, collection_id: str, item_id: str, base_url: str, places: Places) -> dict[str, Any]:
         """Return a STAC Item; NotFound or CollectionNotFound if there is none."""
@@ -196,17 +205,15 @@ class Catalog:
 
     def _search_page(self, query: ItemQuery) -> item_search.ItemPage:
         sources = self._list_sources()
-        for name in query.collections or ():
-            if name not in sources:
-                raise CollectionNotFound(identifier=name)
-        requested = [
-            s for name, s in sources.items() if query.collections is None or name in query.collections
-        ]
+        ids = sources if query.collections is None else query.collections
+        names = {self._get_source(id_).product.name for id_ in ids}
+        requested = [source for name, source in sources.items() if name in names]
         with self._index.connect() as connection:
             return item_search.search_items(connection, requested, query, self.config.search_timeout_s)
 
     def _get_source(self, id_: str) -> Source:
-        source = self._list_sources().get(id_)
+        sources = self._list_sources()
+        source = sources.get(id_) or sources.get(self._aliases.get(id_, id_))
         if source is None:
             raise CollectionNotFound(identifier=id_)
         return source
@@ -223,16 +230,45 @@ class Catalog:
             products = sorted(self._index.datacube.index.products.get_all(), key=lambda p: p.name)
         sources = {p.name: _make_source(p, overrides.get(p.name, NOTHING), summaries) for p in products}
         visible = {name: source for name, source in sources.items() if not source.product.operator.hidden}
+        problems = find_override_problems([s.product for s in sources.values()], overrides)
         with self._lock:
             self._read = summaries, overrides, visible
+            self._aliases = map_collection_aliases(s.product for s in visible.values())
+            new_problems, self._problems = set(problems) - set(self._problems), problems
+        for problem in sorted(new_problems):
+            log.warning("collection overrides: %s", problem)
         return visible
+
+    def list_override_problems(self) -> list[str]:
+        """List the operator's overrides that have no effect, and why."""
+        self._list_sources()
+        return self._problems
+
+
+def _make_document(source: Source, base_url: str) -> dict[str, Any]:
+    """Make a STAC Collection, without its extents if these cannot be described."""
+    product, summary = source.product, source.summary
+    try:
+        return make_collection(product, summary, base_url, has_items=True)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
+        log.exception("the extents of collection %s cannot be described", product.name)
+        return make_collection(product, Summary(product.name), base_url, has_items=True)
+
+
+def _try_make_item(hit: item_search.SearchHit, base_url: str, places: Places) -> dict[str, Any] | None:
+    """Make the STAC Item of a dataset; None if its document is damaged: a search has the others."""
+    try:
+        return make_item(hit, base_url, places)
+    except (OpenEOError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
+        log.exception("dataset %s cannot be described as STAC Item", hit.row.id)
+        return None
 
 
 def _make_source(odc_product: Any, operator: Override, summaries: Mapping[str, Summary]) -> Source:
     product = Product(
         name=odc_product.name,
         definition=odc_product.definition,
-        bands=read_bands(odc_product.definition, operator.common_names),
+        bands=read_bands(odc_product.definition, operator.common_names, operator.band_aliases),
         operator=operator,
         search_fields=odc_product.metadata_type.definition["dataset"].get("search_fields") or {},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,20 @@ COMMON_NAMES = frozenset([*VISIBLE, *NEAR_INFRARED, *LONGER])
 
 
 @dataclass(frozen=True)
+class ExtraDimension:
+    """A dimension of measurements besides time and space: each label is the next band of their files."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Band:
     """One measurement of a product. Wavelengths are micrometres; ``nodata`` may be NaN.
 
     The physical value of a raw value is ``raw * scale + offset``; it is never applied when loading.
+    ``given_aliases`` are those of the operator. If the band was asked for by one of them, it is ``alias``,
+    and the label of the band in cubes.
     """
 
     name: str
@@ -35,6 +45,14 @@ class Band:
     offset: float | None = None
     wavelength: float | None = None
     bandwidth: float | None = None
+    extra_dimension: ExtraDimension | None = None
+    given_aliases: tuple[str, ...] = ()
+    alias: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The label of the band in cubes: the alias by which it was asked for, else its name."""
+        return self.alias or self.name
 
     @property
     def names(self) -> frozenset[str]:
@@ -47,19 +65,36 @@ class Band:
         return np.issubdtype(np.dtype(self.dtype), np.floating)
 
 
-def read_bands(definition: Mapping[str, Any], common_names: Mapping[str, str]) -> tuple[Band, ...]:
-    """Read the bands of a product definition; ``common_names`` are the operator's, by band name."""
-    return tuple(_parse_band(m, common_names) for m in definition.get("measurements", ()))
+def read_bands(
+    definition: Mapping[str, Any],
+    common_names: Mapping[str, str],
+    aliases: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Band, ...]:
+    """Read the bands of a product definition; common names and further aliases are the operator's, by band
+    name. An alias of the operator is no longer one that the definition has for another band."""
+    given = {alias: name for name, synonyms in (aliases or {}).items() for alias in synonyms}
+    dimensions = {
+        d["name"]: ExtraDimension(d["name"], tuple(d["values"]))
+        for d in definition.get("extra_dimensions") or ()
+    }
+    return tuple(_parse_band(m, common_names, given, dimensions) for m in definition.get("measurements", ()))
 
 
-def _parse_band(measurement: Mapping[str, Any], common_names: Mapping[str, str]) -> Band:
+def _parse_band(
+    measurement: Mapping[str, Any],
+    common_names: Mapping[str, str],
+    given: Mapping[str, str],
+    dimensions: Mapping[str, ExtraDimension],
+) -> Band:
     name = measurement["name"]
-    aliases = tuple(measurement.get("aliases") or ())
+    declared = tuple(measurement.get("aliases") or ())
+    kept = [alias for alias in declared if given.get(alias, name) == name]
+    added = tuple(alias for alias, band in given.items() if band == name != alias)
     centre, width = _measure_spectrum(measurement.get("spectral_definition"))
     return Band(
         name=name,
-        aliases=aliases,
-        common_name=common_names.get(name) or next((n for n in (name, *aliases) if n in COMMON_NAMES), None),
+        aliases=tuple(dict.fromkeys([*kept, *added])),
+        common_name=common_names.get(name) or next((n for n in (name, *declared) if n in COMMON_NAMES), None),
         dtype=measurement.get("dtype", "float32"),
         nodata=_parse_nodata(measurement.get("nodata")),
         units=measurement.get("units"),
@@ -67,6 +102,8 @@ def _parse_band(measurement: Mapping[str, Any], common_names: Mapping[str, str])
         offset=measurement.get("add_offset"),
         wavelength=centre,
         bandwidth=width,
+        given_aliases=added,
+        extra_dimension=dimensions.get(measurement.get("extra_dim", "")),
     )
 
 
@@ -99,7 +136,8 @@ def resolve_bands(
     """Resolve names to bands, in the order of the names and without duplicates; None selects all bands.
 
     A band name takes precedence over a common name, a common name over an alias; a common name or alias that
-    several bands share selects all of them.
+    several bands share selects all of them. A band that is asked for by an alias of the operator is
+    labelled by it, so that graphs made for other names run; several such aliases are several bands.
 
     Raises:
         ProcessParameterInvalid: a name that no band has; the message lists the bands.
@@ -111,18 +149,27 @@ def resolve_bands(
 
 
 def _match_name(bands: Sequence[Band], name: str, process_id: str) -> list[Band]:
-    for matching in (
-        [b for b in bands if b.name == name],
-        [b for b in bands if b.common_name == name],
-        [b for b in bands if name in b.aliases],
-    ):
+    for matching in ([b for b in bands if b.name == name], [b for b in bands if b.common_name == name]):
         if matching:
             return matching
+    named = [b for b in bands if name in b.aliases]
+    if named:
+        return [replace(b, alias=name) if name in b.given_aliases else b for b in named]
     raise ProcessParameterInvalid(
         parameter="bands",
         process=process_id,
         reason=f"there is no band '{name}'. The bands are: {', '.join(_describe_band(b) for b in bands)}.",
     )
+
+
+def map_aliases(bands: Sequence[Band]) -> dict[str, str]:
+    """Map all other names of the bands of a cube to their labels, but names that several bands share."""
+    labels = {band.label for band in bands}
+    owners: dict[str, dict[str, str]] = {}
+    for band in bands:
+        for name in band.names - labels:
+            owners.setdefault(name, {}).setdefault(band.name, band.label)
+    return {name: next(iter(owner.values())) for name, owner in sorted(owners.items()) if len(owner) == 1}
 
 
 def _describe_band(band: Band) -> str:

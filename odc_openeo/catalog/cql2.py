@@ -7,6 +7,7 @@ true in the three-valued logic of SQL, in which a property that an item lacks is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -105,10 +106,24 @@ def _parse_text(text: str) -> Expression:
     try:
         return cql2.parse_text(text).to_json()
     except Exception as error:  # the library raises plain Exception, for example for geometries
-        raise _invalid_filter(f"it is not valid CQL2. {' '.join(str(error).split())[:300]}") from error
+        raise _invalid_filter(_locate_syntax_error(text, str(error))) from error
+
+
+def _locate_syntax_error(text: str, message: str) -> str:
+    """Say where a filter stops being CQL2; the message of the library names rules of its grammar."""
+    position = re.search(r"(\d+):(\d+)", message)
+    if position is None:
+        return "it is not valid CQL2"
+    lines = text.splitlines() or [""]
+    number, column = min(int(position[1]), len(lines)), int(position[2])
+    line = lines[number - 1]
+    rest = line[column - 1 : column + SHOWN_CHARACTERS].strip()
+    where = f"before {rest!r}" if rest else f"at its end, after {line[-SHOWN_CHARACTERS:]!r}"
+    return f"it is not valid CQL2: something is missing or wrong {where} (line {number}, column {column})"
 
 
 # Argument counts of operators that do not take two. The library's own validation takes exponential time.
+SHOWN_CHARACTERS: Final = 30
 ARGUMENTS: Final[Mapping[str, int]] = {"not": 1, "isNull": 1, "between": 3}
 
 

@@ -43,6 +43,7 @@ from odc_openeo.catalog import cql2
 from odc_openeo.catalog.cql2 import Compiled
 from odc_openeo.catalog.footprints import find_outline
 from odc_openeo.catalog.search_columns import DATASET, TIME, TIMES, Source, SourceColumns
+from odc_openeo.catalog.times import shift_moment
 from odc_openeo.errors import RequestInvalid, RequestTimeout
 from odc_openeo.untrusted.strict_json import parse_json
 
@@ -206,7 +207,9 @@ class _Search:
     def _iter_ordered(self, sources: Sequence[Source], cursor: _Cursor | None) -> Iterator[Any]:
         if not sources:
             return
-        windows = self._iter_windows(sources, cursor) if self.keys[0].name == "datetime" else [(None, None)]
+        has_times = all(s.summary.time[0] and s.summary.time[1] for s in sources)
+        by_time = has_times and self.keys[0].name == "datetime"
+        windows = self._iter_windows(sources, cursor) if by_time else [(None, None)]
         for low, high in windows:
             yield from self._iter_window(sources, cursor, low, high)
 
@@ -227,7 +230,7 @@ class _Search:
         width, most = max((last - first) * share, SHORTEST), CROWD
         limit = at + timedelta(microseconds=1) if at is not None and backwards else at
         while first < edge if backwards else edge < last:
-            beyond = _shift_moment(edge, -width if backwards else width)
+            beyond = shift_moment(edge, -width if backwards else width)
             window = (beyond, limit) if backwards else (limit, beyond)
             if width > SHORTEST and self._is_crowded(sources, window[0], window[1], most):
                 width = max(width / WIDER, SHORTEST)
@@ -374,13 +377,6 @@ def _find_uuid(value: str) -> UUID | None:
 
 def _as_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-
-
-def _shift_moment(moment: datetime, by: timedelta) -> datetime:
-    try:
-        return moment + by
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC) if by < timedelta() else datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)

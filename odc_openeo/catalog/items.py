@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -15,10 +14,10 @@ from datacube.utils.uris import uri_resolve
 from odc.geo import CRS
 
 from odc_openeo.catalog.bands import Band, eo_band, stac_band
-from odc_openeo.catalog.footprints import compute_bbox
 from odc_openeo.catalog.item_search import SearchHit
-from odc_openeo.catalog.scenes import DEFAULT_GRID
+from odc_openeo.catalog.scenes import DEFAULT_GRID, parse_utc
 from odc_openeo.catalog.stac_documents import STAC_NAMES, STAC_VERSION
+from odc_openeo.spatial.globe import compute_bbox
 from odc_openeo.timestamps import format_rfc3339_exact
 
 # `eo` is the version before STAC 1.1: odc-stac reads common names only from its `eo:bands`.
@@ -117,16 +116,16 @@ def _make_properties(hit: SearchHit) -> dict[str, Any]:
         **(_describe_grid(grid) if grid else {}),
     }
     if "created" in properties:
-        properties["created"] = _format_time(properties["created"])
+        properties["created"] = _format_time(properties["created"], str(hit.row.id))
     return {name: value for name, value in properties.items() if value is not None or name == "datetime"}
 
 
 def _make_times(hit: SearchHit, declared: Mapping[str, Any]) -> dict[str, Any]:
-    at = declared.get("datetime")
-    times: dict[str, Any] = {"datetime": _format_time(at) if at is not None else None}
+    at, id_ = declared.get("datetime"), str(hit.row.id)
+    times: dict[str, Any] = {"datetime": _format_time(at, id_) if at is not None else None}
     start, end = declared.get("dtr:start_datetime"), declared.get("dtr:end_datetime")
     if start is not None and end is not None:
-        return {**times, "start_datetime": _format_time(start), "end_datetime": _format_time(end)}
+        return {**times, "start_datetime": _format_time(start, id_), "end_datetime": _format_time(end, id_)}
     if at is None:
         return {
             **times,
@@ -136,15 +135,17 @@ def _make_times(hit: SearchHit, declared: Mapping[str, Any]) -> dict[str, Any]:
     return times
 
 
-def _format_time(value: Any) -> str:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return format_rfc3339_exact(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)
+def _format_time(value: Any, id_: str) -> str:
+    return format_rfc3339_exact(parse_utc(value, id_))
 
 
 def _describe_crs(code: str | None) -> dict[str, Any]:
     if code is None:
         return {}
-    crs = CRS(code)
+    try:
+        crs = CRS(code)
+    except Exception:  # odc-geo and pyproj raise several kinds of errors for what they do not understand
+        return {}
     if crs.epsg is not None:
         return {"proj:code": f"EPSG:{crs.epsg}"}
     return {"proj:code": None, "proj:wkt2": crs.to_wkt()}

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-import shapely
 from datacube.model import Range
-from odc.geo import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry, lonlat_bounds
+from odc.geo.geom import Geometry
 from shapely.affinity import translate
+from shapely.geometry.base import BaseGeometry
+from sqlalchemy import Connection
 
-from odc_openeo.catalog.scenes import DEFAULT_GRID, Scene, get_nominal_time, make_scene
+from odc_openeo.catalog.misplaced import LONGEST_OFFSET, is_misplaced
+from odc_openeo.catalog.odc_internals import DATASET
+from odc_openeo.catalog.scenes import DEFAULT_GRID, Scene, make_scene
+from odc_openeo.catalog.search_columns import Source, SourceColumns
 from odc_openeo.catalog.stac_documents import EO3_NAMES, Product
+from odc_openeo.catalog.times import shift_moment
 from odc_openeo.db import as_infrastructure_busy
 from odc_openeo.errors import ProcessGraphComplexity, PropertiesUnsupported
+from odc_openeo.spatial.boxes import has_degrees
+from odc_openeo.spatial.globe import list_turns, locate, locate_grid
+from odc_openeo.spatial.reproject import project_near
 
-WGS84 = CRS("EPSG:4326")
 EVER = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+
+MARGIN = 1e-6
+"""Degrees by which longitudes and latitudes in the index may be off."""
+
+SMALL = 60.0
+"""Degrees of longitude up to which the outlines of scenes are compared on their own map."""
 
 FEW = 500
 """Datasets that are requested without counting them first."""
@@ -44,36 +57,59 @@ class Condition:
 
 @dataclass(frozen=True)
 class Query:
-    """A search for scenes: ``area`` in any reference system, ``start`` ≤ time < ``end``; None is no limit."""
+    """A search for scenes: ``area`` in any reference system, valid at any time from ``start`` on and before
+    ``end``, with the nominal time ``first`` ≤ time < ``last``; None is no limit."""
 
     area: Geometry | None = None
     start: datetime | None = None
     end: datetime | None = None
     conditions: Mapping[str, Condition] = field(default_factory=dict)
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def accepts_time(self, candidate: Scene) -> bool:
+        """Return whether a scene is valid in the interval and has a nominal time in that of those."""
+        is_early = self.first is not None and candidate.time < self.first
+        is_late = self.last is not None and self.last <= candidate.time
+        return not is_early and not is_late and candidate.is_within(self.start, self.end)
 
 
 def search_scenes(
-    index: Any, product: Product, property_names: frozenset[str], query: Query, limit: int
+    index: Any,
+    connect: Callable[[], AbstractContextManager[Connection]],
+    source: Source,
+    property_names: frozenset[str],
+    query: Query,
+    limit: int,
 ) -> list[Scene]:
     """Search the active datasets of a product, in order of time.
 
-    ``known`` are the names of the properties that datasets of the product have.
+    ``property_names`` are the names of the properties that datasets of the product have; ``connect`` opens a
+    connection to the index.
 
     Raises:
         PropertiesUnsupported: a condition on a property that the product does not have.
         ProcessGraphComplexity: more than ``limit`` datasets.
     """
+    product = source.product
     names = {name: _resolve_property(product, name, property_names) for name in query.conditions}
-    terms = {"product": product.name, **_time_terms(query), **_property_terms(product, query, names)}
+    times = _limit_time(query, source)
+    terms = {"product": product.name, **_time_terms(times), **_property_terms(product, query, names)}
     scenes: dict[str, Scene] = {}
     inside = _make_area_test(query.area)
-    for where in _area_terms(query.area):
-        for dataset in _search_datasets(index, {**terms, **where}, limit):
+
+    def add_matching(datasets: Iterable[Any]) -> None:
+        for dataset in datasets:
             properties = dataset.metadata_doc.get("properties") or {}
-            if _matches_query(query, properties, names, str(dataset.id)):
+            if str(dataset.id) not in scenes and _meets_conditions(query, properties, names):
                 candidate = make_scene(dataset)
-                if inside(candidate):
+                if query.accepts_time(candidate) and inside(candidate):
                     scenes[candidate.id] = candidate
+
+    for where in _area_terms(query.area, source.summary.lon):
+        add_matching(_search_datasets(index, {**terms, **where}, limit))
+    if query.area is not None and source.summary.misplaced:
+        add_matching(_find_misplaced(index, connect, source, times, limit))
     return sorted(scenes.values(), key=lambda s: (s.time, s.id))
 
 
@@ -83,11 +119,35 @@ def filter_scenes(scenes: Iterable[Scene], query: Query) -> list[Scene]:
     matches = (
         s
         for s in scenes
-        if _in_interval(query, s.time)
+        if query.accepts_time(s)
         and all(c.accepts(s.properties.get(name)) for name, c in query.conditions.items())
         and inside(s)
     )
     return sorted(matches, key=lambda s: (s.time, s.id))
+
+
+def _find_misplaced(
+    index: Any,
+    connect: Callable[[], AbstractContextManager[Connection]],
+    source: Source,
+    times: Interval,
+    limit: int,
+) -> list[Any]:
+    """Find the datasets whose longitudes and latitudes in the index are wrong."""
+    columns = SourceColumns(source)
+    start, end = times
+    statement = (
+        columns.select_rows()
+        .with_only_columns(DATASET.c.id, maintain_column_froms=True)
+        .where(is_misplaced(source.summary.crs), columns.overlaps_interval(start, end))
+        .limit(limit + 1)
+    )
+    with connect() as connection:
+        ids = list(connection.scalars(statement))
+    if len(ids) > limit:
+        raise _make_too_many(f"more than {limit}", source.product.name, limit)
+    with as_infrastructure_busy():
+        return list(index.datasets.bulk_get(ids))
 
 
 def _search_datasets(index: Any, terms: Mapping[str, Any], limit: int) -> list[Any]:
@@ -100,8 +160,12 @@ def _search_datasets(index: Any, terms: Mapping[str, Any], limit: int) -> list[A
         count = index.datasets.count(**terms)
         if count <= limit:
             return list(index.datasets.search(limit=limit + 1, **terms))
-    raise ProcessGraphComplexity(
-        reason=f"{count} datasets of collection '{terms['product']}' lie in the given extents; at most "
+    raise _make_too_many(str(count), terms["product"], limit)
+
+
+def _make_too_many(count: str, product: str, limit: int) -> ProcessGraphComplexity:
+    return ProcessGraphComplexity(
+        reason=f"{count} datasets of collection '{product}' lie in the given extents; at most "
         f"{limit} can be loaded at once. Choose a smaller spatial_extent or temporal_extent, or filter by "
         "properties."
     )
@@ -110,61 +174,83 @@ def _search_datasets(index: Any, terms: Mapping[str, Any], limit: int) -> list[A
 # --- Time ----------------------------------------------------------------------------------------
 
 
-def _time_terms(query: Query) -> dict[str, Any]:
-    if query.start is None and query.end is None:
+Interval = tuple[datetime | None, datetime | None]
+
+
+def _limit_time(query: Query, source: Source) -> Interval:
+    """An interval in which the index has all scenes that match: that of their validity or of their nominal
+    times, whichever is shorter."""
+    intervals = [(query.start, query.end), (query.first, query.last)]
+    start, end = min(intervals, key=lambda interval: (interval[1] or EVER[1]) - (interval[0] or EVER[0]))
+    if source.summary.has_offsets:
+        start = None if start is None else shift_moment(start, -LONGEST_OFFSET)
+        end = None if end is None else shift_moment(end, LONGEST_OFFSET)
+    return start, end
+
+
+def _time_terms(times: Interval) -> dict[str, Any]:
+    start, end = times
+    if start is None and end is None:
         return {}
     # The index treats the end of a time range as inclusive.
-    end = query.end - timedelta(microseconds=1) if query.end is not None else EVER[1]
-    return {"time": Range(query.start or EVER[0], end)}
-
-
-def _in_interval(query: Query, time: datetime) -> bool:
-    return (query.start is None or query.start <= time) and (query.end is None or time < query.end)
+    return {"time": Range(start or EVER[0], end - timedelta(microseconds=1) if end is not None else EVER[1])}
 
 
 # --- Area ----------------------------------------------------------------------------------------
 
 
-def _area_terms(area: Geometry | None) -> Iterator[dict[str, Any]]:
-    """Iterate over search terms for an area; longitudes of scenes over the antimeridian go beyond 180."""
+def _area_terms(area: Geometry | None, longitudes: tuple[Any, Any]) -> Iterator[dict[str, Any]]:
+    """Iterate over search terms for an area; ``longitudes`` are those of all datasets, as the index counts
+    them."""
     if area is None:
         yield {}
         return
-    west, south, east, north = area.to_crs(WGS84, resolution="auto").boundingbox
-    shifts = [0, *([360] if west < 0 else []), *([-360] if east > 180 else [])]
-    for shift in shifts:
-        yield {"lon": Range(west + shift, east + shift), "lat": Range(south, north)}
+    located = locate(area)
+    if located.is_empty or longitudes[0] is None:
+        return
+    west, south, east, north = located.bounds
+    for turn in list_turns(west, east, longitudes[0] - MARGIN, longitudes[1] + MARGIN):
+        yield {
+            "lon": Range(west + turn - MARGIN, east + turn + MARGIN),
+            "lat": Range(south - MARGIN, north + MARGIN),
+        }
 
 
 def _make_area_test(area: Geometry | None) -> Callable[[Scene], bool]:
     """Make the test whether a scene and the area share more than an edge."""
     if area is None:
         return lambda _: True
-    degrees = area if area.crs.geographic else area.to_crs(WGS84, resolution="auto", check_and_fix=True)
+    degrees = locate(area)
 
     @cache
-    def clip_to_grid(grid: GeoBox) -> Geometry:
-        return area if area.crs == grid.crs else _clip_near(degrees, grid)
+    def clip_to_grid(grid: GeoBox) -> BaseGeometry:
+        return area.geom if area.crs == grid.crs else project_near(area, grid)
 
     def is_inside(candidate: Scene) -> bool:
-        shape = clip_to_grid(candidate.grids[DEFAULT_GRID]).geom
-        footprint = candidate.footprint.geom
-        return bool(shape.intersects(footprint) and not shape.touches(footprint))
+        grid, footprint = candidate.grids[DEFAULT_GRID], candidate.footprint
+        if footprint.crs == grid.crs and _is_small(grid):
+            return _share_area(clip_to_grid(grid), footprint.geom)
+        outline = locate(footprint)
+        outline = locate_grid(grid) if outline.is_empty else outline
+        if degrees.is_empty or outline.is_empty:
+            return False
+        low, _, high, _ = degrees.bounds
+        turns = list_turns(low, high, outline.bounds[0], outline.bounds[2])
+        return any(_share_area(translate(degrees, turn), outline) for turn in turns)
 
     return is_inside
 
 
-def _clip_near(area: Geometry, grid: GeoBox) -> Geometry:
-    """Clip an area in degrees to the surroundings of a grid, in the reference system of the grid.
+def _is_small(grid: GeoBox) -> bool:
+    """Return whether the map of a grid certainly has a single place for each point of a scene."""
+    if has_degrees(str(grid.crs)):
+        return False
+    outline = locate_grid(grid)
+    return not outline.is_empty and bool(outline.bounds[2] - outline.bounds[0] < SMALL)
 
-    The rest of the world may be undefined in that system; longitudes may be on either side of 180.
-    """
-    west, south, east, north = lonlat_bounds(grid.extent, mode="safe", resolution=None).bbox
-    dx, dy = (east - west) * 0.5, (north - south) * 0.5
-    around = shapely.box(west - dx, south - dy, east + dx, north + dy)
-    parts = [translate(area.geom, shift).intersection(around) for shift in (-360, 0, 360)]
-    clipped = Geometry(shapely.union_all(parts), area.crs)
-    return clipped if clipped.is_empty else clipped.to_crs(grid.crs, resolution="auto", check_and_fix=True)
+
+def _share_area(one: BaseGeometry, other: BaseGeometry) -> bool:
+    return bool(one.intersects(other) and not one.touches(other))
 
 
 # --- Properties ----------------------------------------------------------------------------------
@@ -210,7 +296,5 @@ def _make_term(condition: Condition, type_: str) -> Any:
     return None
 
 
-def _matches_query(query: Query, properties: Mapping[str, Any], names: Mapping[str, str], id_: str) -> bool:
-    return _in_interval(query, get_nominal_time(properties, id_)) and all(
-        condition.accepts(properties.get(names[name])) for name, condition in query.conditions.items()
-    )
+def _meets_conditions(query: Query, properties: Mapping[str, Any], names: Mapping[str, str]) -> bool:
+    return all(condition.accepts(properties.get(names[name])) for name, condition in query.conditions.items())

@@ -29,10 +29,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, TSTZRANGE
 from sqlalchemy.types import Boolean, Double
 
+from odc_openeo.catalog.misplaced import FIRST_TIME, LAST_TIME, LONGEST_OFFSET, instant_sql, is_misplaced
 from odc_openeo.catalog.odc_internals import DATASET, DATASET_LOCATION
 from odc_openeo.catalog.stac_documents import EO3_NAMES, Product, make_property_schemas
 from odc_openeo.catalog.summaries import Summary
+from odc_openeo.catalog.times import shift_moment
 from odc_openeo.errors import RequestInvalid
+from odc_openeo.spatial.globe import list_touching_turns
 
 TIMES: Final = ("datetime", "start_datetime", "end_datetime")
 COMMON: Final = ("id", "collection", *TIMES)
@@ -82,6 +85,8 @@ class SourceColumns:
         start, end = self.interval_columns()
         if name != "datetime":
             return start if name == "start_datetime" else end
+        if self.source.summary.has_offsets:
+            return func.coalesce(literal_column(f"({instant_sql('datetime')})", TIME), start, type_=TIME)
         declared = literal_column("agdc.dataset.metadata #>> '{properties,datetime}'", Text)
         return func.coalesce(func.agdc.common_timestamp(declared), start, type_=TIME)
 
@@ -90,6 +95,8 @@ class SourceColumns:
         field = self.source.fields.get("time")
         if field is None:
             return cast(null(), TIME), cast(null(), TIME)
+        if self.source.summary.has_offsets:
+            return literal_column(FIRST_TIME, TIME), literal_column(LAST_TIME, TIME)
         return field.lower.alchemy_expression.element, field.greater.alchemy_expression.element
 
     def value_column(self, name: str, type_: type) -> ColumnElement[Any]:
@@ -135,16 +142,16 @@ class SourceColumns:
         Scenes over the antimeridian are indexed with longitudes beyond 180.
         """
         lat, lon = self.source.fields.get("lat"), self.source.fields.get("lon")
-        if lat is None or lon is None or self.source.summary.lon[0] is None:
-            return false()
-        low, high = self.source.summary.lon
-        boxes = []
+        summary = self.source.summary
+        boxes = [is_misplaced(summary.crs)] if summary.misplaced else []
+        if lat is None or lon is None or summary.lon[0] is None:
+            return or_(false(), *boxes)
+        low, high = summary.lon
         for part in getattr(area, "geoms", (area,)):
             west, south, east, north = part.bounds
             boxes += [
-                and_(_overlaps_range(lat, south, north), _overlaps_range(lon, west + shift, east + shift))
-                for shift in (-360, 0, 360)
-                if west + shift <= high and low <= east + shift
+                and_(_overlaps_range(lat, south, north), _overlaps_range(lon, west + turn, east + turn))
+                for turn in list_touching_turns(west, east, low, high)
             ]
         return or_(false(), *boxes)
 
@@ -155,8 +162,15 @@ class SourceColumns:
         field = self.source.fields.get("time")
         if field is None:
             return false()
-        interval = func.tstzrange(cast(start, TIME), cast(end, TIME), "[]", type_=TSTZRANGE)
-        return _range_column(field).op("&&")(interval)
+        if not self.source.summary.has_offsets:
+            return _overlaps_times(_range_column(field), start, end)
+        wide = (
+            None if start is None else shift_moment(start, -LONGEST_OFFSET),
+            None if end is None else shift_moment(end, LONGEST_OFFSET),
+        )
+        exact = func.tstzrange(*self.interval_columns(), "[]", type_=TSTZRANGE)
+        # The index first: what it has is fast, but by up to an offset from UTC wrong.
+        return and_(_overlaps_times(_range_column(field), *wide), _overlaps_times(exact, start, end))
 
     def select_rows(self, *more: ColumnElement[Any]) -> Select[Any]:
         """Select the active datasets: id, document, location, first and last moment, datetime, and more."""
@@ -189,6 +203,12 @@ _LOCATION = (
 
 def _range_column(field: Any) -> Any:
     return field.alchemy_expression.element
+
+
+def _overlaps_times(interval: Any, start: datetime | None, end: datetime | None) -> ColumnElement[bool]:
+    other = func.tstzrange(cast(start, TIME), cast(end, TIME), "[]", type_=TSTZRANGE)
+    overlaps: ColumnElement[bool] = interval.op("&&")(other)
+    return overlaps
 
 
 def _overlaps_range(field: Any, low: float, high: float) -> ColumnElement[bool]:

@@ -6,6 +6,7 @@ What a product does not define is left out, never made up.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from odc.geo import CRS
 
-from odc_openeo.catalog.bands import Band, eo_band, stac_band
+from odc_openeo.catalog.bands import Band, ExtraDimension, eo_band, stac_band
 from odc_openeo.catalog.overrides import Override
 from odc_openeo.catalog.summaries import Summary
 from odc_openeo.cube import BANDS, T, X, Y
@@ -28,6 +29,9 @@ EXTENSIONS = [
 ]
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 """West, south, east, north in degrees: the extent where none is known."""
+LONGEST_ABBREVIATION = 3
+LONGEST_TITLE = 80
+"""Characters of a description that serves as a title, too."""
 LICENCE_UNKNOWN = "other"
 """STAC's value for a licence that is not in the SPDX list, or unknown."""
 
@@ -44,8 +48,9 @@ class Product:
 
     @property
     def title(self) -> str:
-        """The title, else the name."""
-        return self.operator.title or self.name
+        """The operator's title, else the description if it is short, else the name in words."""
+        described = _shorten_to_title(self.get_field("description"))
+        return self.operator.title or described or name_in_words(self.name)
 
     @property
     def groupby(self) -> str:
@@ -55,6 +60,27 @@ class Product:
     def get_field(self, name: str) -> Any:
         """Return a field from the operator's overrides, else from the definition."""
         return getattr(self.operator, name) or self.definition.get(name)
+
+
+def _shorten_to_title(description: Any) -> str | None:
+    """The first sentence of a description if it is short enough for a title."""
+    text = description.strip() if isinstance(description, str) else ""
+    first = re.split(r"\n|\.\s", text, maxsplit=1)[0].strip().rstrip(".")
+    return first if 0 < len(first) <= LONGEST_TITLE else None
+
+
+def name_in_words(name: str) -> str:
+    """Write an identifier in words: ``s2_l2a_sample`` as ``S2 L2A sample``.
+
+    Words of up to three letters are mostly abbreviations.
+    """
+    words = [word for word in re.split(r"[_\-.~/\s]+", name) if word]
+    shown = [
+        word.upper() if len(word) <= LONGEST_ABBREVIATION or re.search(r"\d", word) else word
+        for word in words
+    ]
+    text = " ".join(shown)
+    return f"{text[:1].upper()}{text[1:]}" or name
 
 
 def make_collection(
@@ -118,7 +144,12 @@ def _make_dimensions(product: Product, summary: Summary) -> dict[str, Any]:
         **_make_horizontal_axes(product, summary),
         T: {"type": "temporal", "extent": _format_times(summary)},
         BANDS: {"type": "bands", "values": [band.name for band in product.bands]},
+        **{d.name: {"type": "other", "values": list(d.values)} for d in _list_extra_dimensions(product)},
     }
+
+
+def _list_extra_dimensions(product: Product) -> list[ExtraDimension]:
+    return list(dict.fromkeys(b.extra_dimension for b in product.bands if b.extra_dimension is not None))
 
 
 def _make_horizontal_axes(product: Product, summary: Summary) -> dict[str, Any]:

@@ -6,24 +6,33 @@ one of them was changed in place or may have shrunk the extent by its removal.
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, delete, func, literal_column, select, text
+from sqlalchemy import Connection, Row, RowMapping, delete, func, literal_column, not_, select, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from odc_openeo import db
+from odc_openeo.catalog.footprints import find_outline
+from odc_openeo.catalog.misplaced import FIRST_TIME, HAS_OFFSET, LAST_TIME, is_misplaced, may_be_misplaced
 from odc_openeo.catalog.odc_index import SCHEMA, IndexConnection, Marker
 from odc_openeo.catalog.odc_internals import DATASET
 from odc_openeo.config import Config
 from odc_openeo.db import CollectionSummary
+from odc_openeo.spatial.globe import Span, wrap_longitude
 
 INDEX_STATE = ""
 """Name of the row that says up to which state of the index all other rows are complete. No product can
 have this name."""
+
+FAILED = "failed"
+"""The state of a product whose summary could not be made; the next change makes it anew."""
 
 SUMMARIES_LOCK = 0x6F646373
 """Advisory lock that lets one process at a time bring the summaries up to date; migrations have another."""
@@ -32,7 +41,17 @@ OVERLAP = timedelta(minutes=10)
 """How far to look back before the last update: times in the index are those of the start of a transaction,
 which may commit later than others that started after it."""
 
+FORM = 2
+"""Changes whenever summaries are made in another way: those that are stored are then made anew."""
+
+MOST_OUTLINES = 1000
+"""Different outlines of one product that are put together one by one."""
+
+WORLD = Span(-180.0, -90.0, 180.0, 90.0)
+
 Interval = tuple[Any, Any]
+
+_log = logging.getLogger(__name__)
 
 CHANGED = text(
     f"""
@@ -75,7 +94,8 @@ class Summary:
     ``lon``/``lat`` are degrees (``lon`` may go beyond 180 east of the antimeridian), ``time`` UTC;
     ``x``/``y`` are in units of the only reference system in ``crs``. ``grids`` holds the pixel size (x, y)
     by band and ``properties`` the names of metadata properties with a JSON type, both as in one of the
-    datasets.
+    datasets. ``misplaced`` and ``has_offsets`` say whether the index has any of the datasets in a wrong place
+    or at a wrong time (see `misplaced`).
     """
 
     product: str
@@ -89,6 +109,8 @@ class Summary:
     instruments: tuple[str, ...] = ()
     grids: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)
+    misplaced: bool = False
+    has_offsets: bool = False
     count: int = 0
     last_change: str | None = None
 
@@ -100,13 +122,14 @@ class Summary:
         west, east = self.lon
         if east - west >= 360:
             return -180.0, self.lat[0], 180.0, self.lat[1]
-        return _wrap_degrees(west), self.lat[0], _wrap_degrees(east), self.lat[1]
+        return wrap_longitude(west), self.lat[0], wrap_longitude(east), self.lat[1]
 
     def unite_with(self, other: Summary) -> Summary:
         """Return the extent of both together."""
         intervals = {name: _enclose_both(getattr(self, name), getattr(other, name)) for name in INTERVALS}
         values = {name: _unite_values(getattr(self, name), getattr(other, name)) for name in SETS}
-        return replace(self, **cast(Any, intervals | values))
+        flags = {name: getattr(self, name) or getattr(other, name) for name in FLAGS}
+        return replace(self, **cast(Any, intervals | values | flags))
 
     def touches_edge_of(self, whole: Summary) -> bool:
         """Return whether ``whole`` may shrink without this part of it."""
@@ -117,7 +140,8 @@ class Summary:
 
 INTERVALS = ("lon", "lat", "time", "x", "y")
 SETS = tuple(VALUES)
-DETAILS = ("lon", "x", "y", *SETS, "grids", "properties")
+FLAGS = ("misplaced", "has_offsets")
+DETAILS = ("lon", "x", "y", *SETS, "grids", "properties", *FLAGS)
 
 
 class Summaries:
@@ -145,6 +169,8 @@ class Summaries:
             session.execute(select(func.pg_advisory_xact_lock(SUMMARIES_LOCK)))
             rows = {row.product: row for row in session.scalars(select(CollectionSummary))}
             state = rows.pop(INDEX_STATE, None)
+            if state is not None and state.details.get("form") != FORM:
+                state, rows = None, {}
             stored = {name: _from_row(row) for name, row in rows.items()}
             if state is not None and state.last_change == str(marker):
                 return stored
@@ -207,25 +233,41 @@ class _Update:
         counts = dict.fromkeys(suspects, 0)
         rows = self.connection.execute(COUNTS, {"products": list(suspects)})
         counts.update({row.product: row.count for row in rows})
-        summaries = (self._update_summary(p, windows.get(id_), counts[id_]) for id_, p in suspects.items())
+        summaries = (self._try_update(p, windows.get(id_), counts[id_]) for id_, p in suspects.items())
         return {s.product: s for s in summaries if s is not self.stored.get(s.product)}
 
-    def _update_summary(self, product: Any, window: Row[Any] | None, count: int) -> Summary:
+    def _try_update(self, product: Any, window: Row[Any] | None, count: int) -> Summary:
+        """Update the summary of a product; without extents if that fails, so that others are not affected."""
         before = self.stored.get(product.name)
         added, updated = (window.added, window.updated) if window is not None else (None, None)
         change = f"{added} {updated} {count}"
-        if before is not None:
-            if before.last_change == change or (window is None and before.count == count):
-                return before
-            if window is not None and not self._needs_all(product, window, before, count):
-                new = self._aggregate_datasets(product, "archived IS NULL AND added >= :since")
-                sampled = before if before.grids else self._add_sample(product, before)
-                return replace(sampled.unite_with(new), count=count, last_change=change)
+        if before is not None and (
+            before.last_change == change or (window is None and before.count == count)
+        ):
+            return before
+        try:
+            with self.connection.begin_nested():
+                return replace(
+                    self._update_summary(product, window, before, count), count=count, last_change=change
+                )
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:  # documents are those of others, and may be damaged in any way
+            _log.exception("the extents of product %s cannot be found", product.name)
+            return Summary(product.name, count=count, last_change=f"{FAILED} {change}")
+
+    def _update_summary(
+        self, product: Any, window: Row[Any] | None, before: Summary | None, count: int
+    ) -> Summary:
+        if before is not None and window is not None and not self._needs_all(product, window, before, count):
+            new = self._aggregate_datasets(product, "archived IS NULL AND added >= :since")
+            sampled = before if before.grids else self._add_sample(product, before)
+            return sampled.unite_with(new)
         whole = self._aggregate_datasets(product, "archived IS NULL") if count else Summary(product.name)
-        return replace(self._add_sample(product, whole), count=count, last_change=change)
+        return self._add_sample(product, whole)
 
     def _needs_all(self, product: Any, window: Row[Any], before: Summary, count: int) -> bool:
-        if window.changed_in_place or not before.count:
+        if window.changed_in_place or not before.count or str(before.last_change).startswith(FAILED):
             return True
         if not window.archived:
             return count < before.count
@@ -249,19 +291,77 @@ class _Update:
 
     def _aggregate_datasets(self, product: Any, condition: str) -> Summary:
         fields = product.metadata_type.dataset_fields
-        columns = [
+        columns: list[Any] = [
             c for name in ("lon", "lat", "time") if name in fields for c in _edge_columns(name, fields[name])
         ]
         columns += [literal_column(sql).label(name) for name, sql in NATIVE.items()]
         columns += [literal_column(f"array_agg(DISTINCT {sql})").label(name) for name, sql in VALUES.items()]
+        columns.append(literal_column(f"bool_or({HAS_OFFSET})").label("has_offsets"))
+        row = self._select_one(product, condition, columns)
+        intervals = {name: (row.get(f"{name}_min"), row.get(f"{name}_max")) for name in INTERVALS}
+        values = {name: tuple(sorted(v for v in row[name] or () if v)) for name in SETS}
+        summary = Summary(product.name, has_offsets=bool(row["has_offsets"]), **cast(Any, intervals | values))
+        if summary.has_offsets:
+            summary = replace(summary, time=self._read_instants(product, condition))
+        return self._place(product, condition, summary)
+
+    def _select_one(self, product: Any, condition: str, columns: Iterable[Any]) -> RowMapping:
         rows = self.connection.execute(
             select(*columns).select_from(DATASET).where(text(f"dataset_type_ref = :product AND {condition}")),
             {"product": product.id, "since": self.since},
         )
-        row = rows.mappings().one()
-        intervals = {name: (row.get(f"{name}_min"), row.get(f"{name}_max")) for name in INTERVALS}
-        values = {name: tuple(sorted(v for v in row[name] or () if v)) for name in SETS}
-        return Summary(product.name, **cast(Any, intervals | values))
+        return rows.mappings().one()
+
+    def _read_instants(self, product: Any, condition: str) -> Interval:
+        columns: Any = (literal_column(f"min({FIRST_TIME})"), literal_column(f"max({LAST_TIME})"))
+        row = self._select_one(product, condition, [c.label(n) for c, n in zip(columns, "ab", strict=True)])
+        return row["a"], row["b"]
+
+    def _place(self, product: Any, condition: str, summary: Summary) -> Summary:
+        """The summary with the place of datasets whose longitudes and latitudes in the index are wrong."""
+        is_finite = all(math.isfinite(edge) for edge in (*summary.lon, *summary.lat) if edge is not None)
+        if is_finite and None not in summary.lon and not any(map(may_be_misplaced, summary.crs)):
+            return summary
+        wrong = is_misplaced(summary.crs)
+        fields = product.metadata_type.dataset_fields
+        columns: list[Any] = [
+            column.filter(not_(wrong)).label(column_name)
+            for name in ("lon", "lat")
+            if name in fields
+            for column_name, column in _edges(name, fields[name])
+        ]
+        columns.append(func.count().filter(wrong).label("misplaced"))
+        row = self._select_one(product, condition, columns)
+        placed = replace(
+            summary,
+            lon=(row.get("lon_min"), row.get("lon_max")),
+            lat=(row.get("lat_min"), row.get("lat_max")),
+            misplaced=bool(row["misplaced"]),
+        )
+        return (
+            placed.unite_with(self._locate_misplaced(product, condition, wrong))
+            if placed.misplaced
+            else placed
+        )
+
+    def _locate_misplaced(self, product: Any, condition: str, wrong: Any) -> Summary:
+        """The place of these datasets by their outlines; the world if they have none, or too many."""
+        parts: list[Any] = [
+            literal_column(f"metadata -> '{name}'").label(name) for name in ("geometry", "grids", "crs")
+        ]
+        rows = self.connection.execute(
+            select(*parts)
+            .select_from(DATASET)
+            .where(text(f"dataset_type_ref = :product AND {condition}"), wrong)
+            .distinct()
+            .limit(MOST_OUTLINES + 1),
+            {"product": product.id, "since": self.since},
+        ).mappings()
+        documents = [dict(row) for row in rows]
+        outlines = [outline for d in documents if (outline := find_outline(d)) is not None]
+        span = Span.around(outlines) if len(outlines) == len(documents) <= MOST_OUTLINES else WORLD
+        span = span or WORLD
+        return Summary(product.name, lon=(span.west, span.east), lat=(span.south, span.north), misplaced=True)
 
     def _add_sample(self, product: Any, summary: Summary) -> Summary:
         document = self.connection.execute(SAMPLE, {"product": product.id}).scalar_one_or_none()
@@ -271,8 +371,12 @@ class _Update:
 
 
 def _edge_columns(name: str, range_field: Any) -> list[Any]:
+    return [column.label(label) for label, column in _edges(name, range_field)]
+
+
+def _edges(name: str, range_field: Any) -> list[tuple[str, Any]]:
     low, high = range_field.lower.alchemy_expression, range_field.greater.alchemy_expression
-    return [func.min(low).label(f"{name}_min"), func.max(high).label(f"{name}_max")]
+    return [(f"{name}_min", func.min(low)), (f"{name}_max", func.max(high))]
 
 
 def _pixel_sizes(document: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
@@ -286,10 +390,6 @@ def _property_types(document: Mapping[str, Any]) -> dict[str, str]:
     types = {bool: "boolean", int: "number", float: "number", str: "string"}
     properties = document.get("properties") or {}
     return {key: types[type(value)] for key, value in properties.items() if type(value) in types}
-
-
-def _wrap_degrees(degrees: float) -> float:
-    return degrees - 360 if degrees > 180 else degrees + 360 if degrees < -180 else degrees
 
 
 def _enclose_both(one: Interval, other: Interval) -> Interval:
@@ -310,7 +410,7 @@ def _strictly_inside(part: Interval, whole: Interval) -> bool:
 
 def _from_row(row: CollectionSummary) -> Summary:
     details: dict[str, Any] = {
-        key: value if isinstance(value, dict) else tuple(value)
+        key: value if isinstance(value, dict | bool) else tuple(value)
         for key, value in row.details.items()
         if key in DETAILS
     }
@@ -327,6 +427,7 @@ def _from_row(row: CollectionSummary) -> Summary:
 
 
 def _to_row(summary: Summary) -> dict[str, Any]:
+    summary = _drop_infinite(summary)
     west, _, east, _ = summary.bbox or (None, None, None, None)
     return {
         "product": summary.product,
@@ -343,9 +444,20 @@ def _to_row(summary: Summary) -> dict[str, Any]:
     }
 
 
+def _drop_infinite(summary: Summary) -> Summary:
+    """The summary without intervals that are not finite."""
+
+    def is_finite(values: Iterable[Any]) -> bool:
+        return all(math.isfinite(v) for v in values if isinstance(v, float))
+
+    unknown = {n: (None, None) for n in INTERVALS if not is_finite(getattr(summary, n))}
+    grids = {band: sizes for band, sizes in summary.grids.items() if is_finite(sizes)}
+    return replace(summary, grids=grids, **cast(Any, unknown))
+
+
 def _state_row(marker: Marker, clock: datetime) -> dict[str, Any]:
     empty = _to_row(Summary(INDEX_STATE, last_change=str(marker)))
-    return {**empty, "details": {"clock": clock.isoformat(), "deleted": marker.deleted}}
+    return {**empty, "details": {"clock": clock.isoformat(), "deleted": marker.deleted, "form": FORM}}
 
 
 def _upsert_rows(session: Any, rows: list[dict[str, Any]]) -> None:

@@ -58,3 +58,11 @@ def _invalid_time(text: str) -> RequestInvalid:
         f"'{text[:100]}' is not a valid time. Write 2022-06-01T00:00:00Z, or an interval such as "
         "2022-06-01T00:00:00Z/2022-07-01T00:00:00Z or 2022-06-01T00:00:00Z/.. ."
     )
+
+
+def shift_moment(moment: datetime, by: timedelta) -> datetime:
+    """Shift a time in UTC, at most to the first or last moment of the calendar."""
+    try:
+        return moment + by
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC) if by < timedelta() else datetime.max.replace(tzinfo=UTC)

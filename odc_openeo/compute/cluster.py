@@ -288,11 +288,28 @@ def _check_resources(client: Client, amounts: Mapping[str, float]) -> None:
     """Raise WorkerTooSmall if no worker has the resources: dask would wait for one silently."""
     if not amounts:
         return
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
     for name, amount in amounts.items():
-        most = max((worker["resources"].get(name, 0) for worker in workers), default=0)
+        most = _find_largest(client, name)
         if most < amount:
             raise WorkerTooSmall(resource=name, wanted=f"{amount:g}", most=f"{most:g}")
+
+
+def _find_largest(client: Client, resource: str) -> float:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return float(max((worker["resources"].get(resource, 0) for worker in workers), default=0))
+
+
+def get_largest_amount(config: Config, resource: str) -> float:
+    """Return the largest amount of a resource that a worker declares; 0 without workers that do.
+
+    Raises:
+        InfrastructureBusy: the scheduler does not answer.
+    """
+    client = connect(config)
+    if client is None:
+        return 0
+    with _lost_scheduler(config):
+        return _find_largest(client, resource)
 
 
 def _gather_values(

@@ -11,6 +11,7 @@ Inside a child process (a reducer, say) an openEO array is a DataArray that has 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,6 +40,8 @@ ARRAY: Final = "__array__"
 ARRAY_NAME: Final = "__array_name__"
 """Attribute that holds the name of the dimension that became `ARRAY`, inside a child process."""
 
+ALIASES: Final = "aliases"
+"""Attribute of the coordinate of bands: a dictionary from other names of bands to their labels."""
 NODATA: Final = "nodata"
 COMMON_NAME: Final = "common_name"
 """Coordinate along the bands that holds their common names (empty where there is none)."""
@@ -46,10 +49,17 @@ SPATIAL_REF: Final = "spatial_ref"
 """Coordinate without dimension that holds the CRS, as odc-geo and rioxarray name it."""
 WAVELENGTH: Final = "center_wavelength"
 """Coordinate along the bands that holds their central wavelengths in micrometres (NaN where unknown)."""
+UNIT: Final = "unit"
+SCALE: Final = "scale"
+OFFSET: Final = "offset"
+PACKING: Final = (UNIT, SCALE, OFFSET)
+"""Coordinates along the bands that say what raw values mean, see `odc_openeo.cube.packing`."""
 VARIABLE: Final = "__variable__"
 """The dimension that the variables of a Dataset form while they are processed together."""
 TYPE: Final = "openeo_type"
 """Attribute of a dimension's coordinate that holds its openEO type if name and values don't imply it."""
+PERIOD: Final = "openeo_period"
+"""Attribute of a temporal coordinate whose labels are calendar periods: their kind, ``month`` say."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,15 @@ class LabeledArray:
     labels: Sequence[Any]
     values: Sequence[Any]
 
+
+_OTHER_NAMES: Final[dict[str, tuple[str, ...]]] = {
+    "bands": ("bands", "band", "spectral", "spectral_bands", "b", "variable", "var"),
+    "temporal": ("t", "time", "temporal", "date", "datetime", "dates", "times"),
+    "geometry": ("geometry", "geometries", "feature", "features", "geom", "polygons"),
+    X: ("x", "lon", "long", "longitude", "easting", "east"),
+    Y: ("y", "lat", "latitude", "northing", "north"),
+}
+"""Names that dimensions of a type, or x and y, have with other services."""
 
 Cube = xr.DataArray | xr.Dataset
 
@@ -104,8 +123,25 @@ def dimensions_of_type(data: Cube, type_: str) -> list[str]:
 def require_dimension(data: Cube, name: str) -> str:
     """The name itself if the cube has that dimension, else `DimensionNotAvailable`."""
     if name not in data.dims:
-        raise DimensionNotAvailable(name=name, available=", ".join(map(str, data.dims)) or "no dimensions")
+        raise make_missing_dimension_error(data, name)
     return name
+
+
+def make_missing_dimension_error(data: Cube, name: str) -> DimensionNotAvailable:
+    """Make the error for a dimension that a cube lacks, with the one that may be meant."""
+    suggestion = _suggest_dimension(data, name)
+    available = ", ".join(map(str, data.dims)) or "no dimensions"
+    advice = f" Use '{suggestion}' instead of '{name}'." if suggestion else ""
+    return DimensionNotAvailable(name=name, available=available, advice=advice)
+
+
+def _suggest_dimension(data: Cube, name: str) -> str | None:
+    """Find the dimension that a name is used for elsewhere, or that has a similar name."""
+    for type_, names in _OTHER_NAMES.items():
+        candidates = dimensions_of_type(data, type_) if type_ not in (X, Y) else [type_]
+        if name.lower() in names and len(candidates) == 1 and candidates[0] in data.dims:
+            return candidates[0]
+    return next(iter(difflib.get_close_matches(name.lower(), map(str, data.dims), n=1)), None)
 
 
 def get_temporal_dimension(data: Cube, name: str | None = None) -> str:
@@ -154,6 +190,13 @@ def json_labels(values: np.ndarray) -> list[Any]:
     return list(values.tolist())
 
 
+def find_band_label(data: Cube, dimension: str, name: Any) -> Any:
+    """The label that a name stands for as an alias of a band; the name itself if it is none."""
+    if dimension not in data.coords or not isinstance(name, str):
+        return name
+    return data.coords[dimension].attrs.get(ALIASES, {}).get(name, name)
+
+
 def as_slice(positions: np.ndarray) -> slice | np.ndarray:
     """Consecutive positions as a slice, which dask need not sort; other positions as they are."""
     if not positions.size:
@@ -163,8 +206,16 @@ def as_slice(positions: np.ndarray) -> slice | np.ndarray:
     return slice(first, first + positions.size) if follow else positions
 
 
+def list_packing_coordinates(data: Cube) -> list[str]:
+    """The coordinates that hold units, scales and offsets of bands, not properties of the same name."""
+    return [name for name in PACKING if name in data.coords and GEOMETRY not in data.coords[name].dims]
+
+
 def to_array(data: xr.DataArray, dimension: str) -> xr.DataArray:
     """Turn a dimension into the array dimension for a child process; its coordinate gives the labels."""
+    if dimension_type(data, dimension) == "bands":
+        # Values of several bands have no unit in common.
+        data = data.drop_vars(list_packing_coordinates(data))
     return data.rename({dimension: ARRAY}).assign_attrs({ARRAY_NAME: dimension})
 
 
@@ -216,7 +267,7 @@ def _broadcast_arrays(arrays: Sequence[xr.DataArray]) -> tuple[xr.DataArray, ...
 
 def _decode_element(value: Any, floats: bool) -> Any:
     if isinstance(value, xr.DataArray):
-        bare = value.drop_vars(ARRAY, errors="ignore")
+        bare = value.drop_vars(ARRAY, errors="ignore").drop_vars(list_packing_coordinates(value))
         return decode(bare) if floats or has_nodata(bare) else bare.drop_vars(NODATA, errors="ignore")
     if type(value) is int and not is_exact(value):
         return float(value) if value.bit_length() < 1000 else np.copysign(np.inf, value)

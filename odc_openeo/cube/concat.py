@@ -9,6 +9,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import NODATA
+from odc_openeo.cube.packing import carry_all_packings, drop_packing
 
 
 def concat(parts: Sequence[xr.DataArray], dimension: str) -> xr.DataArray:
@@ -19,9 +20,10 @@ def concat(parts: Sequence[xr.DataArray], dimension: str) -> xr.DataArray:
     """
     if len(parts) == 1:
         return parts[0]
+    sources, parts = parts, [drop_packing(part) for part in parts]
     order = parts[0].dims
     aligned = _unify_coordinates([p.transpose(*order) for p in _unify_encoding(parts, dimension)], dimension)
-    return xr.concat(
+    joined = xr.concat(
         aligned,
         dim=dimension,
         coords="minimal",
@@ -29,6 +31,7 @@ def concat(parts: Sequence[xr.DataArray], dimension: str) -> xr.DataArray:
         join="override",
         combine_attrs="override",
     )
+    return carry_all_packings(joined, sources)
 
 
 def _unify_encoding(parts: Sequence[xr.DataArray], dimension: str) -> list[xr.DataArray]:

@@ -10,11 +10,19 @@ import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.cube.instants import parse_instant
+from odc_openeo.cube.instants import find_instants, parse_instant
 from odc_openeo.errors import IncompatibleDataCubes, ProcessParameterInvalid
 
 RESERVED: Final = frozenset(
-    {cube.ARRAY, cube.NODATA, cube.COMMON_NAME, cube.WAVELENGTH, cube.VARIABLE, cube.SPATIAL_REF}
+    {
+        cube.ARRAY,
+        cube.NODATA,
+        cube.COMMON_NAME,
+        cube.WAVELENGTH,
+        cube.VARIABLE,
+        cube.SPATIAL_REF,
+        *cube.PACKING,
+    }
 )
 """Names that cubes use for things other than dimensions."""
 _TYPES_BY_NAME: Final = {cube.GEOMETRY: "geometry", cube.X: "spatial", cube.Y: "spatial"}
@@ -38,12 +46,18 @@ def check_name(name: str, type_: str, process: str, parameter: str) -> None:
     raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
 
 
-def make_coordinate(dimension: str, labels: Sequence[Any], type_: str) -> xr.DataArray:
-    """The coordinate of a dimension; the dates of temporal dimensions become ``datetime64[ns]``."""
-    values = _parse_times(labels) if type_ == "temporal" else None
-    return with_type(
-        xr.DataArray(_label_array(labels) if values is None else values, dims=dimension), dimension, type_
-    )
+def make_coordinate(
+    dimension: str, labels: Sequence[Any], type_: str, period: str | None = None
+) -> xr.DataArray:
+    """The coordinate of a dimension; the dates of temporal dimensions become ``datetime64[ns]``.
+
+    ``period`` is the kind of the calendar periods that the labels stand for, if they do.
+    """
+    values = _parse_times(labels) if type_ == "temporal" and period is None else None
+    coord = xr.DataArray(_label_array(labels) if values is None else values, dims=dimension)
+    if period is not None:
+        coord.attrs[cube.PERIOD] = period
+    return with_type(coord, dimension, type_)
 
 
 def with_type(coord: xr.DataArray, dimension: str, type_: str) -> xr.DataArray:
@@ -67,6 +81,36 @@ def get_index(data: cube.Cube, dimension: str) -> pd.Index:
     if not labels.is_unique:
         raise IncompatibleDataCubes(reason=f"dimension '{dimension}' has the same label several times.")
     return labels
+
+
+def unify_times(one: xr.DataArray, other: xr.DataArray, dimension: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """Label a temporal dimension of two cubes by instants if its labels are of different kinds.
+
+    Months and dates are, say, or months and weeks. Labels that stand for no instants stay as they are.
+    """
+    coords = [c.coords.get(dimension) for c in (one, other)]
+    kinds = [None if c is None else (c.dtype.kind == "M", c.attrs.get(cube.PERIOD)) for c in coords]
+    temporal = all(cube.dimension_type(c, dimension) == "temporal" for c in (one, other))
+    if not temporal or kinds[0] == kinds[1]:
+        return one, other
+    first, second = (None if c is None else find_instants(c) for c in coords)
+    if first is None or second is None:
+        return one, other
+    return _with_times(one, dimension, first), _with_times(other, dimension, second)
+
+
+def _with_times(data: xr.DataArray, dimension: str, times: np.ndarray) -> xr.DataArray:
+    return data.assign_coords({dimension: (dimension, times.astype("datetime64[ns]"))})
+
+
+def drop_single_label(data: Any, dimension: str) -> Any:
+    """Drop a dimension with a single label; a no-data value of that band becomes that of the cube."""
+    dropped = data.isel({dimension: 0}, drop=True)
+    missing = data.coords.get(cube.NODATA)
+    if isinstance(dropped, xr.DataArray) and missing is not None and dimension in missing.dims:
+        value = missing.isel({dimension: 0})
+        return cube.with_nodata(dropped, value.item() if not value.dims else value)
+    return dropped
 
 
 def find_position(labels: Sequence[Any], label: Any) -> int | None:

@@ -103,6 +103,15 @@ def mark_boolean(data: xr.DataArray) -> xr.DataArray:
     return data.assign_attrs({cube.TYPE: BOOLEAN})
 
 
+def drop_boolean_mark(data: xr.DataArray) -> xr.DataArray:
+    """The cube as one of numbers: what is computed from booleans is not boolean any more."""
+    if cube.TYPE not in data.attrs:
+        return data
+    bare = data.copy(deep=False)
+    bare.attrs = {name: value for name, value in data.attrs.items() if name != cube.TYPE}
+    return bare
+
+
 def is_boolean(value: Any) -> bool:
     """Whether a value is a boolean or a cube of booleans."""
     if isinstance(value, xr.DataArray):

@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
+from odc_openeo.cube import PERIOD
+from odc_openeo.cube.calendar_periods import find_bounds
 from odc_openeo.errors import ProcessParameterInvalid, TemporalExtentEmpty
 
 _DATE = r"\d{4}-\d{2}-\d{2}"
@@ -69,3 +72,55 @@ def mask_within(times: np.ndarray, start: np.datetime64 | None, end: np.datetime
     if end is not None:
         inside &= floored < end
     return inside
+
+
+# --- The instants of labels ----------------------------------------------------------------------
+
+
+def find_instants(coordinate: xr.DataArray) -> np.ndarray | None:
+    """Find the instants of the labels of a dimension as ``datetime64``; None if they have none.
+
+    Labels are times, strings with a date or date-time, or the labels of calendar periods, whose instant is
+    their start.
+    """
+    values = coordinate.values
+    if values.dtype.kind == "M":
+        return values
+    instants = [parse_instant(v) if isinstance(v, str) else None for v in values.tolist()]
+    if all(instant is not None for instant in instants):
+        return np.array(instants, dtype="datetime64[us]")
+    bounds = find_period_bounds(coordinate)
+    return None if bounds is None else bounds[0].astype("datetime64[us]")
+
+
+def find_period_bounds(coordinate: xr.DataArray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Find the starts and ends of the calendar periods that a dimension is labelled with, if it is."""
+    values = coordinate.values.tolist() if coordinate.dtype.kind in "OU" else []
+    if not values or not all(isinstance(v, str) for v in values):
+        return None
+    return find_bounds(values, coordinate.attrs.get(PERIOD))
+
+
+def get_times(data: xr.DataArray | xr.Dataset, dimension: str, process: str) -> np.ndarray:
+    """Get the instants of the labels of a dimension as ``datetime64``.
+
+    Raises:
+        ProcessParameterInvalid: they are neither times, nor dates, nor labels of calendar periods.
+    """
+    coordinate = data.coords.get(dimension, xr.DataArray(np.arange(data.sizes[dimension]), dims=dimension))
+    instants = find_instants(coordinate)
+    if instants is None:
+        example = coordinate.values.tolist()[0]
+        reason = (
+            f"the labels of dimension '{dimension}' are neither dates or times nor calendar periods, e.g. "
+            f"{example!r}. Rename them with rename_labels."
+        )
+        raise ProcessParameterInvalid(process=process, parameter="data", reason=reason)
+    return instants
+
+
+def get_middle_times(data: xr.DataArray | xr.Dataset, dimension: str, process: str) -> np.ndarray:
+    """Like `get_times`, with the middle of each calendar period: it lies in the year of the label."""
+    coordinate = data.coords.get(dimension)
+    bounds = None if coordinate is None else find_period_bounds(coordinate)
+    return get_times(data, dimension, process) if bounds is None else bounds[0] + (bounds[1] - bounds[0]) // 2

@@ -10,8 +10,9 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY
-from odc_openeo.cube.arrays import find_pixel_shape, with_labels
+from odc_openeo.cube.arrays import find_pixel_shape
 from odc_openeo.cube.elementwise import as_float
+from odc_openeo.cube.packing import drop_packing
 from odc_openeo.errors import IncompatibleDataCubes
 from odc_openeo.untrusted.json_schemas import is_exact
 
@@ -27,8 +28,9 @@ def join_arrays(parts: Sequence[Any], like: xr.DataArray | None = None) -> xr.Da
         A DataArray along `ARRAY` without labels. Dtype and no-data value are kept where all parts agree on
         them; else it holds floats.
     """
+    parts = [drop_packing(part) for part in parts]
     arrays = [
-        with_labels(p if isinstance(p, xr.DataArray) else _array_from_json(p), None)
+        _drop_labels(p if isinstance(p, xr.DataArray) else _array_from_json(p))
         for p in parts
         if _count_elements(p)
     ]
@@ -44,6 +46,12 @@ def join_arrays(parts: Sequence[Any], like: xr.DataArray | None = None) -> xr.Da
     return xr.concat(
         [a.transpose(*dims) for a in whole], dim=ARRAY, coords="minimal", compat="override", join="override"
     )
+
+
+def _drop_labels(array: xr.DataArray) -> xr.DataArray:
+    """Drop the labels and all else that is known of single elements, except their no-data values."""
+    along = [n for n, c in array.coords.items() if ARRAY in c.dims and n != cube.NODATA]
+    return array.drop_vars(along)
 
 
 def _count_elements(part: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -347,6 +349,22 @@ _engines: dict[tuple[int, URL], Engine] = {}
 _lock = threading.Lock()
 
 
+def dump_finite_json(value: Any) -> str:
+    """Serialize a value for a JSON column: numbers that are not finite, which JSON has not, become null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_replace_infinite(value), allow_nan=False)
+
+
+def _replace_infinite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _replace_infinite(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_infinite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def get_engine(config: Config) -> Engine:
     """Return the engine of this process, made at the first call: connections must never cross a fork."""
     key = (os.getpid(), get_database_url(config))
@@ -358,6 +376,7 @@ def get_engine(config: Config) -> Engine:
                 pool_size=5,
                 max_overflow=20,
                 pool_timeout=10,
+                json_serializer=dump_finite_json,
                 connect_args={"connect_timeout": 5, "application_name": "odc-openeo"},
             )
         return _engines[key]

@@ -15,6 +15,9 @@ from odc_openeo.run_environment import make_environment
 SKETCH_ABOVE: Final = 20_000
 """Chunks of a load from which on only its form is known here: building larger graphs takes too long."""
 
+ANY_NUMBER: Final = 2**31 - 1
+"""Downloads that cost nothing, in numbers: null says the same, but the R client fails without a number."""
+
 
 def estimate_job(config: Config, job: Job) -> dict[str, Any]:
     """Return the estimate as the API has it, with the numbers that it is made of.
@@ -36,6 +39,7 @@ def _describe_estimate(estimate: Estimate, is_sketch: bool) -> dict[str, Any]:
     from_chunks = {"tasks": estimate.tasks, "worker_memory": estimate.worker_bytes}
     return {
         "costs": 0,
+        "downloads_included": ANY_NUMBER,
         "size": estimate.output_bytes,
         "input_size": estimate.input_bytes,
         "datasets": estimate.datasets,

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from odc_openeo.compute import cluster
 from odc_openeo.compute.result_cache import ResultCache, make_key
 from odc_openeo.config import Config
 from odc_openeo.errors import RequestTimeout
-from odc_openeo.formats import pack_files, write_outputs
+from odc_openeo.formats import (
+    ARCHIVE_TYPE,
+    Output,
+    choose_format,
+    explain_archive,
+    name_archive,
+    pack_files,
+    write_outputs,
+)
 from odc_openeo.graph import GraphLimits, PreparedProcess, prepare
 from odc_openeo.graph.estimate import Bounds, estimate_computation
 from odc_openeo.load.read_errors import explain_read_failure
@@ -23,8 +31,16 @@ MOST_CHUNKS: Final = 20_000
 """Chunks that a load may have here: building and sending larger graphs takes tens of seconds."""
 
 
-def compute_result(config: Config, process: Mapping[str, Any], user: str, folder: Path) -> tuple[Path, str]:
-    """Evaluate a process, write what it saves into ``folder``: one file, and its media type.
+class ComputedFile(NamedTuple):
+    """The file of a result, its media type, and what the user should know about it."""
+
+    path: Path
+    media_type: str
+    warnings: list[str]
+
+
+def compute_result(config: Config, process: Mapping[str, Any], user: str, folder: Path) -> ComputedFile:
+    """Evaluate a process and write what it saves into ``folder`` as one file.
 
     Raises:
         ProcessGraphComplexity: it reads more than a synchronous request may; nothing was computed.
@@ -35,19 +51,26 @@ def compute_result(config: Config, process: Mapping[str, Any], user: str, folder
     env = make_environment(config, user, limits)
     prepared = prepare(process, env.lookup, GraphLimits.from_config(config))
     value = prepared.evaluate(env)
-    saved = [output.data for output in env.outputs] or [value]
+    outputs = env.outputs or [Output.from_data(value, choose_format(value))]
+    saved = [output.data for output in outputs]
     needed = estimate_computation([value, *saved], saved, env.loads)
     Bounds(config.sync_max_bytes, config.sync_max_tasks).check_estimate(needed, "a synchronous request")
     cache = ResultCache.from_config(config)
     key = _make_cache_key(prepared, env) if cache.limit else None
     cached = None if key is None else cache.get(key, folder)
     if cached is not None:
-        return cached
+        return ComputedFile(*cached, _list_warnings(outputs, cached[1]))
     compute = partial(_compute_in_time, config, needed.input_bytes, deadline)
-    path, media_type = pack_files(write_outputs(value, env.outputs, folder, compute), folder)
+    assets = write_outputs(value, outputs, folder, compute)
+    path, media_type = pack_files(assets, folder, name_archive(outputs))
     if key is not None:
         cache.put(key, path, media_type)
-    return path, media_type
+    return ComputedFile(path, media_type, _list_warnings(outputs, media_type))
+
+
+def _list_warnings(outputs: Sequence[Output], media_type: str) -> list[str]:
+    archive = [explain_archive(outputs)] if media_type == ARCHIVE_TYPE else []
+    return [*archive, *(warning for output in outputs for warning in output.warnings)]
 
 
 def _make_cache_key(prepared: PreparedProcess, env: Environment) -> str | None:

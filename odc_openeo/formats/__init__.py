@@ -7,9 +7,19 @@ the table is in `registry`.
 
 from odc_openeo.formats.model import Asset, Compute, Format, Target
 from odc_openeo.formats.registry import FORMATS, describe_formats, get_format
-from odc_openeo.formats.write import Output, choose_format, pack_files, write_outputs
+from odc_openeo.formats.write import (
+    ARCHIVE_TYPE,
+    Output,
+    choose_format,
+    explain_archive,
+    name_archive,
+    name_outputs,
+    pack_files,
+    write_outputs,
+)
 
 __all__ = [
+    "ARCHIVE_TYPE",
     "FORMATS",
     "Asset",
     "Compute",
@@ -18,7 +28,10 @@ __all__ = [
     "Target",
     "choose_format",
     "describe_formats",
+    "explain_archive",
     "get_format",
+    "name_archive",
+    "name_outputs",
     "pack_files",
     "write_outputs",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo.cube import GEOMETRY, has_raster_dimensions, labels, nodata
+from odc_openeo.cube.packing import Packing, read_packings
 from odc_openeo.formats.model import Asset
 from odc_openeo.formats.raster import describe_placement, describe_times, find_band_dimension
 from odc_openeo.formats.vector import find_geometry_crs
@@ -37,9 +38,15 @@ def _describe_bands(data: xr.DataArray | xr.Dataset) -> list[dict[str, Any]]:
         missing = None
     nodata_values = missing.values.tolist() if along_bands else [missing] * len(names)
     return [
-        {**n, "data_type": str(data.dtype), **_describe_nodata(m)}
-        for n, m in zip(names, nodata_values, strict=True)
+        {**n, "data_type": str(data.dtype), **_describe_nodata(m), **describe_packing(p)}
+        for n, m, p in zip(names, nodata_values, read_packings(data, band), strict=True)
     ]
+
+
+def describe_packing(packing: Packing) -> dict[str, Any]:
+    """Make the fields of a STAC band for unit, scale and offset."""
+    fields = {"unit": packing.unit, "raster:scale": packing.scale, "raster:offset": packing.offset}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _describe_nodata(value: Any) -> dict[str, Any]:

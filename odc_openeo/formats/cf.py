@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any, Final
 
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers the .odc accessor)
 import xarray as xr
 
-from odc_openeo.cube import BANDS, GEOMETRY, X, Y, dimensions_of_type, json_labels, nodata
+from odc_openeo.cube import BANDS, X, Y, json_labels, nodata
+from odc_openeo.cube.instants import find_period_bounds
+from odc_openeo.cube.packing import Packing, agree_on_packing, make_packing_coordinates, read_packings
 from odc_openeo.errors import FormatUnsuitable
+from odc_openeo.formats.properties import choose_name
 from odc_openeo.formats.raster import find_band_dimension
-from odc_openeo.formats.vector import describe_objects
 
 GRID_MAPPING: Final = "spatial_ref"
 CONVENTIONS: Final = "CF-1.11"
 SECONDS: Final = {"units_metadata": "leap_seconds: none"}
 """NumPy's times have no leap seconds."""
+
+UNNAMED: Final = "var"
+"""The variable of a cube without bands, as other back-ends name it."""
 
 CHUNK: Final = 1024
 """Largest side of a chunk in a file."""
@@ -44,22 +48,20 @@ def check_cf(data: Any, format_: str) -> None:
 
 
 def make_dataset(data: xr.DataArray | xr.Dataset, layout: str, format_: str) -> xr.Dataset:
-    """Make a dataset of a cube, ready to be stored; values stay as they are (lazy).
+    """Make a dataset of a raster cube, ready to be stored; values stay as they are (lazy).
 
-    The ``encoding`` of each variable holds ``_FillValue`` and grid mapping; vector cubes get CF geometries.
+    The ``encoding`` of each variable holds ``_FillValue`` and grid mapping.
     """
-    if GEOMETRY in data.dims:
-        return _make_vector_dataset(data, format_)
     if isinstance(data, xr.Dataset):
-        raise FormatUnsuitable(format=format_, reason="it is neither a raster nor a vector cube.")
+        raise FormatUnsuitable(format=format_, reason="it is not a raster cube.")
     variables = _make_variables(data, layout)
     dimensions = {d for v in variables.values() for d in v.dims}
-    coords = {name: c for name, c in _make_coordinates(data).items() if name in dimensions}
-    dataset = xr.Dataset(variables, coords=coords, attrs=_make_attributes())
+    coords = {name: c for name, c in make_coordinates(data).items() if c.dims[0] in dimensions}
+    dataset = xr.Dataset(variables, coords=coords, attrs=make_attributes())
     return _add_grid(dataset, data)
 
 
-def _make_attributes() -> dict[str, str]:
+def make_attributes() -> dict[str, str]:
     history = "Computed by an openEO process graph"
     return {"Conventions": CONVENTIONS, "title": "openEO data cube", "history": history}
 
@@ -74,30 +76,36 @@ def _make_variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
             raise FormatUnsuitable(
                 format="netCDF", reason="bands have different no-data values. Use the layout 'variables'."
             )
-        name = "data" if layout == "cube" else str(data.name or "value")
-        return {name: _set_encoding(bare, missing).assign_attrs(long_name=name)}
+        name = "data" if layout == "cube" else str(data.name or UNNAMED)
+        packing = agree_on_packing(read_packings(data, band))
+        return {name: set_encoding(bare, missing).assign_attrs(long_name=name, **describe_packing(packing))}
     names = _choose_names(json_labels(data.coords[band].values) if band in data.coords else [], data)
-    variables = {}
+    variables, packings = {}, read_packings(data, band)
     for i, (name, label) in enumerate(names):
         band_nodata = missing.values[i].item() if isinstance(missing, xr.DataArray) else missing
-        variables[name] = _set_encoding(bare.isel({band: i}), band_nodata).assign_attrs(long_name=label)
+        attrs = {"long_name": label, **describe_packing(packings[i])}
+        variables[name] = set_encoding(bare.isel({band: i}), band_nodata).assign_attrs(attrs)
     return variables
+
+
+def describe_packing(packing: Packing) -> dict[str, Any]:
+    """Make the attributes by which readers turn raw values into physical ones."""
+    fields = {"units": packing.unit, "scale_factor": packing.scale, "add_offset": packing.offset}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _choose_names(bands: list[Any], data: xr.DataArray) -> list[tuple[str, str]]:
     """Pair a legal, unique variable name that no dimension has with the label of each band."""
-    used = {str(d) for d in (*data.dims, GRID_MAPPING)}
+    used = {str(d) for d in (*data.dims, *make_coordinates(data), GRID_MAPPING)}
     names = []
     for label in bands or range(data.sizes[str(find_band_dimension(data))]):
-        stem = re.sub(r"[^\w.+@-]+", "_", str(label)) if isinstance(label, str) else f"band_{label}"
-        stem = stem if re.match(r"\w", stem) else f"band_{stem}"
-        name = next(n for n in (stem, *(f"{stem}_{i}" for i in range(1, len(used) + 2))) if n not in used)
+        name = choose_name(label, used)
         used.add(name)
         names.append((name, str(label)))
     return names
 
 
-def _set_encoding(data: xr.DataArray, missing: Any) -> xr.DataArray:
+def set_encoding(data: xr.DataArray, missing: Any) -> xr.DataArray:
     if data.dtype == np.float16:
         data = data.astype(np.float32, keep_attrs=True)
     fill = None if missing is None or data.dtype == bool else data.dtype.type(missing)
@@ -110,26 +118,47 @@ def _set_encoding(data: xr.DataArray, missing: Any) -> xr.DataArray:
     return data
 
 
-def _make_coordinates(data: xr.DataArray) -> dict[str, Any]:
-    coordinates = {}
+def make_coordinates(data: xr.DataArray | xr.Dataset) -> dict[str, xr.Variable]:
+    coordinates: dict[str, xr.Variable] = {}
     for dimension in data.dims:
         if dimension not in data.coords or dimension in (X, Y):
             continue
         coord = data.coords[dimension].variable.to_base_variable().copy(deep=False)
         coord.attrs, coord.encoding = {}, {}
+        bounds = find_period_bounds(data.coords[dimension]) if dimension != BANDS else None
         if coord.dtype.kind == "M":
-            coord.attrs = {"standard_name": "time", "long_name": "time", "axis": "T", **SECONDS}
-            whole = bool((coord.values == coord.values.astype("datetime64[s]")).all())
-            unit = "seconds" if whole else "microseconds"
-            coord.encoding = {
-                "units": f"{unit} since 1970-01-01T00:00:00",
-                "calendar": "standard",
-                "dtype": "int64",
-            }
+            coord = _encode_times(str(dimension), coord.values)
+        elif bounds is not None:
+            coordinates |= _encode_periods(str(dimension), coord, *bounds)
+            continue
         elif dimension == BANDS:
             coord.attrs = {"long_name": "band"}
         coordinates[str(dimension)] = coord
+    packings = read_packings(data, BANDS) if BANDS in data.dims else []
+    if any(p != packings[0] for p in packings):
+        # In the layout 'cube' attributes of the variable cannot tell what differs by band.
+        columns = make_packing_coordinates(packings)
+        coordinates |= {name: xr.Variable(dims, values) for name, (dims, values) in columns.items()}
     return coordinates
+
+
+def _encode_times(dimension: str, times: np.ndarray) -> xr.Variable:
+    attrs = {"standard_name": "time", "long_name": "time", "axis": "T", **SECONDS}
+    unit = "seconds" if bool((times == times.astype("datetime64[s]")).all()) else "microseconds"
+    encoding = {"units": f"{unit} since 1970-01-01T00:00:00", "calendar": "standard", "dtype": "int64"}
+    return xr.Variable((dimension,), times, attrs, encoding)
+
+
+def _encode_periods(
+    dimension: str, labels: xr.Variable, starts: np.ndarray, ends: np.ndarray
+) -> dict[str, xr.Variable]:
+    """Encode calendar periods as in CF: when they begin, their bounds, and their labels beside them."""
+    bounds, label = f"{dimension}_bnds", f"{dimension}_label"
+    times = _encode_times(dimension, starts)
+    times.attrs["bounds"] = bounds
+    edges = xr.Variable((dimension, "bnds"), np.stack([starts, ends], axis=1), {}, dict(times.encoding))
+    names = xr.Variable((dimension,), labels.values.astype(str), {"long_name": "calendar period"})
+    return {dimension: times, bounds: edges, label: names}
 
 
 def _add_grid(dataset: xr.Dataset, data: xr.DataArray) -> xr.Dataset:
@@ -172,29 +201,6 @@ def _describe_grid_mapping(data: xr.DataArray) -> dict[str, Any]:
     if geobox is not None:
         attrs["GeoTransform"] = " ".join(repr(float(v)) for v in geobox.transform.to_gdal())
     return attrs
-
-
-def _make_vector_dataset(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Dataset:
-    """Make a dataset of a vector cube with its geometries encoded as in CF."""
-    dataset = data
-    if isinstance(dataset, xr.DataArray):
-        band = next(iter(dimensions_of_type(dataset, "bands")), None)
-        dataset = (
-            dataset.to_dataset(dim=band) if band else dataset.to_dataset(name=str(dataset.name or "value"))
-        )
-    if any(shape is None or shape.is_empty for shape in data[GEOMETRY].values):
-        reason = "it has features without geometry, which CF can't describe. Use GeoJSON or Parquet."
-        raise FormatUnsuitable(format=format_, reason=reason)
-    objects = [str(n) for n, v in dataset.variables.items() if v.dtype == object and n != GEOMETRY]
-    dataset = dataset.assign_coords(
-        {n: (dataset[n].dims, describe_objects(dataset[n].values)) for n in objects}
-    )
-    try:
-        encoded = dataset.xvec.encode_cf()
-    except ValueError as error:
-        reason = "CF geometries must be all points, all lines or all polygons. Use GeoJSON or Parquet."
-        raise FormatUnsuitable(format=format_, reason=reason) from error
-    return encoded.assign_attrs(_make_attributes())
 
 
 def choose_chunk_sizes(variable: xr.Variable | xr.DataArray) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ tile where compression fails.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,10 +27,23 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from odc_openeo.cube import X, Y
+from odc_openeo.cube.packing import Packing
 from odc_openeo.errors import StorageFailure
-from odc_openeo.formats.blocks import Region, stream_batches
+from odc_openeo.formats import gtiff_options
+from odc_openeo.formats.assets import describe_packing
+from odc_openeo.formats.blocks import BATCH_BYTES, Region, stream_batches
+from odc_openeo.formats.colors import Rgba
+from odc_openeo.formats.file_names import make_safe_names
+from odc_openeo.formats.gtiff_options import check_gtiff_options, joins_layers, make_palette, select_band_tags
 from odc_openeo.formats.model import Asset, Format, Options, Target
-from odc_openeo.formats.raster import Raster, check_files, check_raster, describe_placement, find_layer_time
+from odc_openeo.formats.raster import (
+    Raster,
+    check_files,
+    check_raster,
+    describe_placement,
+    describe_times,
+    find_layer_time,
+)
 from odc_openeo.formats.statistics import Statistics
 from odc_openeo.formats.write_errors import as_storage_failure
 
@@ -50,10 +63,30 @@ def check_gtiff(data: Any) -> None:
 
 
 def write_gtiff(data: xr.DataArray, target: Target, options: Options) -> list[Asset]:
-    """Write one COG per date (and label of further dimensions) with all bands."""
-    raster, missing = Raster.from_cube(_cast_storable(data)).with_one_nodata("GTiff")
-    tiles = _split_tiles(raster, options["tile_size"])
-    return [asset for tile, name in tiles for asset in _write_tile(tile, name, missing, target, options)]
+    """Write one COG per date (and label of further dimensions) with all bands, or as the options say."""
+    if options["separate_asset_per_band"] and data.nbytes <= BATCH_BYTES:
+        (data,) = target.compute(data)
+    whole, missing = Raster.from_cube(_cast_storable(data)).with_one_nodata("GTiff")
+    rasters = _split_bands(whole) if options["separate_asset_per_band"] else [(whole, "")]
+    assets: list[Asset] = []
+    for raster, band in rasters:
+        joined = raster.join_layers() if joins_layers(data, options) else raster
+        for tile, number in _split_tiles(joined, options["split_size"]):
+            suffix = "_".join(filter(None, (band, number)))
+            written = _write_tile(tile, suffix, missing, target, options)
+            assets += [replace(a, title=f"{band}: {a.title}") for a in written] if band else written
+    if joins_layers(data, options):
+        return [replace(asset, **describe_times(data)) for asset in assets]
+    return assets
+
+
+def _split_bands(raster: Raster) -> list[tuple[Raster, str]]:
+    """Split a raster into single bands with their names for files."""
+    names = make_safe_names([name or f"band-{i}" for i, name in enumerate(raster.names, 1)])
+    return [
+        (replace(raster, data=raster.data.isel({raster.band: [i]}), names=(raster.names[i],)), name)
+        for i, name in enumerate(names)
+    ]
 
 
 def _split_tiles(raster: Raster, side: int) -> Iterator[tuple[Raster, str]]:
@@ -103,6 +136,7 @@ class _LayerSpec:
     """
 
     names: tuple[str, ...]
+    packings: tuple[Packing, ...]
     shape: tuple[int, ...]
     dtype: str
     missing: Any
@@ -110,6 +144,8 @@ class _LayerSpec:
     time: str | None
     georeference: Mapping[str, Any]
     creation: Mapping[str, Any]
+    band_tags: Sequence[Mapping[str, str]] = ()
+    palette: Mapping[int, Rgba] | None = None
 
     @classmethod
     def from_raster(
@@ -118,6 +154,7 @@ class _LayerSpec:
         data = raster.data
         return cls(
             raster.names,
+            tuple(raster.packings),
             data.shape[-3:],
             str(data.dtype),
             missing,
@@ -125,6 +162,8 @@ class _LayerSpec:
             find_layer_time(data, labels),
             _describe_georeference(raster.geobox),
             _make_creation_options(data, options),
+            select_band_tags(raster, options),
+            make_palette(data.dtype, options),
         )
 
     @property
@@ -148,17 +187,29 @@ class _LayerSpec:
         }
 
     def write_metadata(self, file: Any, statistics: list[Statistics]) -> None:
-        """Name the bands and write statistics and times into an open file."""
+        """Name the bands and write units, statistics and times into an open file."""
         for i, (name, band_statistics) in enumerate(zip(self.names, statistics, strict=True), 1):
             if name:
                 file.set_band_description(i, name)
             if band_statistics.pixels:
                 tags = {f"STATISTICS_{k.upper()}": repr(v) for k, v in band_statistics.to_dict().items()}
                 file.update_tags(i, **tags)
+        if not all(packing.is_empty for packing in self.packings):
+            file.scales = [packing.scale or 1.0 for packing in self.packings]
+            file.offsets = [packing.offset or 0.0 for packing in self.packings]
+            file.units = [packing.unit or "" for packing in self.packings]
+        self._write_options(file)
         tags = {str(k).upper(): str(v) for k, v in self.labels.items()}
         if self.time:
             tags["TIFFTAG_DATETIME"] = self.time[:19].replace("-", ":").replace("T", " ")
         file.update_tags(**tags)
+
+    def _write_options(self, file: Any) -> None:
+        """Write what options say about the bands: their metadata and their colours."""
+        for i, tags in enumerate(self.band_tags, 1):
+            gtiff_options.write_band_tags(file, i, tags)
+        if self.palette is not None:
+            file.write_colormap(1, self.palette)
 
     def statistics(self) -> list[Statistics]:
         """Make statistics for each band, of no pixels yet."""
@@ -229,9 +280,10 @@ class _OutputFile:
                 **({"name": name} if name else {}),
                 "data_type": layer.dtype,
                 **missing,
+                **describe_packing(packing),
                 **({"statistics": s.to_dict()} if s.pixels else {}),
             }
-            for name, s in zip(layer.names, self.statistics, strict=True)
+            for name, packing, s in zip(layer.names, layer.packings, self.statistics, strict=True)
         ]
         title = ", ".join(map(str, layer.labels.values())) or self.path.stem
         return Asset(self.path, MEDIA_TYPE, title, bands=bands, datetime=layer.time, **placement_fields)
@@ -384,54 +436,9 @@ GTIFF: Final = Format(
     extension="tif",
     write=write_gtiff,
     check=check_gtiff,
-    parameters={
-        "compress": {
-            "type": "string",
-            "description": "The compression; all of them keep values exactly.",
-            "enum": ["DEFLATE", "ZSTD", "LZW", "NONE"],
-            "default": "DEFLATE",
-        },
-        "level": {
-            "type": "integer",
-            "description": "The compression level of DEFLATE or ZSTD, from 1 (fast) to 9 (small).",
-            "minimum": 1,
-            "maximum": 9,
-        },
-        "predictor": {
-            "type": "string",
-            "description": "Whether to compress differences of neighbouring pixels, mostly to smaller files.",
-            "enum": ["YES", "NO"],
-            "default": "YES",
-        },
-        "blocksize": {
-            "type": "integer",
-            "description": "Width and height of the tiles in pixels; smaller images get smaller tiles.",
-            "enum": [128, 256, 512, 1024, 2048],
-            "default": 512,
-        },
-        "tile_size": {
-            "type": "integer",
-            "description": (
-                "Images with a longer side are split into several files of at most this many pixels per "
-                "side; _r0_c0 and so on in their names are row and column, counted from the north and the "
-                "west."
-            ),
-            "minimum": 256,
-            "maximum": 1_000_000,
-            "default": 32_768,
-        },
-        "overviews": {
-            "type": "string",
-            "description": "AUTO: images larger than a tile get overviews, NONE: no overviews.",
-            "enum": ["AUTO", "NONE"],
-            "default": "AUTO",
-        },
-        "overview_resampling": {
-            "type": "string",
-            "description": "How overviews are made. AUTO: AVERAGE for floats, NEAREST for integers.",
-            "enum": ["AUTO", "NEAREST", "AVERAGE", "BILINEAR", "CUBIC", "MODE", "RMS"],
-            "default": "AUTO",
-        },
-    },
+    check_options=check_gtiff_options,
+    parameters=gtiff_options.PARAMETERS,
+    synonyms=gtiff_options.SYNONYMS,
+    value_synonyms=gtiff_options.VALUE_SYNONYMS,
     links=[{"rel": "about", "href": "https://gdal.org/drivers/raster/cog.html", "title": "GDAL on COG"}],
 )

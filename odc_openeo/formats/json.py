@@ -14,6 +14,7 @@ from odc_openeo.cube import GEOMETRY, LabeledArray, T, decode, dimension_type, j
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.properties import to_plain
 from odc_openeo.formats.vector import as_array, format_crs
 
 MEDIA_TYPE: Final = "application/json"
@@ -84,7 +85,7 @@ def _cube_to_json(data: xr.DataArray) -> dict[str, Any]:
     coords = {str(d): {"dims": [str(d)], "data": to_json(_list_labels(data, str(d)))} for d in data.dims}
     for name, coord in data.coords.items():
         if coord.dims == (GEOMETRY,) and name != GEOMETRY:
-            coords[str(name)] = {"dims": [GEOMETRY], "data": to_json(coord.values)}
+            coords[str(name)] = {"dims": [GEOMETRY], "data": [to_plain(v) for v in _list_column(coord)]}
     crs = format_crs(data)
     return {
         "name": str(data.name) if data.name else None,
@@ -93,6 +94,11 @@ def _cube_to_json(data: xr.DataArray) -> dict[str, Any]:
         "attrs": {"crs": crs} if crs else {},
         "data": to_json(_list_values(data)),
     }
+
+
+def _list_column(coord: xr.DataArray) -> list[Any]:
+    values = coord.values
+    return json_labels(values) if values.dtype.kind == "M" else list(values)
 
 
 def _list_labels(data: xr.DataArray, dimension: str) -> list[Any]:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import dask
 
-from odc_openeo.errors import ProcessParameterInvalid
-from odc_openeo.untrusted.json_schemas import make_validator
+from odc_openeo.formats.options import (
+    FILENAME_PREFIX,
+    HINTS,
+    find_option,
+    make_option_error,
+    make_title,
+    normalize_value,
+)
 
 Compute = Callable[..., tuple[Any, ...]]
 """Computes dask collections together and returns their values in order, like `dask.compute`."""
 
 Options = Mapping[str, Any]
+
+LONGEST_STEM: Final = 200
+"""Most bytes of the name of a file without extension."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +37,12 @@ class Target:
     compute: Compute = dask.compute
 
     def path(self, extension: str, *parts: str) -> Path:
-        """The path of a file: name and parts joined by underscores."""
-        return self.folder / f"{'_'.join([self.name, *parts])}.{extension}"
+        """The path of a file: name and parts joined by underscores, shortened to what file systems allow."""
+        stem = "_".join([self.name, *parts])
+        if len(stem.encode()) > LONGEST_STEM:
+            digest = hashlib.sha256(stem.encode()).hexdigest()[:12]
+            stem = f"{stem.encode()[: LONGEST_STEM - 13].decode(errors='ignore')}-{digest}"
+        return self.folder / f"{stem}.{extension}"
 
 
 @dataclass(frozen=True)
@@ -58,13 +72,19 @@ def _accept_any(data: Any) -> None:
     """Accept every value."""
 
 
+def _accept_all(data: Any, options: Options) -> None:
+    """Accept all options."""
+
+
 @dataclass(frozen=True)
 class Format:
     """An output format.
 
     ``parameters`` are the options as published: JSON Schemas by name, each with a default unless there is
-    none. ``check`` raises `FormatUnsuitable` for data that can't be stored, looking at dimensions and types
-    only. ``write(data, target, options)`` gets data that passed and options that are complete.
+    none; all formats have ``filename_prefix`` too. ``synonyms`` are names of options in other back-ends,
+    ``value_synonyms`` values of options, all in lower case. ``check`` raises `FormatUnsuitable` for data that
+    can't be stored, looking at dimensions and types only; ``check_options`` raises for options that don't fit
+    data. ``write(data, target, options)`` gets data that passed and options that are complete.
     """
 
     name: str
@@ -75,9 +95,17 @@ class Format:
     extension: str
     write: Callable[[Any, Target, Options], list[Asset]]
     check: Callable[[Any], None] = _accept_any
+    check_options: Callable[[Any, Options], None] = _accept_all
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    value_synonyms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stores_empty: bool = False
     links: Sequence[Mapping[str, str]] = ()
+
+    @property
+    def options(self) -> dict[str, Mapping[str, Any]]:
+        """The JSON Schemas of all options by name."""
+        return {**self.parameters, "filename_prefix": FILENAME_PREFIX}
 
     def to_dict(self) -> dict[str, Any]:
         """The format as an entry of ``GET /file_formats``."""
@@ -85,7 +113,7 @@ class Format:
             "title": self.title,
             "description": self.description,
             "gis_data_types": list(self.gis_data_types),
-            "parameters": {name: dict(schema) for name, schema in self.parameters.items()},
+            "parameters": {n: {"title": make_title(n), **schema} for n, schema in self.options.items()},
             "links": [dict(link) for link in self.links],
         }
 
@@ -93,29 +121,32 @@ class Format:
         """Fill in defaults; names and strings of an enumeration may have any casing.
 
         Raises:
-            ProcessParameterInvalid: an option is unknown or has a value that isn't allowed.
+            ProcessParameterInvalid: an option is unknown, has a value that isn't allowed, or two values.
         """
-        complete = {name: schema.get("default") for name, schema in self.parameters.items()}
-        names = {name.lower(): name for name in self.parameters}
+        schemas = self.options
+        complete = {name: schema.get("default") for name, schema in schemas.items()}
+        given: dict[str, str] = {}
         for option, value in (options or {}).items():
-            name = names.get(option.lower())
+            name = find_option(option, schemas, self.synonyms)
+            if name is None and option.casefold() in HINTS:
+                continue
             if name is None:
-                allowed = ", ".join(self.parameters) or "none"
-                raise _invalid_option(f"format {self.name} has no option '{option}'. It has: {allowed}.")
-            complete[name] = self._normalize_option(name, value)
+                allowed = ", ".join(schemas)
+                raise make_option_error(
+                    f"format {self.name} has no option '{option[:100]}'. It has: {allowed}."
+                )
+            values = self.value_synonyms.get(name, {})
+            normal = normalize_value(self.name, name, value, schemas[name], values)
+            if name in given and normal != complete[name]:
+                reason = f"'{given[name]}' and '{option}' are the same option of format {self.name}"
+                raise make_option_error(f"{reason}, but have different values. Give one of them.")
+            complete[name], given[name] = normal, option
         return complete
 
-    def _normalize_option(self, name: str, value: Any) -> Any:
-        schema = self.parameters[name]
-        if isinstance(value, str) and "enum" in schema:
-            value = {str(e).lower(): e for e in schema["enum"]}.get(value.lower(), value)
-        if value is None and schema.get("default") is None:
-            return None
-        for error in make_validator(schema).iter_errors(value):
-            allowed = f" Allowed: {', '.join(map(str, schema['enum']))}." if "enum" in schema else ""
-            raise _invalid_option(f"option '{name}' of format {self.name}: {error.message}.{allowed}")
-        return value
-
-
-def _invalid_option(reason: str) -> ProcessParameterInvalid:
-    return ProcessParameterInvalid(process="save_result", parameter="options", reason=reason)
+    def list_ignored_options(self, options: Options | None) -> list[str]:
+        """List the options that have no effect on this format, though other back-ends have them."""
+        return [
+            option
+            for option in options or {}
+            if option.casefold() in HINTS and find_option(option, self.options, self.synonyms) is None
+        ]

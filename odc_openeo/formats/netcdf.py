@@ -13,7 +13,9 @@ from odc_openeo.cube import GEOMETRY
 from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.blocks import Region, stream_batches
 from odc_openeo.formats.cf import LAYOUT, check_cf, choose_chunk_sizes, make_dataset
+from odc_openeo.formats.cf_vectors import make_vector_dataset
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.pieces import SPLITTING
 from odc_openeo.formats.write_errors import as_storage_failure
 
 MEDIA_TYPE: Final = "application/x-netcdf"
@@ -29,7 +31,9 @@ def write_netcdf(data: xr.DataArray | xr.Dataset, target: Target, options: Optio
     path = target.path("nc")
     if GEOMETRY in data.dims:
         data = target.compute(data)[0]
-    cf_dataset = make_dataset(data, options["layout"], "netCDF")
+        cf_dataset = make_vector_dataset(data, "netCDF")
+    else:
+        cf_dataset = make_dataset(data, options["layout"], "netCDF")
     lazy = [name for name in cf_dataset.data_vars if cf_dataset[name].chunks is not None]
     # NetCDF4DataStore only defines lazy variables; their values are written below.
     with as_storage_failure():
@@ -99,6 +103,14 @@ NETCDF: Final = Format(
             "maximum": 9,
             "default": 1,
         },
+        **SPLITTING,
     },
+    synonyms={
+        "complevel": "level",
+        "zlevel": "level",
+        "compression_level": "level",
+        "compress": "compression",
+    },
+    value_synonyms={"compression": {"deflate": "zlib", "gzip": "zlib", "off": "none"}},
     links=[{"rel": "about", "href": "https://cfconventions.org", "title": "CF conventions"}],
 )

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import rasterio
 import xarray as xr
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 
 from odc_openeo.cube import valid
-from odc_openeo.errors import FormatUnsuitable, ProcessParameterInvalid
+from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.blocks import stream_batches
-from odc_openeo.formats.colors import make_color_table, put_on_white
+from odc_openeo.formats.colors import put_on_white
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.palettes import (
+    COLORMAP,
+    MOST_VALUES,
+    make_blended_table,
+    make_colormap_error,
+    parse_palette,
+)
+from odc_openeo.formats.pieces import SPLITTING
 from odc_openeo.formats.raster import (
     Raster,
     check_files,
@@ -23,6 +35,7 @@ from odc_openeo.formats.raster import (
     find_band_dimension,
     find_layer_time,
 )
+from odc_openeo.formats.write_errors import as_storage_failure
 
 PIXELS: Final = 64 * 2**20
 """Most pixels of a picture, which is assembled in memory."""
@@ -46,18 +59,63 @@ def check_picture(data: Any, format_: str, bands: tuple[int, ...]) -> None:
         raise FormatUnsuitable(format=format_, reason=reason)
 
 
+@dataclass(frozen=True)
+class _Style:
+    """How values become colours: the type of the shades, and the colours of a single band by shade.
+
+    With ``only_listed`` other values than those of the table are transparent; else values beyond the range
+    of the type are cut off.
+    """
+
+    dtype: np.dtype[Any]
+    table: np.ndarray | None = None
+    only_listed: bool = False
+
+    @property
+    def highest(self) -> int:
+        """The highest shade."""
+        return int(np.iinfo(self.dtype).max)
+
+
+def _make_style(data: xr.DataArray, options: Options) -> _Style:
+    """Make the style of options.
+
+    Raises:
+        ProcessParameterInvalid: a colour is not valid, or the cube has several bands to colour.
+    """
+    dtype, colormap = np.dtype(options.get("datatype", "uint8")), options["colormap"]
+    if colormap is None:
+        return _Style(dtype)
+    if dtype != np.uint8:
+        raise make_colormap_error("it needs the datatype uint8: a colour has 8 bits per channel.")
+    band = find_band_dimension(data)
+    if band and data.sizes[band] != 1:
+        raise make_colormap_error(f"it needs a cube with one band; this one has {data.sizes[band]}.")
+    palette = parse_palette(colormap)
+    if palette is None:
+        return _Style(dtype, make_blended_table(colormap, 256))
+    table = np.zeros((MOST_VALUES, 4), np.uint8)
+    table[list(palette)] = list(palette.values())
+    return _Style(np.dtype("uint16"), table, only_listed=True)
+
+
+def check_picture_options(data: xr.DataArray, options: Options) -> None:
+    """Check that the colour map is valid and the cube has one band for it."""
+    _make_style(data, options)
+
+
 def _write_pictures(
     data: xr.DataArray, target: Target, options: Options, *, extension: str, media_type: str
 ) -> list[Asset]:
     """Write one picture per date and label of further dimensions."""
     raster = Raster.from_cube(data)
-    palette = _make_palette(options["colormap"], len(raster.names))
+    style = _make_style(data, options)
     assets = []
     for index, labels, slug in raster.layers():
         layer = raster.data.isel(dict(zip(raster.outer, index, strict=True)))
         path = target.path(extension, *([slug] if slug else []))
-        shades, has_data = _compute_shades(layer, target)
-        _save_image(_make_image(shades, has_data, palette), path, options)
+        shades, has_data = _compute_shades(layer, target, style)
+        _save_channels(_make_channels(shades, has_data, style), path, options)
         title = ", ".join(map(str, labels.values())) or path.stem
         assets.append(
             Asset(
@@ -73,58 +131,60 @@ def _write_pictures(
     return assets
 
 
-def _compute_shades(layer: xr.DataArray, target: Target) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the shades from 0 to 255 (y, x, bands), and where all bands have data (y, x)."""
+def _compute_shades(layer: xr.DataArray, target: Target, style: _Style) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the shades (y, x, bands), and where all bands have data (y, x)."""
     bands, height, width = layer.shape
-    shades = np.zeros((height, width, bands), np.uint8)
+    shades = np.zeros((height, width, bands), style.dtype)
     has_data = np.ones((height, width), bool)
 
     def consume(region: Any, values: np.ndarray) -> None:
         band, y, x = region
         piece = layer.isel(dict(zip(layer.dims, region, strict=True))).copy(data=values)
         good = valid(piece).values
-        whole = np.clip(np.rint(np.where(good, values, 0)), 0, 255).astype(np.uint8)
-        shades[y, x, band] = np.moveaxis(whole, 0, -1)
+        rounded = np.rint(np.where(good, values, 0))
+        whole = np.clip(rounded, 0, style.highest)
+        if style.only_listed:
+            good = good & (rounded == whole)
+        shades[y, x, band] = np.moveaxis(whole.astype(style.dtype), 0, -1)
         has_data[y, x] &= good.all(axis=0)
 
     stream_batches(layer, target.compute, consume)
     return shades, has_data
 
 
-def _make_image(shades: np.ndarray, has_data: np.ndarray, palette: np.ndarray | None) -> Image.Image:
-    if palette is not None:
-        shades = palette[shades[..., 0]]
+def _make_channels(shades: np.ndarray, has_data: np.ndarray, style: _Style) -> np.ndarray:
+    """Make grey or colours, and opacity unless all is opaque: the channels of a picture (y, x, channels)."""
+    if style.table is not None:
+        shades = style.table[shades[..., 0]]
+        if has_data.all() and (shades[..., 3] == 255).all():
+            shades = shades[..., :3]
+    opaque = np.iinfo(shades.dtype).max
     if shades.shape[-1] == 4:
         shades[..., 3][~has_data] = 0
     elif not has_data.all():
-        shades = np.dstack([shades, np.where(has_data, 255, 0).astype(np.uint8)])
-    return Image.fromarray(shades[..., 0] if shades.shape[-1] == 1 else shades)
+        shades = np.dstack([shades, np.where(has_data, opaque, 0).astype(shades.dtype)])
+    return shades
 
 
-def _make_palette(colors: list[str] | None, bands: int) -> np.ndarray | None:
-    """256 colours (RGB or RGBA) blended between ``colors``, which are evenly spaced from 0 to 255."""
-    if colors is None:
-        return None
-    if bands != 1:
-        raise _invalid_colormap(f"it needs a cube with one band; this one has {bands}.")
-    try:
-        table = make_color_table(colors, 256)
-    except ValueError as error:
-        raise _invalid_colormap(str(error)) from error
-    return table[:, :3] if (table[:, 3] == 255).all() else table
-
-
-def _invalid_colormap(reason: str) -> ProcessParameterInvalid:
-    return ProcessParameterInvalid(
-        process="save_result", parameter="options", reason=f"option 'colormap': {reason}"
-    )
-
-
-def _save_image(image: Image.Image, path: Path, options: Options) -> None:
+def _save_channels(channels: np.ndarray, path: Path, options: Options) -> None:
+    if channels.dtype == np.uint16:
+        _save_deep_png(channels, path, options["compress_level"])
+        return
+    image = Image.fromarray(channels[..., 0] if channels.shape[-1] == 1 else channels)
     if "quality" in options:
         put_on_white(image).save(path, format="JPEG", quality=options["quality"])
     else:
         image.save(path, format="PNG", compress_level=options["compress_level"])
+
+
+def _save_deep_png(channels: np.ndarray, path: Path, level: int) -> None:
+    """Save a PNG of 16 bits per channel, which Pillow has for grey pictures only."""
+    height, width, count = channels.shape
+    profile = {"width": width, "height": height, "count": count, "dtype": "uint16", "zlevel": level}
+    with warnings.catch_warnings(), as_storage_failure():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", driver="PNG", **profile) as file:
+            file.write(np.moveaxis(channels, -1, 0))
 
 
 def _describe_pictures(bands: str, missing: str) -> str:
@@ -133,18 +193,6 @@ def _describe_pictures(bands: str, missing: str) -> str:
         f"and clipped to that range; use linear_scale_range to scale values first. {missing}"
     )
 
-
-_COLORMAP: Final[dict[str, Any]] = {
-    "type": ["array", "null"],
-    "description": (
-        "Colours for a single band, evenly spaced from 0 to 255 and blended in between: names or #rrggbb, "
-        "e.g. ['brown', 'yellow', 'green']."
-    ),
-    "items": {"type": "string"},
-    "minItems": 2,
-    "maxItems": 256,
-    "default": None,
-}
 
 PNG: Final = Format(
     name="PNG",
@@ -159,7 +207,7 @@ PNG: Final = Format(
     write=partial(_write_pictures, extension="png", media_type="image/png"),
     check=partial(check_picture, format_="PNG", bands=(1, 3, 4)),
     parameters={
-        "colormap": _COLORMAP,
+        "colormap": COLORMAP,
         "compress_level": {
             "type": "integer",
             "description": "The compression level, from 0 (fast) to 9 (small).",
@@ -167,7 +215,20 @@ PNG: Final = Format(
             "maximum": 9,
             "default": 6,
         },
+        "datatype": {
+            "type": "string",
+            "description": (
+                "uint8 (also 'byte'): values are shades from 0 to 255. uint16: from 0 to 65535, with 16 bits "
+                "per channel."
+            ),
+            "enum": ["uint8", "uint16"],
+            "default": "uint8",
+        },
+        **SPLITTING,
     },
+    check_options=check_picture_options,
+    synonyms={"zlevel": "compress_level", "level": "compress_level", "data_type": "datatype"},
+    value_synonyms={"datatype": {"byte": "uint8"}},
 )
 
 JPEG: Final = Format(
@@ -183,7 +244,7 @@ JPEG: Final = Format(
     write=partial(_write_pictures, extension="jpg", media_type="image/jpeg"),
     check=partial(check_picture, format_="JPEG", bands=(1, 3)),
     parameters={
-        "colormap": _COLORMAP,
+        "colormap": COLORMAP,
         "quality": {
             "type": "integer",
             "description": "The quality, from 1 (small files) to 95 (good).",
@@ -191,5 +252,7 @@ JPEG: Final = Format(
             "maximum": 95,
             "default": 85,
         },
+        **SPLITTING,
     },
+    check_options=check_picture_options,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -28,7 +27,12 @@ from odc_openeo.cube import (
     valid,
     with_nodata,
 )
+from odc_openeo.cube.instants import find_period_bounds
+from odc_openeo.cube.packing import Packing, read_packings
 from odc_openeo.errors import FormatUnsuitable
+from odc_openeo.formats.file_names import make_safe_name
+from odc_openeo.spatial.globe import compute_bbox, cut_at_antimeridian, locate_grid, outline_geojson
+from odc_openeo.spatial.row_order import flip_north_up
 from odc_openeo.timestamps import format_datetime64
 
 WIDER: Final = {
@@ -66,9 +70,14 @@ def check_raster(data: Any, format_: str) -> None:
             )
 
 
+def count_layers(data: xr.DataArray) -> int:
+    """Count the combinations of labels of dimensions other than bands, y and x."""
+    return math.prod(n for name, n in data.sizes.items() if name not in (find_band_dimension(data), X, Y))
+
+
 def check_files(data: xr.DataArray, format_: str) -> None:
     """Raise `FormatUnsuitable` for a cube that would become too many files."""
-    count = math.prod(n for name, n in data.sizes.items() if name not in (find_band_dimension(data), X, Y))
+    count = count_layers(data)
     if count > MAX_FILES:
         reason = f"it would become {count} files, one per date. Use netCDF or Zarr, or fewer dates."
         raise FormatUnsuitable(format=format_, reason=reason)
@@ -79,15 +88,6 @@ def _is_even(data: xr.DataArray, dimension: str) -> bool:
         return True
     steps = np.diff(data.coords[dimension].values.astype(float))
     return bool(np.abs(steps - steps.mean()).max() <= 1e-3 * abs(steps.mean()))
-
-
-def flip_north_up(data: xr.DataArray) -> xr.DataArray:
-    """Flip a cube so that y descends and x ascends."""
-    for dimension, sign in ((Y, -1), (X, 1)):
-        coordinates = data.coords[dimension].values if dimension in data.coords else np.empty(0)
-        if coordinates.size > 1 and (coordinates[-1] - coordinates[0]) * sign < 0:
-            data = data.isel({dimension: slice(None, None, -1)})
-    return data
 
 
 def find_band_dimension(data: xr.DataArray) -> str | None:
@@ -124,6 +124,11 @@ class Raster:
         """The grid of the pixels; None if the cube doesn't say where it is."""
         return self.data.odc.geobox
 
+    @property
+    def packings(self) -> list[Packing]:
+        """Unit, scale and offset of each band."""
+        return read_packings(self.data, self.band)
+
     def layers(self) -> Iterator[tuple[tuple[int, ...], dict[str, Any], str]]:
         """Yield indices, labels and a slug for the file name of each combination of ``outer`` labels."""
         slugs = [_make_slugs(self.data, d) for d in self.outer]
@@ -131,6 +136,21 @@ class Raster:
         for index in itertools.product(*(range(self.data.sizes[d]) for d in self.outer)):
             layer_labels = {d: v[i] for d, v, i in zip(self.outer, values, index, strict=True)}
             yield index, layer_labels, "_".join(s[i] for s, i in zip(slugs, index, strict=True))
+
+    def join_layers(self) -> Raster:
+        """Make the layers bands of a single one: for each layer all its bands, e.g. ``B04 2022-06-01``.
+
+        It must have one no-data value, see `with_one_nodata`.
+        """
+        if not self.outer:
+            return self
+        slugs = [slug for _, _, slug in self.layers()]
+        names = tuple(f"{name} {slug}".strip() for slug in slugs for name in self.names)
+        data = self.data
+        values = data.data.reshape(-1, *data.shape[-2:])
+        coords = {n: c for n, c in data.coords.items() if set(c.dims) <= {Y, X}}
+        joined = xr.DataArray(values, dims=(self.band, Y, X), coords=coords, attrs=data.attrs)
+        return Raster(joined, (), self.band, names)
 
     def with_one_nodata(self, format_: str) -> tuple[Raster, Any]:
         """Give all bands one no-data value; returns the raster and that value (None if there is none).
@@ -155,7 +175,7 @@ class Raster:
 
 
 def _make_slugs(data: xr.DataArray, dimension: str) -> list[str]:
-    slugs = [re.sub(r"[^\w.+-]+", "-", str(label)).strip("-") for label in labels(data, dimension)]
+    slugs = [make_safe_name(label) for label in labels(data, dimension)]
     coord = data.coords.get(dimension)
     if coord is not None and coord.dtype.kind == "M":
         times = coord.values
@@ -163,8 +183,8 @@ def _make_slugs(data: xr.DataArray, dimension: str) -> list[str]:
         seconds = [t.replace(":", "") + "Z" for t in np.datetime_as_string(times, unit="s").tolist()]
         slugs = days if len(set(days)) == len(days) else seconds
     if dimension_type(data, dimension) == "other":
-        slugs = [f"{dimension}-{slug}" for slug in slugs]
-    if len(set(slugs)) < len(slugs):
+        slugs = [f"{make_safe_name(dimension)}-{slug}" for slug in slugs]
+    if len({slug.casefold() for slug in slugs}) < len(slugs):
         slugs = [f"{slug}-{i}" for i, slug in enumerate(slugs)]
     return slugs
 
@@ -186,19 +206,24 @@ def describe_placement(geobox: GeoBox | None) -> dict[str, Any]:
     projection["proj:code"] = f"EPSG:{epsg}" if epsg else None
     if not epsg:
         projection["proj:wkt2"] = geobox.crs.to_wkt()
-    outline = geobox.extent.to_crs(4326, resolution=max(box.span_x, box.span_y) / 4)
-    bounds = outline.boundingbox
+    outline = locate_grid(geobox)
+    if outline.is_empty:
+        return {"projection": projection}
     return {
         "projection": projection,
-        "geometry": outline.json,
-        "bbox": [bounds.left, bounds.bottom, bounds.right, bounds.top],
+        "geometry": outline_geojson(outline),
+        "bbox": compute_bbox(cut_at_antimeridian(outline)),
     }
 
 
 def describe_times(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
     """Make the time fields of an `Asset`: ``datetime`` of a single date, else the first and last one."""
     for dimension in dimensions_of_type(data, "temporal"):
-        values = data.coords[dimension].values if dimension in data.coords else np.empty(0)
+        coord = data.coords.get(dimension, xr.DataArray(np.empty(0)))
+        bounds, values = find_period_bounds(coord), coord.values
+        if bounds is not None:
+            start, end = format_datetime64(bounds[0].min()), format_datetime64(bounds[1].max())
+            return {"start_datetime": start, "end_datetime": end}
         if values.size and values.dtype.kind == "M" and not np.isnat(values).any():
             first, last = format_datetime64(values.min()), format_datetime64(values.max())
             return {"datetime": first} if first == last else {"start_datetime": first, "end_datetime": last}
@@ -206,9 +231,12 @@ def describe_times(data: xr.DataArray | xr.Dataset) -> dict[str, Any]:
 
 
 def find_layer_time(data: xr.DataArray, layer_labels: Mapping[str, Any]) -> str | None:
-    """Find the date of a layer among its labels; None if they are not times."""
+    """Find the date of a layer among its labels (of a period its start); None if they are not times."""
     for dimension, label in layer_labels.items():
         coord = data.coords.get(dimension)
         if coord is not None and coord.dtype.kind == "M":
             return str(label)
+        bounds = None if coord is None else find_period_bounds(coord)
+        if bounds is not None and coord is not None:
+            return format_datetime64(bounds[0][coord.values.tolist().index(label)])
     return None

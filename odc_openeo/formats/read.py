@@ -69,8 +69,8 @@ INPUT_FORMATS: Final[dict[str, InputFormat]] = {
         InputFormat(
             "GTiff",
             "GeoTIFF",
-            "Rasters with a CRS and a north-up grid. Descriptions name the bands, else band_1, band_2 and so "
-            "on. Several files on one grid become one cube with the bands of all.",
+            "Rasters with a CRS and a grid along its axes. Descriptions name the bands, else band_1, "
+            "band_2 and so on. Several files on one grid become one cube with the bands of all.",
             ["raster"],
             read_gtiff,
             SECONDS_TO_OPEN,

@@ -20,9 +20,20 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterio.errors import RasterioError
 
-from odc_openeo.cube import BANDS, NODATA, X, Y
+from odc_openeo.cube import BANDS, NODATA, SPATIAL_REF, X, Y
+from odc_openeo.cube.common_types import PixelKind, choose_common_type
+from odc_openeo.cube.packing import Packing, carry_all_packings, drop_packing, make_packing_coordinates
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
 from odc_openeo.memory_failures import is_memory_failure
+from odc_openeo.spatial.row_order import orient_grid, reverse_dimensions
+from odc_openeo.untrusted.raster_bands import (
+    BandHeader,
+    is_complex,
+    list_data_bands,
+    make_unique_names,
+    read_band_headers,
+    read_window,
+)
 from odc_openeo.untrusted.rasters import LocalFolder, RasterRefusedError, open_foreign_raster, read_grid
 
 CHUNK: Final = 1024
@@ -54,29 +65,45 @@ def join_rasters(rasters: Sequence[xr.DataArray]) -> xr.DataArray:
     if len(rasters) == 1:
         return rasters[0]
     try:
-        return xr.concat(rasters, BANDS, combine_attrs="override", join="exact")
+        bare = [drop_packing(raster) for raster in rasters]
+        joined = xr.concat(bare, BANDS, combine_attrs="override", join="exact")
     except ValueError as error:
         reason = "the files differ in labels, of dates for example. Load them one by one and use merge_cubes."
         raise IncompatibleDataCubes(reason=reason) from error
+    return carry_all_packings(joined, rasters)
 
 
 def _read_raster(path: Path) -> xr.DataArray:
     try:
         with open_foreign_raster(str(path), LocalFolder(path.parent)) as file:
             grid = read_grid(file)
-            names = [name or f"band_{i}" for i, name in enumerate(file.descriptions, 1)]
-            dtype, missing = np.dtype(file.dtypes[0]), file.nodata
+            bands = read_band_headers(file)
+            packings = [
+                Packing.parse(*fields) for fields in zip(file.units, file.scales, file.offsets, strict=True)
+            ]
             block_height, block_width = file.block_shapes[0]
-            is_uniform = len(set(file.dtypes)) == 1 and len(set(names)) == len(names)
     except RasterRefusedError as error:
         raise FileContentInvalid(file=path.name, reason=str(error)) from error
-    if not is_uniform or grid is None or not grid.axis_aligned:
-        reason = "it needs a CRS, a north-up grid, one data type and distinct band names."
+    if any(is_complex(band.dtype) for band in bands):
+        raise FileContentInvalid(file=path.name, reason="its pixels are complex numbers.")
+    if grid is None or not grid.axis_aligned:
+        reason = "it needs a CRS and a grid along the axes of it."
         raise FileContentInvalid(file=path.name, reason=reason)
+    positions = list_data_bands(bands)
+    names = list(make_unique_names([bands[i].description or f"band_{i + 1}" for i in positions]))
+    dtype, missing = _choose_type([bands[i] for i in positions], len(positions) < len(bands))
     sides = (max(CHUNK // block_height, 1) * block_height, max(CHUNK // block_width, 1) * block_width)
     check_chunks(path.name, (len(names), *grid.shape), (1, *sides))
-    pixels = _make_lazy_pixels(path, (len(names), *grid.shape), sides, dtype, missing)
-    return _make_cube(pixels, grid, names, missing)
+    pixels = _make_lazy_pixels(path, (len(names), *grid.shape), sides, dtype, missing, positions)
+    return _make_cube(pixels, grid, names, missing, [packings[i] for i in positions])
+
+
+def _choose_type(bands: Sequence[BandHeader], uses_alpha: bool) -> tuple[np.dtype, float | None]:
+    """The type and the no-data value that hold the pixels of all bands of a file."""
+    masks = ("mask", "alpha") if uses_alpha else ("mask",)
+    kinds = [PixelKind(b.dtype, None if b.mask in masks else b.nodata, b.mask in masks) for b in bands]
+    dtype, nodata = choose_common_type(kinds)
+    return np.dtype(dtype), nodata
 
 
 def check_chunks(name: str, shape: Sequence[int], chunks: Sequence[int]) -> None:
@@ -89,33 +116,49 @@ def check_chunks(name: str, shape: Sequence[int], chunks: Sequence[int]) -> None
 
 
 def _make_lazy_pixels(
-    path: Path, shape: Any, sides: tuple[int, int], dtype: np.dtype, missing: Any
+    path: Path,
+    shape: Any,
+    sides: tuple[int, int],
+    dtype: np.dtype,
+    missing: Any,
+    positions: Sequence[int],
 ) -> da.Array:
     chunks = normalize_chunks((1, *sides), shape, dtype=dtype)
     status = path.stat()
     name = f"read-gtiff-{tokenize(str(path), status.st_mtime_ns, status.st_ino, status.st_size)}"
     meta = np.empty((0, 0, 0), dtype)
-    return da.map_blocks(_read_block, str(path), missing, chunks=chunks, dtype=dtype, meta=meta, name=name)
+    arguments = (str(path), missing, dtype, tuple(positions))
+    return da.map_blocks(_read_block, *arguments, chunks=chunks, dtype=dtype, meta=meta, name=name)
 
 
-def _read_block(path: str, missing: Any, block_info: Any = None) -> np.ndarray:
+def _read_block(
+    path: str, missing: Any, dtype: np.dtype, positions: Sequence[int], block_info: Any = None
+) -> np.ndarray:
     (first, last), *window = block_info[None]["array-location"]
     try:
         with open_foreign_raster(path, LocalFolder(Path(path).parent)) as file:
-            pixels = np.asarray(file.read(list(range(first + 1, last + 1)), window=tuple(window)))
+            uses_alpha = len(positions) < file.count
+            layers = [
+                read_window(file, positions[i] + 1, tuple(window), uses_alpha=uses_alpha)
+                for i in range(first, last)
+            ]
     except (RasterRefusedError, RasterioError) as error:
         if is_memory_failure(error):
             raise MemoryError from None
         reason = "its pixels cannot be read: it is damaged, or has changed in the meantime."
         raise FileContentInvalid(file=Path(path).name, reason=reason) from error
-    if pixels.dtype.kind == "f" and missing is not None:
-        pixels[pixels == missing] = np.nan
-    return pixels
+    fill = np.nan if dtype.kind == "f" else missing
+    if fill is None:
+        return np.stack([values for values, _ in layers]).astype(dtype, copy=False)
+    return np.stack([np.where(valid, values.astype(dtype), dtype.type(fill)) for values, valid in layers])
 
 
-def _make_cube(pixels: da.Array, grid: GeoBox, names: list[str], missing: Any) -> xr.DataArray:
-    cube = xr.DataArray(pixels, dims=(BANDS, *grid.dimensions), coords={**xr_coords(grid), BANDS: names})
-    cube = cube.rename(dict(zip(grid.dimensions, (Y, X), strict=True)))
+def _make_cube(
+    pixels: da.Array, grid: GeoBox, names: Sequence[str], missing: Any, packings: Sequence[Packing]
+) -> xr.DataArray:
+    grid, reversed_dimensions = orient_grid(grid)
+    coords = {BANDS: list(names), **make_packing_coordinates(packings)}
+    cube = reverse_dimensions(xr.DataArray(pixels, dims=(BANDS, Y, X), coords=coords), reversed_dimensions)
     if pixels.dtype.kind in "iu" and missing is not None:
         cube.attrs[NODATA] = pixels.dtype.type(missing)
-    return cube
+    return cube.assign_coords(xr_coords(grid, dims=(Y, X), crs_coord_name=SPATIAL_REF))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,23 +19,34 @@ from dask.base import tokenize
 from odc.geo.xr import xr_coords
 from scipy.io import netcdf_file
 
-from odc_openeo.cube import BANDS, NODATA, T, X, Y
+from odc_openeo.cube import ALIASES, BANDS, NODATA, PACKING, SPATIAL_REF, T, X, Y
+from odc_openeo.cube.packing import Packing, make_packing_coordinates, read_packings
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
+from odc_openeo.formats.cf_times import TimesRefusedError, decode_times, is_time
+from odc_openeo.formats.netcdf_grid import (
+    GridRefusedError,
+    find_axis,
+    is_geographic,
+    is_position,
+    measure_grid,
+)
+from odc_openeo.formats.netcdf_values import mark_missing
 from odc_openeo.formats.read_gtiff import check_chunks, join_rasters
+from odc_openeo.spatial.row_order import orient_grid, reverse_dimensions
 from odc_openeo.untrusted.rasters import LocalFolder, RasterRefusedError
-from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
+from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_cf_crs, parse_crs
 
 HDF5: Final = b"\x89HDF\r\n\x1a\n"
 CLASSIC: Final = (b"CDF\x01", b"CDF\x02")
-AXES: Final = {
-    X: ("projection_x_coordinate", "longitude"),
-    Y: ("projection_y_coordinate", "latitude"),
-    T: ("time",),
-}
-"""Standard names of the coordinates of a raster cube's dimensions."""
-
-NAMES: Final = {X: ("x", "lon", "longitude"), Y: ("y", "lat", "latitude"), T: ("t", "time")}
 CHUNK: Final = 1024
+UNNAMED: Final = ("var", "value")
+"""The variable of a cube that was written without bands, now and once: either name is taken for it."""
+OPTIONS: Final[dict[str, Any]] = {
+    "engine": "netcdf4",
+    "mask_and_scale": False,
+    "decode_times": False,
+    "decode_coords": "all",
+}
 REFERENCE_SYSTEMS: Final = (
     "crs_wkt",
     "spatial_ref",
@@ -58,25 +69,81 @@ def read_netcdf(paths: Sequence[Path]) -> xr.DataArray:
 
 def _read_cube(path: Path) -> xr.DataArray:
     dataset = _read_dataset(path)
-    renamed = {name: dimension for dimension in (T, Y, X) if (name := _find_axis(dataset, dimension))}
-    variables = [v for v in dataset.data_vars.values() if {X, Y} <= {renamed.get(str(d), d) for d in v.dims}]
-    if not variables:
-        raise _invalid_file(
-            path, "no variable in it has a grid: dimensions x and y, or longitude and latitude."
-        )
-    data = _stack_bands(path, variables).rename({k: v for k, v in renamed.items() if k != v})
+    renamed = {name: dimension for dimension in (T, Y, X) if (name := _find_dimension(dataset, dimension))}
+    variables = _select_variables(path, dataset, renamed)
     _check_reference_systems(path, dataset)
-    crs = data.odc.crs or (4326 if _find_axis(dataset, X) in NAMES[X][1:] else None)
-    data = data.transpose(*(d for d in (T, BANDS) if d in data.dims), ..., Y, X)
-    if data.sizes[Y] > 1 and float(data[Y][0]) < float(data[Y][-1]):
-        data = data.isel({Y: slice(None, None, -1)})
-    grid = data.odc.assign_crs(crs).odc.geobox if crs else None
-    if grid is None or not grid.axis_aligned:
-        raise _invalid_file(path, "it needs a CRS (a CF grid mapping) and evenly spaced coordinates.")
-    coords = dict(zip((Y, X), (c.values for n, c in xr_coords(grid).items() if n in grid.dims), strict=True))
-    cube = data.drop_vars([n for n in data.coords if n not in data.dims])
+    data = _stack_bands(path, variables, dataset)
+    rows, columns = (next(n for n, d in renamed.items() if d == axis) for axis in (Y, X))
+    try:
+        crs, mapping = _find_reference_system(data, dataset.coords.get(columns))
+        grid = measure_grid(dataset, (rows, columns), crs, mapping)
+    except (GridRefusedError, RasterRefusedError, CrsRefusedError) as error:
+        raise _invalid_file(path, str(error)) from error
+    cube = data.drop_vars([n for n in data.coords if n not in (*data.dims, *PACKING)])
+    cube = cube.rename({k: v for k, v in renamed.items() if k != v and k in cube.dims})
+    cube = cube.transpose(*(d for d in (T, BANDS) if d in cube.dims), ..., Y, X)
     cube.encoding = {}
-    return cube.assign_coords(coords).odc.assign_crs(grid.crs)
+    grid, reversed_dimensions = orient_grid(grid)
+    coords = xr_coords(grid, dims=(Y, X), crs_coord_name=SPATIAL_REF)
+    return reverse_dimensions(cube.drop_vars([Y, X]), reversed_dimensions).assign_coords(coords)
+
+
+def _find_dimension(dataset: xr.Dataset, dimension: str) -> str | None:
+    """Find the file's name of a dimension; a time axis without times is like any other dimension."""
+    name = find_axis(dataset, dimension)
+    if name is None or dimension != T or name == T:
+        return name
+    return name if name in dataset.coords and dataset.coords[name].dtype.kind == "M" else None
+
+
+def _select_variables(path: Path, dataset: xr.Dataset, renamed: Mapping[str, str]) -> list[xr.DataArray]:
+    """The variables of numbers with a grid, other than the positions of the pixels themselves."""
+    on_grid = [
+        v
+        for v in dataset.data_vars.values()
+        if {X, Y} <= {renamed.get(str(d)) for d in v.dims} and not is_position(v)
+    ]
+    numeric = [v for v in on_grid if v.dtype.kind in "biuf"]
+    if on_grid and not numeric:
+        raise _invalid_file(path, "its variables are not numbers.")
+    has_axes = all(d in dataset.coords for d, axis in renamed.items() if axis in (X, Y))
+    if numeric and (has_axes or not _is_curvilinear(dataset)):
+        return numeric
+    raise _invalid_file(path, _explain_missing_grid(dataset))
+
+
+def _is_curvilinear(dataset: xr.Dataset) -> bool:
+    return any(v.ndim == 2 and is_position(v) for v in dataset.variables.values())
+
+
+def _explain_missing_grid(dataset: xr.Dataset) -> str:
+    if _is_curvilinear(dataset):
+        return "its longitudes and latitudes are two-dimensional: its grid is curvilinear. Regrid it first."
+    reason = "no variable in it has a grid: dimensions x and y, or longitude and latitude."
+    if groups := dataset.encoding.get("groups"):
+        reason += f" Those in its groups ({', '.join(groups)[:200]}) are not read: move them to the root."
+    return reason
+
+
+def _find_reference_system(data: xr.DataArray, columns: xr.DataArray | None) -> tuple[Any, Mapping[str, Any]]:
+    """The reference system of a variable, and the attributes of its grid mapping.
+
+    Raises:
+        GridRefusedError: there is none.
+        CrsRefusedError: its definition is not valid.
+    """
+    name = str(data.encoding.get("grid_mapping", "")).split(":")[0].strip()
+    mapping = data.coords[name].attrs if name in data.coords else {}
+    if not mapping:
+        mapping = next((c.attrs for c in data.coords.values() if "GeoTransform" in c.attrs), {})
+    crs = data.odc.crs if ":" not in str(data.encoding.get("grid_mapping", "")) else None
+    if crs is not None:
+        return crs, mapping
+    if mapping.get("grid_mapping_name"):
+        return parse_cf_crs(mapping), mapping
+    if columns is not None and is_geographic(columns):
+        return 4326, mapping
+    raise GridRefusedError("it needs a CRS: a CF grid mapping, or longitude and latitude as coordinates.")
 
 
 def _check_reference_systems(path: Path, dataset: xr.Dataset) -> None:
@@ -94,17 +161,35 @@ def _check_reference_systems(path: Path, dataset: xr.Dataset) -> None:
 
 def _read_dataset(path: Path) -> xr.Dataset:
     """Read coordinates, and variables lazily: their pieces are read from the very file that was checked."""
-    options: dict[str, Any] = {"engine": "netcdf4", "mask_and_scale": False, "decode_coords": "all"}
     with _expose_file(path) as handle:
         _check_file(path, handle)
         version = _get_version(handle)
         try:
-            with xr.open_dataset(handle, cache=False, **options) as opened:
-                coords = {name: coordinate.load() for name, coordinate in opened.coords.items()}
-                variables = {n: _read_lazily(path, version, v) for n, v in opened.data_vars.items()}
-                return opened.assign(variables).assign_coords(coords)
+            with xr.open_dataset(handle, cache=False, **OPTIONS) as opened:
+                coords = {name: _decode_coordinate(c.load()) for name, c in opened.coords.items()}
+                horizontal = {find_axis(opened, Y), find_axis(opened, X)}
+                variables = {
+                    n: _read_lazily(path, version, v, horizontal) for n, v in opened.data_vars.items()
+                }
+                dataset = opened.assign(variables).assign_coords(coords)
+        except TimesRefusedError as error:
+            raise _invalid_file(path, str(error)) from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise _invalid_file(path, "it is not a netCDF file, or a damaged one.") from error
+        dataset.encoding = {"groups": _list_groups(handle)}
+        return dataset
+
+
+def _decode_coordinate(coordinate: xr.DataArray) -> xr.DataArray:
+    """Decode times, and numbers that are packed: coordinates of dimensions are not kept raw."""
+    if coordinate.dims != (coordinate.name,):
+        return coordinate
+    if is_time(coordinate):
+        return decode_times(coordinate)
+    if not {"scale_factor", "add_offset"} & set(coordinate.attrs):
+        return coordinate
+    decoded = xr.conventions.decode_cf_variable(coordinate.name, coordinate.variable, decode_times=False)
+    return xr.DataArray(decoded.load(), name=coordinate.name)
 
 
 @contextlib.contextmanager
@@ -122,9 +207,11 @@ def _get_version(handle: str) -> tuple[int, ...]:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _read_lazily(path: Path, version: tuple[int, ...], variable: xr.DataArray) -> xr.DataArray:
-    sides = tuple(min(CHUNK, size) for size in variable.shape[-2:])
-    chunks = (*(1,) * (variable.ndim - len(sides)), *sides)
+def _read_lazily(
+    path: Path, version: tuple[int, ...], variable: xr.DataArray, horizontal: Set[str | None]
+) -> xr.DataArray:
+    dims = horizontal if horizontal <= set(variable.dims) else set(variable.dims[-2:])
+    chunks = [min(CHUNK, n) if d in dims else 1 for d, n in variable.sizes.items()]
     check_chunks(path.name, variable.shape, [max(chunk, 1) for chunk in chunks])
     values = da.map_blocks(
         partial(_read_block, path, version, str(variable.name)),
@@ -161,40 +248,30 @@ def _read_window(handle: str, name: str, window: tuple[slice, ...]) -> np.ndarra
         return np.asarray(opened[stored][window])
 
 
-def _find_axis(dataset: xr.Dataset, dimension: str) -> str | None:
-    """Find the file's name of a dimension of raster cubes, by CF attributes or by usual names."""
-    standard_names = [
-        str(d) for d in dataset.dims if dataset.get(d, dataset).attrs.get("standard_name") in AXES[dimension]
-    ]
-    plain_names = [str(d) for d in dataset.dims if str(d).lower() in NAMES[dimension]]
-    return next(iter([*standard_names, *plain_names]), None)
-
-
-def _stack_bands(path: Path, variables: list[xr.DataArray]) -> xr.DataArray:
-    first = variables[0]
-    kinds = {(v.dims, v.dtype, str(v.attrs.get("_FillValue"))) for v in variables}
+def _stack_bands(path: Path, variables: Sequence[xr.DataArray], dataset: xr.Dataset) -> xr.DataArray:
+    if BANDS in variables[0].dims and len(variables) > 1:
+        raise _invalid_file(path, "it has several variables with a dimension 'bands'.")
+    packings = [Packing.parse(*map(v.attrs.get, ("units", "scale_factor", "add_offset"))) for v in variables]
+    arrays = [mark_missing(variable) for variable in variables]
+    first = arrays[0]
+    kinds = {(v.dims, v.dtype, str(v.attrs.get(NODATA))) for v in arrays}
     if len(kinds) > 1:
         reason = f"the variables of '{path.name}' differ in dimensions, data type or no-data value."
         raise IncompatibleDataCubes(reason=reason)
-    if first.dtype.kind not in "biuf":
-        raise _invalid_file(path, "its variables are not numbers.")
     if BANDS in first.dims:
-        if len(variables) > 1:
-            raise _invalid_file(path, "it has several variables with a dimension 'bands'.")
-        data = first.assign_coords({BANDS: first[BANDS].values.astype(str)})
+        # Packing that differs by band is in coordinates along them.
+        data = first.assign_coords({BANDS: dataset[BANDS].values.astype(str)})
+        declared = [d for d in read_packings(dataset, BANDS) if not d.is_empty]
+        packings = [] if declared else packings * data.sizes[BANDS]
     else:
-        labels = np.array([str(v.name) for v in variables])
-        data = xr.concat(variables, xr.Variable(BANDS, labels), combine_attrs="drop")
-    return _with_nodata(data.rename(None), first.attrs.get("_FillValue"))
-
-
-def _with_nodata(data: xr.DataArray, missing: Any) -> xr.DataArray:
-    data.attrs = {}
-    if missing is None:
-        return data
-    if data.dtype.kind == "f":
-        return data if np.isnan(missing) else data.where(data != missing)
-    data.attrs[NODATA] = data.dtype.type(missing)
+        names = [str(v.name) for v in arrays]
+        data = xr.concat(
+            arrays, xr.Variable(BANDS, np.array(names)), combine_attrs="override", coords="minimal"
+        )
+        if names[0] in UNNAMED and len(names) == 1:
+            data.coords[BANDS].attrs[ALIASES] = {name: names[0] for name in UNNAMED if name != names[0]}
+    data = data.assign_coords(make_packing_coordinates(packings)).rename(None)
+    data.encoding = {k: v for k, v in variables[0].encoding.items() if k == "grid_mapping"}
     return data
 
 
@@ -251,6 +328,14 @@ def _is_self_contained(group: h5py.Group) -> bool:
         if isinstance(member, h5py.Group) and not _is_self_contained(member):
             return False
     return True
+
+
+def _list_groups(handle: str) -> list[str]:
+    """List the groups of an HDF5 file, which are not read."""
+    if not h5py.is_hdf5(handle):
+        return []
+    with h5py.File(handle, "r") as opened:
+        return [name for name in opened if isinstance(opened[name], h5py.Group)]
 
 
 def _iter_datasets(group: h5py.Group) -> Iterator[str]:

@@ -48,7 +48,7 @@ def read_parquet(paths: Sequence[Path]) -> xr.Dataset:
 def _read_geoparquet_frame(path: Path) -> gpd.GeoDataFrame:
     try:
         _check_table_size(_check_file_size(path))
-        frame = gpd.read_parquet(path)
+        frame = gpd.read_parquet(path, to_pandas_kwargs={"integer_object_nulls": True})
         if frame.crs is not None:
             check_crs(frame.crs)
     except OpenEOError:
@@ -80,7 +80,7 @@ def read_csv(paths: Sequence[Path]) -> xr.Dataset:
 
 def _read_csv_frame(path: Path) -> gpd.GeoDataFrame:
     try:
-        table = pd.read_csv(_check_file_size(path), encoding="utf-8")
+        table = pd.read_csv(_check_file_size(path), encoding="utf-8", dtype_backend="numpy_nullable")
         names = {str(column).strip().lower(): column for column in table.columns}
         wkt = next((names[n] for n in WKT if n in names), None)
         if wkt is not None:

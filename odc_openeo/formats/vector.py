@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
 import xarray as xr
 import xvec  # noqa: F401  (registers the .xvec accessor and its index)
 
-from odc_openeo.cube import BANDS, GEOMETRY, T, decode, dimensions_of_type, has_nodata, json_labels
+from odc_openeo.cube import BANDS, GEOMETRY, VARIABLE, T, decode, dimensions_of_type, has_nodata, json_labels
 
 FEATURE: Final = "feature_index"
 DATE: Final = "date"
@@ -31,29 +29,14 @@ def as_array(data: xr.DataArray | xr.Dataset) -> xr.DataArray:
         return cube[names[0]]
     if not names:
         # Only geometries: a table without any column of values.
-        empty = cube.assign(nothing=(GEOMETRY, np.zeros(data.sizes[GEOMETRY])))["nothing"]
+        empty = cube.assign({VARIABLE: (GEOMETRY, np.zeros(data.sizes[GEOMETRY]))})[VARIABLE]
         return empty.rename(None).expand_dims({BANDS: []}, axis=-1)
     return cube[names].to_dataarray(BANDS)
 
 
-def list_properties(data: xr.DataArray) -> list[str]:
+def list_properties(data: xr.DataArray | xr.Dataset) -> list[str]:
     """List the coordinates that are properties of the geometries."""
     return [str(n) for n, c in data.coords.items() if c.dims == (GEOMETRY,) and n != GEOMETRY]
-
-
-def describe_objects(values: np.ndarray) -> np.ndarray:
-    """Convert mixed values of a property to strings: JSON for other types, an empty string for no value.
-
-    Formats whose columns have one type can't hold lists and objects, or numbers among strings.
-    """
-    if values.dtype != object or all(isinstance(v, shapely.Geometry) for v in values):
-        return values
-    texts = ["" if v is None or v is pd.NA or v != v else _to_string(v) for v in values]
-    return np.array(texts, dtype=str)
-
-
-def _to_string(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def make_table(data: xr.DataArray, *, times_as_strings: bool) -> pd.DataFrame:

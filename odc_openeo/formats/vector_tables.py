@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -11,8 +14,10 @@ from odc_openeo.cube import GEOMETRY
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.model import Asset, Format, Options, Target
-from odc_openeo.formats.vector import as_array, describe_objects, make_features, make_table
+from odc_openeo.formats.properties import make_mixed_column, make_typed_column, to_plain
+from odc_openeo.formats.vector import as_array, make_features, make_table
 
+T = TypeVar("T", bound=pd.DataFrame)
 ROWS: Final = 2_000_000
 _TIDY: Final = (
     "one row per geometry and date (and label of further dimensions), with the columns feature_index, "
@@ -55,15 +60,18 @@ def _compute_array(data: xr.DataArray | xr.Dataset, target: Target) -> xr.DataAr
     return as_array(target.compute(data)[0])
 
 
-def _is_mixed(column: pd.Series) -> bool:
-    kinds = {type(v) for v in column if v is not None and v == v}
-    return len(kinds) > 1 or bool(kinds & {list, dict})
+def _convert_columns(rows: T, convert: Callable[[np.ndarray], np.ndarray]) -> T:
+    """Convert the columns of objects other than geometries; names lose what is not a character."""
+    for name in [c for c in rows.columns if rows[c].dtype == object]:
+        rows[name] = pd.Series(convert(rows[name].to_numpy()), index=rows.index)
+    return rows
 
 
 def write_csv(data: xr.DataArray | xr.Dataset, target: Target, options: Options) -> list[Asset]:
     """Write one CSV file."""
     path = target.path("csv")
     rows = make_table(_compute_array(data, target), times_as_strings=True)
+    rows = _convert_columns(rows, make_mixed_column)
     rows.to_csv(path, index=False, sep=options["separator"], lineterminator="\n", encoding="utf-8")
     return [make_cube_asset(path, CSV.media_type, data)]
 
@@ -75,7 +83,7 @@ def write_geojson(data: xr.DataArray | xr.Dataset, target: Target, options: Opti
     rows = make_features(cube).to_crs(4326)
     texts = make_table(cube, times_as_strings=True)
     for name in texts.columns.intersection(rows.columns):
-        rows[name] = texts[name].astype(object).where(texts[name].notna(), None)
+        rows[name] = pd.Series([to_plain(v) for v in texts[name]], dtype=object, index=rows.index)
     path.write_text(rows.to_json(drop_id=True, na="null"), encoding="utf-8")
     return [make_cube_asset(path, GEOJSON.media_type, data)]
 
@@ -85,8 +93,7 @@ def write_parquet(data: xr.DataArray | xr.Dataset, target: Target, options: Opti
     path = target.path("parquet")
     cube = _compute_array(data, target)
     rows = make_features(cube) if GEOMETRY in cube.dims else make_table(cube, times_as_strings=False)
-    for name in [c for c in rows.columns if rows[c].dtype == object and _is_mixed(rows[c])]:
-        rows[name] = describe_objects(rows[name].to_numpy())
+    rows = _convert_columns(rows, partial(make_typed_column, nullable=True))
     rows.to_parquet(path, index=False, compression=options["compression"])
     return [make_cube_asset(path, PARQUET.media_type, data)]
 

@@ -15,10 +15,13 @@ from typing import Any, Final
 import dask
 import xarray as xr
 
-from odc_openeo.cube import GEOMETRY, T, has_raster_dimensions
+from odc_openeo.cube import GEOMETRY, T, X, Y, has_raster_dimensions
 from odc_openeo.errors import NO_ROOM, DataCubeEmpty, StorageFailure
 from odc_openeo.formats.blocks import BATCH_BYTES
+from odc_openeo.formats.file_names import DEFAULT_STEM, choose_stems, make_stem
 from odc_openeo.formats.model import Asset, Compute, Format, Target
+from odc_openeo.formats.pieces import Piece, list_pieces
+from odc_openeo.formats.raster import find_band_dimension
 from odc_openeo.formats.registry import get_format
 from odc_openeo.formats.write_errors import make_storage_failure
 
@@ -29,11 +32,16 @@ _STORED: Final = {".tif", ".nc", ".png", ".jpg", ".parquet"}
 
 @dataclass(frozen=True)
 class Output:
-    """Data that a `save_result` saves in a format."""
+    """Data that a `save_result` saves in a format.
+
+    ``pieces`` have files of their own (none: the data is written whole); ``warnings`` are for the user.
+    """
 
     data: Any
     format: Format
     options: Mapping[str, Any] = field(default_factory=dict)
+    pieces: Sequence[Piece] = ()
+    warnings: Sequence[str] = ()
 
     @classmethod
     def from_data(cls, data: Any, format_: str, options: Mapping[str, Any] | None = None) -> Output:
@@ -53,7 +61,48 @@ class Output:
             # Names that dask gives its arrays mean nothing to users.
             data = data.rename(None)
         output_format.check(data)
-        return cls(data, output_format, complete)
+        output_format.check_options(data, complete)
+        pieces, warnings = list_pieces(data, complete)
+        warnings = [*_list_warnings(output_format, options or {}, complete), *warnings]
+        return cls(data, output_format, complete, pieces, warnings)
+
+    @property
+    def filename_prefix(self) -> str | None:
+        """The prefix that the user has given for the names of the files."""
+        return self.options.get("filename_prefix")
+
+    def explain_files(self) -> str:
+        """Say why this output has several files, and how to get one."""
+        name = self.format.name
+        if len(self.pieces) > 1:
+            return f"each of {len(self.pieces)} features or tiles has files of its own."
+        if self.options.get("separate_asset_per_band"):
+            return "each band has a file of its own."
+        layers = _list_layer_dimensions(self.data)
+        if not layers or name not in ("GTiff", "PNG", "JPEG"):
+            return f"the format {name} has several files."
+        counts = " and ".join(f"each of the {size} labels of '{label}'" for label, size in layers.items())
+        single = " Option 'layout' = 'bands' puts all in one GeoTIFF." if name == "GTiff" else ""
+        return f"{name} has a file for {counts}. To get one, reduce the dimension or use netCDF.{single}"
+
+
+def _list_layer_dimensions(data: Any) -> dict[str, int]:
+    """The dimensions with several labels that are not in a file of a raster cube, with their sizes."""
+    if not isinstance(data, xr.DataArray) or not has_raster_dimensions(data):
+        return {}
+    inside = (find_band_dimension(data), X, Y)
+    return {str(name): size for name, size in data.sizes.items() if name not in inside and size > 1}
+
+
+def _list_warnings(format_: Format, options: Mapping[str, Any], complete: Mapping[str, Any]) -> list[str]:
+    warnings = [
+        f"option '{option}' of format {format_.name} has no effect here: it changes no value."
+        for option in format_.list_ignored_options(options)
+    ]
+    prefix = complete["filename_prefix"]
+    if prefix is not None and make_stem(prefix) != prefix:
+        warnings.append(f"option 'filename_prefix': file names begin with '{make_stem(prefix)}'.")
+    return warnings
 
 
 def _is_empty(data: Any) -> bool:
@@ -72,14 +121,23 @@ def choose_format(value: Any) -> str:
     return "GTiff" if isinstance(value, xr.DataArray) and has_raster_dimensions(value) else "JSON"
 
 
+def name_outputs(outputs: Sequence[Output]) -> list[str]:
+    """Choose what the names of the files of each output begin with."""
+    return choose_stems([output.filename_prefix for output in outputs]) if outputs else []
+
+
 def write_outputs(
-    value: Any, outputs: Sequence[Output], folder: Path, compute: Compute = dask.compute, name: str = "result"
+    value: Any,
+    outputs: Sequence[Output],
+    folder: Path,
+    compute: Compute = dask.compute,
+    names: Sequence[str] = (),
 ) -> list[Asset]:
     """Compute and write the results of a process graph into an existing folder.
 
     ``value`` is the graph's result; it is written in its default format if there are no ``outputs``.
     ``compute`` is called with dask collections, several times for large ones. Files appear in the folder when
-    all are written; their names start with ``name``, followed by a number if there are several outputs.
+    all are written; their names start with the ``names`` of the outputs, by default those of `name_outputs`.
 
     Raises:
         StorageFailure: a file could not be written.
@@ -87,7 +145,8 @@ def write_outputs(
     requested_outputs = list(outputs) or [Output.from_data(value, choose_format(value))]
     unfinished = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
-        written_assets = list(_write_files(requested_outputs, unfinished, compute, name))
+        stems = names or name_outputs(requested_outputs)
+        written_assets = list(_write_files(requested_outputs, unfinished, compute, stems))
         return [
             replace(_move_asset(asset, folder), output=i)
             for i, assets in enumerate(written_assets)
@@ -102,11 +161,26 @@ def write_outputs(
 
 
 def _write_files(
-    outputs: Sequence[Output], folder: Path, compute: Compute, name: str
+    outputs: Sequence[Output], folder: Path, compute: Compute, stems: Sequence[str]
 ) -> Iterator[Sequence[Asset]]:
-    names = [name] if len(outputs) == 1 else [f"{name}_{i}" for i in range(1, len(outputs) + 1)]
-    for output, stem in zip(_compute_together(outputs, compute), names, strict=True):
-        yield output.format.write(output.data, Target(folder, stem, compute), output.options)
+    for output, stem in zip(_compute_together(outputs, compute), stems, strict=True):
+        target = Target(folder, stem, compute)
+        if not output.pieces:
+            yield output.format.write(output.data, target, output.options)
+        else:
+            yield list(_write_pieces(output, target))
+
+
+def _write_pieces(output: Output, target: Target) -> Iterator[Asset]:
+    """Write each piece to files of its own; a small cube is computed once for all of them."""
+    data = output.data
+    if data.nbytes <= BATCH_BYTES:
+        (data,) = target.compute(data)
+    for piece in output.pieces:
+        named = replace(target, name=f"{target.name}_{piece.name}")
+        for asset in output.format.write(piece.cut(data), named, output.options):
+            has_title = asset.title != asset.path.stem
+            yield replace(asset, title=f"{piece.name}: {asset.title}") if has_title else asset
 
 
 def _compute_together(outputs: Sequence[Output], compute: Compute) -> Sequence[Output]:
@@ -129,6 +203,19 @@ def _move_asset(asset: Asset, folder: Path) -> Asset:
         shutil.rmtree(path)
     os.replace(asset.path, path)
     return replace(asset, path=path)
+
+
+def name_archive(outputs: Sequence[Output]) -> str:
+    """Choose the name of an archive of all files, without extension."""
+    stems = name_outputs(outputs)
+    return stems[0] if len(stems) == 1 else DEFAULT_STEM
+
+
+def explain_archive(outputs: Sequence[Output]) -> str:
+    """Say why the files of some outputs come as an archive."""
+    if len(outputs) > 1:
+        return f"The result is a ZIP archive: the process graph saves {len(outputs)} results."
+    return f"The result is a ZIP archive: {''.join(o.explain_files() for o in outputs)}"
 
 
 def pack_files(assets: Sequence[Asset], folder: Path, name: str = "result") -> tuple[Path, str]:

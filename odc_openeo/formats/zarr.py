@@ -12,7 +12,9 @@ from odc_openeo.cube import GEOMETRY
 from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.blocks import stream_batches
 from odc_openeo.formats.cf import LAYOUT, check_cf, choose_chunk_sizes, make_dataset
+from odc_openeo.formats.cf_vectors import make_vector_dataset
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.pieces import SPLITTING
 
 MEDIA_TYPE: Final = "application/vnd.zarr; version=3"
 
@@ -27,7 +29,9 @@ def write_zarr(data: xr.DataArray | xr.Dataset, target: Target, options: Options
     path = target.path("zarr")
     if GEOMETRY in data.dims:
         data = target.compute(data)[0]
-    cf_dataset = make_dataset(data, options["layout"], "Zarr")
+        cf_dataset = make_vector_dataset(data, "Zarr")
+    else:
+        cf_dataset = make_dataset(data, options["layout"], "Zarr")
     lazy = [name for name in cf_dataset.data_vars if cf_dataset[name].chunks is not None]
     encoding = {str(name): _make_encoding(cf_dataset[name]) for name in cf_dataset.data_vars}
     # Only metadata is written for lazy variables: dask's chunks need not fit those of the store.
@@ -67,6 +71,6 @@ ZARR: Final = Format(
     extension="zarr",
     write=write_zarr,
     check=check_zarr,
-    parameters={"layout": LAYOUT},
+    parameters={"layout": LAYOUT, **SPLITTING},
     links=[{"rel": "about", "href": "https://zarr.dev", "title": "Zarr"}],
 )

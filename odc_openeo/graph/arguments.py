@@ -18,6 +18,7 @@ from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.graph.model import Definition, Graph
 from odc_openeo.registry.process import OMITTED, Parameter, Process
 from odc_openeo.untrusted.json_schemas import SCALARS, is_exact
+from odc_openeo.untrusted.schema_messages import describe_schema_error, shorten_value
 
 _CONTAINERS = (list, tuple, LabeledArray, Mapping)
 
@@ -38,17 +39,22 @@ def find_mismatch(parameter: Parameter, value: Any) -> str | None:
 
     The value is JSON in which labelled arrays, cubes, child processes and models may stand.
     """
-    if parameter.match(value):
-        return None
-    if value is OMITTED or (value is None and parameter.optional and parameter.default is None):
-        return None
     if is_child(value):
         return None if _takes_child(parameter) else "it does not take a child process."
+    if parameter.match(value) and not _holds_misplaced_child(parameter, value):
+        return None
+    if value is OMITTED or is_default(parameter, value):
+        return None
     if cube.is_cube(value):
         return _find_cube_mismatch(parameter, value)
     if not (_is_scalar(value) or isinstance(value, _CONTAINERS)):
         return _find_object_mismatch(parameter, value)
     return _find_json_mismatch(parameter, value)
+
+
+def is_default(parameter: Parameter, value: Any) -> bool:
+    """Whether a value stands for the default of the parameter: null, unless null is a value of its own."""
+    return value is None and parameter.optional and not parameter.takes_null
 
 
 def is_child(value: Any) -> bool:
@@ -80,12 +86,27 @@ def describe_kinds(kinds: set[str]) -> str:
 
 
 def _takes_child(parameter: Parameter) -> bool:
-    return parameter.child_schema is not None or any("type" not in s for s in parameter.alternatives)
+    return parameter.child_schema is not None or _passes_on(parameter)
+
+
+def _passes_on(parameter: Parameter) -> bool:
+    """Whether a parameter only hands its value on to other processes, whatever it is."""
+    untyped = any("type" not in s for s in parameter.accepted)
+    return untyped and (parameter.name == "context" or not parameter.is_predefined)
+
+
+def _holds_misplaced_child(parameter: Parameter, value: Any) -> bool:
+    """Whether a child process is inside of a value whose parameter has no place for it there."""
+    if not isinstance(value, _CONTAINERS) or cube.is_cube(value) or _passes_on(parameter):
+        return False
+    if any(s.get("subtype") == "metadata-filter" for s in parameter.accepted):
+        return False
+    return any(is_child(leaf) for _, leaf in _walk_leaves(value, exact=False))
 
 
 def _find_object_mismatch(parameter: Parameter, value: Any) -> str | None:
     """Why a trained model or saved data can't be the argument."""
-    if any("type" not in s or s.get("subtype") in value_subtypes(value) for s in parameter.alternatives):
+    if any("type" not in s or s.get("subtype") in value_subtypes(value) for s in parameter.accepted):
         return None
     return f"{_describe_expected(parameter)}, not {_describe_value(value)}."
 
@@ -96,26 +117,26 @@ def value_subtypes(value: Any) -> frozenset[str]:
 
 
 def _find_cube_mismatch(parameter: Parameter, data: cube.Cube) -> str | None:
-    if any("type" not in s for s in parameter.alternatives):
+    if any("type" not in s for s in parameter.accepted):
         return None
     if isinstance(data, xr.DataArray) and ARRAY in data.dims:
-        if parameter.takes_pixels and "array" in (list_kinds(parameter.alternatives) or ()):
+        if parameter.takes_pixels and "array" in (list_kinds(parameter.accepted) or ()):
             return None
         return f"{_describe_expected(parameter)}, not an array of values of a data cube."
-    cubes = [s for s in parameter.alternatives if str(s.get("subtype", "")).endswith("cube")]
+    cubes = [s for s in parameter.accepted if str(s.get("subtype", "")).endswith("cube")]
     if cubes:
         reasons = [_find_dimension_mismatch(s, data) for s in cubes]
         return None if None in reasons else reasons[0]
     if isinstance(data, xr.DataArray) and parameter.takes_pixels and _takes_scalar(parameter):
         return None
     advice = ""
-    if "array" in (list_kinds(parameter.alternatives) or ()) and parameter.takes_pixels:
+    if "array" in (list_kinds(parameter.accepted) or ()) and parameter.takes_pixels:
         advice = " Use the process in a child process, for example of reduce_dimension."
     return f"{_describe_expected(parameter)}, not a data cube.{advice}"
 
 
 def _takes_scalar(parameter: Parameter) -> bool:
-    kinds = list_kinds(parameter.alternatives) or set()
+    kinds = list_kinds(parameter.accepted) or set()
     return bool(kinds & {"number", "boolean", "string", "null"})
 
 
@@ -135,7 +156,7 @@ def _find_dimension_mismatch(schema: Mapping[str, Any], data: cube.Cube) -> str 
 
 
 def _find_json_mismatch(parameter: Parameter, value: Any) -> str | None:
-    alternatives = parameter.alternatives
+    alternatives = parameter.accepted
     if isinstance(value, Mapping) and _only_opaque(alternatives):
         subtypes = _describe_subtypes(alternatives)
         return f"it must be {subtypes}, not a JSON object. Refer to a node with 'from_node'."
@@ -144,22 +165,23 @@ def _find_json_mismatch(parameter: Parameter, value: Any) -> str | None:
         return reason
     plain = _strip_pixels(value)
     error = next(parameter.validator.iter_errors(plain), None)
-    return None if error is None else _explain_schema_error(error, plain, alternatives)
+    return None if error is None else f"{describe_schema_error(error)}."
 
 
 def _find_inner_mismatches(parameter: Parameter, value: Any) -> Iterator[str]:
     """Find what a JSON value must not contain, whatever its schema: cubes, child processes, infinities."""
-    untyped = any("type" not in s for s in parameter.alternatives)
+    untyped = any("type" not in s for s in parameter.accepted)
     if parameter.takes_pixels and not untyped and not _is_uniform(value):
         yield "an array mixes values of data cubes with strings or objects. Combine them with numbers only."
-    filters = any(s.get("subtype") == "metadata-filter" for s in parameter.alternatives)
+    filters = any(s.get("subtype") == "metadata-filter" for s in parameter.accepted)
     for depth, inner in _walk_leaves(value, parameter.is_exact):
         if is_child(inner) and not (filters and depth == 1 and isinstance(value, Mapping)):
             yield "a child process can't be an element of a value. Give it as the argument itself."
         elif cube.is_cube(inner) and not (parameter.takes_pixels and isinstance(inner, xr.DataArray)):
             yield f"{_describe_expected(parameter)}, but it contains a data cube."
         elif parameter.is_exact and not is_exact(inner):
-            yield f"{_shorten(inner)} is not allowed: numbers must be finite, and integers fit into 64 bits."
+            shown = shorten_value(inner)
+            yield f"{shown} is not allowed: numbers must be finite, and integers fit into 64 bits."
         elif not (_is_scalar(inner) or untyped or is_child(inner) or cube.is_cube(inner)):
             yield f"{_describe_expected(parameter)}, but it contains {_describe_value(inner)}."
 
@@ -225,18 +247,6 @@ def _strip_pixels(value: Any) -> Any:
 # --- Messages ------------------------------------------------------------------------------------
 
 
-def _explain_schema_error(error: Any, value: Any, alternatives: list[dict[str, Any]]) -> str:
-    deepest = max(error.context, key=lambda e: len(e.absolute_path), default=None) if error.context else None
-    if deepest is not None and deepest.absolute_path:
-        error = deepest
-    if error.validator == "anyOf":
-        kinds = list_kinds(alternatives) or set()
-        return f"it must be {describe_kinds(kinds)}; {_shorten(value)} is none of them."
-    where = "".join(f"[{p!r}]" for p in error.absolute_path)
-    message = error.message if len(error.message) < 300 else f"{error.message[:300]}…"
-    return f"{where}: {message}." if where else f"{message}."
-
-
 def _only_opaque(alternatives: list[dict[str, Any]]) -> bool:
     objects = [s for s in alternatives if _fits_type(s, "object")]
     return bool(objects) and all(_is_opaque(s) for s in objects)
@@ -262,9 +272,9 @@ def _describe_subtypes(alternatives: list[dict[str, Any]]) -> str:
 
 
 def _describe_expected(parameter: Parameter) -> str:
-    if _only_opaque(parameter.alternatives):
-        return f"it must be {_describe_subtypes(parameter.alternatives)}"
-    return f"it must be {describe_kinds(list_kinds(parameter.alternatives) or set())}"
+    if _only_opaque(parameter.accepted):
+        return f"it must be {_describe_subtypes(parameter.accepted)}"
+    return f"it must be {describe_kinds(list_kinds(parameter.accepted) or set())}"
 
 
 def _describe_value(value: Any) -> str:
@@ -272,11 +282,3 @@ def _describe_value(value: Any) -> str:
         return "an array with labels"
     names = {"ml-model": "a trained model", "stac": "what save_result returned"}
     return next((names[s] for s in value_subtypes(value) if s in names), f"a {type(value).__name__}")
-
-
-def _shorten(value: Any) -> str:
-    try:
-        text = repr(value)
-    except ValueError:
-        return "an integer of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -21,7 +21,7 @@ TYPES: Final = frozenset({"string", "number", "integer", "boolean", "object", "a
 def parse_parameters(declared: Any, used: Iterable[str]) -> dict[str, Parameter]:
     """Parse the parameters that a definition declares; without a declaration, those that its graph uses."""
     if declared is None:
-        return {name: Parameter(name, "", {}, OMITTED, True, False) for name in used}
+        return {name: Parameter(name, "", {}, OMITTED, True, False, is_predefined=False) for name in used}
     declarations = [p for p in declared if isinstance(p, Mapping) and isinstance(p.get("name"), str)]
     return {p["name"]: _parse_parameter(p) for p in declarations}
 
@@ -34,6 +34,7 @@ def _parse_parameter(declaration: Mapping[str, Any]) -> Parameter:
         default=declaration.get("default"),
         optional=bool(declaration.get("optional")) or "default" in declaration,
         deferred=False,
+        is_predefined=False,
     )
 
 

@@ -7,28 +7,37 @@ A node is evaluated when its value is first needed, and once. Parameters marked 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
+import dask
 import xarray as xr
 
 from odc_openeo.cube import LabeledArray, is_cube
+from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import (
     DimensionMismatch,
+    InfrastructureBusy,
+    Internal,
     OpenEOError,
     ProcessGraphComplexity,
     ProcessParameterMissing,
+    ProcessUnsupported,
 )
-from odc_openeo.graph.arguments import check_argument
+from odc_openeo.graph.arguments import check_argument, is_default
 from odc_openeo.graph.model import Definition, Graph, Node, find_free_parameters
 from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.graph.trim_time import trim_to_interval
 from odc_openeo.graph.validate import get_process
+from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.registry.demand import Demand
-from odc_openeo.registry.environment import NODES, Environment
+from odc_openeo.registry.environment import NODES, Environment, NotDetermined
 from odc_openeo.registry.process import OMITTED, PROCESSES, Process
+
+log = logging.getLogger(__name__)
 
 _UNSET = object()
 
@@ -49,6 +58,28 @@ def run_graph(
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
         ) from error
+
+
+def check_graph(
+    graph: Graph, env: Environment, parameters: Mapping[str, Any], plan: Plan, invalid: Iterable[str]
+) -> tuple[list[OpenEOError], Any]:
+    """Evaluate all of a graph that can be evaluated, without computing pixels, and collect the errors.
+
+    Nodes that are ``invalid``, and what depends on them, are left out; so is what is `NotDetermined`, or
+    depends on a parameter without a value. Returns the errors, and the value of the result node: None if it
+    has none.
+
+    Raises:
+        InfrastructureBusy: a part of the service is not available.
+    """
+    scope = _Scope(graph, parameters, env, plan)
+    with dask.config.set(scheduler=_refuse_computation):
+        errors = scope.collect_errors(set(invalid))
+    return errors, scope.values.get(plan.get_original(graph.result))
+
+
+def _refuse_computation(*_: Any, **__: Any) -> Any:
+    raise NotDetermined
 
 
 @dataclass
@@ -87,9 +118,54 @@ class _Scope:
                 self.values[node.id] = self._call_node(node)
         return self.values[id_]
 
+    def collect_errors(self, failed: set[str]) -> list[OpenEOError]:
+        """Evaluate all that the result and the other end nodes need but for ``failed`` nodes."""
+        errors: list[OpenEOError] = []
+        before_failed = [used for id_ in failed for used in self._find_needed_if_valid(self.graph.nodes[id_])]
+        for target in (self.graph.result, *self.graph.end_nodes, *before_failed):
+            waiting = [self.plan.get_original(target)]
+            while waiting:
+                node = self.graph.nodes[waiting[-1]]
+                if node.id in self.values or node.id in failed:
+                    waiting.pop()
+                elif any(self.plan.get_original(used) in failed for used in node.dependencies):
+                    failed.add(node.id)
+                elif missing := self._find_needed(node) - self.values.keys():
+                    waiting.extend(missing)
+                else:
+                    errors += self._try_node(node, failed)
+        return errors
+
+    def _find_needed_if_valid(self, node: Node) -> set[str]:
+        """The nodes whose values an invalid node would need, as far as that can be told."""
+        try:
+            return self._find_needed(node)
+        except ProcessUnsupported:
+            return set(node.dependencies)
+
+    def _try_node(self, node: Node, failed: set[str]) -> list[OpenEOError]:
+        """Evaluate a node; its error, if it has one."""
+        try:
+            self.values[node.id] = self._call_node(node)
+            return []
+        except (NotDetermined, ProcessParameterMissing):
+            failed.add(node.id)
+            return []
+        except OpenEOError as error:
+            if isinstance(error, InfrastructureBusy):
+                raise
+            failed.add(node.id)
+            return [error]
+        except Exception as error:
+            if is_memory_failure(error) or isinstance(error, RecursionError):
+                raise
+            log.exception("the check of a process graph failed")
+            failed.add(node.id)
+            return [Internal(node=f"{self.path}{node.id}")]
+
     def _find_needed(self, node: Node) -> set[str]:
         declared = get_process(node).parameters
-        eager = [used for name, used in node.uses.items() if not declared[name].deferred]
+        eager = [used for name, used in node.uses.items() if name in declared and not declared[name].deferred]
         leader = {self.plan.grid_leaders[node.id]} if node.id in self.plan.grid_leaders else set()
         return {self.plan.get_original(used) for used in leader.union(*eager)}
 
@@ -101,7 +177,14 @@ class _Scope:
             arguments = {
                 name: self._make_argument(process, node, name, value, where)
                 for name, value in node.arguments.items()
+                if name in process.parameters
             }
+            arguments = {
+                name: value
+                for name, value in arguments.items()
+                if not is_default(process.parameters[name], value)
+            }
+            self._log_ignored(process, node)
             value = self._run_process(node, process, arguments, where)
             self.env.budget.spend(value)
             return value
@@ -121,10 +204,19 @@ class _Scope:
             return self._run_definition(process, arguments, demand, f"{where}.")
         grid = self._grid_of(self.plan.grid_leaders.get(node.id))
         try:
-            return process.call(arguments, replace(self.env, demand=demand, grid=grid))
+            value = process.call(arguments, replace(self.env, demand=demand, grid=grid))
+            is_marked = process.returns_numbers and isinstance(value, xr.DataArray)
+            return drop_boolean_mark(value) if is_marked else value
         except xr.AlignmentError as error:
             reason = "the labels of a dimension differ. Resample or merge the cubes first."
             raise DimensionMismatch(reason=reason) from error
+
+    def _log_ignored(self, process: Process | Definition, node: Node) -> None:
+        """Warn of arguments of other back-ends; validation has refused all others that are not declared."""
+        for name in node.arguments.keys() - process.parameters.keys():
+            self.env.log.warning(
+                "The argument '%s' of %s belongs to other back-ends and is ignored here", name, process.id
+            )
 
     def _log_override(self, node: Node) -> None:
         if node.namespace is None and node.process_id in PROCESSES:

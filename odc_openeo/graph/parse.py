@@ -17,6 +17,7 @@ from odc_openeo.graph.model import (
     find_free_parameters,
     iterate_references,
 )
+from odc_openeo.registry.process import PROCESSES
 
 NODE_KEYS = frozenset({"process_id", "namespace", "description", "arguments", "result"})
 
@@ -76,6 +77,7 @@ class _Parser:
             )
             return None
         process_id, arguments = body.get("process_id"), body.get("arguments")
+        namespace = body.get("namespace")
         if not isinstance(process_id, str) or not isinstance(arguments, Mapping):
             self._add_error(
                 ProcessGraphInvalid,
@@ -83,19 +85,20 @@ class _Parser:
                 "a node needs 'process_id' (a string) and 'arguments' (an object).",
             )
             return None
-        parsed = {name: self._parse_argument(value, f"{where}.", depth) for name, value in arguments.items()}
-        uses = {name: frozenset(iterate_references(value)) for name, value in parsed.items()}
-        namespace = body.get("namespace")
         if namespace is not None and not isinstance(namespace, str):
             self._add_error(ProcessGraphInvalid, where, "'namespace' must be a string or null.")
             return None
+        definition = self._find_definition(process_id, namespace, where, depth)
+        renamed = arguments if definition else _use_present_names(process_id, arguments)
+        parsed = {name: self._parse_argument(value, f"{where}.", depth) for name, value in renamed.items()}
+        uses = {name: frozenset(iterate_references(value)) for name, value in parsed.items()}
         return Node(
             id_,
             process_id,
             namespace,
             parsed,
             uses,
-            self._find_definition(process_id, namespace, where, depth),
+            definition,
         )
 
     def _find_definition(self, id_: str, namespace: str | None, where: str, depth: int) -> Definition | None:
@@ -207,6 +210,16 @@ def parse_process(
     parser = _Parser(limits or GraphLimits(), lookup)
     graph = parser.parse_graph(process, "", 0)
     return graph, parser.errors
+
+
+def _use_present_names(process_id: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give arguments with former names of parameters the names of today, unless these are there as well."""
+    process = PROCESSES.get(process_id)
+    former = {} if process is None else process.former_names
+    return {
+        name if former.get(name, name) in arguments else former[name]: value
+        for name, value in arguments.items()
+    }
 
 
 def _list_declared(process: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:

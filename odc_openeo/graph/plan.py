@@ -138,7 +138,9 @@ class _DemandWalk:
                 self.edges[node.id, name] = part
                 self._add_demand(self.nodes, self.duplicates.get(used, used), part)
             for used in node.parameters[name]:
-                self._add_demand(self.inputs, used, needed if value == {"from_parameter": used} else ALL)
+                part = needed if value == {"from_parameter": used} else ALL
+                self.edges[node.id, name] = part
+                self._add_demand(self.inputs, used, part)
         for used in find_free_in_children(node):
             self._add_demand(self.inputs, used, ALL)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from odc_openeo.errors import OpenEOError, ProcessGraphMissing, ProcessUnsupported
-from odc_openeo.graph.evaluate import run_graph
+from odc_openeo.graph.evaluate import check_graph, run_graph
 from odc_openeo.graph.fingerprint import compute_fingerprint
 from odc_openeo.graph.model import Graph, GraphLimits, Lookup, Node, iterate_calls
 from odc_openeo.graph.parse import parse_process
@@ -67,6 +67,24 @@ class PreparedProcess:
         planned = plan_for_view(self.graph, values, demand) if plan else Plan()
         return run_graph(self.graph, env, values, planned, planning=plan)
 
+    def check_run(
+        self, env: Environment, parameters: Mapping[str, Any] | None = None
+    ) -> tuple[list[OpenEOError], Any]:
+        """Return all errors that can be found without reading pixels, and the value of the process.
+
+        These are the errors of `find_errors`, and those of evaluating the valid parts of the graph with the
+        metadata of its collections. The value is None if it could not be evaluated.
+        """
+        values = dict(parameters or {})
+        errors = self.find_errors(values)
+        if self.graph is None or self.structure_errors:
+            return errors, None
+        invalid = {id_ for id_ in self.graph.nodes for error in errors if _is_within(error.node, id_)}
+        plan = Plan() if invalid else plan_for_view(self.graph, values, ALL)
+        run_errors, value = check_graph(self.graph, env, values, plan, invalid)
+        distinct = {(error.node, error.message): error for error in [*errors, *run_errors]}
+        return list(distinct.values()), value
+
     def compute_fingerprint(self) -> Any:
         """JSON that is equal for processes that compute the same; None if that is not certain."""
         return None if self.graph is None or self.structure_errors else compute_fingerprint(self.graph)
@@ -74,6 +92,11 @@ class PreparedProcess:
     def find_calls(self) -> Iterator[Node]:
         """All nodes, those of child graphs and of the stored processes that are called included."""
         return iter(()) if self.graph is None else iterate_calls(self.graph)
+
+
+def _is_within(path: str | None, id_: str) -> bool:
+    """Whether a path of nodes, from a graph into its child graphs, leads to or into a node."""
+    return path is not None and (path == id_ or path.startswith(f"{id_}."))
 
 
 def prepare(process: Any, lookup: Lookup | None = None, limits: GraphLimits | None = None) -> PreparedProcess:

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo.cube import T, as_slice
-from odc_openeo.registry.demand import Demand, Interval, is_comparable
+from odc_openeo.cube.instants import find_instants, mask_within
+from odc_openeo.registry.demand import Demand, is_comparable
 
 
 def trim_to_interval(value: Any, demand: Demand) -> Any:
@@ -20,19 +21,11 @@ def trim_to_interval(value: Any, demand: Demand) -> Any:
     interval = demand.interval
     if interval is None or not is_comparable(interval) or not isinstance(value, xr.DataArray):
         return value
-    if T not in value.dims or T not in value.coords or value.coords[T].dtype.kind != "M":
+    times = find_instants(value.coords[T]) if T in value.dims and T in value.coords else None
+    if times is None:
         return value
-    positions = np.flatnonzero(_find_inside(value.coords[T].values, interval))
+    start, end = (None if text is None else np.datetime64(text.rstrip("Z"), "us") for text in interval)
+    positions = np.flatnonzero(mask_within(times, start, end))
     if positions.size in (0, value.sizes[T]):
         return value
     return value.isel({T: as_slice(positions)})
-
-
-def _find_inside(times: np.ndarray, interval: Interval) -> np.ndarray:
-    inside = np.ones(times.shape, dtype=bool)
-    start, end = (None if text is None else np.datetime64(text.rstrip("Z"), "ns") for text in interval)
-    if start is not None:
-        inside &= times >= start
-    if end is not None:
-        inside &= times < end
-    return inside

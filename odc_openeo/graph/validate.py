@@ -50,16 +50,42 @@ def _check_node(graph: Graph, node: Node, names: frozenset[str], path: str) -> I
     except ProcessUnsupported as error:
         yield error
         return
-    for name in node.arguments.keys() - process.parameters.keys():
-        available = ", ".join(process.parameters) or "no parameters"
-        yield ProcessParameterUnsupported(process=process.id, parameter=name, available=available)
+    yield from _check_names(process, node)
     for parameter in process.parameters.values():
         if parameter.name in node.arguments:
             yield from _check_argument(graph, process, parameter, node, names, path)
         elif not parameter.optional:
             yield ProcessParameterRequired(process=process.id, parameter=parameter.name)
+    if isinstance(process, Process):
+        yield from _check_constants(process, node)
     if isinstance(process, Definition):
         yield from _check_graph(process.graph, frozenset(process.parameters), f"{path}.")
+
+
+def _check_names(process: Process | Definition, node: Node) -> Iterator[OpenEOError]:
+    """The errors of arguments that a process does not have."""
+    foreign = process.foreign if isinstance(process, Process) else {}
+    for name in node.arguments.keys() - process.parameters.keys():
+        if name in foreign and foreign[name] is None:
+            continue
+        advice = foreign.get(name) or f"It has: {', '.join(process.parameters) or 'no parameters'}."
+        yield ProcessParameterUnsupported(process=process.id, parameter=name, advice=advice)
+
+
+def _check_constants(process: Process, node: Node) -> Iterator[OpenEOError]:
+    """The error that the rule of a process finds in the constant arguments of the right form."""
+    if process.check is None:
+        return
+    constants = {
+        name: node.arguments.get(name, parameter.default)
+        for name, parameter in process.parameters.items()
+        if (node.is_constant(name) if name in node.arguments else parameter.optional)
+    }
+    try:
+        if not any(find_mismatch(process.parameters[name], value) for name, value in constants.items()):
+            process.check(constants)
+    except OpenEOError as error:
+        yield error
 
 
 def _check_argument(
@@ -104,7 +130,7 @@ def _reference_mismatch(graph: Graph, parameter: Parameter, value: Any) -> str |
     source_process = PROCESSES.get(source.process_id) if source else None
     if source is None or source_process is None or source.definition:
         return None
-    returned, accepted = list_kinds(source_process.returns), list_kinds(parameter.schema)
+    returned, accepted = list_kinds(source_process.returns), list_kinds(parameter.accepted)
     if returned is None or accepted is None or returned & accepted or "datacube" in returned:
         return None
     returns = describe_kinds(returned)

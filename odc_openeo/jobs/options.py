@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
-
-from dask.utils import parse_bytes
 
 from odc_openeo.errors import RequestInvalid
 from odc_openeo.udf.archives import MOST_ARCHIVES, parse_archive
@@ -24,7 +24,10 @@ JOB_OPTIONS: Final[Mapping[str, Any]] = {
     "schema": {
         "type": "object",
         "properties": {
-            "memory": {"type": "string", "description": "Memory reserved for each task, such as 2GiB."},
+            "memory": {
+                "type": "string",
+                "description": "Memory reserved for each task, such as 2GiB, 1.5GB or 512m.",
+            },
             "threads": {
                 "type": "integer",
                 "minimum": 1,
@@ -46,22 +49,120 @@ ARCHIVES: Final = "udf-dependency-archives"
 NEARLY_ONE: Final = 0.999
 """Slots that the tasks on a worker take together: rounding never excludes the last one."""
 
+FOREIGN_MEMORY: Final = (
+    "executor-memory",
+    "executor-memoryOverhead",
+    "driver-memory",
+    "driver-memoryOverhead",
+    "python-memory",
+)
+"""Options of back-ends on Apache Spark that name memory; the largest one stands for ``memory``."""
 
-def parse_resources(extras: Mapping[str, Any]) -> dict[str, float]:
+ADVICE: Final = {
+    "executor-cores": "use 'threads' for the number of tasks that a worker runs in parallel",
+    "driver-cores": "use 'threads' for the number of tasks that a worker runs in parallel",
+    "logging-threshold": "use the member 'log_level' of the job",
+    "udf-dependency-files": "use 'udf-dependency-archives' for files of user-defined functions",
+    "image-name": "GET /udf_runtimes lists the runtimes of user-defined functions",
+    "soft-errors": "files that can't be read end a job here",
+}
+"""For options of other back-ends, what to do or to know instead."""
+
+SIZE: Final = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([kmgt]?)(i?b)?\s*", re.IGNORECASE | re.ASCII)
+POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+SHOWN_OPTIONS: Final = 20
+SHOWN_CHARACTERS: Final = 60
+
+
+@dataclass(frozen=True)
+class JobResources:
+    """The resources that each task of a job takes, by name.
+
+    ``is_adapted``: the memory comes from an option of another back-end; workers that have less will do.
+    ``warnings`` name the options that have another meaning here, or none.
+    """
+
+    amounts: Mapping[str, float] = field(default_factory=dict)
+    is_adapted: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def parse_resources(extras: Mapping[str, Any]) -> JobResources:
     """Return the resources that each task takes, from the options ``memory`` and ``threads``.
 
+    Memory may be given by options of other back-ends, too. All options without effect are named in warnings.
+
     Raises:
-        RequestInvalid: the value of one of them is not valid. Other options are ignored.
+        RequestInvalid: the options are not an object, or the value of one of these two is not valid.
     """
     options = extras.get(OPTIONS)
+    if options is None:
+        return JobResources()
     if not isinstance(options, Mapping):
-        return {}
+        raise RequestInvalid(reason=f"'{OPTIONS}' must be an object such as {{'memory': '4GiB'}}, or null.")
+    foreign = _find_foreign_memory(options) if options.get(MEMORY) is None else None
     amounts: dict[str, float] = {}
-    if options.get("memory") is not None:
-        amounts[MEMORY] = _parse_memory(options["memory"])
+    if options.get(MEMORY) is not None:
+        amounts[MEMORY] = _parse_memory(options[MEMORY])
+    elif foreign is not None:
+        amounts[MEMORY] = foreign[1]
     if options.get("threads") is not None:
         amounts[SLOTS] = NEARLY_ONE / _parse_threads(options["threads"])
-    return amounts
+    return JobResources(amounts, foreign is not None, tuple(_list_warnings(options, foreign)))
+
+
+def parse_size(value: Any) -> float | None:
+    """Parse a size in bytes such as ``4g``, ``512m``, ``2048M`` (powers of 1024), ``1.5GB`` or ``2GiB``.
+
+    None if it is not one.
+    """
+    match = SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return None
+    number, prefix, unit = match[1], match[2].lower(), (match[3] or "").lower()
+    if not prefix and unit == "ib":
+        return None
+    base = 1000 if unit == "b" else 1024
+    return float(number) * float(base ** POWERS[prefix]) or None
+
+
+def _find_foreign_memory(options: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The option of another back-end that names most memory, and its bytes."""
+    sizes = {name: _parse_foreign_size(options.get(name)) for name in FOREIGN_MEMORY}
+    valid = [(size, name) for name, size in sizes.items() if size is not None]
+    return (max(valid)[1], max(valid)[0]) if valid else None
+
+
+def _parse_foreign_size(value: Any) -> float | None:
+    """Parse a size of Apache Spark: numbers without a unit are MiB."""
+    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(text, str) and text.strip().replace(".", "", 1).isdecimal():
+        text = f"{text}m"
+    return parse_size(text)
+
+
+def _list_warnings(options: Mapping[str, Any], foreign: tuple[str, float] | None) -> list[str]:
+    warnings = []
+    if foreign is not None:
+        name, size = foreign
+        warnings.append(
+            f"The job option '{name}' of other back-ends is taken as 'memory': {size / 2**20:,.0f} MiB for "
+            "each task, or what the largest worker has if that is less."
+        )
+    used = {MEMORY, "threads", ARCHIVES, foreign[0] if foreign else MEMORY}
+    unused = [name for name, value in options.items() if name not in used and value is not None]
+    warnings += [_describe_unused(name) for name in unused[:SHOWN_OPTIONS]]
+    if len(unused) > SHOWN_OPTIONS:
+        warnings.append(f"{len(unused) - SHOWN_OPTIONS} more job options have no effect here.")
+    return warnings
+
+
+def _describe_unused(name: str) -> str:
+    shown = name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}…"
+    advice = ADVICE.get(name)
+    if name in FOREIGN_MEMORY:
+        advice = "use 'memory' for what each task needs"
+    return f"The job option '{shown}' has no effect here{f': {advice}' if advice else ''}."
 
 
 def parse_archives(extras: Mapping[str, Any]) -> tuple[str, ...]:
@@ -84,13 +185,10 @@ def parse_archives(extras: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _parse_memory(value: Any) -> float:
-    try:
-        size = parse_bytes(value) if isinstance(value, str) else -1
-    except ValueError:
-        size = -1
-    if size <= 0:
-        raise RequestInvalid(reason="the job option 'memory' must be a size such as '4GiB'.")
-    return float(size)
+    size = parse_size(value)
+    if size is None:
+        raise RequestInvalid(reason="the job option 'memory' must be a size such as '4GiB', '4g' or '512m'.")
+    return size
 
 
 def _parse_threads(value: Any) -> int:

@@ -13,18 +13,21 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from odc_openeo import db
 from odc_openeo.config import Config
-from odc_openeo.db.logs import Entry, make_log_columns
+from odc_openeo.db.logs import Entry
 from odc_openeo.jobs.model import Job
-from odc_openeo.jobs.store import make_job
+from odc_openeo.jobs.store import add_log_entries, make_job
 
 CLAIM_LOCK = 0x6F64636A
 """Advisory lock: jobs are claimed one after the other, so that the limits of users are kept exactly."""
+
+DEAD_AFTER_S = 10.0
+"""Seconds of silence after which the lock of a run decides whether its worker has ended."""
 
 CLAIM = text(
     """
@@ -98,7 +101,7 @@ def send_heartbeat(config: Config, claim: Claim, progress: float, entries: Seque
     with db.session(config) as session:
         if session.scalar(alive) is None:
             return False
-        _add_log_entries(session, claim.job.id, entries)
+        add_log_entries(session, claim.job.id, entries)
         return True
 
 
@@ -124,7 +127,7 @@ def finish_run(
         if not _lock_run(session, claim):
             return False
         _record_results(session, claim, assets, details, _compute_expiry(config), complete=True)
-        _add_log_entries(session, claim.job.id, entries)
+        add_log_entries(session, claim.job.id, entries)
         values = {"status": "finished", "progress": 100.0, "usage": dict(usage)}
         _end_run(session, claim, values)
         return True
@@ -135,7 +138,7 @@ def fail_run(config: Config, claim: Claim, usage: Mapping[str, Any], entries: Se
     with db.session(config) as session:
         if not _lock_run(session, claim):
             return False
-        _add_log_entries(session, claim.job.id, entries)
+        add_log_entries(session, claim.job.id, entries)
         _end_run(session, claim, {"status": "error", "usage": dict(usage)})
         return True
 
@@ -145,7 +148,7 @@ def give_back(config: Config, claim: Claim, entries: Sequence[Entry], *, wait_s:
     with db.session(config) as session:
         if not _lock_run(session, claim):
             return False
-        _add_log_entries(session, claim.job.id, entries)
+        add_log_entries(session, claim.job.id, entries)
         session.execute(delete(db.JobResult).where(db.JobResult.job_id == claim.job.id))
         due = func.clock_timestamp() + timedelta(seconds=wait_s)
         tries = db.JobRow.tries if counts else db.JobRow.tries - 1
@@ -153,24 +156,81 @@ def give_back(config: Config, claim: Claim, entries: Sequence[Entry], *, wait_s:
         return True
 
 
+class RunLock:
+    """The advisory lock of a run, on a connection of its own: it is free as soon as its worker has ended.
+
+    Behind a pool that shares connections between transactions the lock may stay; then only silence counts.
+    """
+
+    def __init__(self, config: Config, claim: Claim) -> None:
+        self._config, self._key = config, _make_lock_key(claim.attempt)
+        self._connection: Connection | None = None
+
+    def hold(self) -> None:
+        """Take the lock, or check that it is still held.
+
+        Raises:
+            InfrastructureBusy: the database cannot be reached.
+        """
+        with db.as_infrastructure_busy():
+            try:
+                if self._connection is None:
+                    engine = db.get_engine(self._config).execution_options(isolation_level="AUTOCOMMIT")
+                    self._connection = engine.connect()
+                    self._connection.execute(select(func.pg_try_advisory_lock(self._key)))
+                else:
+                    self._connection.execute(text("SELECT 1"))
+            except Exception:
+                self.release()
+                raise
+
+    def release(self) -> None:
+        """Close the connection, and the lock with it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Not back to the pool, where it would keep the lock.
+            connection.invalidate()
+            connection.close()
+
+
+def _make_lock_key(attempt: UUID) -> int:
+    return int.from_bytes(attempt.bytes[:8], "big", signed=True)
+
+
 def recover_lost_jobs(config: Config) -> tuple[int, int]:
-    """Take jobs from unresponsive workers; returns (queued again, failed after the last try)."""
-    silent = func.clock_timestamp() - timedelta(seconds=config.job_lost_after_s)
-    lost = (
-        select(db.JobRow)
-        .where(db.JobRow.status == "running", db.JobRow.heartbeat < silent)
-        .with_for_update(skip_locked=True)
+    """Take jobs from workers that have ended or do not respond; returns (queued again, failed for good).
+
+    A worker that holds the lock of its run is alive, however slow: it is given up after a long silence only.
+    """
+    quiet = timedelta(seconds=min(DEAD_AFTER_S, config.job_lost_after_s / 3))
+    now = func.clock_timestamp()
+    silence = (now - db.JobRow.heartbeat) > timedelta(seconds=config.job_lost_after_s)
+    # After the database has started, workers need a moment to take their locks again.
+    settled = now - func.pg_postmaster_start_time() > quiet
+    suspects = (
+        select(db.JobRow, silence, settled)
+        .where(db.JobRow.status == "running", db.JobRow.heartbeat < now - quiet)
+        .with_for_update(skip_locked=True, of=db.JobRow)
     )
     requeued = failed = 0
     with db.session(config) as session:
-        for row in session.scalars(lost):
+        for row, is_silent, is_settled in session.execute(suspects).all():
+            if not (is_silent or (is_settled and _has_ended(session, row.attempt))):
+                continue
             is_last = row.tries >= config.job_tries
             requeued, failed = requeued + (not is_last), failed + is_last
             row.status = "error" if is_last else "queued"
             row.attempt, row.updated = None, db.now()
             session.execute(delete(db.JobResult).where(db.JobResult.job_id == row.id))
-            _add_log_entries(session, row.id, [_make_lost_entry(row.tries, config.job_tries)])
+            add_log_entries(session, row.id, [_make_lost_entry(row.tries, config.job_tries)])
     return requeued, failed
+
+
+def _has_ended(session: Session, attempt: UUID | None) -> bool:
+    """Whether nobody holds the lock of a run."""
+    return attempt is None or bool(
+        session.scalar(select(func.pg_try_advisory_xact_lock(_make_lock_key(attempt))))
+    )
 
 
 def _make_lost_entry(tries: int, most: int) -> Entry:
@@ -234,9 +294,3 @@ def _record_results(
     }
     row = upsert(db.JobResult).values(job_id=claim.job.id, **values)
     session.execute(row.on_conflict_do_update(index_elements=["job_id"], set_=values))
-
-
-def _add_log_entries(session: Session, job: UUID, entries: Sequence[Entry]) -> None:
-    rows = [{"job_id": job, **make_log_columns(entry)} for entry in entries]
-    if rows:
-        session.execute(insert(db.JobLog), rows)

@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+import shapely
+
 from odc_openeo.catalog.stac_documents import STAC_VERSION, WORLD
 from odc_openeo.jobs import Job
+from odc_openeo.spatial.globe import enclose_longitudes, outline_geojson, wrap_longitude
 from odc_openeo.timestamps import format_rfc3339
 
 EXTENSIONS: Final = (
@@ -200,16 +203,17 @@ def _find_bbox(assets: Sequence[Mapping[str, Any]]) -> tuple[float, ...] | None:
     boxes = [a["bbox"] for a in assets if a.get("bbox")]
     if not boxes:
         return None
-    west, south, east, north = zip(*boxes, strict=True)
-    return min(west), min(south), max(east), max(north)
+    _, south, _, north = zip(*boxes, strict=True)
+    intervals = [(box[0], box[2] if box[0] <= box[2] else box[2] + 360) for box in boxes]
+    west, east = enclose_longitudes(intervals) if len(set(intervals)) > 1 else intervals[0]
+    return west, min(south), wrap_longitude(east), max(north)
 
 
 def _make_geometry(bbox: Sequence[float] | None) -> dict[str, Any] | None:
     if bbox is None:
         return None
     west, south, east, north = bbox
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    return {"type": "Polygon", "coordinates": [ring]}
+    return outline_geojson(shapely.box(west, south, east if west <= east else east + 360, north))
 
 
 def _make_timestamps(results: Results, expires: int) -> dict[str, Any]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, case, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, case, delete, func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from odc_openeo import db
 from odc_openeo.config import Config
-from odc_openeo.db.logs import LEVELS, Entry, make_entry, read_logs
+from odc_openeo.db.logs import LEVELS, Entry, make_entry, make_log_columns, read_logs
 from odc_openeo.db.paging import Page, parse_place
 from odc_openeo.errors import JobLocked, JobNotFound
 from odc_openeo.jobs.model import BUSY, Job, JobDraft, JobSummary
@@ -30,14 +30,15 @@ COLUMNS = (
 )
 
 
-def create_job(config: Config, user: UUID, draft: JobDraft) -> UUID:
-    """Store a new job of a user and return its id."""
+def create_job(config: Config, user: UUID, draft: JobDraft, entries: Sequence[Entry] = ()) -> UUID:
+    """Store a new job of a user, with entries of its log, and return its id."""
     row = db.JobRow(user_id=user, process=json.dumps(draft.process), extras=json.dumps(draft.extras))
     for name in ("title", "description", "plan", "budget", "log_level"):
         setattr(row, name, getattr(draft, name))
     with db.session(config) as session:
         session.add(row)
         session.flush()
+        add_log_entries(session, row.id, entries)
         return row.id
 
 
@@ -108,8 +109,12 @@ def make_page_query(user: UUID, limit: int | None, after: str | None) -> PageQue
     return query if limit is None else query.limit(limit + 1)
 
 
-def update_job(config: Config, user: UUID, id_: str, changes: Mapping[str, Any]) -> None:
+def update_job(
+    config: Config, user: UUID, id_: str, changes: Mapping[str, Any], entries: Sequence[Entry] = ()
+) -> None:
     """Change fields of the `JobDraft` of a job; ``extras`` are added to the stored ones.
+
+    ``entries`` are added to its log.
 
     Raises:
         JobNotFound: the user has no such job.
@@ -126,6 +131,14 @@ def update_job(config: Config, user: UUID, id_: str, changes: Mapping[str, Any])
         for name, value in values.items():
             setattr(row, name, value)
         session.flush()
+        add_log_entries(session, row.id, entries)
+
+
+def add_log_entries(session: Session, job: UUID, entries: Sequence[Entry]) -> None:
+    """Add entries to the log of a job."""
+    rows = [{"job_id": job, **make_log_columns(entry)} for entry in entries]
+    if rows:
+        session.execute(insert(db.JobLog), rows)
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,11 +24,18 @@ from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
 from odc_openeo.compute.dask_internals import convert_tasks
 from odc_openeo.cube import BANDS, T, X, Y
+from odc_openeo.cube.packing import make_packing_coordinates
 from odc_openeo.errors import NoDataAvailable
 from odc_openeo.load.chunking import Volume, check_volume, choose_chunk_sizes, find_block_offset
 from odc_openeo.load.driver import Driver
+from odc_openeo.load.extra_dimensions import (
+    find_extra_dimension,
+    find_layer_files,
+    fold_layers,
+    list_layers,
+)
 from odc_openeo.load.native_grid import NativeGrid, choose_native_grid, find_covered_pixels
-from odc_openeo.load.pixel_types import Layout, choose_layout, find_integer_nodata
+from odc_openeo.load.pixel_types import Layout, choose_layout, find_integer_nodata, get_packing
 from odc_openeo.load.request import LoadRequest
 from odc_openeo.load.sources import (
     Step,
@@ -35,7 +45,11 @@ from odc_openeo.load.sources import (
     label_step,
     make_source,
 )
+from odc_openeo.load.subset import Subset
+from odc_openeo.load.turned_scenes import turn_scenes
 from odc_openeo.spatial.geometry_masks import clip_to_geometries
+from odc_openeo.spatial.row_order import orient_grid, reverse_dimensions
+from odc_openeo.spatial.warp import pixel_scale, warp
 
 
 def load(
@@ -47,28 +61,45 @@ def load(
 ) -> xr.DataArray:
     """Build the lazy cube (t, bands, y, x) of raw pixel values that a request asks for: by default all.
 
-    The cube is on the native grid of the scenes, limited to the area of the request. Scenes of the same time
+    The cube is on the native grid of the scenes, limited to the area of the request, and runs from north to
+    south and from west to east, whichever way the files do. Scenes of the same time
     (or solar day, with ``groupby="solar_day"``) are one time step; where they overlap, the first by time and
     id that has data there counts. Times are UTC, ascending. Integers keep the type that holds all bands,
     no-data is declared as `cube` says; with floats among them all bands are floats with NaN. Integers
     without a no-data value become floats when a scene does not cover the whole grid. Scale and offset are not
     applied. ``attrs["source"]`` describes the grid.
 
+    Bands with an extra dimension, such as wavelengths, have it after ``bands``, in chunks of one label.
+
     The result may be limited to the subset of the request, or be on the coarser grid that it chooses: each
     pixel is then the nearest one in the files, or in their overviews where they have such.
 
     Raises:
+        FeatureUnsupported: some bands have an extra dimension that others lack.
         NoDataAvailable: no scene has the bands, or no pixel is in the area.
         ProcessGraphComplexity: together with the loads before it, the cube is over the limits.
     """
     request = request or LoadRequest()
-    subset = request.subset
+    extra = find_extra_dimension(bands)
+    if extra is None:
+        return _load_bands(scenes, bands, request, groupby)
+    files = find_layer_files(scenes, bands, extra)
+    return fold_layers(_load_bands(files, list_layers(bands, extra), request, groupby), bands, extra)
+
+
+def _load_bands(
+    scenes: Sequence[Scene], bands: Sequence[Band], request: LoadRequest, groupby: str
+) -> xr.DataArray:
+    """Build the lazy cube of bands without extra dimensions."""
     names = [band.name for band in bands]
     useful = [scene for scene in scenes if any(scene.find_grid(name) is not None for name in names)]
     if not useful:
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
-    native = choose_native_grid(useful, names, request.area, centres=request.geometries is None)
-    chosen = subset.view or (request.choose_grid(native.geobox) if request.choose_grid else None)
+    useful = turn_scenes(useful, request.area, request.process_id)
+    is_box = request.geometries is None
+    native = choose_native_grid(useful, names, request.area, centres=is_box, process_id=request.process_id)
+    chosen, subset, view = _choose_grid_to_read(useful, native.geobox, request)
+    chosen = None if chosen is None else orient_grid(chosen)[0]
     is_whole = subset.view is None and (chosen is None or _contains_grid(native.geobox, chosen))
     layout = choose_layout(bands, is_whole and _are_covering(useful, names, native.geobox))
     bands = subset.select_bands(bands)
@@ -88,9 +119,30 @@ def load(
     pixels = _read_steps(steps, bands, grid, layout, offset, volume)
     if chosen is not None and request.area is not None:
         pixels = _mask_uncovered(pixels, chosen, native.geobox)
+    if view is not None:
+        pixels = warp(pixels, grid.geobox, view, "near")
     if request.geometries is None:
         return pixels
     return clip_to_geometries(pixels, request.geometries, request.process_id, "spatial_extent")
+
+
+def _choose_grid_to_read(
+    scenes: Sequence[Scene], native: GeoBox, request: LoadRequest
+) -> tuple[GeoBox | None, Subset, GeoBox | None]:
+    """The grid to read on, unless it is the native one; the subset; the grid to warp to afterwards."""
+    subset = request.subset
+    chosen = subset.view or (request.choose_grid(native) if request.choose_grid else None)
+    if chosen is None or chosen.crs == native.crs or not any(scene.turn for scene in scenes):
+        return chosen, subset, None
+    # Files are read with other longitudes than theirs, which only a grid in degrees has.
+    view = subset.view
+    return None if view is None else _coarsen_for(native, view), replace(subset, view=None), view
+
+
+def _coarsen_for(native: GeoBox, view: GeoBox) -> GeoBox | None:
+    """The grid with pixels hardly smaller than those of a view; None if those of the data are not."""
+    factor = math.floor(min(pixel_scale(native, view)))
+    return native.zoom_out(factor) if factor > 1 else None
 
 
 def _mask_uncovered(data: xr.DataArray, grid: GeoBox, native: GeoBox) -> xr.DataArray:
@@ -121,7 +173,7 @@ def _read_steps(
     pixels = _read_bands(steps, bands, geobox, layout, volume)
     y, x = geobox.dimensions
     inner = pixels.isel({y: slice(rows, None), x: slice(columns, None)}) if rows or columns else pixels
-    arrays = [_strip_attributes(inner[band.name], band) for band in bands]
+    arrays = [_strip_attributes(inner[_get_variable(i)], band) for i, band in enumerate(bands)]
     if layout.dtype.kind == "f":
         arrays = [cube.decode(a) for a in arrays]
     stacked = da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
@@ -131,13 +183,14 @@ def _read_steps(
 def _read_bands(
     steps: Sequence[Step], bands: Sequence[Band], geobox: GeoBox, layout: Layout, volume: Volume
 ) -> xr.Dataset:
-    """The pixels of each band as in the files, each the nearest one."""
+    """The pixels of each band as in the files, each the nearest one; by `_get_variable` of its position."""
     _configure_gdal()
-    described = {band.name: describe_band(band, layout.types[band.name]) for band in bands}
+    variables = {_get_variable(i): band for i, band in enumerate(bands)}
+    described = {name: describe_band(band, layout.types[band.name]) for name, band in variables.items()}
     sizes = choose_chunk_sizes(geobox, volume)
     tiles = GeoboxTiles(geobox, tuple(sizes[name] for name in geobox.dimensions))
     sources = [
-        {band.name: make_source(scene, band, layout.types[band.name]) for band in bands}
+        {name: make_source(scene, band, layout.types[band.name]) for name, band in variables.items()}
         for step in steps
         for scene in step
     ]
@@ -154,6 +207,11 @@ def _read_bands(
         chunks=sizes,
     )
     return pixels.assign({name: pixels[name].copy(data=_fuse_tasks(pixels[name].data)) for name in described})
+
+
+def _get_variable(position: int) -> str:
+    """The name of a band while it is read: bands may have the names of coordinates."""
+    return f"band_{position}"
 
 
 def _fuse_tasks(array: da.Array) -> da.Array:
@@ -195,10 +253,25 @@ def _measure_volume(steps: Sequence[Step], geobox: GeoBox, bands: Sequence[Band]
 
 
 def _are_covering(scenes: Sequence[Scene], bands: Sequence[str], geobox: GeoBox) -> bool:
-    """Whether each scene has pixels of all bands for the whole grid."""
-    grids = [s.find_grid(band) for s in scenes for band in bands]
-    distinct = set(grids) - {None}
-    return None not in grids and all(_contains_grid(grid, geobox) for grid in distinct if grid is not None)
+    """Whether each scene has pixels of all bands for the whole grid; turned to both sides, with both."""
+    sides: dict[tuple[str, str], list[GeoBox | None]] = defaultdict(list)
+    for scene in scenes:
+        for band in bands:
+            sides[scene.id, band].append(scene.find_grid(band))
+    return all(None not in grids and _contain_grid(tuple(grids), geobox) for grids in sides.values())
+
+
+def _contain_grid(outer: tuple[GeoBox | None, ...], inner: GeoBox) -> bool:
+    grids = sorted((grid for grid in outer if grid is not None), key=lambda grid: grid.boundingbox.left)
+    first, last = grids[0], grids[-1]
+    if len(grids) == 1 or first.crs != inner.crs:
+        return any(_contains_grid(grid, inner) for grid in grids)
+    slack = abs(inner.resolution.x) * 1e-3
+    pairs = itertools.pairwise(grid.boundingbox for grid in grids)
+    if any(right.left - left.right > slack for left, right in pairs):
+        return False
+    height, width = inner.shape.yx
+    return _contains_grid(first, inner[:, :1]) and _contains_grid(last, inner[:, width - 1 :])
 
 
 def _contains_grid(outer: GeoBox, inner: GeoBox) -> bool:
@@ -216,12 +289,14 @@ def _contains_grid(outer: GeoBox, inner: GeoBox) -> bool:
 def _assemble_cube(
     stacked: da.Array, times: np.ndarray, bands: Sequence[Band], grid: NativeGrid, layout: Layout
 ) -> xr.DataArray:
+    geobox, reversed_dimensions = orient_grid(grid.geobox)
     data = xr.DataArray(
         stacked,
         dims=(T, BANDS, Y, X),
-        coords={T: (T, times), **_band_coordinates(bands, layout), **xr_coords(grid.geobox, dims=(Y, X))},
+        coords={T: (T, times), **_band_coordinates(bands, layout)},
         attrs={"source": grid.describe()},
     )
+    data = reverse_dimensions(data, reversed_dimensions).assign_coords(xr_coords(geobox, dims=(Y, X)))
     data.name = None
     return _with_nodata(data, bands, layout) if layout.dtype.kind in "iu" else data
 
@@ -234,7 +309,9 @@ def _strip_attributes(array: xr.DataArray, band: Band) -> xr.DataArray:
 
 
 def _band_coordinates(bands: Sequence[Band], layout: Layout) -> dict[str, Any]:
-    coords: dict[str, Any] = {BANDS: (BANDS, np.array([b.name for b in bands]))}
+    attrs = {cube.ALIASES: dict(layout.aliases)} if layout.aliases else {}
+    coords: dict[str, Any] = {BANDS: (BANDS, np.array([b.label for b in bands]), attrs)}
+    coords |= make_packing_coordinates([get_packing(b) for b in bands], names=layout.packing)
     if layout.common_names:
         coords[cube.COMMON_NAME] = (BANDS, np.array([b.common_name or "" for b in bands]))
     if layout.wavelengths:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import rasterio
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from odc.loader.types import RasterLoadParams, RasterSource
@@ -21,7 +23,7 @@ from rasterio.io import DatasetReader
 
 from odc_openeo.config import allowed_gdal_drivers
 from odc_openeo.errors import FileContentInvalid, OpenEOError, StorageFailure
-from odc_openeo.load.rio_internals import find_overview, plan_read, read_band
+from odc_openeo.load.pixels import PixelRules, PixelsRefusedError, read_pixels
 from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.untrusted.gdal_drivers import secure_gdal_once
 from odc_openeo.untrusted.rasters import RasterPlace, RasterRefusedError, open_overview
@@ -32,14 +34,11 @@ _log = logging.getLogger(__name__)
 class Driver(RioDriver):
     """Reads with rasterio, as odc-stac does by default, and reports which dataset could not be read."""
 
-    def open(self, src: RasterSource, ctx: Any) -> Reader:
+    def open(self, src: RasterSource, ctx: Any) -> Any:
         """A reader of one band of one dataset."""
         _secure_dask_worker()
         place = src.driver_data.get("place")
-        if place is not None:
-            return ForeignReader(place, src, src.driver_data)
-        with as_storage_failure(src.driver_data):
-            return Reader(super().open(_patch_source(src), ctx), src.driver_data)
+        return Reader(src) if place is None else ForeignReader(place, src, src.driver_data)
 
 
 def _secure_dask_worker() -> None:
@@ -52,76 +51,95 @@ def _secure_dask_worker() -> None:
             secure_gdal_once(allowed_gdal_drivers())
 
 
-def _patch_source(src: RasterSource) -> RasterSource:
-    place = src.driver_data
-    uri = f'NETCDF:"{src.uri}":{place["layer"]}' if place["layer"] else src.uri
-    return src.patch(uri=uri, band=place["band"])
-
-
 class Reader:
-    """Reads pixels of one band of one dataset."""
+    """Reads pixels of one band of one dataset of the index."""
 
-    def __init__(self, reader: Any, place: Mapping[str, Any]) -> None:
-        self._reader = reader
-        self._place = place
+    def __init__(self, src: RasterSource) -> None:
+        self._src = src
+        self._place = src.driver_data
 
-    def _read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
-        return self._reader.read(cfg, dst_geobox, **options)
-
-    def read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
+    def read(
+        self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
+    ) -> Any:
         """The pixels of the file that lie in ``dst_geobox``.
 
         Raises:
             StorageFailure: the file is missing or damaged; the message names the dataset, not the file.
+            FileContentInvalid: it has pixels that the type of the band in the product cannot hold.
         """
+        rules = PixelRules(
+            self._place["band"], _as_number(self._place["nodata"]), uses_alpha=False, exact=False
+        )
         with as_storage_failure(self._place):
-            return self._read_pixels(cfg, dst_geobox, **options)
+            try:
+                grid = _turn_back(dst_geobox, self._place)
+                return read_pixels(self._open_overview, rules, cfg, grid, dst)
+            except PixelsRefusedError as error:
+                _log.warning("band %s of dataset %s: %s", self._place["name"], self._place["dataset"], error)
+                raise _make_unfit_error(self._place, error) from None
 
-    def _read_pixels(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
-        nodata = self._place["nodata"]
-        if nodata is not None and not np.isnan(nodata):
-            # Files may lack the value that the product declares.
-            cfg = replace(cfg, src_nodata_fallback=nodata)
-        return self._read(cfg, dst_geobox, **options)
+    @contextmanager
+    def _open_overview(
+        self, choose: Callable[[DatasetReader], int | None]
+    ) -> Iterator[tuple[DatasetReader, DatasetReader]]:
+        layer = self._place["layer"]
+        uri = f'NETCDF:"{self._src.uri}":{layer}' if layer else self._src.uri
+        with rasterio.open(uri, sharing=False) as raster:
+            level = choose(raster)
+            if level is None:
+                yield raster, raster
+            else:
+                with rasterio.open(uri, sharing=False, overview_level=level) as overview:
+                    yield raster, overview
 
 
-class ForeignReader(Reader):
+def _make_unfit_error(place: Mapping[str, Any], error: PixelsRefusedError) -> FileContentInvalid:
+    return FileContentInvalid(
+        f"The file of band {place['name']} of dataset {place['dataset']} can't be read: {error} Leave the "
+        "dataset out with temporal_extent or properties, or report its id to the operator."
+    )
+
+
+def _turn_back(grid: GeoBox, place: Mapping[str, Any]) -> GeoBox:
+    """A grid with longitudes as in the file."""
+    turn = place.get("turn", 0.0)
+    return GeoBox(grid.shape, Affine.translation(-turn, 0) @ grid.transform, grid.crs) if turn else grid
+
+
+def _as_number(nodata: float | None) -> float | None:
+    return None if nodata is None or np.isnan(nodata) else nodata
+
+
+class ForeignReader:
     """Reads a raster that did not come from the index, in the one way in which such are opened."""
 
     def __init__(self, raster_place: RasterPlace, src: RasterSource, place: Mapping[str, Any]) -> None:
-        super().__init__(None, place)
-        self._raster_place, self._src = raster_place, src
+        self._raster_place, self._src, self._place = raster_place, src, place
 
-    def read(self, cfg: RasterLoadParams, dst_geobox: GeoBox, **options: Any) -> Any:
+    def read(
+        self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
+    ) -> Any:
         """The pixels of the file that lie in ``dst_geobox``.
 
         Raises:
-            FileContentInvalid: the file is not what it was, or its pixels are damaged.
+            FileContentInvalid: the file is not what it was, its pixels are damaged, or they do not fit.
             OpenEOError: it is at an address that cannot be read.
         """
+        data, href = self._place, self._src.uri
+        rules = PixelRules(data["band"], data["nodata"], data.get("uses_alpha", False), exact=True)
         try:
-            return super()._read_pixels(cfg, dst_geobox, **options)
+            grid = _turn_back(dst_geobox, data)
+            return read_pixels(partial(open_overview, href, self._raster_place), rules, cfg, grid, dst)
         except OpenEOError:
             raise
-        except RasterRefusedError as error:
-            raise FileContentInvalid(file=get_file_name(self._src.uri), reason=str(error)) from None
+        except (RasterRefusedError, PixelsRefusedError) as error:
+            raise FileContentInvalid(file=get_file_name(href), reason=str(error)) from None
         except Exception as error:
             if is_memory_failure(error):
                 raise MemoryError from None
             _log.info("pixels of a user's file cannot be read", exc_info=True)
             reason = "its pixels cannot be read: it is damaged."
-            raise FileContentInvalid(file=get_file_name(self._src.uri), reason=reason) from None
-
-    def _read(
-        self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
-    ) -> Any:
-        band = self._place["band"]
-
-        def choose(raster: DatasetReader) -> int | None:
-            return find_overview(raster, band, cfg, plan_read(raster, cfg, dst_geobox))
-
-        with open_overview(self._src.uri, self._raster_place, choose) as (raster, overview):
-            return read_band(overview, band, cfg, dst_geobox, plan_read(raster, cfg, dst_geobox), dst)
+            raise FileContentInvalid(file=get_file_name(href), reason=reason) from None
 
 
 def get_file_name(href: str) -> str:
@@ -134,6 +152,8 @@ def as_storage_failure(place: Mapping[str, Any]) -> Iterator[None]:
     """Turn whatever goes wrong in reading into a `StorageFailure` that names the dataset and the band."""
     try:
         yield
+    except OpenEOError:
+        raise
     except Exception as error:
         if is_memory_failure(error):
             raise MemoryError from None

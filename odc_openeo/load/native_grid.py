@@ -12,14 +12,17 @@ import shapely
 from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox, Geometry, bbox_union, box
+from odc.geo.geom import BoundingBox, Geometry, bbox_union
+from shapely.geometry.base import BaseGeometry
 
 from odc_openeo.catalog import Scene
-from odc_openeo.errors import FeatureUnsupported, NoDataAvailable
-from odc_openeo.spatial.vector_cubes import project_bounds
+from odc_openeo.errors import FeatureUnsupported, NoDataAvailable, ProcessParameterInvalid
+from odc_openeo.spatial.boxes import has_degrees
+from odc_openeo.spatial.globe import CIRCLE, cut_at_antimeridian, locate, locate_shape
+from odc_openeo.spatial.reference_system_names import name_crs
+from odc_openeo.spatial.reproject import project_sides
 from odc_openeo.spatial.warp import get_transformer
 
-EQUAL_AREA = CRS("EPSG:6933")
 SLACK = 1e-6
 """Pixels: centres on the very edge of a box are in it, whatever the last bit of the edge is."""
 
@@ -41,7 +44,7 @@ class NativeGrid:
     def describe(self) -> str:
         """The grid in words, for logs and for the metadata of the cube."""
         crs, size = self.geobox.crs, abs(self.geobox.resolution.x)
-        parts = [f"{crs} at {size:g}"]
+        parts = [f"{name_crs(crs)} at {size:g}"]
         if self.warped:
             parts.append(f"scenes in {', '.join(self.warped)} warped to it (nearest)")
         if self.resampled:
@@ -51,7 +54,12 @@ class NativeGrid:
 
 
 def choose_native_grid(
-    scenes: Sequence[Scene], bands: Sequence[str], area: Geometry | None, *, centres: bool = True
+    scenes: Sequence[Scene],
+    bands: Sequence[str],
+    area: Geometry | None,
+    *,
+    centres: bool = True,
+    process_id: str = "load_collection",
 ) -> NativeGrid:
     """The grid of the scenes' files in the reference system that most of the area has, cut to ``area``.
 
@@ -61,6 +69,7 @@ def choose_native_grid(
 
     Raises:
         NoDataAvailable: no pixel is in the area.
+        ProcessParameterInvalid: the pixels of the area are at both ends of a map.
         FeatureUnsupported: the grid is rotated.
     """
     crs = _choose_crs(scenes, area)
@@ -68,17 +77,20 @@ def choose_native_grid(
     resolution, transform = reference.resolution, reference.transform
     if transform.b or transform.d:
         raise FeatureUnsupported(feature="rotated pixel grids")
-    data = _find_pixels(_bound_scenes(scenes, crs), reference, _round_to_touched)
-    pixels = data if area is None else _pixels_of_area(area, reference, data, centres)
-    left, right = max(data[0], pixels[0]), min(data[1], pixels[1])
-    top, bottom = max(data[2], pixels[2]), min(data[3], pixels[3])
+    around = bbox_union(_bound_scenes(scenes, reference))
+    data = _find_pixels(around, reference, _round_to_touched)
+    pixels = data if area is None else _pixels_of_area(area, reference, data, centres, process_id)
+    left, right, top, bottom = pixels
+    if any(scene.turn for scene in scenes):
+        # Columns beyond a circle are those at its beginning.
+        right = min(right, left + round(CIRCLE / abs(resolution.x)))
     if left >= right or top >= bottom:
         raise NoDataAvailable(
             reason=f"no pixel has its centre in the spatial extent; pixels are {abs(resolution.x):g} wide in "
-            f"units of {crs}. Choose a larger spatial_extent."
+            f"units of {name_crs(crs)}. Choose a larger spatial_extent."
         )
     geobox = _cut_grid(reference, (left, right, top, bottom))
-    other_systems = tuple(sorted({str(s.crs) for s in scenes} - {str(crs)}))
+    other_systems = tuple(sorted({name_crs(s.crs) for s in scenes} - {name_crs(crs)}))
     return NativeGrid(geobox, other_systems, _other_sizes(scenes, bands, reference))
 
 
@@ -163,57 +175,81 @@ def _other_sizes(scenes: Sequence[Scene], bands: Sequence[str], reference: GeoBo
 
 def _choose_crs(scenes: Sequence[Scene], area: Geometry | None) -> CRS:
     """The one whose scenes cover most of the area; of equal ones the first by name."""
-    outlines: dict[CRS, dict[GeoBox, Geometry]] = defaultdict(dict)
+    outlines: dict[CRS, dict[GeoBox, BaseGeometry]] = defaultdict(dict)
     for s in scenes:
-        outlines[s.crs].setdefault(s.grids["default"], s.outline)
+        outlines[s.crs].setdefault(s.grids["default"], s.outline.geom)
     if len(outlines) == 1:
         return next(iter(outlines))
-    near = None if area is None else _project(_cut_near_scenes(area, scenes), EQUAL_AREA).geom
-    covered = {crs: _covered_area(group.values(), near) for crs, group in outlines.items()}
+    near = None if area is None else _flatten(locate(area))
+    covered = {crs: _covered_area(crs, group.values(), near) for crs, group in outlines.items()}
     return min(covered, key=lambda crs: (-covered[crs], str(crs)))
 
 
-def _covered_area(outlines: Iterable[Geometry], area: shapely.Geometry | None) -> float:
-    union = shapely.union_all([_project(outline, EQUAL_AREA).geom for outline in outlines])
+def _covered_area(crs: CRS, outlines: Iterable[BaseGeometry], area: BaseGeometry | None) -> float:
+    union = shapely.union_all([_flatten(locate_shape(outline, crs)) for outline in outlines])
     return float((union if area is None else union.intersection(area)).area)
 
 
-def _project(geometry: Geometry, crs: CRS) -> Geometry:
-    return geometry.to_crs(crs, resolution="auto", check_and_fix=True)
+def _flatten(shape: BaseGeometry) -> BaseGeometry:
+    """A shape in degrees on a map on which areas are as on the Earth (EPSG:6933, scaled)."""
+    cut = cut_at_antimeridian(shape)
+    return shapely.transform(cut, lambda xy: np.column_stack([xy[:, 0], np.sin(np.radians(xy[:, 1])) * 90]))
 
 
 # --- Extent --------------------------------------------------------------------------------------
 
 
-def _bound_scenes(scenes: Sequence[Scene], crs: CRS) -> BoundingBox:
-    outlines = {(s.crs, s.grids["default"]): s.outline for s in scenes}
-    return bbox_union(
-        outline.boundingbox if outline_crs == crs else _project(outline, crs).boundingbox
-        for (outline_crs, _), outline in outlines.items()
-    )
-
-
-def _cut_near_scenes(area: Geometry, scenes: Sequence[Scene]) -> Geometry:
-    """Cut the area to the surroundings of the scenes: the rest of the world may not be valid in their CRS."""
-    left, bottom, right, top = _bound_scenes(scenes, area.crs).bbox
-    if area.crs.geographic and right - left > 180:
-        return area
-    dx, dy = (right - left) * 0.1, (top - bottom) * 0.1
-    near = area & box(left - dx, bottom - dy, right + dx, top + dy, area.crs)
-    return area if near.is_empty else near
+def _bound_scenes(scenes: Sequence[Scene], reference: GeoBox) -> list[BoundingBox]:
+    """The boxes around the images of scenes in the reference system of a grid."""
+    crs, boxes = reference.crs, []
+    for (outline_crs, _), outline in {(s.crs, s.grids["default"]): s.outline for s in scenes}.items():
+        if outline_crs == crs:
+            boxes.append(outline.boundingbox)
+        else:
+            boxes += [BoundingBox(*sides, crs) for sides in project_sides(outline, reference)]
+    return boxes
 
 
 Pixels = tuple[int, int, int, int]
 """First and last + 1 of the columns, first and last + 1 of the rows, of a grid without end."""
 
 
-def _pixels_of_area(area: Geometry, reference: GeoBox, data: Pixels, centres: bool) -> Pixels:
-    """The pixels of an area, as those of the data are counted."""
-    bounds = project_bounds(np.array([area.geom]), area.crs.to_wkt(), _cut_grid(reference, data))[0]
-    if not np.isfinite(bounds).all():
+def _pixels_of_area(
+    area: Geometry, reference: GeoBox, data: Pixels, centres: bool, process_id: str
+) -> Pixels:
+    """The pixels of an area that are in the data, as those of the data are counted.
+
+    Raises:
+        ProcessParameterInvalid: they are at both ends of a map, so that they are not one grid.
+    """
+    rounding = _round_to_centres if centres else _round_to_touched
+    if has_degrees(str(reference.crs)):
+        # Scenes have the longitudes of the area.
+        sides = [locate(area).bounds]
+    else:
+        sides = project_sides(area, _cut_grid(reference, data))
+    boxes = [BoundingBox(*side, reference.crs) for side in sides if np.isfinite(side).all()]
+    pixels = [_intersect(_find_pixels(box, reference, rounding), data) for box in boxes]
+    present = [p for p in pixels if p[0] < p[1] and p[2] < p[3]]
+    if len(present) > 1:
+        reason = (
+            f"the box crosses the meridian at which the map of the data ({reference.crs}) is cut, so that "
+            "its pixels are at both ends of the map and not one regular grid. Load the parts on each side "
+            "one by one."
+        )
+        raise ProcessParameterInvalid(process=process_id, parameter="spatial_extent", reason=reason)
+    if not present:
         return 0, 0, 0, 0
-    extent = BoundingBox(*bounds.tolist(), reference.crs)
-    return _find_pixels(extent, reference, _round_to_centres if centres else _round_to_touched)
+    return present[0]
+
+
+def _intersect(pixels: Pixels, data: Pixels) -> Pixels:
+    return (
+        max(data[0], pixels[0]),
+        min(data[1], pixels[1]),
+        max(data[2], pixels[2]),
+        min(data[3], pixels[3]),
+    )
 
 
 Rounding = Callable[[float, float], tuple[int, int]]

@@ -22,8 +22,10 @@ from odc_openeo.load.subset import Subset
 from odc_openeo.registry.demand import SLACK, Demand
 from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.spatial import vector_cubes
-from odc_openeo.spatial.boxes import Box, is_box
+from odc_openeo.spatial.boxes import FARTHEST_LONGITUDE, Box, is_box
+from odc_openeo.spatial.globe import locate
 from odc_openeo.spatial.new_grid import get_reference_system, make_grid
+from odc_openeo.spatial.reference_system_names import name_crs
 from odc_openeo.spatial.warp import pixel_scale
 
 SHRINK: Final = 2
@@ -195,16 +197,15 @@ def _parse_area(extent: Any, process_id: str) -> Geometry | None:
 def _check_is_on_earth(area: Geometry, process_id: str) -> None:
     west, south, east, north = area.boundingbox.bbox
     if area.crs.geographic:
-        if south < -90 or north > 90 or west < -360 or east > 360 or east - west > 360:
+        if south < -90 or north > 90 or max(abs(west), abs(east)) > FARTHEST_LONGITUDE:
             raise _invalid_extent(
                 process_id,
                 f"longitudes {west:g} to {east:g} and latitudes {south:g} to {north:g} are not on Earth. If "
                 "the coordinates are in another reference system, name it in 'crs'.",
             )
         return
-    degrees = area.to_crs("EPSG:4326", resolution="auto").boundingbox.bbox
-    if not all(math.isfinite(degree) for degree in degrees):
-        raise _invalid_extent(process_id, f"it is outside of where {area.crs} is valid.")
+    if locate(area).is_empty:
+        raise _invalid_extent(process_id, f"it is outside of where {name_crs(area.crs)} is valid.")
 
 
 def _invalid_extent(process_id: str, reason: str) -> ProcessParameterInvalid:

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox, GeoboxTiles
-from odc.geo.geom import BoundingBox
+from odc.geo.geom import BoundingBox, Geometry
 from odc.loader import RasterBandMetadata, RasterSource
 
 from odc_openeo.catalog import Band, Scene
+from odc_openeo.spatial.globe import get_projection, locate_grid
+from odc_openeo.spatial.reproject import project_sides
 
 Step = list[Scene]
 """The scenes of a time step, the first one in front where they overlap."""
@@ -29,8 +31,15 @@ def group_time_steps(scenes: Sequence[Scene], groupby: str, grid: GeoBox) -> lis
     ordered = sorted(scenes, key=lambda s: (s.time, s.id))
     if groupby == "time":
         return [list(step) for _, step in consecutive(ordered, key=lambda s: s.time)]
-    longitude = grid.extent.centroid.to_crs("EPSG:4326").points[0][0]
+    longitude = _find_longitude(grid)
     return [list(step) for _, step in consecutive(ordered, key=lambda s: _solar_day(s.time, longitude))]
+
+
+def _find_longitude(grid: GeoBox) -> float:
+    """The longitude of the middle of a grid, from -180 to 180; 0 if the middle is not on Earth."""
+    x, y = grid.extent.centroid.points[0]
+    longitude = get_projection(grid.crs).unproject(np.array([(x, y)]))[0, 0]
+    return (float(longitude) + 180) % 360 - 180 if np.isfinite(longitude) else 0.0
 
 
 def _solar_day(time: datetime, longitude: float) -> date:
@@ -48,15 +57,18 @@ def make_source(scene: Scene, band: Band, dtype: str) -> RasterSource | None:
     if scene.find_grid(band.name) is None:
         return None
     file = scene.files[band.name]
+    is_foreign = file.place is not None
     place: dict[str, Any] = {
         "dataset": scene.id,
         "name": band.name,
         "band": file.band,
         "layer": file.layer,
-        "nodata": band.nodata,
+        "nodata": file.nodata if is_foreign else band.nodata,
     }
-    if file.place is not None:
-        place["place"] = file.place
+    if scene.turn:
+        place["turn"] = scene.turn
+    if is_foreign:
+        place |= {"place": file.place, "uses_alpha": file.uses_alpha}
     return RasterSource(file.href, 1, meta=describe_band(band, dtype), driver_data=place)
 
 
@@ -93,9 +105,20 @@ def _touched_chunks(grid: GeoBox, tiles: GeoboxTiles) -> Iterator[tuple[int, int
     """Rows and columns of the chunks that an image touches."""
     base = tiles.base
     if grid.crs != base.crs:
-        yield from tiles.tiles(grid.footprint(base.crs, wrapdateline=True))
+        yield from _list_touched_tiles(grid, tiles)
     elif _do_overlap(grid.boundingbox, base.boundingbox):
         yield from product(*tiles.range_from_bbox(grid.boundingbox))
+
+
+def _list_touched_tiles(grid: GeoBox, tiles: GeoboxTiles) -> Iterator[tuple[int, int]]:
+    """The chunks in another reference system that the box around an image touches."""
+    outline = Geometry(locate_grid(grid), "EPSG:4326")
+    touched = set()
+    for left, bottom, right, top in [] if outline.is_empty else project_sides(outline, tiles.base):
+        box = BoundingBox(left, bottom, right, top, tiles.base.crs)
+        if _do_overlap(box, tiles.base.boundingbox):
+            touched |= set(product(*tiles.range_from_bbox(box)))
+    yield from sorted(touched)
 
 
 def _do_overlap(one: BoundingBox, other: BoundingBox) -> bool:

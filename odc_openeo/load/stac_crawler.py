@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urldefrag, urlencode, urljoin, urlsplit, url
 
 from odc_openeo.catalog import Query
 from odc_openeo.errors import ProcessGraphComplexity, UrlUnreachable
+from odc_openeo.spatial.globe import locate, normalise_interval, wrap_longitude
 
 PAGE: Final = 250
 MOST_DOCUMENTS: Final = 2000
@@ -96,7 +97,8 @@ def _iterate_items(fetch: Fetch, url: str, query: Query) -> Iterator[Item]:
         yield from _iterate_pages(fetch, document, url)
     elif kind in ("Collection", "Catalog") and (listing := _find_link(document, "items", url)):
         place = _add_query(listing, query)
-        yield from _iterate_pages(fetch, fetch(place), place)
+        for item in _iterate_pages(fetch, fetch(place), place):
+            yield _add_declarations(item, document)
     elif kind in ("Collection", "Catalog"):
         yield from _iterate_catalogue(fetch, document, url)
     else:
@@ -107,6 +109,23 @@ def _check_object(document: Any, url: str) -> Mapping[str, Any]:
     if not isinstance(document, Mapping):
         raise UrlUnreachable(host=urlsplit(url).hostname or "", reason="the response is not a STAC document.")
     return document
+
+
+def _add_declarations(item: Item, collection: Mapping[str, Any]) -> Item:
+    """Add to the assets of an Item what their Collection declares of them, where they say nothing."""
+    declared, assets = collection.get("item_assets"), item.get("assets")
+    if not isinstance(declared, Mapping) or not isinstance(assets, Mapping):
+        return item
+    completed = {key: _complete_asset(asset, declared.get(key)) for key, asset in assets.items()}
+    return {**item, "assets": completed}
+
+
+def _complete_asset(asset: Any, declared: Any) -> Any:
+    if not isinstance(asset, Mapping) or not isinstance(declared, Mapping):
+        return asset
+    # Both list the bands: those of the Item count, in whichever of the two it has them.
+    listed = {"bands", "eo:bands"} if asset.keys() & {"bands", "eo:bands"} else set()
+    return {**{name: value for name, value in declared.items() if name not in listed}, **asset}
 
 
 def _find_link(document: Mapping[str, Any], rel: str, base: str) -> str | None:
@@ -141,8 +160,14 @@ def _add_query(url: str, query: Query) -> str:
 def _make_bbox_query(query: Query) -> dict[str, str]:
     if query.area is None:
         return {}
-    box = query.area.to_crs("EPSG:4326", resolution="auto").boundingbox
-    return {"bbox": ",".join(f"{edge:.9g}" for edge in box.bbox)}
+    located = locate(query.area)
+    if located.is_empty:
+        return {}
+    west, south, east, north = located.bounds
+    west, east = normalise_interval(west, east)
+    # As RFC 7946 has it: east of the antimeridian longitudes begin anew.
+    box = (west, max(south, -90.0), wrap_longitude(east), min(north, 90.0))
+    return {"bbox": ",".join(f"{edge:.9g}" for edge in box)}
 
 
 def _make_time_query(query: Query) -> dict[str, str]:
@@ -186,7 +211,7 @@ def _iterate_catalogue(fetch: Fetch, document: Mapping[str, Any], url: str) -> I
         if not has_links and catalogue.get("assets"):
             yield _make_item(catalogue, base)
         for href, item in zip(items, _fetch_all(fetch, items), strict=True):
-            yield {**_check_object(item, href), "base": href}
+            yield _add_declarations({**_check_object(item, href), "base": href}, catalogue)
         for href, child in zip(children, _fetch_all(fetch, children), strict=True):
             waiting.append((_check_object(child, href), href))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from odc_openeo.catalog import filter_scenes, resolve_bands
+from odc_openeo.catalog import filter_scenes
 from odc_openeo.errors import NoDataAvailable
 from odc_openeo.load.build import load
 from odc_openeo.load.request import LoadRequest
@@ -30,14 +30,19 @@ def load_items(located: LocatedItems, request: LoadRequest, log: logging.Logger)
         raise NoDataAvailable(
             reason="no STAC Item with a place was found at that address in the given extents."
         )
-    bands, scenes = read_items(items, place)
-    requested = resolve_bands(bands, request.band_names, request.process_id)
-    scenes = filter_scenes(scenes, request.query)
+    bands, scenes = read_items(
+        items,
+        place,
+        request.band_names,
+        request.process_id,
+        lambda candidates: filter_scenes(candidates, request.query),
+        log,
+    )
     if not scenes:
         raise NoDataAvailable(
             reason=f"none of the {len(items)} STAC Items at that address is in the given extents and meets "
             "the conditions."
         )
-    data = load(scenes, requested, request)
+    data = load(scenes, bands, request)
     log.info("%s: %d STAC Items on %s", request.process_id, len(scenes), data.attrs["source"])
     return data

@@ -17,7 +17,7 @@ from odc_openeo.catalog import Band, Scene
 from odc_openeo.load.chunking import SPARSE
 from odc_openeo.load.native_grid import SLACK
 from odc_openeo.spatial.boxes import Box
-from odc_openeo.spatial.vector_cubes import project_bounds
+from odc_openeo.spatial.reproject import project_bounds
 
 _EVERYWHERE: Final = 2**40
 """Pixels from the corner of a grid to where no data is, in any direction."""

@@ -6,6 +6,7 @@ from odc_openeo.processes import climatology as climatology
 from odc_openeo.processes import clouds as clouds
 from odc_openeo.processes import comparison as comparison
 from odc_openeo.processes import cumulative as cumulative
+from odc_openeo.processes import data_types as data_types
 from odc_openeo.processes import dates as dates
 from odc_openeo.processes import debugging as debugging
 from odc_openeo.processes import dimensions as dimensions
@@ -27,6 +28,7 @@ from odc_openeo.processes import polygons as polygons
 from odc_openeo.processes import reducers as reducers
 from odc_openeo.processes import regression as regression
 from odc_openeo.processes import resampling as resampling
+from odc_openeo.processes import scl_masks as scl_masks
 from odc_openeo.processes import sorting as sorting
 from odc_openeo.processes import temporal as temporal
 from odc_openeo.processes import terrain as terrain

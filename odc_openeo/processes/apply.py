@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.budget import check_count
 from odc_openeo.cube import ARRAY, X, Y
-from odc_openeo.cube.coordinates import check_name, make_coordinate
+from odc_openeo.cube.concat import concat
+from odc_openeo.cube.coordinates import check_name, drop_single_label, make_coordinate
 from odc_openeo.errors import DimensionMissing, TargetDimensionExists
 from odc_openeo.registry.child_results import (
     add_single_labels,
@@ -39,6 +41,9 @@ from odc_openeo.registry.schemas import (
     child_process_schema,
 )
 
+MAX_TARGET_LABELS: Final = 1_000
+"""Most labels of an existing target dimension: the values of each are joined one by one."""
+
 ValueProcess = Annotated[
     Callable[..., Any], child_process_schema({"x": (ANY_JSON, "The value to process.")}, ANY_JSON)
 ]
@@ -50,7 +55,7 @@ ArrayProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"], needs=same_part("data"), pointwise=True)
+@process(categories=["cubes"], needs=same_part("data"), pointwise=True, raw_values_of=None)
 def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     """Apply a process to each value.
 
@@ -67,7 +72,12 @@ def apply(data: Cube, process: ValueProcess, context: AnyValue = None) -> Cube:
     return as_field(process(x=data, context=context), data, "apply", "process")
 
 
-@process(categories=["cubes"], needs=along_arguments("dimension", "target_dimension"), pointwise=True)
+@process(
+    categories=["cubes"],
+    needs=along_arguments("dimension", "target_dimension"),
+    pointwise=True,
+    raw_values_of=None,
+)
 def apply_dimension(
     data: Cube,
     process: ArrayProcess,
@@ -78,14 +88,19 @@ def apply_dimension(
     """Apply a process to all values along a dimension.
 
     The labels stay if the process returns as many values as it received and no other target dimension is
-    given; otherwise they become 0, 1, 2, ….
+    given; otherwise they become 0, 1, 2, …. A process that returns a single value instead of an array gives
+    one label.
+
+    If the target dimension exists already, the process is called for each of its labels, and the dimension
+    receives all values: first those of the first label, then those of the second, and so on.
 
     Args:
         data: A data cube.
-        process: Called with the values along the dimension as the labelled array `data`; returns an array.
+        process: Called with the values along the dimension as the labelled array `data`; returns an array
+            or a single value.
         dimension: The name of the dimension.
-        target_dimension: The name of a dimension that receives the values instead. It is created with the
-            type `other`; if it already exists, it must have a single label.
+        target_dimension: The name of a dimension that receives the values instead. If it doesn't exist, it
+            is created with the type `other`.
         context: Additional data for the process.
 
     Returns:
@@ -93,7 +108,7 @@ def apply_dimension(
 
     Raises:
         DimensionNotAvailable: The cube has no dimension of that name.
-        TargetDimensionExists: The target dimension exists and has several labels.
+        TargetDimensionExists: The target dimension exists and holds several pixels or geometries.
     """
     cube.require_dimension(data, dimension)
     if target_dimension is not None and target_dimension not in data.dims:
@@ -103,18 +118,20 @@ def apply_dimension(
         new = {k: apply_dimension(v, process, dimension, target_dimension, context) for k, v in one.items()}
         return data.drop_vars(list(new)).drop_dims(dimension, errors="ignore").assign(new)
     target = target_dimension or dimension
+    if target != dimension and target in data.dims:
+        _check_receives(data, target)
     result = process(data=cube.to_array(data, dimension), context=context)
     rest = drop_dimensions(data, dimension)
-    order = [str(d) for d in data.dims]
-    type_ = cube.dimension_type(data, dimension)
     if is_from_user_code(result):
         return _take_user_result(data, rest, result, dimension, target)
+    values = _as_elements(result, rest)
+    order = [str(d) for d in data.dims]
+    type_ = cube.dimension_type(data, dimension)
     if target != dimension and target in data.dims:
-        rest, result, type_ = _move_into_existing(data, rest, result, target)
+        values, type_ = _join_elements(values, target), cube.dimension_type(data, target)
         order.remove(dimension)
     elif target != dimension:
         order[order.index(dimension)], type_ = target, "other"
-    values = as_array(result, rest, "apply_dimension", "process")
     like = data if target == dimension and values.sizes[ARRAY] == data.sizes[dimension] else None
     return _restore_dimension(values, target, type_, like).transpose(*order)
 
@@ -133,13 +150,13 @@ def _take_user_result(
         reduced = result.isel({ARRAY: 0}, drop=True) if ARRAY in result.dims else result
         result = reduced.rename({target: ARRAY})
         rest = drop_dimensions(rest, target) if target in rest.dims else rest
-    elif target in rest.dims:
-        rest, result, type_ = _move_into_existing(data, rest, result, target)
     if ARRAY not in result.dims:
         result = result.expand_dims(ARRAY)
     labels = cube.json_labels(result.coords[ARRAY].values) if ARRAY in result.coords else None
     result = add_single_labels(result, rest, "apply_dimension", "process")
     values = as_array(result, rest, "apply_dimension", "process")
+    if target in rest.dims:
+        values, labels = _join_elements(values, target), None
     if labels is None or (target == dimension and labels == cube.labels(data, dimension)):
         like = data if target == dimension and values.sizes[ARRAY] == data.sizes[dimension] else None
         return _restore_dimension(values, target, type_, like).transpose(*order)
@@ -147,18 +164,31 @@ def _take_user_result(
     return _name_dimension(values, target).assign_coords({target: coord}).transpose(*order)
 
 
-def _move_into_existing(
-    data: xr.DataArray, rest: xr.DataArray, result: Any, target: str
-) -> tuple[xr.DataArray, Any, str]:
-    if data.sizes[target] != 1:
+def _check_receives(data: xr.DataArray, target: str) -> None:
+    """Check that an existing dimension can receive the values of another one."""
+    if data.sizes[target] == 1:
+        return
+    if cube.dimension_type(data, target) in ("spatial", "geometry"):
         raise TargetDimensionExists(
-            f"The target dimension '{target}' has {data.sizes[target]} labels; it must have a single one."
+            f"The target dimension '{target}' holds {data.sizes[target]} pixels or geometries, which values "
+            f"can't replace. Choose 'bands' or a new name."
         )
-    if isinstance(result, list):
-        result = cube.stack(result)
-    if isinstance(result, xr.DataArray) and target in result.dims:
-        result = result.isel({target: 0}, drop=True)
-    return drop_dimensions(rest, target), result, cube.dimension_type(data, target)
+    advice = "Choose a new name for the target dimension."
+    check_count(data.sizes[target], MAX_TARGET_LABELS, "labels of the target dimension", advice)
+
+
+def _as_elements(result: Any, like: xr.DataArray) -> xr.DataArray:
+    """Return what a process gave for each pixel as an array; a single value has one element."""
+    if cube.is_array(result):
+        return as_array(result, like, "apply_dimension", "process")
+    return as_field(result, like, "apply_dimension", "process").expand_dims(ARRAY, axis=-1)
+
+
+def _join_elements(values: xr.DataArray, target: str) -> xr.DataArray:
+    """Join the arrays of the labels of a dimension end to end, in the order of the labels."""
+    parts = [drop_single_label(values.isel({target: [i]}), target) for i in range(values.sizes[target])]
+    lost = [n for n, c in values.coords.items() if ARRAY in c.dims and n != cube.NODATA]
+    return concat([part.drop_vars(lost, errors="ignore") for part in parts], ARRAY)
 
 
 def _restore_dimension(
@@ -184,7 +214,7 @@ def _needs_of_reduction(demand: Demand, arguments: Mapping[str, Any]) -> Mapping
     return {"data": needed if bands is None else replace(needed, bands=bands)}
 
 
-@process(categories=["cubes", "reducer"], needs=_needs_of_reduction, pointwise=True)
+@process(categories=["cubes", "reducer"], needs=_needs_of_reduction, pointwise=True, raw_values_of=None)
 def reduce_dimension(
     data: Cube, reducer: LabeledReducer, dimension: String, context: AnyValue = None
 ) -> Cube:
@@ -211,7 +241,12 @@ def reduce_dimension(
     return as_field(result, drop_dimensions(data, dimension), "reduce_dimension", "reducer")
 
 
-@process(categories=["aggregate", "cubes", "reducer"], experimental=True, needs=along_dimensions(X, Y))
+@process(
+    categories=["aggregate", "cubes", "reducer"],
+    experimental=True,
+    needs=along_dimensions(X, Y),
+    raw_values_of=None,
+)
 def reduce_spatial(data: SpatialCube, reducer: Reducer, context: AnyValue = None) -> Cube:
     """Reduce all pixels of the area to one value.
 

@@ -27,6 +27,7 @@ from odc_openeo.cube.arrays import (
     with_labels,
 )
 from odc_openeo.cube.elementwise import make_nodata_like
+from odc_openeo.cube.instants import find_instants
 from odc_openeo.cube.join_arrays import join_arrays
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
@@ -116,6 +117,7 @@ PositionOrNull = Annotated[int | None | xr.DataArray, Schema([{"type": "null"}, 
         Example({"data": ["A", "B", "C"], "index": 0}, "A"),
         Example({"data": [], "index": 0, "return_nodata": True}, None),
     ],
+    raw_values_of=("data",),
 )
 def array_element(
     data: Array, index: Index = OMITTED, label: Label = OMITTED, return_nodata: Boolean = False
@@ -149,7 +151,7 @@ def array_element(
         raise ArrayNotLabeled()
     values = as_sequence(data, "array_element")
     length = _array_length(values)
-    position = int(index) if by_index else find_label(get_labels(data), label)
+    position = int(index) if by_index else _find_element(data, label)
     if position is None or not 0 <= position < length:
         if return_nodata:
             return _nodata_element(values)
@@ -157,6 +159,15 @@ def array_element(
             raise ArrayElementNotAvailable.with_label(label, get_labels(data))
         raise ArrayElementNotAvailable.at_index(index, length)
     return pick_element(values, position) if isinstance(values, xr.DataArray) else values[position]
+
+
+def _find_element(data: Any, label: Any) -> int | None:
+    """The position of a label, or of the band that has it as an alias."""
+    names = get_labels(data)
+    position = find_label(names, label)
+    if position is not None or not isinstance(data, xr.DataArray):
+        return position
+    return find_label(names, cube.find_band_label(data, ARRAY, label))
 
 
 def _nodata_element(values: Any) -> Any:
@@ -283,7 +294,7 @@ def array_find_label(data: Array, label: Label) -> PositionOrNull:
     Returns:
         The zero-based position of the element with the label; no-data if there is none.
     """
-    return find_label(get_labels(data), label) if is_labeled(data) else None
+    return _find_element(data, label) if is_labeled(data) else None
 
 
 # --- Labels and new arrays -----------------------------------------------------------------------
@@ -352,9 +363,7 @@ def array_create_labeled(data: AnyValue, labels: LabelList) -> Labelled:
 # --- Joining -------------------------------------------------------------------------------------
 
 
-@process(
-    categories=["arrays"], examples=[Example({"data": [1, 2], "value": 3}, [1, 2, 3])], experimental=True
-)
+@process(categories=["arrays"], examples=[Example({"data": [1, 2], "value": 3}, [1, 2, 3])])
 def array_append(data: Array, value: AnyValue, label: LabelOrNull = None) -> Array:
     """Append an element to an array.
 
@@ -492,7 +501,9 @@ _ABOVE_TWO = {
 
 
 @process(
-    categories=["arrays"], examples=[Example({"data": [1, None, 3], "process": _NEGATE}, [-1, None, -3])]
+    categories=["arrays"],
+    examples=[Example({"data": [1, None, 3], "process": _NEGATE}, [-1, None, -3])],
+    raw_values_of=None,
 )
 def array_apply(data: Array, process: ElementProcess, context: AnyValue = None) -> Array:
     """Apply a process to each element of an array.
@@ -521,6 +532,7 @@ def array_apply(data: Array, process: ElementProcess, context: AnyValue = None) 
 @process(
     categories=["arrays", "filter"],
     examples=[Example({"data": [4, 1, None, 3], "condition": _ABOVE_TWO}, [4, 3])],
+    raw_values_of=("data",),
 )
 def array_filter(data: Array, condition: ElementCondition, context: AnyValue = None) -> Array:
     """Keep the elements of an array that meet a condition.
@@ -573,6 +585,7 @@ def _labels_of_elements(data: Any, values: list[Any]) -> list[Any]:
         Example({"data": [None, 1, None, 6, None, -8]}, [None, 1, 3.5, 6, -1, -8]),
         Example({"data": [None, 1, None, None]}, [None, 1, None, None]),
     ],
+    raw_values_of=("data",),
 )
 def array_interpolate_linear(data: Numbers) -> Numbers:
     """Fill gaps in an array by linear interpolation.
@@ -592,13 +605,19 @@ def array_interpolate_linear(data: Numbers) -> Numbers:
         filled = _fill_list(values, element_positions(get_labels(data)))
         return _attach_labels(filled, get_labels(data) if is_labeled(data) else None)
     decoded = cube.decode(values)
-    places = element_positions(get_labels(values))
+    places = element_positions(_get_sortable_labels(values))
     result = apply_along_array(
         partial(_fill_blocks, places), decoded, decoded.dtype, size=decoded.sizes[ARRAY]
     )
     return with_labels(result, None).assign_coords(
         {k: c for k, c in values.coords.items() if ARRAY in c.dims}
     )
+
+
+def _get_sortable_labels(values: xr.DataArray) -> list[Any]:
+    """Return the labels of an array of a cube; those of calendar periods as the times of their start."""
+    instants = find_instants(values.coords[ARRAY]) if ARRAY in values.coords else None
+    return get_labels(values) if instants is None else cube.json_labels(instants)
 
 
 def element_positions(names: Sequence[Any]) -> np.ndarray:

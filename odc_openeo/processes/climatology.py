@@ -12,6 +12,7 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube.calendar_periods import PERIODS, SEASONS, TROPICAL_SEASONS
 from odc_openeo.cube.coordinates import get_index, make_coordinate
+from odc_openeo.cube.instants import get_middle_times
 from odc_openeo.errors import IncompatibleDataCubes, LabelNotAvailable, ProcessParameterInvalid
 from odc_openeo.registry.child_results import restore_coordinates
 from odc_openeo.registry.demand import Demand, along_dimensions
@@ -47,7 +48,7 @@ def climatological_normal(
 
     Args:
         data: A data cube with one temporal dimension: times, or labels as created by
-            `aggregate_temporal_period` for the same kind of period. It must cover all the years.
+            `aggregate_temporal_period`. It must cover all the years.
         period: The period of the year to average, or `climatology-period` for a single average of all values.
         climatology_period: The first and the last year, both inclusive.
 
@@ -82,22 +83,29 @@ def climatological_normal(
 
 def _years_and_keys(data: xr.DataArray, name: str, period: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the year each label belongs to and its part of the year."""
-    values = data.coords[name].values
-    if np.issubdtype(values.dtype, np.datetime64):
-        labels = _period_labels(pd.DatetimeIndex(values), "year" if period in _WHOLE else period)
-    else:
-        labels = [str(v) for v in values]
-    if not all(label[:4].isdigit() for label in labels):
-        reason = f"its temporal labels, e.g. {labels[0]!r}, don't begin with a year."
-        raise ProcessParameterInvalid(process="climatological_normal", parameter="data", reason=reason)
+    kind = "year" if period in _WHOLE else period
+    labels = _label_by_period(data, name, kind, "climatological_normal")
     years = np.array([int(label[:4]) for label in labels], dtype=int)
     if period in _WHOLE:
         return years, np.full(years.size, period, dtype=object)
     return years, np.array([PERIODS[period].repeating_part(label) for label in labels], dtype=object)
 
 
-def _period_labels(times: pd.DatetimeIndex, period: str) -> list[str]:
+def _label_by_period(data: xr.DataArray, name: str, period: str, process: str) -> list[str]:
+    """Label each time with the period of a kind that it falls into; labels of that kind stay as they are."""
+    if _is_labelled_by(data, name, period):
+        return [str(label) for label in data.coords[name].values]
+    times = pd.DatetimeIndex(get_middle_times(data, name, process))
     return PERIODS[period].labels(PERIODS[period].number(times))
+
+
+def _is_labelled_by(data: xr.DataArray, name: str, period: str) -> bool:
+    """Whether the labels of a dimension are those of periods of a kind already."""
+    coord = data.coords.get(name)
+    if coord is None or coord.dtype.kind not in "OU" or coord.attrs.get(cube.PERIOD, period) != period:
+        return False
+    find_number = PERIODS[period].find_number
+    return all(isinstance(v, str) and find_number(v) is not None for v in coord.values.tolist())
 
 
 def _cut_winter(
@@ -105,10 +113,9 @@ def _cut_winter(
 ) -> np.ndarray:
     """Mask labels in the winter of the first year, if its months in the preceding year are missing."""
     needed = {"season": {12}, "tropical-season": {11, 12}}.get(period)
-    values = data.coords[name].values
-    if needed is None or not np.issubdtype(values.dtype, np.datetime64):
+    if needed is None or _is_labelled_by(data, name, period):
         return np.zeros(years.shape, dtype=bool)
-    times = pd.DatetimeIndex(values)
+    times = pd.DatetimeIndex(get_middle_times(data, name, "climatological_normal"))
     if needed <= set(times[times.year == first - 1].month):
         return np.zeros(years.shape, dtype=bool)
     winter = (SEASONS if period == "season" else TROPICAL_SEASONS)[0]
@@ -170,13 +177,9 @@ def anomaly(data: TemporalCube, normals: TemporalCube, period: AnomalyPeriod) ->
 
 
 def _period_keys(data: xr.DataArray, name: str, period: str) -> list[str]:
-    values = data.coords[name].values
     if period in _WHOLE:
-        return [""] * values.size
-    if np.issubdtype(values.dtype, np.datetime64):
-        labels = _period_labels(pd.DatetimeIndex(values), period)
-    else:
-        labels = [str(v) for v in values]
+        return [""] * data.sizes[name]
+    labels = _label_by_period(data, name, period, "anomaly")
     return [PERIODS[period].repeating_part(label) for label in labels]
 
 

@@ -72,6 +72,7 @@ def cumproduct(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
     categories=["math > cumulative"],
     examples=[Example({"data": [1, 3, None, 5, 1]}, [1, 3, None, 5, 5])],
     experimental=True,
+    raw_values_of=("data",),
 )
 def cummax(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
     """Running maxima.
@@ -94,6 +95,7 @@ def cummax(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
     categories=["math > cumulative"],
     examples=[Example({"data": [5, 3, None, 1, 5]}, [5, 3, None, 1, 1])],
     experimental=True,
+    raw_values_of=("data",),
 )
 def cummin(data: Numbers, ignore_nodata: Boolean = True) -> Numbers:
     """Running minima.

@@ -28,6 +28,17 @@ _MICROSECONDS: Final = {
     "week": 604_800_000_000,
 }
 _MONTHS: Final = {"month": 1, "year": 12}
+_COMPONENTS: Final = {
+    "millisecond": (0, 999),
+    "second": (0, 59),
+    "minute": (0, 59),
+    "hour": (0, 23),
+    "day": (1, 31),
+    "month": (1, 12),
+    "year": (1, 9999),
+}
+"""The components of a date and time, and the smallest and largest value of each."""
+_DATE_COMPONENTS: Final = ("year", "month", "day")
 
 _DATE_TIME = {"type": "string", "format": "date-time", "subtype": "date-time"}
 _DATE = {"type": "string", "format": "date", "subtype": "date"}
@@ -36,6 +47,7 @@ _TIME = {"type": "string", "subtype": "time", "pattern": "^\\d{2}:\\d{2}:\\d{2}$
 Date = Annotated[str | xr.DataArray, Schema([_DATE_TIME, _DATE])]
 DateOrTime = Annotated[str | xr.DataArray, Schema([_DATE_TIME, _DATE, _TIME])]
 Limit = Annotated[str, Schema([_DATE_TIME, _DATE, _TIME])]
+Component = Annotated[str, Schema({"type": "string", "enum": list(_COMPONENTS)})]
 Unit = Annotated[str, Schema({"type": "string", "enum": _UNITS})]
 
 _PATTERN = re.compile(
@@ -173,6 +185,33 @@ def date_difference(date1: Date, date2: Date, unit: Unit = "second") -> Number:
     return labelwise(lambda a, b: _subtract_dates(a, b, unit), date1, date2)
 
 
+@process(
+    categories=["date & time"],
+    experimental=True,
+    examples=[
+        Example({"date": "2020-02-01T17:22:45Z", "value": 15, "component": "day"}, "2020-02-15T17:22:45Z"),
+        Example({"date": "2020-01-31", "value": 2, "component": "month"}, "2020-02-29"),
+    ],
+)
+def date_replace_component(date: Date, value: Integer, component: Component) -> Date:
+    """Replace a component of a date.
+
+    Sets the year, month, day, hour, minute, second or millisecond to a value. The other components, the time
+    zone and the format are kept: a date stays a date. If the resulting month is too short for the day, the
+    last day of the month is used.
+
+    Args:
+        date: A date, with or without time.
+        value: The new value of the component: months and days are counted from 1, all others from 0.
+        component: The component to replace. A date without time has no hours, minutes, seconds and
+            milliseconds.
+
+    Returns:
+        The date with the new component.
+    """
+    return labelwise(lambda text: _replace_component(text, int(value), component), date)
+
+
 # --- Calculation ---------------------------------------------------------------------------------
 
 
@@ -193,6 +232,28 @@ def _shift_date(text: str, value: int, unit: str) -> str:
         reason = "the shifted date is outside the years 1 to 9999."
         raise ProcessParameterInvalid(process="date_shift", parameter="value", reason=reason) from error
     return str(Moment(shifted, moment.zone, moment.has_time))
+
+
+def _replace_component(text: str, value: int, component: str) -> str:
+    moment = _parse_argument(text, "date_replace_component", "date")
+    if component not in _DATE_COMPONENTS and not moment.has_time:
+        reason = f"{text!r} has no time of day whose {component} could be replaced."
+        raise ProcessParameterInvalid(process="date_replace_component", parameter="date", reason=reason)
+    low, high = _COMPONENTS[component]
+    if not low <= value <= high:
+        reason = f"{value} is not a valid {component}; it must be from {low} to {high}."
+        raise ProcessParameterInvalid(process="date_replace_component", parameter="value", reason=reason)
+    parts: dict[str, Any] = {"year": moment.local.year, "month": moment.local.month, "day": moment.local.day}
+    if component in parts:
+        parts[component] = value
+        last = calendar.monthrange(parts["year"], parts["month"])[1]
+        replaced = moment.local.replace(**{**parts, "day": min(parts["day"], last)})
+    elif component == "millisecond":
+        replaced = moment.local.replace(microsecond=value * 1000)
+    else:
+        clock: dict[str, Any] = {component: value}
+        replaced = moment.local.replace(**clock)
+    return str(Moment(replaced, moment.zone, moment.has_time))
 
 
 def add_period(start: datetime, value: int, unit: str) -> datetime:

@@ -24,7 +24,11 @@ _MAX_ITEMS: Final = 100
 Level = Annotated[str, Schema({"type": "string", "enum": ["error", "warning", "info", "debug"]})]
 
 
-@process(categories=["development"], examples=[Example({"data": [1, 2], "message": "so far"}, [1, 2])])
+@process(
+    categories=["development"],
+    examples=[Example({"data": [1, 2], "message": "so far"}, [1, 2])],
+    raw_values_of=None,
+)
 def inspect(
     data: AnyValue, message: String = "", code: String = "User", level: Level = "info", *, env: Environment
 ) -> AnyValue:

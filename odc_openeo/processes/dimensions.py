@@ -63,7 +63,7 @@ def _needs_of_addition(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[
     return {"data": demand.along_dimensions(arguments.get("name"), _NAMES_BY_TYPE.get(type_, type_))}
 
 
-@process(categories=["cubes"], needs=_needs_of_addition, pointwise=True)
+@process(categories=["cubes"], needs=_needs_of_addition, pointwise=True, raw_values_of=None)
 def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = "other") -> Cube:
     """Add a new dimension with a single label.
 
@@ -95,7 +95,7 @@ def add_dimension(data: Cube, name: String, label: Label, type: DimensionType = 
     return expanded.assign_coords({name: coordinates.make_coordinate(name, [label], type)})
 
 
-@process(categories=["cubes"], needs=along_arguments("name"), pointwise=True)
+@process(categories=["cubes"], needs=along_arguments("name"), pointwise=True, raw_values_of=None)
 def drop_dimension(data: Cube, name: String) -> Cube:
     """Remove a dimension that has a single label.
 
@@ -114,20 +114,10 @@ def drop_dimension(data: Cube, name: String) -> Cube:
     cube.require_dimension(data, name)
     if data.sizes[name] != 1:
         raise DimensionLabelCountMismatch(name=name, count=data.sizes[name])
-    return _drop_single(data, name)
+    return coordinates.drop_single_label(data, name)
 
 
-def _drop_single(data: cube.Cube, name: str) -> cube.Cube:
-    """Drop a dimension with a single label; a no-data value of that band becomes that of the cube."""
-    dropped = data.isel({name: 0}, drop=True)
-    missing = data.coords.get(cube.NODATA)
-    if isinstance(dropped, xr.DataArray) and missing is not None and name in missing.dims:
-        value = missing.isel({name: 0})
-        return cube.with_nodata(dropped, value.item() if not value.dims else value)
-    return dropped
-
-
-@process(categories=["cubes"], needs=along_arguments("source", "target"), pointwise=True)
+@process(categories=["cubes"], needs=along_arguments("source", "target"), pointwise=True, raw_values_of=None)
 def rename_dimension(data: Cube, source: String, target: String) -> Cube:
     """Give a dimension another name.
 
@@ -169,7 +159,7 @@ def _with_type(data: cube.Cube, name: str, type_: str) -> cube.Cube:
     return data.assign_coords({name: coord})
 
 
-@process(categories=["cubes"], needs=along_arguments("dimension"), pointwise=True)
+@process(categories=["cubes"], needs=along_arguments("dimension"), pointwise=True, raw_values_of=None)
 def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels = ()) -> Cube:
     """Rename labels of a dimension.
 
@@ -199,10 +189,13 @@ def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels 
     old = list(source) or present
     if len(old) != len(target):
         raise LabelMismatch(source=len(old), target=len(target))
-    positions = [coordinates.find_position(present, label) for label in old]
+    positions = [_find_renamed(data, dimension, present, label) for label in old]
     for label, position in zip(old, positions, strict=True):
         if position is None:
             raise LabelNotAvailable(label=repr(label), available=_describe_labels(present))
+    if len(set(positions)) < len(positions):
+        reason = "two of the labels are names of the same band."
+        raise ProcessParameterInvalid(process="rename_labels", parameter="source", reason=reason)
     for label in target:
         if coordinates.find_position(present, label) is not None:
             raise LabelExists(label=repr(label))
@@ -211,12 +204,31 @@ def rename_labels(data: Cube, dimension: String, target: Labels, source: Labels 
     return _relabel_dimension(data, dimension, new)
 
 
+def _find_renamed(data: cube.Cube, dimension: str, present: Sequence[Any], label: Any) -> int | None:
+    """The position of a label, or of the band that has it as an alias."""
+    position = coordinates.find_position(present, label)
+    if position is not None:
+        return position
+    return coordinates.find_position(present, cube.find_band_label(data, dimension, label))
+
+
 def _relabel_dimension(data: cube.Cube, dimension: str, new: Sequence[Any]) -> cube.Cube:
     coord = coordinates.make_coordinate(dimension, new, cube.dimension_type(data, dimension))
     if dimension in data.coords:
-        coord.attrs = {**data.coords[dimension].attrs, **coord.attrs}
+        coord.attrs = {**_keep_aliases(data, dimension, new), **coord.attrs}
         coord = coordinates.with_type(coord, dimension, cube.dimension_type(data, dimension))
     return data.assign_coords({dimension: coord})
+
+
+def _keep_aliases(data: cube.Cube, dimension: str, new: Sequence[Any]) -> dict[str, Any]:
+    """The attributes of a coordinate that gets new labels, without the aliases of labels that change."""
+    attrs = dict(data.coords[dimension].attrs)
+    old = cube.labels(data, dimension)
+    same = {label for label, other in zip(old, new, strict=True) if label == other}
+    if cube.ALIASES in attrs:
+        aliases = attrs[cube.ALIASES].items()
+        attrs[cube.ALIASES] = {n: label for n, label in aliases if label in same and n not in new}
+    return attrs
 
 
 def _describe_labels(present: Sequence[Any]) -> str:
@@ -246,7 +258,7 @@ def dimension_labels(
     return [getattr(label, "wkt", label) for label in cube.labels(data, dimension)]
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], raw_values_of=None)
 def trim_cube(data: Cube) -> Cube:
     """Remove labels that have no data at all.
 

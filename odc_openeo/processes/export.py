@@ -9,6 +9,7 @@ from uuid import UUID
 
 from odc_openeo.catalog import Catalog
 from odc_openeo.errors import CollectionNotFound, FeatureUnsupported, ProcessParameterInvalid
+from odc_openeo.formats.registry import get_format
 from odc_openeo.formats.write import Output
 from odc_openeo.registry.demand import same_part
 from odc_openeo.registry.environment import Environment
@@ -52,7 +53,20 @@ MERGE_PATCH = {
 }
 
 
-@process(categories=["cubes", "export", "stac"], needs=same_part("data"), pointwise=True)
+def _check_format(arguments: Mapping[str, Any]) -> None:
+    """Check the name of a format and, if they are there, its options."""
+    if "format" in arguments:
+        output_format = get_format(arguments["format"])
+        output_format.complete_options(arguments.get("options"))
+
+
+@process(
+    categories=["cubes", "export", "stac"],
+    needs=same_part("data"),
+    pointwise=True,
+    raw_values_of=None,
+    check=_check_format,
+)
 def save_result(
     data: Cube,
     format: OutputFormat,
@@ -69,7 +83,8 @@ def save_result(
     Args:
         data: The data to save.
         format: The name of the file format in any casing, one of those that `GET /file_formats` lists.
-        options: Options of the format, see `GET /file_formats`. Unknown options are refused.
+        options: Options of the format, see `GET /file_formats`. Unknown options are refused; those of other
+            back-ends that change no value are ignored with a warning.
 
     Returns:
         The STAC Collection of the saved data, for `stac_modify`, `export_workspace` and `export_collection`.
@@ -79,6 +94,8 @@ def save_result(
         DataCubeEmpty: The cube has a dimension without labels, which the format can't store.
     """
     output = Output.from_data(data, format, options)
+    for warning in output.warnings:
+        env.log.warning("save_result: %s", warning)
     env.outputs.append(output)
     return SavedStac(len(env.outputs) - 1, output.format.name)
 
@@ -199,6 +216,8 @@ def _get_saved(data: Any, process_id: str) -> SavedStac:
 
 
 def _get_exports(env: Environment, process_id: str) -> list[Any]:
+    if env.user is None:
+        env.require_run()
     if env.exports is None or env.user is None:
         raise FeatureUnsupported(feature=f"{process_id} outside of batch jobs. Create a batch job")
     return env.exports

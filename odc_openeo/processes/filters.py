@@ -8,18 +8,21 @@ from dataclasses import replace
 from typing import Annotated, Any, Final
 
 import numpy as np
+import shapely
 import xarray as xr
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox as OdcBoundingBox
+from shapely.affinity import translate
 
 from odc_openeo import cube
 from odc_openeo.cube import T, X, Y
-from odc_openeo.cube.instants import mask_within, parse_instant, parse_interval
+from odc_openeo.cube.instants import get_times, mask_within, parse_interval
 from odc_openeo.errors import (
     BandFilterParameterMissing,
     DimensionMissing,
     DimensionNotAvailable,
+    OpenEOError,
     ProcessParameterInvalid,
 )
 from odc_openeo.processes.dimensions import dimension_labels
@@ -38,9 +41,11 @@ from odc_openeo.registry.schemas import (
     child_process_schema,
     datacube_schema,
 )
-from odc_openeo.spatial import vector_cubes
+from odc_openeo.spatial import reproject, vector_cubes
 from odc_openeo.spatial.align import find_resolution, update_transform
-from odc_openeo.spatial.boxes import Box
+from odc_openeo.spatial.boxes import Box, has_degrees
+from odc_openeo.spatial.reference_system_names import name_crs
+from odc_openeo.spatial.turned_cubes import turn_cube_to
 
 EDGES: Final = {"west", "south", "east", "north"}
 
@@ -88,13 +93,13 @@ Condition = Annotated[
 
 def _needs_bands(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     names = arguments.get("bands")
-    if "wavelengths" in arguments or not isinstance(names, list) or not names:
+    if arguments.get("wavelengths") or not isinstance(names, list) or not names:
         return {"data": demand.of_all_bands()}
     # A name may be an alias or a common name, which only the loader can resolve.
     return {"data": replace(demand, bands=tuple(map(str, names)))}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_bands, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_bands, pointwise=True, raw_values_of=None)
 def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = ()) -> BandsCube:
     """Keep some of the bands.
 
@@ -103,7 +108,8 @@ def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = 
 
     Args:
         data: A data cube with bands.
-        bands: Names or common names of bands; a name takes precedence over an equal common name.
+        bands: Names, common names or aliases of bands, which take precedence in this order. Bands that are
+            selected by an alias are labelled by it.
         wavelengths: Ranges of wavelengths in micrometres as pairs of minimum and maximum; a band matches if
             its centre lies in the range.
 
@@ -117,19 +123,51 @@ def filter_bands(data: BandsCube, bands: Bands = (), wavelengths: Wavelengths = 
     if not bands and not wavelengths:
         raise BandFilterParameterMissing()
     dimension = cube.get_bands_dimension(data)
-    named = [i for name in bands for i in find_band_positions(data, dimension, name)]
-    centred = [i for low, high in wavelengths for i in _find_bands_in_range(data, dimension, low, high)]
-    return data.isel({dimension: list(dict.fromkeys([*named, *centred]))})
+    selected: dict[tuple[int, str | None], None] = {}
+    for name in bands:
+        positions = find_band_positions(data, dimension, name)
+        alias = name if _is_alias(data, dimension, name) else None
+        selected |= {(position, alias): None for position in positions}
+    for low, high in wavelengths:
+        selected |= {(position, None): None for position in _find_bands_in_range(data, dimension, low, high)}
+    filtered = data.isel({dimension: [position for position, _ in selected]})
+    return _label_by_aliases(filtered, dimension, [alias for _, alias in selected])
+
+
+def _is_alias(data: cube.Cube, dimension: str, name: str) -> bool:
+    """Whether bands are labelled by this name if it selects them: not if it is a label or common name."""
+    is_label = name in cube.labels(data, dimension)
+    common_names = data.coords[cube.COMMON_NAME].values if cube.COMMON_NAME in data.coords else ()
+    return not is_label and name not in common_names
+
+
+def _label_by_aliases(data: BandsCube, dimension: str, aliases: Sequence[str | None]) -> BandsCube:
+    """Label the bands that were asked for by an alias with it; their old label is an alias then."""
+    if not any(aliases):
+        return data
+    coord = data.coords[dimension]
+    old = cube.labels(data, dimension)
+    new = [label if alias is None else alias for alias, label in zip(aliases, old, strict=True)]
+    aliases_before = coord.attrs.get(cube.ALIASES, {})
+    renamed = {label: alias for label, alias in zip(old, new, strict=True) if label not in new}
+    resolved = {name: renamed.get(label, label) for name, label in aliases_before.items()} | renamed
+    attrs = {**coord.attrs, cube.ALIASES: {n: label for n, label in resolved.items() if n not in new}}
+    return data.assign_coords({dimension: (dimension, np.array(new), attrs)})
 
 
 def find_band_positions(data: cube.Cube, dimension: str, name: str) -> list[int]:
-    """The positions of the band with a name, otherwise of all bands with that common name."""
+    """The positions of the band with a name, otherwise of all bands with that common name, or of the band
+    with that alias."""
     names = cube.labels(data, dimension)
     if name in names:
         return [names.index(name)]
-    if cube.COMMON_NAME not in data.coords:
-        return []
-    return [i for i, common_name in enumerate(data.coords[cube.COMMON_NAME].values) if common_name == name]
+    if cube.COMMON_NAME in data.coords:
+        common_names = data.coords[cube.COMMON_NAME].values
+        positions = [i for i, common_name in enumerate(common_names) if common_name == name]
+        if positions:
+            return positions
+    label = cube.find_band_label(data, dimension, name)
+    return [names.index(label)] if label in names else []
 
 
 def _find_bands_in_range(data: cube.Cube, dimension: str, low: float, high: float) -> list[int]:
@@ -147,15 +185,18 @@ def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Dem
     extent = arguments.get("extent")
     if not isinstance(extent, Mapping) or not extent.keys() >= EDGES:
         return {"data": demand.at_all_places()}
-    west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
-    if not all(isinstance(edge, int | float) for edge in (west, south, east, north)):
+    if not all(isinstance(extent[edge], int | float) for edge in EDGES):
         return {"data": demand.at_all_places()}
-    filter_box = Box(west, south, east, north, extent.get("crs") or 4326)
+    try:
+        filter_box = Box.parse(extent, "filter_bbox", "extent")
+    except OpenEOError:
+        # The process itself will say what is wrong with it.
+        return {"data": demand.at_all_places()}
     boxes = tuple(dict.fromkeys(box.limit_to(filter_box) for box in demand.boxes or ())) or (filter_box,)
     return {"data": replace(demand, boxes=boxes, margin=max(demand.margin, SLACK), grid=None)}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_box, pointwise=True, raw_values_of=("data",))
 def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVectorCube:
     """Keep the pixels or geometries in a bounding box.
 
@@ -176,8 +217,8 @@ def filter_bbox(data: RasterOrVectorCube, extent: BoundingBox) -> RasterOrVector
         return _keep_geometries_within(data, vector, box)
     if not cube.has_raster_dimensions(data):
         raise DimensionMissing(type="spatial")
-    if box.crs != data.odc.crs:
-        box = _transform_box(box, data)
+    data = turn_cube_to(data, box.polygon, "filter_bbox", "extent")
+    box = _transform_box(box, data) if box.crs != data.odc.crs else box
     selection = {
         X: _find_positions_between(data, X, box.left, box.right),
         Y: _find_positions_between(data, Y, box.bottom, box.top),
@@ -196,11 +237,11 @@ def _transform_box(box: OdcBoundingBox, data: cube.Cube) -> OdcBoundingBox:
         reason = "the cube has no reference system, so the box can't be placed in it."
         raise ProcessParameterInvalid(process="filter_bbox", parameter="data", reason=reason)
     if isinstance(grid, GeoBox):
-        edges = vector_cubes.project_bounds(np.array([box.polygon.geom]), box.crs.to_wkt(), grid)[0].tolist()
+        edges = reproject.project_bounds(np.array([box.polygon.geom]), box.crs.to_wkt(), grid)[0].tolist()
     else:
-        edges = vector_cubes.project_outline(box, crs).boundingbox.bbox
+        edges = reproject.project_outline(box, crs).boundingbox.bbox
     if not all(math.isfinite(edge) for edge in edges):
-        reason = f"it can't be transformed to the reference system of the cube ({crs})."
+        reason = f"it can't be transformed to the reference system of the cube ({name_crs(crs)})."
         raise ProcessParameterInvalid(process="filter_bbox", parameter="extent", reason=reason)
     return OdcBoundingBox(*edges, crs)
 
@@ -213,7 +254,10 @@ def _find_positions_between(data: cube.Cube, dimension: str, low: float, high: f
 
 
 def _keep_geometries_within(data: cube.Cube, dimension: str, box: OdcBoundingBox) -> cube.Cube:
-    shape = vector_cubes.project_outline(box, CRS(vector_cubes.get_crs(data, dimension))).geom
+    crs = CRS(vector_cubes.get_crs(data, dimension))
+    shape = reproject.project_outline(box, crs).geom
+    if has_degrees(str(crs)):
+        shape = shapely.union_all([translate(shape, turn) for turn in (-360, 0, 360)])
     geometries = data.coords[dimension].values
     keep = [i for i, g in enumerate(geometries) if g is not None and not g.is_empty and g.within(shape)]
     return data.isel({dimension: keep})
@@ -226,13 +270,14 @@ def _needs_times(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, D
     return {"data": replace(demand, interval=intersect_intervals((extent[0], extent[1]), demand.interval))}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_times, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_times, pointwise=True, raw_values_of=("data",))
 def filter_temporal(
     data: TemporalCube, extent: TemporalInterval, dimension: StringOrNull = None
 ) -> TemporalCube:
     """Keep the labels in a temporal interval.
 
-    The interval includes its start, but not its end.
+    The interval includes its start, but not its end. The time of a calendar period, as created by
+    `aggregate_temporal_period`, is its start.
 
     Args:
         data: A data cube.
@@ -260,29 +305,13 @@ def filter_temporal(
     return data
 
 
-def get_times(data: cube.Cube, dimension: str, process: str) -> np.ndarray:
-    """The labels of a dimension as ``datetime64``.
-
-    Raises:
-        ProcessParameterInvalid: they are neither times nor strings with a date or date-time.
-    """
-    values = data.coords[dimension].values if dimension in data.coords else np.arange(data.sizes[dimension])
-    if np.issubdtype(values.dtype, np.datetime64):
-        return values
-    instants = [parse_instant(v) if isinstance(v, str) else None for v in values.tolist()]
-    if any(f is None for f in instants):
-        reason = f"the labels of dimension '{dimension}' are not dates or times, e.g. {values.tolist()[0]!r}."
-        raise ProcessParameterInvalid(process=process, parameter="data", reason=reason)
-    return np.array(instants, dtype="datetime64[us]")
-
-
 def _needs_labels(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     # Times and bands are tested one by one; labels of pixels may be rounded differently if fewer are loaded.
     is_of_pixels = arguments.get("dimension") not in (T, cube.BANDS)
     return {"data": demand.at_all_places() if is_of_pixels else demand}
 
 
-@process(categories=["cubes", "filter"], needs=_needs_labels, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_labels, pointwise=True, raw_values_of=("data",))
 def filter_labels(data: Cube, condition: Condition, dimension: String, context: AnyValue = None) -> Cube:
     """Keep the labels that meet a condition.
 

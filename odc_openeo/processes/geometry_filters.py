@@ -15,6 +15,7 @@ from odc_openeo import cube
 from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     GeometriesOverlap,
+    NoDataAvailable,
 )
 from odc_openeo.registry.child_results import add_single_labels, is_from_user_code
 from odc_openeo.registry.demand import ALL, SLACK, Demand
@@ -23,13 +24,15 @@ from odc_openeo.registry.geometry_schemas import (
     SUBCUBE,
     Geometries,
     GeometryCube,
+    GeometryInput,
     PolygonCube,
     Polygons,
     Replacement,
 )
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, Boolean, SpatialCube, child_process_schema
-from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial import rasterize, reproject, vector_cubes
+from odc_openeo.spatial.align import update_transform
 from odc_openeo.spatial.geometry_boxes import find_boxes_around
 from odc_openeo.spatial.geometry_masks import chunk_slices, clip_to_geometries, keep_where, mask_inside
 
@@ -53,13 +56,14 @@ def _needs_of_filtering(demand: Demand, arguments: Mapping[str, Any]) -> Mapping
     }
 
 
-@process(categories=["cubes", "filter"], needs=_needs_of_filtering, pointwise=True)
+@process(categories=["cubes", "filter"], needs=_needs_of_filtering, pointwise=True, raw_values_of=("data",))
 def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     """Limit a raster cube to geometries.
 
     The cube is cropped to the bounding box of the geometries; the remaining pixels outside of all geometries
     become no-data. A polygon has the pixels whose centre is inside or on the boundary, a line those it
-    crosses, a point the one that contains it. Integers without a no-data value become floats.
+    crosses, a point the one that contains it. Integers without a no-data value become floats. If no pixel is
+    in the bounding box, the result has no pixels, as with `filter_bbox`.
 
     Args:
         data: A raster cube.
@@ -68,7 +72,14 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
     Returns:
         The cropped and masked cube, on the same grid.
     """
-    return clip_to_geometries(data, geometries, "filter_spatial", "geometries")
+    if not (data.sizes[cube.Y] and data.sizes[cube.X]):
+        vector_cubes.read_geometries(geometries, "filter_spatial", "geometries")
+        return data
+    try:
+        return clip_to_geometries(data, geometries, "filter_spatial", "geometries")
+    except NoDataAvailable:
+        nothing = data.isel({cube.Y: slice(0, 0), cube.X: slice(0, 0)})
+        return update_transform(nothing if cube.has_nodata(data) else cube.decode(nothing))
 
 
 def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
@@ -79,7 +90,7 @@ def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[s
     return {"data": replace(demand.with_margin(SLACK), boxes=(*demand.boxes, *around)), "mask": ALL}
 
 
-@process(categories=["cubes", "masks"], needs=_needs_of_masking)
+@process(categories=["cubes", "masks"], needs=_needs_of_masking, raw_values_of=("data",))
 def mask_polygon(
     data: SpatialCube,
     mask: Polygons,
@@ -105,7 +116,7 @@ def mask_polygon(
     """
     frame = vector_cubes.read_geometries(mask, "mask_polygon", "mask", vector_cubes.POLYGONS)
     grid = rasterize.get_grid(data, "mask_polygon")
-    shapes = vector_cubes.project_to_grid(frame, grid)
+    shapes = reproject.project_to_grid(frame, grid)
     if not shapely.intersects(shapely.box(*grid.boundingbox.bbox), shapes).any():
         if env is not None:
             env.log.warning("mask_polygon: no polygon intersects the extent of the data; nothing is masked.")
@@ -114,10 +125,10 @@ def mask_polygon(
     return keep_where(data, ~covered if inside else covered, replacement)
 
 
-@process(categories=["cubes", "filter", "vector"], experimental=True)
+@process(categories=["cubes", "filter", "vector"], experimental=True, raw_values_of=("data",))
 def filter_vector(
-    data: GeometryCube,
-    geometries: GeometryCube,
+    data: GeometryInput,
+    geometries: GeometryInput,
     relation: Annotated[str, Schema({"type": "string", "enum": RELATIONS})] = "intersects",
 ) -> GeometryCube:
     """Keep the geometries of a vector cube that have a spatial relation to other geometries.
@@ -127,12 +138,13 @@ def filter_vector(
 
     Args:
         data: A vector cube with the candidates.
-        geometries: A vector cube with the base geometries, in any reference system.
+        geometries: A vector cube (or GeoJSON) with the base geometries, in any reference system.
         relation: A spatial predicate of the Simple Features standard.
 
     Returns:
         The vector cube with fewer (or all) labels along the geometries.
     """
+    data = vector_cubes.as_vector_cube(data, "filter_vector", "data")
     candidates = vector_cubes.read_geometries(data, "filter_vector", "data")
     base = vector_cubes.read_geometries(geometries, "filter_vector", "geometries")
     union = shapely.union_all(base.to_crs(candidates.crs).geometry.to_numpy())
@@ -152,7 +164,7 @@ SubCubeProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"])
+@process(categories=["cubes"], former_names={"polygons": "geometries"})
 def apply_polygon(
     data: SpatialCube,
     geometries: PolygonCube,
@@ -167,7 +179,7 @@ def apply_polygon(
 
     Args:
         data: A raster cube.
-        geometries: Disjoint polygons; empty ones are ignored.
+        geometries: Disjoint polygons as a vector cube or GeoJSON; empty ones are ignored.
         process: Called with each part as `data`; returns a cube with the same dimensions and sizes.
         mask_value: The value that the process sees in pixels outside of the polygon; by default no-data.
         context: Additional data for the process.
@@ -183,7 +195,7 @@ def apply_polygon(
     source = data.transpose(..., cube.Y, cube.X)
     occupied = np.zeros(grid.shape.yx, dtype=bool)
     patches = []
-    for shape in vector_cubes.project_to_grid(frame, grid):
+    for shape in reproject.project_to_grid(frame, grid):
         part = rasterize.find_window(shape, grid)
         covered = None if part is None else rasterize.mask_pixels(shape, grid[part])
         if part is None or covered is None or not covered.any():

@@ -11,6 +11,7 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube.concat import concat
 from odc_openeo.cube.coordinates import make_coordinate
+from odc_openeo.cube.packing import carry_all_packings
 from odc_openeo.errors import (
     BandExists,
     DimensionAmbiguous,
@@ -42,7 +43,12 @@ def _ndvi_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, De
     return {"data": replace(demand, bands=tuple(b for b in (*demand.bands, *pair) if b != target))}
 
 
-@process(categories=["cubes", "math > indices", "vegetation indices"], needs=_ndvi_needs, pointwise=True)
+@process(
+    categories=["cubes", "math > indices", "vegetation indices"],
+    needs=_ndvi_needs,
+    pointwise=True,
+    raw_values_of=None,
+)
 def ndvi(
     data: SpatialBandsCube, nir: BandName = "nir", red: BandName = "red", target_band: NewBand = None
 ) -> SpatialCube:
@@ -79,7 +85,8 @@ def ndvi(
         return index
     label = make_coordinate(dimension, [target_band], "bands")
     index_band = index.expand_dims({dimension: 1}).assign_coords({dimension: label})
-    return restore_coordinates(concat([cube.decode(data), index_band.transpose(*data.dims)], dimension), data)
+    bands = concat([cube.decode(data), index_band.transpose(*data.dims)], dimension)
+    return carry_all_packings(restore_coordinates(bands, data), [data])
 
 
 def _select_band(data: xr.DataArray, dimension: str, name: str, ambiguous: type[OpenEOError]) -> xr.DataArray:

@@ -17,6 +17,7 @@ from odc.geo.xr import xr_coords
 
 from odc_openeo import cube
 from odc_openeo.budget import check_count
+from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import KernelDimensionsUneven, ProcessParameterInvalid
 from odc_openeo.registry.child_results import as_field, restore_coordinates
 from odc_openeo.registry.demand import Demand, along_dimensions
@@ -24,6 +25,7 @@ from odc_openeo.registry.geometry_schemas import Corner, PixelReducer
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, SpatialCube
 from odc_openeo.spatial import rasterize
+from odc_openeo.spatial.row_order import find_reversed_dimensions, reverse_dimensions
 
 MAX_KERNEL_CELLS: Final = 101 * 101
 """Largest number of cells of a kernel; each pixel takes one multiplication per cell."""
@@ -63,7 +65,7 @@ def apply_kernel(
     Args:
         data: A raster cube.
         kernel: The weights; the inner arrays run along x and the outer array along y, from the upper left
-            corner in the order of the labels. Both lengths must be odd.
+            (north-west) corner. Both lengths must be odd.
         factor: A factor to multiply each sum by.
         border: How to extend the cube beyond its border: with a number, or with its own pixels in the named
             way.
@@ -76,19 +78,21 @@ def apply_kernel(
         KernelDimensionsUneven: One of the lengths of the kernel is even.
     """
     weights = _parse_kernel(kernel)
-    ordered = cube.decode(data.transpose(..., cube.Y, cube.X))
+    reversed_dimensions = find_reversed_dimensions(data)
+    ordered = cube.decode(reverse_dimensions(data, reversed_dimensions).transpose(..., cube.Y, cube.X))
     if ordered.dtype.kind not in "f":
         ordered = ordered.astype(float)
-    clean = ordered.where(np.isfinite(ordered), replace_invalid)
+    clean = drop_boolean_mark(ordered.where(np.isfinite(ordered), replace_invalid))
     depth = weights.shape[0] // 2, weights.shape[1] // 2
     convolve = partial(_convolve_block, weights=weights * factor)
     if not clean.size:
         values: Any = clean.data
     elif isinstance(clean.data, da.Array):
-        values = _map_with_overlap(convolve, clean.data, depth, border)
+        values = map_with_overlap(convolve, clean.data, depth, border)
     else:
         values = _trim_border(convolve(_pad_border(np, clean.data, depth, border)), depth)
-    return restore_coordinates(clean.copy(data=values).transpose(*data.dims), data)
+    filtered = reverse_dimensions(clean.copy(data=values), reversed_dimensions)
+    return restore_coordinates(filtered.transpose(*data.dims), data)
 
 
 def _parse_kernel(kernel: Sequence[Sequence[float]]) -> np.ndarray:
@@ -123,10 +127,18 @@ def _trim_border(array: Any, depth: tuple[int, int]) -> Any:
     return array[..., rows, columns]
 
 
-def _map_with_overlap(
-    function: Callable[[np.ndarray], np.ndarray], array: da.Array, depth: tuple[int, int], border: Any
+def map_with_overlap(
+    function: Callable[[np.ndarray], np.ndarray],
+    array: da.Array,
+    depth: tuple[int, int],
+    border: Any,
+    dtype: Any = None,
 ) -> da.Array:
-    """Apply the function to each chunk, extended by the pixels of its neighbours or the border."""
+    """Apply the function to each chunk ``(..., y, x)``, extended by pixels of its neighbours or the border.
+
+    ``depth`` is the number of pixels along y and x, ``border`` a number or an openEO name of a way to extend
+    the array, ``dtype`` that of the result if it differs.
+    """
     extended = _pad_border(da, array, depth, border)
     chunks = list(array.chunks)
     for axis, d in zip((-2, -1), depth, strict=True):
@@ -141,7 +153,7 @@ def _map_with_overlap(
         depth=overlap,
         boundary="none",
         trim=True,
-        dtype=array.dtype,
+        dtype=array.dtype if dtype is None else dtype,
     )
     return _trim_border(result, depth).rechunk(array.chunks)
 
@@ -155,7 +167,12 @@ WindowSize = Annotated[
 Boundary = Annotated[str, Schema({"type": "string", "enum": ["pad", "trim"]})]
 
 
-@process(categories=["cubes", "aggregate"], experimental=True, needs=along_dimensions(cube.X, cube.Y))
+@process(
+    categories=["cubes", "aggregate"],
+    experimental=True,
+    needs=along_dimensions(cube.X, cube.Y),
+    raw_values_of=None,
+)
 def aggregate_spatial_window(
     data: SpatialCube,
     reducer: PixelReducer,

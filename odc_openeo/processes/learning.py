@@ -256,10 +256,14 @@ def load_ml_model(id: ModelId, *, env: Environment) -> Forest:
     Raises:
         JobNotFound: You have no such batch job.
     """
+    if env.user is None:
+        env.require_run()
     if env.catalog is None or env.user is None:
         raise JobNotFound(identifier=id)
     config = env.catalog.config
     job_results = results.find_results(config, jobs.get_job(config, UUID(env.user), id))
+    if job_results is None:
+        env.require_run()
     assets = (
         []
         if job_results is None

@@ -99,7 +99,11 @@ PropertyConditions = Annotated[
 LoadedCube = Annotated[xr.DataArray, Schema(datacube_schema())]
 
 
-@process(categories=["cubes", "import"], in_view=True)
+_PIXEL_ADVICE = "Data are loaded in the pixels of their files; use resample_spatial for others."
+FOREIGN_ARGUMENTS = {"featureflags": None, "width": _PIXEL_ADVICE, "height": _PIXEL_ADVICE}
+
+
+@process(categories=["cubes", "import"], in_view=True, raw_values_of=None, foreign=FOREIGN_ARGUMENTS)
 def load_collection(
     id: CollectionId,
     spatial_extent: SpatialExtent,
@@ -118,14 +122,16 @@ def load_collection(
     time are one label along t.
 
     Args:
-        id: The id of the collection, which may be one of your own (see `export_collection`).
+        id: The id of the collection or an alias of it; it may be one of your own (see `export_collection`).
         spatial_extent: Where to load. Of a bounding box, the pixels are loaded whose centre is in the
             smallest axis-aligned box around it in the reference system of the data. Of geometries likewise;
             pixels outside of all of them become no-data. Null loads everything, which is refused if that is
             too much.
         temporal_extent: When, as start and end (dates or date-times); the end does not belong to it. One of
-            them may be null, which means no limit; null for both is written as null.
-        bands: Which bands in which order, by name, common name or alias; all of them by default.
+            them may be null, which means no limit; null for both is written as null. Scenes that are valid
+            for an interval are loaded if it overlaps; their label is their nominal time, also outside.
+        bands: Which bands in which order, by name, common name or alias; all of them by default. Bands are
+            labelled by their names, or by the alias of the operator that they are asked for.
         properties: Conditions on metadata of the scenes; those are loaded for which all return `true`.
 
     Returns:
@@ -157,10 +163,10 @@ def _find_scenes(catalog: Catalog, id_: str, query: Query, env: Environment) -> 
         start, end = select_times(env.demand)
         if start is None and end is None:
             raise
-        starts = [time for time in (query.start, start) if time is not None]
-        ends = [time for time in (query.end, end) if time is not None]
-        narrow = replace(query, start=max(starts, default=None), end=min(ends, default=None))
-        scenes = catalog.search_scenes(id_, narrow, limit)
+        # Filters of times go by the nominal time, which need not be in the extent.
+        scenes = catalog.search_scenes(id_, replace(query, first=start, last=end), limit)
+        if not scenes:
+            raise
     if not scenes:
         raise NoDataAvailable(reason=_describe_extent(catalog, id_, query))
     return scenes
@@ -169,6 +175,10 @@ def _find_scenes(catalog: Catalog, id_: str, query: Query, env: Environment) -> 
 def _describe_extent(catalog: Catalog, id_: str, query: Query) -> str:
     extent = catalog.get_collection(id_)["extent"]
     (start, end), box = extent["temporal"]["interval"][0], extent["spatial"]["bbox"][0]
-    reason = f"collection '{id_}' has no dataset there. It has data from {start} to {end}, in the box {box}"
-    more = " (degrees); or none meets the conditions in 'properties'." if query.conditions else " (degrees)."
-    return reason + more
+    if start is None and end is None:
+        return f"collection '{id_}' has no datasets yet."
+    conditions = " that meets the conditions in 'properties'" if query.conditions else ""
+    return (
+        f"collection '{id_}' has no dataset{conditions} at that place and time. It has data from {start} to "
+        f"{end} and in the box {box} (degrees), though not everywhere in it at all times."
+    )

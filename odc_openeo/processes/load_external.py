@@ -17,7 +17,12 @@ from odc_openeo.jobs import result_stac, results
 from odc_openeo.jobs.result_stac import Results
 from odc_openeo.load import parse_request, stac_crawler
 from odc_openeo.load.stac_items import LocatedItems, load_items
-from odc_openeo.processes.load_collection import BandNames, PropertyConditions, TemporalExtent
+from odc_openeo.processes.load_collection import (
+    FOREIGN_ARGUMENTS,
+    BandNames,
+    PropertyConditions,
+    TemporalExtent,
+)
 from odc_openeo.processes.load_uploads import Url
 from odc_openeo.registry.environment import Environment
 from odc_openeo.registry.process import Schema, process
@@ -50,7 +55,14 @@ SpatialExtent = Annotated[
 JobId = Annotated[str, Schema({"type": "string", "subtype": "job-id"})]
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
+@process(
+    categories=["cubes", "import"],
+    experimental=True,
+    pure=False,
+    in_view=True,
+    raw_values_of=None,
+    foreign=FOREIGN_ARGUMENTS,
+)
 def load_stac(
     url: Url,
     spatial_extent: SpatialExtent = None,
@@ -89,7 +101,14 @@ def load_stac(
     return load_items(_find_items(url, request.query, env), request, env.log)
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False, in_view=True)
+@process(
+    categories=["cubes", "import"],
+    experimental=True,
+    pure=False,
+    in_view=True,
+    raw_values_of=None,
+    foreign=FOREIGN_ARGUMENTS,
+)
 def load_result(
     id: JobId,
     spatial_extent: SpatialExtent = None,
@@ -143,6 +162,7 @@ def _find_items(url: str, query: Query, env: Environment) -> LocatedItems:
     if env.user and address:
         workspace = workspaces.get_workspace(config, UUID(env.user), address[1])
         return workspaces.find_items(config, workspace, address[0], url, query, limit)
+    env.require_run()
     policy = safe_http.Policy.from_config(config)
     items = stac_crawler.find_items(lambda href: safe_http.fetch_json(policy, href), url, query, limit)
     return items, safe_http.RemoteFiles(policy)
@@ -160,11 +180,13 @@ def _find_local_results(url: str, config: Config, env: Environment) -> Results |
 
 def _get_results(env: Environment, id_: str) -> Results:
     if env.user is None:
+        env.require_run()
         raise JobNotFound(identifier=id_)
     config = _get_config(env)
     job = jobs.get_job(config, UUID(env.user), id_)
     published = results.find_results(config, job)
     if published is None or not published.complete:
+        env.require_run()
         raise JobNotFinished(state=job.status)
     return published
 

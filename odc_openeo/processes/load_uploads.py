@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from odc_openeo.errors import FeatureUnsupported, FileNotFound, FilePathInvalid, ProcessParameterInvalid
@@ -30,7 +30,23 @@ InputFormat = Annotated[str, Schema({"type": "string", "subtype": "input-format"
 InputOptions = Annotated[dict[str, Any], Schema({"type": "object", "subtype": "input-format-options"})]
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+def _make_format_check(process_id: str) -> Callable[[Mapping[str, Any]], None]:
+    """Make the check of the name of an input format and, if they are there, its options."""
+
+    def check_format(arguments: Mapping[str, Any]) -> None:
+        if "format" in arguments:
+            _get_format(arguments["format"], arguments.get("options") or {}, process_id)
+
+    return check_format
+
+
+@process(
+    categories=["cubes", "import"],
+    experimental=True,
+    pure=False,
+    raw_values_of=None,
+    check=_make_format_check("load_uploaded_files"),
+)
 def load_uploaded_files(
     paths: FilePaths,
     format: InputFormat,
@@ -58,7 +74,13 @@ def load_uploaded_files(
     return file_format.read([_get_path(path, env) for path in paths])
 
 
-@process(categories=["cubes", "import"], experimental=True, pure=False)
+@process(
+    categories=["cubes", "import"],
+    experimental=True,
+    pure=False,
+    raw_values_of=None,
+    check=_make_format_check("load_url"),
+)
 def load_url(
     url: Url,
     format: InputFormat,
@@ -83,6 +105,7 @@ def load_url(
         FormatUnsuitable: The file can't be read in this format.
     """
     file_format = _get_format(format, options, "load_url")
+    env.require_run()
     if env.catalog is None or env.user is None:
         raise FeatureUnsupported(feature="load_url without a user")
     return file_format.read([files.fetch_file(env.catalog.config, env.user, url)])
@@ -96,6 +119,8 @@ def _get_format(format_: str, options: Mapping[str, Any], process_id: str) -> An
 
 
 def _get_path(path: str, env: Environment) -> Any:
+    if env.user is None:
+        env.require_run()
     if env.catalog is None or env.user is None:
         raise FileNotFound(file=path)
     try:

@@ -14,7 +14,15 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY
 from odc_openeo.cube.arrays import as_booleans, make_constant_field, reduce_blocks
-from odc_openeo.cube.elementwise import blockwise, has_cube, is_boolean, make_nodata_like, mark_boolean
+from odc_openeo.cube.elementwise import (
+    blockwise,
+    drop_boolean_mark,
+    has_cube,
+    is_boolean,
+    make_nodata_like,
+    mark_boolean,
+)
+from odc_openeo.cube.packing import carry_packing
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.registry.process import DEFERRED, Example, Schema, process
 from odc_openeo.registry.schemas import ANY_JSON, AnyValue, Boolean, BooleanOrNull, Booleans
@@ -190,6 +198,7 @@ def all_(data: Booleans, ignore_nodata: Boolean = True) -> BooleanOrNull:
         Example({"value": None, "accept": "A", "reject": "B"}, "B"),
         Example({"value": False, "accept": 1}, None),
     ],
+    raw_values_of=None,
 )
 def if_(value: BooleanOrNull, accept: DeferredValue, reject: DeferredValue = None) -> AnyValue:
     """Choose between two values.
@@ -303,10 +312,12 @@ def _all_blocks(block: Any, axis: Any, keepdims: bool) -> Any:
 def _choose_per_pixel(value: xr.DataArray, accept: Any, reject: Any) -> xr.DataArray:
     condition = value if value.dtype == bool else blockwise(_is_true, to_truth_values(value))
     accept, reject = (cube.stack(v) if isinstance(v, list | tuple) else v for v in (accept, reject))
+    chosen = [v for v in (accept, reject) if isinstance(v, xr.DataArray)]
     accept, reject = _align_branches(accept, reject)
     result = blockwise(np.where, condition, accept, reject)
     result.attrs = next((dict(v.attrs) for v in (accept, reject) if isinstance(v, xr.DataArray)), {})
-    return result
+    are_boolean = all(v is None or is_boolean(v) for v in (accept, reject))
+    return carry_packing(result if are_boolean else drop_boolean_mark(result), chosen)
 
 
 def _is_true(block: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.cube.coordinates import get_index
+from odc_openeo.cube.coordinates import drop_single_label, get_index, unify_times
 from odc_openeo.errors import DimensionMissing, IncompatibleDataCubes, ProcessParameterInvalid
 from odc_openeo.registry.child_results import make_constant, restore_coordinates
 from odc_openeo.registry.demand import Demand
@@ -27,17 +27,19 @@ def _needs_of_mask(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str,
     return {"data": needed, "mask": needed.for_resampled_cube()}
 
 
-@process(categories=["cubes", "masks"], needs=_needs_of_mask, pointwise=True)
+@process(categories=["cubes", "masks"], needs=_needs_of_mask, pointwise=True, raw_values_of=("data",))
 def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
     """Replace the pixels that are marked in a mask.
 
     A pixel is replaced where the mask is true or a number other than zero; where the mask has no data,
     nothing is replaced. A mask on another grid is resampled to the grid of the data (nearest neighbour)
-    beforehand. Along dimensions that the mask lacks, it applies to all labels.
+    beforehand. Along dimensions that the mask lacks, it applies to all labels; a mask with a single band
+    applies to all bands.
 
     Args:
         data: The cube to mask.
-        mask: The mask. Its dimensions, except x and y, must be in `data` too, with the same labels.
+        mask: The mask. Its dimensions, except x, y and a single band, must be in `data` too, with the same
+            labels.
         replacement: The value for masked pixels; no-data if it is null.
 
     Returns:
@@ -66,25 +68,41 @@ def _find_marked(mask: xr.DataArray) -> xr.DataArray:
 
 def _align_mask(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
     """The mask with exactly the labels of the data along all its dimensions."""
-    mask = align_to_grid_of(data, mask)
+    mask = _drop_single_band(data, align_to_grid_of(data, mask))
     for name in map(str, mask.dims):
         if name in (cube.X, cube.Y):
             continue
         if name not in data.dims:
             reason = f"the mask has the dimension '{name}', but the data do not. Reduce or drop it."
             raise IncompatibleDataCubes(reason=reason)
-        types = cube.dimension_type(data, name), cube.dimension_type(mask, name)
-        if types[0] != types[1]:
-            reason = f"dimension '{name}' is of type '{types[0]}' in the data and '{types[1]}' in the mask."
-            raise IncompatibleDataCubes(reason=reason)
-        data_labels, mask_labels = get_index(data, name), get_index(mask, name)
-        positions = mask_labels.get_indexer(data_labels)
-        if (positions < 0).any() or len(mask_labels) != len(data_labels):
-            reason = f"the labels of dimension '{name}' differ between the mask and the data."
-            raise IncompatibleDataCubes(reason=reason)
-        if (positions != np.arange(positions.size)).any():
-            mask = mask.isel({name: positions})
+        mask = _align_labels(data, mask, name)
     return _cover_pixels(data, mask)
+
+
+def _drop_single_band(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+    """Drop the bands dimension of a mask that has only one band, other than the only one of the data."""
+    for name in cube.dimensions_of_type(mask, "bands"):
+        is_of_data = name in data.dims and get_index(mask, name).equals(get_index(data, name))
+        if mask.sizes[name] == 1 and not is_of_data:
+            mask = drop_single_label(mask, name)
+    return mask
+
+
+def _align_labels(data: xr.DataArray, mask: xr.DataArray, name: str) -> xr.DataArray:
+    """The mask with the labels of the data, in their order, along a dimension of both."""
+    types = cube.dimension_type(data, name), cube.dimension_type(mask, name)
+    if types[0] != types[1]:
+        reason = f"dimension '{name}' is of type '{types[0]}' in the data and '{types[1]}' in the mask."
+        raise IncompatibleDataCubes(reason=reason)
+    data_labels, mask_labels = (get_index(c, name) for c in unify_times(data, mask, name))
+    positions = mask_labels.get_indexer(data_labels)
+    if (positions < 0).any() or len(mask_labels) != len(data_labels):
+        advice = "Drop it to apply the mask to all labels." if len(mask_labels) == 1 else "Filter the cubes."
+        reason = f"the labels of dimension '{name}' differ between the mask and the data. {advice}"
+        raise IncompatibleDataCubes(reason=reason)
+    if (positions != np.arange(positions.size)).any():
+        mask = mask.isel({name: positions})
+    return mask.assign_coords({name: data.coords[name]}) if name in data.coords else mask
 
 
 def _cover_pixels(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:

@@ -76,7 +76,9 @@ def nan() -> Any:
 
 
 @process(
-    categories=["math > constants"], examples=[Example({"x": 5}, 5), Example({"x": ["a", None]}, ["a", None])]
+    categories=["math > constants"],
+    examples=[Example({"x": 5}, 5), Example({"x": ["a", None]}, ["a", None])],
+    raw_values_of=("x",),
 )
 def constant(x: AnyValue) -> AnyValue:
     """A constant.
@@ -309,6 +311,7 @@ def _sign_of_scalar(x: float) -> float:
         Example({"x": 10.001, "min": 1, "max": 10}, 10),
         Example({"x": None, "min": 0, "max": 1}, None),
     ],
+    raw_values_of=("x",),
 )
 def clip(x: NumberOrNull, min: Number, max: Number) -> NumberOrNull:
     """Limit a number to a range.

@@ -14,7 +14,9 @@ from odc_openeo import cube
 from odc_openeo.cube import NODATA, X, Y
 from odc_openeo.cube.band_nodata import BandNodata
 from odc_openeo.cube.concat import concat
-from odc_openeo.cube.coordinates import get_index
+from odc_openeo.cube.coordinates import get_index, unify_times
+from odc_openeo.cube.instants import find_instants
+from odc_openeo.cube.packing import carry_all_packings, carry_packing, drop_packing
 from odc_openeo.errors import IncompatibleDataCubes, IncompatibleGeometryTypes, OverlapResolverMissing
 from odc_openeo.registry.child_results import as_field
 from odc_openeo.registry.demand import SLACK, Demand
@@ -40,7 +42,7 @@ def _needs_of_merging(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[s
     return {"cube1": needed.with_margin(SLACK), "cube2": needed.for_resampled_cube()}
 
 
-@process(categories=["cubes"], needs=_needs_of_merging, pointwise=True)
+@process(categories=["cubes"], needs=_needs_of_merging, pointwise=True, raw_values_of=None)
 def merge_cubes(
     cube1: Cube, cube2: Cube, overlap_resolver: OverlapResolver = None, context: AnyValue = None
 ) -> Cube:
@@ -74,12 +76,14 @@ def merge_cubes(
     order = _order_dimensions(one, other)
     common = [d for d in order if d in one.dims and d in other.dims]
     for name in common:
+        one, other = unify_times(one, other, name)
         _check_type(one, other, name)
     missing = BandNodata.from_cubes(one, other)
     if missing is not None:
         one, other = missing.declare_nodata(one), missing.declare_nodata(other)
-    merged = _Merge(one, other, overlap_resolver, context, missing).merge_parts(one, other, common)
-    return update_transform(merged.transpose(*order))
+    merge = _Merge(drop_packing(one), drop_packing(other), overlap_resolver, context, missing, [one, other])
+    merged = merge.merge_parts(merge.one, merge.other, common)
+    return update_transform(carry_all_packings(merged.transpose(*order), merge.sources))
 
 
 def _check_same_kind(cube1: cube.Cube, cube2: cube.Cube) -> tuple[xr.DataArray, xr.DataArray]:
@@ -117,13 +121,17 @@ def _check_type(one: xr.DataArray, other: xr.DataArray, name: str) -> None:
 
 @dataclass(frozen=True)
 class _Merge:
-    """A merge of two cubes, ``one`` and ``other``; ``missing`` holds the no-data values of integer bands."""
+    """A merge of two cubes, ``one`` and ``other``; ``missing`` holds the no-data values of integer bands.
+
+    ``sources`` are the cubes with the packing of their bands, and the values that the resolver returned.
+    """
 
     one: xr.DataArray
     other: xr.DataArray
     resolver: Callable[..., Any] | None
     context: Any
     missing: BandNodata | None
+    sources: list[xr.DataArray]
 
     def merge_parts(self, a: xr.DataArray, b: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
         """Merge parts whose labels may differ along ``dims`` only.
@@ -145,8 +153,11 @@ class _Merge:
             return like
         if self.resolver is None:
             raise OverlapResolverMissing()
-        result = self.resolver(x=a, y=b, context=self.context)
-        return as_field(result, like, "merge_cubes", "overlap_resolver")
+        x, y = (carry_packing(part, [source]) for part, source in zip((a, b), self.sources, strict=False))
+        result = self.resolver(x=x, y=y, context=self.context)
+        resolved = as_field(result, like, "merge_cubes", "overlap_resolver")
+        self.sources.append(resolved)
+        return drop_packing(resolved)
 
     def _merge_along(
         self, a: xr.DataArray, b: xr.DataArray, name: str, positions: np.ndarray, rest: Sequence[str]
@@ -200,12 +211,21 @@ def union_labels(one: xr.DataArray, other: xr.DataArray, name: str) -> pd.Index:
     a, b = get_index(one, name), get_index(other, name)
     labels = a.append(b[~b.isin(a)])
     type_ = cube.dimension_type(one, name)
-    if type_ not in ("spatial", "temporal") or not (_is_sorted(a) and _is_sorted(b)):
+    keys = _find_sort_keys(labels, one, name) if type_ == "temporal" else labels
+    first, second = keys[: len(a)], keys[labels.get_indexer(b)]
+    if type_ not in ("spatial", "temporal") or not (_is_sorted(first) and _is_sorted(second)):
         return labels
-    descending = _is_descending(a, b)
-    ordered = labels.sort_values(ascending=not descending)
+    order = keys.argsort()
+    ordered = labels[order[::-1] if _is_descending(first, second) else order]
     step = find_resolution(one, name) if name in (X, Y) and len(ordered) > 1 else None
     return ordered if step is None else _fill_gaps(ordered, a, abs(step))
+
+
+def _find_sort_keys(labels: pd.Index, data: xr.DataArray, name: str) -> pd.Index:
+    """Find the instants of temporal labels: names of seasons, say, are not in the order of the alphabet."""
+    attributes = data.coords[name].attrs if name in data.coords else {}
+    instants = find_instants(xr.DataArray(labels.values, dims=name, attrs=attributes))
+    return labels if instants is None else pd.Index(instants)
 
 
 def _is_sorted(labels: pd.Index) -> bool:

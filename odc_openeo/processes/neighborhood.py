@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -14,6 +14,9 @@ import xarray as xr
 from odc.geo.xr import xr_coords
 
 from odc_openeo import cube
+from odc_openeo.cube.calendar_periods import PERIODS
+from odc_openeo.cube.instants import get_middle_times
+from odc_openeo.cube.packing import carry_all_packings
 from odc_openeo.errors import DataCubePropertiesImmutable, ProcessGraphComplexity, ProcessParameterInvalid
 from odc_openeo.processes.kernels import pad_with_nodata
 from odc_openeo.registry.child_results import (
@@ -28,12 +31,13 @@ from odc_openeo.registry.geometry_schemas import SUBCUBE
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, SpatialCube, child_process_schema
 from odc_openeo.spatial import rasterize
+from odc_openeo.spatial.row_order import find_reversed_dimensions, reverse_dimensions
 
 _DURATION: Final = (
     r"^(-?)P(?=\d|T\d)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)([DW]))?"
     r"(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?$"
 )
-_EXTENT: Final = {
+_EXTENT: Final[dict[str, Any]] = {
     "type": "object",
     "subtype": "chunk-size",
     "required": ["dimension", "value"],
@@ -54,11 +58,22 @@ _EXTENT: Final = {
     },
 }
 _EXTENTS: Final = {"type": "array", "items": _EXTENT}
+_VALUE: Final = _EXTENT["properties"]["value"]
+_WIDER_VALUE: Final = {**_VALUE, "anyOf": [*_VALUE["anyOf"], {"type": "string", "enum": list(PERIODS)}]}
+_WIDER_EXTENTS: Final = {
+    **_EXTENTS,
+    "items": {**_EXTENT, "properties": {**_EXTENT["properties"], "value": _WIDER_VALUE}},
+}
 _MOST_BLOCKS: Final = 20_000
 
 Extents = Sequence[Mapping[str, Any]]
-Size = Annotated[Extents, Schema(_EXTENTS)]
-Overlap = Annotated[Extents | None, Schema([{"title": "Without overlap", "type": "null"}, _EXTENTS])]
+Size = Annotated[Extents, Schema(_EXTENTS, accepts=_WIDER_EXTENTS)]
+Overlap = Annotated[
+    Extents | None,
+    Schema(
+        [{"title": "Without overlap", "type": "null"}, _EXTENTS], accepts=[{"type": "null"}, _WIDER_EXTENTS]
+    ),
+]
 _BLOCK: Final = [SUBCUBE, {"type": "array", "subtype": "labeled-array"}]
 BlockProcess = Annotated[
     Callable[..., Any],
@@ -80,7 +95,7 @@ def _needs_of_blocks(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[st
     return {"data": demand.along_dimensions(*({cube.X, cube.Y, cube.T, cube.BANDS} - single))}
 
 
-@process(categories=["cubes"], needs=_needs_of_blocks)
+@process(categories=["cubes"], needs=_needs_of_blocks, raw_values_of=None)
 def apply_neighborhood(
     data: SpatialCube,
     process: BlockProcess,
@@ -90,16 +105,19 @@ def apply_neighborhood(
 ) -> SpatialCube:
     """Apply a process to blocks of a cube that may overlap.
 
-    The cube is split into blocks of the given size, starting at the first label of each dimension; the last
-    blocks may be smaller. The process receives each block with the overlap around it (no-data beyond the
-    edges of the cube); of its result only the block itself is kept. Durations are calendar steps that start
-    at the first time.
+    The cube is split into blocks of the given size, starting at the first label of each dimension (in the
+    north-west along y and x); the last blocks may be smaller. The process receives each block with the
+    overlap around it (no-data beyond the edges of the cube); of its result only the block itself is kept.
+    Durations are calendar steps that start at the first time. Names of calendar periods (`month`, as in
+    `aggregate_temporal_period`) split the time at their beginnings; an overlap of one period is that before
+    and that after.
 
     Args:
         data: A raster cube.
         process: Called with each block as `data`; returns a block with the same dimensions and sizes.
         size: Sizes by dimension, as numbers of labels (``px``), in metres or the units of the reference
-            system, or as ISO 8601 durations. Dimensions that are not listed are not split.
+            system, as ISO 8601 durations, or as the name of a calendar period. Dimensions that are not listed
+            are not split.
         overlap: Sizes of the overlap with the neighbouring blocks on both sides, by dimension.
         context: Additional data for the process.
 
@@ -112,9 +130,24 @@ def apply_neighborhood(
     """
     sizes = {cube.require_dimension(data, e["dimension"]): e for e in size}
     overlaps = {cube.require_dimension(data, e["dimension"]): e for e in overlap or ()}
+    reversed_dimensions = find_reversed_dimensions(data)
+    ordered = reverse_dimensions(data, reversed_dimensions)
+    return reverse_dimensions(
+        _apply_to_blocks(ordered, process, sizes, overlaps, context), reversed_dimensions
+    )
+
+
+def _apply_to_blocks(
+    data: xr.DataArray,
+    process: Callable[..., Any],
+    sizes: Mapping[str, Any],
+    overlaps: Mapping[str, Any],
+    context: Any,
+) -> xr.DataArray:
     axes = {str(d): _cut_axis(data, str(d), sizes.get(str(d)), overlaps.get(str(d))) for d in data.dims}
     count = int(np.prod([len(a.blocks) for a in axes.values()]))
-    long = [d for d, a in axes.items() if not a.single]
+    # If all blocks are single values, they are arrays of one value along any dimension.
+    long = [d for d, a in axes.items() if not a.single] or [str(data.dims[0])]
     if len(long) == 1 and not runs_user_code(process):
         return _apply_along(data, process, long[0], axes[long[0]], context)
     if count > _MOST_BLOCKS:
@@ -185,40 +218,70 @@ def _count_labels(data: xr.DataArray, name: str, extent: Mapping[str, Any], para
 
 
 def _cut_temporal_axis(data: xr.DataArray, name: str, size: Any, overlap: Any) -> _Axis:
-    times = data.coords[name].values if name in data.coords else np.empty(0)
-    if not np.issubdtype(times.dtype, np.datetime64):
-        raise _make_error("size", f"dimension '{name}' is not temporal; durations can't be used there.")
-    index = pd.DatetimeIndex(times)
-    if not index.is_monotonic_increasing:
-        raise _make_error("size", f"the labels of '{name}' must be in order for durations.")
-    step, around = (_parse_duration(e) for e in (size, overlap))
-    edges = [index[0]]
-    while step is not None and edges[-1] <= index[-1]:
-        edges.append(index[0] + step * len(edges))
-    if step is None:
-        edges.append(index[-1] + pd.Timedelta(1, "ns"))
+    index = pd.DatetimeIndex(_get_axis_times(data, name))
     blocks = []
-    for start, end in itertools.pairwise(edges):
+    for start, end in _find_edges(index, size):
         first, last = index.searchsorted([start, end])
         if first == last:
             continue
-        low, high = (start, end) if around is None else (start - around, end + around)
-        outer_first, outer_last = index.searchsorted([low, high])
+        outer_first, outer_last = index.searchsorted(_widen_block(start, end, overlap))
         outer = slice(int(outer_first), int(outer_last))
         blocks.append(_Block(outer, slice(int(first - outer_first), int(last - outer_first))))
     return _Axis(blocks, 0, False)
 
 
-def _parse_duration(extent: Any) -> pd.DateOffset | None:
-    if extent is None or extent["value"] is None:
-        return None
-    if not isinstance(extent["value"], str):
-        raise _make_error("size", "size and overlap along a temporal dimension must both be durations.")
-    fields = pd.Series([extent["value"]]).str.extract(_DURATION).iloc[0].fillna(0).tolist()
+def _get_axis_times(data: xr.DataArray, name: str) -> np.ndarray:
+    if cube.dimension_type(data, name) != "temporal":
+        reason = f"dimension '{name}' is not temporal; durations and calendar periods can't be used there."
+        raise _make_error("size", reason)
+    times = get_middle_times(data, name, "apply_neighborhood").astype("datetime64[ns]")
+    if (np.diff(times) < np.timedelta64(0)).any():
+        raise _make_error("size", f"the labels of '{name}' must be in order for durations and periods.")
+    return times
+
+
+def _find_edges(index: pd.DatetimeIndex, size: Any) -> Iterator[tuple[pd.Timestamp, pd.Timestamp]]:
+    """The start and the end of each block in time."""
+    value = None if size is None else size["value"]
+    if not index.size:
+        return
+    if value is None:
+        yield index[0], index[-1] + pd.Timedelta(1, "ns")
+    elif value in PERIODS:
+        for number in np.unique(PERIODS[value].number(index)):
+            start, end = PERIODS[value].start(np.array([number, number + 1]))
+            yield pd.Timestamp(start), pd.Timestamp(end)
+    else:
+        step = _parse_duration("size", value)
+        edges = [index[0]]
+        while edges[-1] <= index[-1]:
+            edges.append(index[0] + step * len(edges))
+        yield from itertools.pairwise(edges)
+
+
+def _widen_block(start: pd.Timestamp, end: pd.Timestamp, overlap: Any) -> tuple[Any, Any]:
+    """The start and the end of a block with its overlap."""
+    value = None if overlap is None else overlap["value"]
+    if value is None:
+        return start, end
+    if value in PERIODS:
+        kind = PERIODS[value]
+        first, last = kind.number(pd.DatetimeIndex([start, end - pd.Timedelta(1, "ns")]))
+        low, high = kind.start(np.array([first - 1, last + 2]))
+        return pd.Timestamp(low), pd.Timestamp(high)
+    around = _parse_duration("overlap", value)
+    return start - around, end + around
+
+
+def _parse_duration(parameter: str, value: Any) -> pd.DateOffset:
+    if not isinstance(value, str):
+        reason = "size and overlap along a temporal dimension must both be durations or calendar periods."
+        raise _make_error(parameter, reason)
+    fields = pd.Series([value]).str.extract(_DURATION).iloc[0].fillna(0).tolist()
     sign, years, months, days, unit, hours, minutes, seconds = fields
     weekly = 7 if unit == "W" else 1
     if sign == "-" or not any(float(v) for v in (years, months, days, hours, minutes, seconds)):
-        raise _make_error("size", f"the duration {extent['value']!r} must be positive.")
+        raise _make_error(parameter, f"the duration {value!r} must be positive.")
     return pd.DateOffset(
         years=int(years),
         months=int(months),
@@ -302,7 +365,7 @@ def _assemble_blocks(
     dims = set(data.dims)
     coords = {k: c for k, c in first.coords.items() if not dims & set(c.dims)}
     whole = xr.DataArray(values, dims=data.dims, coords=coords, attrs=first.attrs)
-    return restore_coordinates(whole, data)
+    return carry_all_packings(restore_coordinates(whole, data), [first])
 
 
 def _assemble_user_blocks(

@@ -113,6 +113,7 @@ def _counts_valid(arguments: Mapping[str, Any]) -> bool:
         Example({"data": []}, None),
     ],
     skips_nodata=_ignores_nodata,
+    raw_values_of=("data",),
 )
 def min_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Smallest number.
@@ -135,6 +136,7 @@ def min_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     categories=["math", "math > statistics", "reducer"],
     examples=[Example({"data": [1, 0, 3, 2]}, 3), Example({"data": [5, 2.5, None, -0.7]}, 5)],
     skips_nodata=_ignores_nodata,
+    raw_values_of=("data",),
 )
 def max_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Largest number.
@@ -160,6 +162,7 @@ def max_(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
         Example({"data": [5, 2.5, None, -0.7]}, [-0.7, 5]),
         Example({"data": [1, None], "ignore_nodata": False}, [None, None]),
     ],
+    raw_values_of=("data",),
 )
 def extrema(data: Numbers, ignore_nodata: Boolean = True) -> Pair:
     """Smallest and largest number.
@@ -274,6 +277,7 @@ def product(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     categories=["math > statistics", "reducer"],
     examples=[Example({"data": [1, 0, 3, 2]}, 1.5), Example({"data": [9, 2.5, None, -2.5]}, 3)],
     skips_nodata=_ignores_nodata,
+    raw_values_of=("data",),
 )
 def mean(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Arithmetic mean.
@@ -424,6 +428,7 @@ def _moment_of_cube(name: str, data: xr.DataArray, ignore_nodata: bool, **option
         Example({"data": [-1, 0, None, 1], "ignore_nodata": False}, None),
     ],
     skips_nodata=_ignores_nodata,
+    raw_values_of=("data",),
 )
 def median(data: Numbers, ignore_nodata: Boolean = True) -> NumberOrNull:
     """Median.
@@ -458,6 +463,7 @@ def _median_blocks(ignore_nodata: bool, block: np.ndarray, axis: int) -> np.ndar
         Example({"data": [2, 4, 4, 4, 5, 5, 7, 9], "probabilities": 4}, [4, 4.5, 5.5]),
         Example({"data": [], "probabilities": [0.1, 0.5]}, [None, None], title="Empty array"),
     ],
+    raw_values_of=("data",),
 )
 def quantiles(
     data: Numbers,
@@ -566,6 +572,7 @@ def _quantile_blocks(fractions: list[float], ignore_nodata: bool, block: np.ndar
         Example({"data": [None, "A", "B"]}, "A"),
         Example({"data": [None, 2, 3], "ignore_nodata": False}, None),
     ],
+    raw_values_of=("data",),
 )
 def first(data: Array, ignore_nodata: Boolean = True) -> AnyValue:
     """First element.
@@ -589,6 +596,7 @@ def first(data: Array, ignore_nodata: Boolean = True) -> AnyValue:
         Example({"data": ["A", "B", None]}, "B"),
         Example({"data": [0, 1, None], "ignore_nodata": False}, None),
     ],
+    raw_values_of=("data",),
 )
 def last(data: Array, ignore_nodata: Boolean = True) -> AnyValue:
     """Last element.

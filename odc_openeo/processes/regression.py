@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final
 
 import dask.array as da
@@ -14,11 +15,14 @@ from odc_openeo import cube
 from odc_openeo.cube import ARRAY
 from odc_openeo.cube.arrays import BLOCK_BYTES, apply_along_array, as_numbers, get_labels
 from odc_openeo.cube.coordinates import make_coordinate
-from odc_openeo.cube.instants import parse_instant
-from odc_openeo.errors import DimensionAmbiguous, DimensionNotAvailable, ProcessParameterInvalid
+from odc_openeo.cube.elementwise import blockwise
+from odc_openeo.cube.instants import find_instants, parse_instant
+from odc_openeo.errors import DimensionAmbiguous, ProcessParameterInvalid
+from odc_openeo.processes.apply import apply_dimension
+from odc_openeo.registry.child_results import drop_dimensions, restore_coordinates
 from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.process import Example, Schema, process
-from odc_openeo.registry.schemas import Boolean, Cube, JsonArray, String
+from odc_openeo.registry.schemas import Boolean, Cube, JsonArray, String, StringOrNull, datacube_schema
 
 _MAX_STEPS: Final = 200
 _BATCH_VALUES: Final = 2**21
@@ -26,6 +30,8 @@ _PIXEL: Final = "__pixel__"
 _VARIABLE: Final = "__variable__"
 
 _NUMBERS: Final = {"type": "array", "minItems": 1, "items": {"type": "number"}}
+PARAMETERS: Final = "param"
+"""The dimension of the parameters of a model that was fitted to a cube."""
 
 
 def _model_schema(variable: Any) -> Schema:
@@ -41,12 +47,17 @@ def _model_schema(variable: Any) -> Schema:
 
 
 LabeledNumbers = Annotated[
-    JsonArray,
+    JsonArray | xr.Dataset,
     Schema(
         {"type": "array", "subtype": "labeled-array", "items": {"type": "number"}},
-        accepts={"type": "array", "items": {"type": ["number", "null"]}},
+        accepts=[{"type": "array", "items": {"type": ["number", "null"]}}, datacube_schema()],
     ),
 ]
+CurveParameters = Annotated[
+    Sequence[float] | xr.DataArray | xr.Dataset,
+    Schema(datacube_schema(), accepts=[datacube_schema(), _NUMBERS]),
+]
+CubeOrNull = Annotated[xr.DataArray | xr.Dataset | None, Schema([datacube_schema(), {"type": "null"}])]
 Parameters = Annotated[Sequence[float], Schema(_NUMBERS)]
 FittedModel = Annotated[Callable[..., Any], _model_schema({"type": ["number", "null"]})]
 Model = Annotated[Callable[..., Any], _model_schema({"type": "number"})]
@@ -85,9 +96,15 @@ _LINE: Final = {
 }
 
 
+def _fitting_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    dimension = arguments.get("dimension")
+    return {} if dimension is None else {"data": demand.along_dimensions(dimension, PARAMETERS)}
+
+
 @process(
     categories=["arrays", "math"],
     experimental=True,
+    needs=_fitting_needs,
     examples=[
         Example(
             {"data": [1, 3, 5, 7], "parameters": [0, 0], "function": _LINE},
@@ -97,26 +114,36 @@ _LINE: Final = {
     ],
 )
 def fit_curve(
-    data: LabeledNumbers, parameters: Parameters, function: FittedModel, ignore_nodata: Boolean = True
+    data: LabeledNumbers,
+    parameters: Parameters,
+    function: FittedModel,
+    ignore_nodata: Boolean = True,
+    dimension: StringOrNull = None,
 ) -> Annotated[Any, Schema(_NUMBERS)]:
     """Fit a model to values by least squares.
 
     The labels of the array are the independent variable `x`, its values are the values to approximate. Dates
-    are converted to seconds since 1970-01-01T00:00:00Z; without labels, `x` is 0, 1, 2, …. Use it in
-    `apply_dimension` with a target dimension to fit a model to each pixel.
+    are converted to seconds since 1970-01-01T00:00:00Z; without labels, `x` is 0, 1, 2, …. To fit a model to
+    each pixel, use it in `apply_dimension` with a target dimension, or give a data cube and a dimension.
 
     The Levenberg-Marquardt method is used, starting from the initial guess. The parameters of a pixel are
     no-data if it has fewer values than the model has parameters or if the method does not converge.
 
     Args:
-        data: The labelled values.
+        data: The labelled values, or a data cube.
         parameters: An initial guess for each parameter of the model.
         function: The model: a child process that takes `x` and the array `parameters` and returns the value.
         ignore_nodata: Ignore no-data. If false, the parameters of a pixel with any no-data are no-data.
+        dimension: The dimension of the data cube to fit the model along; by default the temporal one.
 
     Returns:
-        The parameters of the best fit, in the order of the initial guess.
+        The parameters of the best fit, in the order of the initial guess; for a data cube, along a dimension
+        `param` in place of the given one.
     """
+    if isinstance(data, xr.DataArray | xr.Dataset) and ARRAY not in data.dims:
+        along = cube.get_temporal_dimension(data) if dimension is None else dimension
+        fitting = partial(_fit_pixels_of_cube, parameters, function, ignore_nodata)
+        return apply_dimension(data=data, process=fitting, dimension=along, target_dimension=PARAMETERS)
     values = as_numbers(data, "fit_curve")
     fit = _CurveFit(
         _make_portable(function),
@@ -132,6 +159,12 @@ def fit_curve(
     return [None if np.isnan(v) else float(v) for v in fit(table, axis=1)[0]]
 
 
+def _fit_pixels_of_cube(
+    parameters: Sequence[float], function: Callable[..., Any], ignore_nodata: bool, data: Any, context: Any
+) -> Any:
+    return fit_curve(data=data, parameters=parameters, function=function, ignore_nodata=ignore_nodata)
+
+
 def _make_portable(function: Callable[..., Any]) -> Callable[..., Any]:
     make_portable = getattr(function, "make_portable", None)
     if make_portable is None:
@@ -144,7 +177,10 @@ def _make_portable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _independent_variable(data: Any) -> np.ndarray:
     """Return the labels of an array as numbers; dates as seconds since 1970."""
-    values = data.coords[ARRAY].values if isinstance(data, xr.DataArray) and ARRAY in data.coords else None
+    values = None
+    if isinstance(data, xr.DataArray) and ARRAY in data.coords:
+        instants = find_instants(data.coords[ARRAY])
+        values = data.coords[ARRAY].values if instants is None else instants
     if values is None:
         values = np.asarray(get_labels(data) if isinstance(data, xr.DataArray) else data)
     return _labels_as_numbers(values, "fit_curve", "data")
@@ -296,11 +332,20 @@ def _marquardt_step(
 
 
 def _prediction_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    if arguments.get("data") is not None:
+        # Both cubes must have the same pixels.
+        return {}
     return {"parameters": demand.along_dimensions(arguments.get("dimension"))}
 
 
 @process(categories=["cubes", "math"], experimental=True, needs=_prediction_needs, pointwise=True)
-def predict_curve(parameters: Cube, function: Model, dimension: String, labels: NewLabels = None) -> Cube:
+def predict_curve(
+    parameters: CurveParameters,
+    function: Model,
+    dimension: String,
+    labels: NewLabels = None,
+    data: CubeOrNull = None,
+) -> Cube:
     """Predict values with a model whose parameters were fitted for each pixel.
 
     The parameters are read along the dimension named in `dimension` if the cube has it, otherwise along its
@@ -308,11 +353,14 @@ def predict_curve(parameters: Cube, function: Model, dimension: String, labels: 
     in its place. Dates are passed to the model as seconds since 1970-01-01T00:00:00Z, as in `fit_curve`.
 
     Args:
-        parameters: A cube with the parameters of the model along a dimension.
+        parameters: A cube with the parameters of the model along a dimension, or an array of parameters that
+            are the same for all pixels of `data`.
         function: The model: a child process that takes `x` and the array `parameters` and returns the value.
         dimension: The name of the dimension of the predicted values.
-        labels: Numbers or dates to predict values for. They are required: without the cube that the model was
-            fitted to, there are no gaps to fill.
+        labels: Numbers or dates to predict values for. If null, only the no-data values of `data` are
+            predicted.
+        data: The cube that the model was fitted to. It is only needed if there are no labels, or if the
+            parameters are an array.
 
     Returns:
         A cube with the predicted values.
@@ -321,6 +369,14 @@ def predict_curve(parameters: Cube, function: Model, dimension: String, labels: 
         DimensionNotAvailable: The cube has no dimension that could hold the parameters.
         DimensionAmbiguous: Several dimensions could hold the parameters.
     """
+    if isinstance(data, xr.Dataset):
+        reason = "a vector cube with several properties can't be filled. Select one property first."
+        raise ProcessParameterInvalid(process="predict_curve", parameter="data", reason=reason)
+    if data is not None:
+        return _predict_for_cube(data, parameters, function, dimension, labels)
+    if not isinstance(parameters, xr.DataArray | xr.Dataset):
+        reason = "parameters that are no cube need 'data', the cube to predict values for."
+        raise ProcessParameterInvalid(process="predict_curve", parameter="parameters", reason=reason)
     if isinstance(parameters, xr.Dataset):
         if not parameters.data_vars:
             reason = "the vector cube has no values, only geometries."
@@ -329,11 +385,20 @@ def predict_curve(parameters: Cube, function: Model, dimension: String, labels: 
     if not labels:
         reason = "it must list the labels to predict values for; there is no cube whose gaps could be filled."
         raise ProcessParameterInvalid(process="predict_curve", parameter="labels", reason=reason)
-    source = _parameter_dimension(parameters, dimension)
     type_ = "temporal" if isinstance(labels[0], str) else "other"
     coord = make_coordinate(dimension, list(labels), type_)
+    return _predict_at(coord, parameters, function, dimension)
+
+
+def _predict_at(
+    coord: xr.DataArray, parameters: xr.DataArray, function: Callable[..., Any], dimension: str
+) -> xr.DataArray:
+    """Predict values for the labels of a coordinate."""
+    source = _parameter_dimension(parameters, dimension)
     decoded = cube.decode(parameters).drop_vars(source, errors="ignore")
-    x = xr.DataArray(_labels_as_numbers(coord.values, "predict_curve", "labels"), dims=dimension)
+    instants = find_instants(coord)
+    labels = coord.values if instants is None else instants
+    x = xr.DataArray(_labels_as_numbers(labels, "predict_curve", "labels"), dims=dimension)
     predicted = function(x=_chunk_labels(x, decoded, source), parameters=decoded.rename({source: ARRAY}))
     like = decoded.isel({source: 0}, drop=True)
     if not isinstance(predicted, xr.DataArray):
@@ -343,12 +408,34 @@ def predict_curve(parameters: Cube, function: Model, dimension: String, labels: 
     return predicted.transpose(*order).assign_coords({**like.coords, dimension: coord})
 
 
+def _predict_for_cube(
+    data: xr.DataArray, parameters: Any, function: Callable[..., Any], dimension: str, labels: Any
+) -> cube.Cube:
+    """Predict values for new labels, or those that a cube lacks."""
+    cube.require_dimension(data, dimension)
+    if not cube.is_cube(parameters):
+        spread = drop_dimensions(data, dimension).expand_dims({PARAMETERS: len(parameters)}, axis=-1)
+        values = xr.DataArray(np.asarray(parameters, float), dims=PARAMETERS)
+        parameters = restore_coordinates(xr.zeros_like(spread, float) + values, spread)
+    if labels:
+        return predict_curve(parameters=parameters, function=function, dimension=dimension, labels=labels)
+    coord = data.coords.get(dimension, xr.DataArray(np.arange(data.sizes[dimension]), dims=dimension))
+    predicted = _predict_at(coord.reset_coords(drop=True), parameters, function, dimension)
+    decoded = cube.decode(data)
+    filled = blockwise(_fill_gaps, decoded, predicted.transpose(*data.dims))
+    return restore_coordinates(filled.transpose(*data.dims), data)
+
+
+def _fill_gaps(values: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(values), predicted, values)
+
+
 def _parameter_dimension(parameters: xr.DataArray, dimension: str) -> str:
     if dimension in parameters.dims:
         return dimension
     candidates = cube.dimensions_of_type(parameters, "other")
     if not candidates:
-        raise DimensionNotAvailable(name=dimension, available=", ".join(map(str, parameters.dims)))
+        raise cube.make_missing_dimension_error(parameters, dimension)
     if len(candidates) > 1:
         raise DimensionAmbiguous(
             f"The parameters could be along any of {', '.join(candidates)}; keep one dimension of type other."

@@ -50,7 +50,7 @@ def _needs_of_resampling(demand: Demand, arguments: Mapping[str, Any]) -> Mappin
     return {"data": replace(needed, grid=Grid("", tuple(resolution), projection, align))}
 
 
-@process(categories=["cubes", "reproject"], needs=_needs_of_resampling)
+@process(categories=["cubes", "reproject"], needs=_needs_of_resampling, raw_values_of=("data",))
 def resample_spatial(
     data: SpatialCube,
     resolution: Resolution = 0,
@@ -89,7 +89,7 @@ def _needs_of_target(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[st
     return {"data": demand.at_all_places()}
 
 
-@process(categories=["cubes", "reproject"], needs=_needs_of_target)
+@process(categories=["cubes", "reproject"], needs=_needs_of_target, raw_values_of=("data",))
 def resample_cube_spatial(data: SpatialCube, target: SpatialCube, method: Method = "near") -> SpatialCube:
     """Put a raster cube on the pixel grid of another one.
 

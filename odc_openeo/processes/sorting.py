@@ -78,6 +78,7 @@ def order(data: Sortable, asc: Boolean = True, nodata: Nodata = None) -> Permuta
         Example({"data": [5, 4, 3], "order": [2, 1, 0]}, [3, 4, 5]),
         Example({"data": [5, 4, 3, 2], "order": [1, 3]}, [4, 2]),
     ],
+    raw_values_of=("data",),
 )
 def rearrange(data: Array, order: Permutation) -> Array:
     """Rearrange the elements of an array.
@@ -113,6 +114,7 @@ def rearrange(data: Array, order: Permutation) -> Array:
         Example({"data": [6, -1, None, 7], "asc": False, "nodata": True}, [7, 6, -1, None]),
         Example({"data": ["2020-01-02", "2020-01-01"]}, ["2020-01-01", "2020-01-02"]),
     ],
+    raw_values_of=("data",),
 )
 def sort(data: Sortable, asc: Boolean = True, nodata: Nodata = None) -> Sortable:
     """Sort an array.

@@ -17,7 +17,7 @@ from odc_openeo.budget import check_count
 from odc_openeo.cube.calendar_periods import PERIODS
 from odc_openeo.cube.concat import concat
 from odc_openeo.cube.coordinates import make_coordinate, with_type
-from odc_openeo.cube.instants import mask_within, parse_interval
+from odc_openeo.cube.instants import get_middle_times, get_times, mask_within, parse_interval
 from odc_openeo.errors import (
     ArrayElementNotAvailable,
     DimensionMismatch,
@@ -26,7 +26,7 @@ from odc_openeo.errors import (
     ProcessParameterInvalid,
     TemporalExtentEmpty,
 )
-from odc_openeo.processes.filters import INSTANT, get_times
+from odc_openeo.processes.filters import INSTANT
 from odc_openeo.registry.child_results import as_field, drop_dimensions, make_constant, restore_coordinates
 from odc_openeo.registry.demand import Demand, along_dimensions, enclose_intervals
 from odc_openeo.registry.grouped_reduction import reduce_groups
@@ -72,7 +72,7 @@ def _aggregation_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[
     return {"data": replace(demand, interval=enclose_intervals(intervals))}
 
 
-@process(categories=["cubes", "aggregate"], needs=_aggregation_needs, pointwise=True)
+@process(categories=["cubes", "aggregate"], needs=_aggregation_needs, pointwise=True, raw_values_of=None)
 def aggregate_temporal(
     data: TemporalCube,
     intervals: Intervals,
@@ -112,7 +112,8 @@ def aggregate_temporal(
     instants = get_times(data, name, "aggregate_temporal")
     groups = [np.flatnonzero(_in_interval(instants, pair)) for pair in intervals]
     new_labels = _interval_labels(intervals, labels)
-    return _reduce_groups(data, name, groups, new_labels, reducer, context, "aggregate_temporal")
+    coord = make_coordinate(name, new_labels, cube.dimension_type(data, name))
+    return _reduce_groups(data, name, groups, coord, reducer, context, "aggregate_temporal")
 
 
 def _in_interval(instants: np.ndarray, pair: Sequence[str | None]) -> np.ndarray:
@@ -151,7 +152,12 @@ def _interval_labels(intervals: Sequence[Sequence[str | None]], labels: Sequence
     return starts
 
 
-@process(categories=["aggregate", "climatology", "cubes"], needs=along_dimensions(cube.T), pointwise=True)
+@process(
+    categories=["aggregate", "climatology", "cubes"],
+    needs=along_dimensions(cube.T),
+    pointwise=True,
+    raw_values_of=None,
+)
 def aggregate_temporal_period(
     data: TemporalCube,
     period: PeriodName,
@@ -170,6 +176,9 @@ def aggregate_temporal_period(
     `mjjaso`), `2022` (`year`), `2020` (`decade` 2020-2029), `2021` (`decade-ad` 2021-2030). Seasons that
     span two years are labelled with the year in which they end.
 
+    The labels stand for times: other processes along time take the start of each period. Periods are
+    aggregated to longer ones by the period that holds their middle, so that `2018-djf` is a part of `2018`.
+
     Args:
         data: A data cube.
         period: The kind of period.
@@ -186,21 +195,22 @@ def aggregate_temporal_period(
         DimensionNotAvailable: The cube has no temporal dimension, or none with that name.
     """
     name = cube.get_temporal_dimension(data, dimension)
-    instants = pd.DatetimeIndex(get_times(data, name, "aggregate_temporal_period"))
+    instants = pd.DatetimeIndex(get_middle_times(data, name, "aggregate_temporal_period"))
     kind = PERIODS[period]
     numbers = kind.number(instants)
     if not numbers.size:
-        return _without_times(data, name)
+        return _without_times(data, name, period)
     first, last = int(numbers.min()), int(numbers.max())
     if last - first >= MAX_LABELS:
         reason = f"{last - first + 1} periods of kind '{period}'. Filter the time or choose a longer period."
         raise ProcessGraphComplexity(reason=reason)
     labels = kind.labels(np.arange(first, last + 1))
+    coord = make_coordinate(name, labels, cube.dimension_type(data, name), period)
     reduced = reduce_groups(data, name, numbers - first, len(labels), reducer)
     if reduced is not None:
-        return reduced.assign_coords({name: make_coordinate(name, labels, cube.dimension_type(data, name))})
+        return reduced.assign_coords({name: coord})
     groups = _group_positions(numbers - first, len(labels))
-    return _reduce_groups(data, name, groups, labels, reducer, context, "aggregate_temporal_period")
+    return _reduce_groups(data, name, groups, coord, reducer, context, "aggregate_temporal_period")
 
 
 def _group_positions(numbers: np.ndarray, count: int) -> list[np.ndarray]:
@@ -209,8 +219,9 @@ def _group_positions(numbers: np.ndarray, count: int) -> list[np.ndarray]:
     return np.split(order, np.cumsum(np.bincount(numbers, minlength=count))[:-1])
 
 
-def _without_times(data: xr.DataArray, name: str) -> xr.DataArray:
-    coord = with_type(xr.DataArray(np.array([], dtype=str), dims=name), name, "temporal")
+def _without_times(data: xr.DataArray, name: str, period: str) -> xr.DataArray:
+    empty = xr.DataArray(np.array([], dtype=str), dims=name, attrs={cube.PERIOD: period})
+    coord = with_type(empty, name, "temporal")
     return data.assign_coords({name: coord})
 
 
@@ -218,12 +229,12 @@ def _reduce_groups(
     data: xr.DataArray,
     name: str,
     groups: Sequence[np.ndarray],
-    labels: Sequence[Any],
+    coord: xr.DataArray,
     reducer: Callable[..., Any],
     context: Any,
     process: str,
 ) -> xr.DataArray:
-    """Reduce each group of positions along a dimension to one value, with the given labels."""
+    """Reduce each group of positions along a dimension to one value, with the given coordinate."""
     like = drop_dimensions(data, name)
 
     def reduce_group(positions: np.ndarray) -> xr.DataArray:
@@ -240,7 +251,6 @@ def _reduce_groups(
     joined = concat(list(_arrange_parts(groups, reduced_groups, empty, name)), name).transpose(*data.dims)
     # Coordinates of single times are meaningless for a period.
     dropped = [n for n, c in joined.coords.items() if name in c.dims and n != cube.NODATA]
-    coord = make_coordinate(name, labels, cube.dimension_type(data, name))
     return joined.drop_vars(dropped).assign_coords({name: coord})
 
 
@@ -278,7 +288,7 @@ def _resampling_needs(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[s
     return {"data": needed, "target": replace(needed.of_all_bands(), grid=None)}
 
 
-@process(categories=["cubes", "reproject"], needs=_resampling_needs, pointwise=True)
+@process(categories=["cubes", "reproject"], needs=_resampling_needs, pointwise=True, raw_values_of=("data",))
 def resample_cube_temporal(
     data: TemporalCube, target: TemporalCube, dimension: StringOrNull = None, valid_within: Days = None
 ) -> TemporalCube:

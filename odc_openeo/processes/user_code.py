@@ -42,6 +42,8 @@ def open_function(
     config: Config = env.catalog.config
     settings = read_udf_settings(config)
     python = find_interpreter(settings, runtime, version)
+    if env.archives or _is_url(udf):
+        env.require_run()
     code = UdfCode(_read_source(config, env.user, udf), python, links=_open_archives(config, env))
     check_requirements(code.source, ask_interpreter(python))
     target = LogTarget.open(env.log, NODES.get())
@@ -54,10 +56,14 @@ def _open_archives(config: Config, env: Environment) -> tuple[tuple[str, str], .
     return tuple((a.folder, str(open_archive(config, str(env.user), a))) for a in archives)
 
 
+def _is_url(udf: str) -> bool:
+    return _LINE_BREAK.search(udf) is None and re.match(r"https?://", udf, re.IGNORECASE) is not None
+
+
 def _read_source(config: Config, user: str, udf: str) -> str:
     if _LINE_BREAK.search(udf):
         return udf
-    if re.match(r"https?://", udf, re.IGNORECASE):
+    if _is_url(udf):
         path = files.fetch_file(config, user, udf)
     else:
         try:

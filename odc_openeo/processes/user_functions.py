@@ -113,11 +113,14 @@ def run_udf(
         raise ProcessParameterInvalid(process="run_udf", parameter="context", reason=reason)
     function = open_function(env, udf, runtime, version, context)
     if isinstance(data, xr.Dataset):
+        env.require_run()
         return _run_on_everything(function, data)
     if not isinstance(data, xr.DataArray):
+        env.require_run()
         return _run_on_json(function, data)
     parent = find_parent()
     if parent is None:
+        env.require_run()
         return _run_on_everything(function, data)
     return _run_for_parent(function, data, parent)
 

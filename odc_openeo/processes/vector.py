@@ -16,10 +16,10 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.budget import check_count
 from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParameterInvalid, UnitMismatch
-from odc_openeo.registry.geometry_schemas import GeometryCube, PointCube
+from odc_openeo.registry.geometry_schemas import GeometryCube, GeometryInput, PointCube
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import EPSG, WKT2, Boolean, SpatialCube, StringOrNull
-from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial import rasterize, reproject, vector_cubes
 from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
 
 MOST_POINTS: Final = 1_000_000
@@ -87,7 +87,7 @@ def _convert_table(table: list[list[Any]]) -> np.ndarray:
 
 
 @process(categories=["vector"], experimental=True)
-def vector_buffer(geometries: GeometryCube, distance: Distance) -> GeometryCube:
+def vector_buffer(geometries: GeometryInput, distance: Distance) -> GeometryCube:
     """Grow or shrink geometries by a distance.
 
     Args:
@@ -100,6 +100,7 @@ def vector_buffer(geometries: GeometryCube, distance: Distance) -> GeometryCube:
     Raises:
         UnitMismatch: The reference system is not in metres.
     """
+    geometries = vector_cubes.as_vector_cube(geometries, "vector_buffer", "geometries")
     frame = vector_cubes.read_geometries(geometries, "vector_buffer", "geometries")
     _check_metres(frame.crs)
     shapes = frame.geometry.to_numpy()
@@ -115,7 +116,7 @@ def vector_buffer(geometries: GeometryCube, distance: Distance) -> GeometryCube:
 
 @process(categories=["cubes", "reproject", "vector"], experimental=True)
 def vector_reproject(
-    data: GeometryCube, projection: Projection, dimension: StringOrNull = None
+    data: GeometryInput, projection: Projection, dimension: StringOrNull = None
 ) -> GeometryCube:
     """Express the geometries of a vector cube in another reference system.
 
@@ -130,21 +131,21 @@ def vector_reproject(
     Raises:
         DimensionNotAvailable: There is no geometry dimension of that name.
     """
-    vector_cubes.read_geometries(data, "vector_reproject", "data")
-    dimensions = [str(d) for d in data.dims if d in data.xvec.geom_coords_indexed]
+    vectors = vector_cubes.as_vector_cube(data, "vector_reproject", "data")
+    dimensions = [str(d) for d in vectors.dims if d in vectors.xvec.geom_coords_indexed]
     if dimension is not None and dimension not in dimensions:
         raise DimensionNotAvailable(name=dimension, available=", ".join(dimensions))
     try:
         crs = parse_crs(projection)
     except CrsRefusedError as error:
-        reason = f"{projection!r} is not a known reference system. Give an EPSG code or WKT2."
+        reason = f"{str(projection)[:60]!r} is not a known reference system. Give an EPSG code or WKT2."
         raise ProcessParameterInvalid(
             process="vector_reproject", parameter="projection", reason=reason
         ) from error
     for name in [dimension] if dimension is not None else dimensions:
-        shapes = vector_cubes.to_frame(data, name).to_crs(crs).geometry.to_numpy()
-        data = _replace_geometries(data, name, shapes, crs)
-    return data
+        shapes = vector_cubes.to_frame(vectors, name).to_crs(crs).geometry.to_numpy()
+        vectors = _replace_geometries(vectors, name, shapes, crs)
+    return vectors
 
 
 def _replace_geometries(data: Any, dimension: str | None, shapes: np.ndarray, crs: Any) -> Any:
@@ -165,7 +166,7 @@ def _check_metres(crs: pyproj.CRS) -> None:
 
 @process(categories=["cubes", "vector"], experimental=True)
 def vector_to_random_points(
-    data: GeometryCube,
+    data: GeometryInput,
     geometry_count: Count = None,
     total_count: Count = None,
     group: Boolean = True,
@@ -234,7 +235,7 @@ def _sample_random_in_area(shape: Any, count: int, random: np.random.Generator) 
 
 
 @process(categories=["cubes", "vector"], experimental=True)
-def vector_to_regular_points(data: GeometryCube, distance: Spacing, group: Boolean = True) -> PointCube:
+def vector_to_regular_points(data: GeometryInput, distance: Spacing, group: Boolean = True) -> PointCube:
     """Sample regularly spaced points in geometries.
 
     Polygons are sampled at the centres of square cells that start at the upper left of their bounds; if none
@@ -328,7 +329,7 @@ def vector_to_raster(data: GeometryCube, target: SpatialCube) -> SpatialCube:
         raise ProcessParameterInvalid(process="vector_to_raster", parameter="data", reason=reason)
     grid = rasterize.get_grid(target, "vector_to_raster", "target")
     number = np.full(grid.shape.yx, -1, dtype=np.int32)
-    for index, shape in enumerate(vector_cubes.project_to_grid(frame, grid)):
+    for index, shape in enumerate(reproject.project_to_grid(frame, grid)):
         part = rasterize.find_window(shape, grid)
         if part is not None:
             number[part][rasterize.mask_pixels(shape, grid[part])] = index

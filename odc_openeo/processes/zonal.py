@@ -20,7 +20,7 @@ from odc_openeo.registry.demand import ALL, SLACK, Demand
 from odc_openeo.registry.geometry_schemas import Geometries, PixelReducer
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import GEOMETRY, AnyValue, SpatialCube, StringOrNull, datacube_schema
-from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial import rasterize, reproject, vector_cubes
 from odc_openeo.spatial.gather import gather_block, gather_pixels
 from odc_openeo.spatial.geometry_boxes import find_boxes_around
 from odc_openeo.spatial.geometry_masks import chunk_slices
@@ -48,7 +48,7 @@ def _needs_of_aggregation(demand: Demand, arguments: Mapping[str, Any]) -> Mappi
     return {"data": replace(needed, boxes=around, margin=SLACK if around else 0), "geometries": ALL}
 
 
-@process(categories=["cubes", "aggregate"], needs=_needs_of_aggregation)
+@process(categories=["cubes", "aggregate"], needs=_needs_of_aggregation, raw_values_of=None)
 def aggregate_spatial(
     data: SpatialCube,
     geometries: Geometries,
@@ -83,7 +83,7 @@ def aggregate_spatial(
     frame = vector_cubes.read_geometries(geometries, "aggregate_spatial", "geometries")
     grid = rasterize.get_grid(data, "aggregate_spatial")
     zones = _Zones(data.transpose(..., cube.Y, cube.X), grid)
-    pixels = zones.take_pixels(vector_cubes.project_to_grid(frame, grid))
+    pixels = zones.take_pixels(reproject.project_to_grid(frame, grid))
     value = _Statistic(reducer, context)
     reduced = zones.compute_statistics(pixels, value, _make_portable(value))
     if target_dimension is not None:

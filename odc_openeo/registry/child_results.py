@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.cube import ARRAY, NODATA
+from odc_openeo.cube import ARRAY, NODATA, PACKING, TYPE
+from odc_openeo.cube.packing import drop_packing
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.registry.process import PROCESSES
 
@@ -91,7 +92,7 @@ def make_constant(value: Any, like: xr.DataArray) -> xr.DataArray:
         if isinstance(missing, xr.DataArray):
             return xr.zeros_like(like) + missing.astype(like.dtype)
         return xr.full_like(like, missing)
-    return xr.full_like(_drop_nodata(like), value, dtype=np.array(value).dtype)
+    return xr.full_like(drop_packing(_drop_nodata(like)), value, dtype=np.array(value).dtype)
 
 
 def _drop_nodata(data: xr.DataArray) -> xr.DataArray:
@@ -103,13 +104,15 @@ def _drop_nodata(data: xr.DataArray) -> xr.DataArray:
 def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArray:
     """Restore what a calculation may have lost: coordinates, their attributes, attributes of the cube.
 
-    The declaration of no-data is left unchanged: it belongs to the values.
+    The declarations of no-data, of booleans, and of units, scales and offsets are left unchanged: they belong
+    to the values.
     """
+    # A coordinate brings the others along its dimension with it.
     lost = {
-        name: coord
+        name: coord.reset_coords(drop=True)
         for name, coord in like.coords.items()
         if name not in result.coords
-        and name != NODATA
+        and name not in (NODATA, *PACKING)
         and all(
             result.sizes.get(d) == n and _has_same_labels(result, like, d) for d, n in coord.sizes.items()
         )
@@ -118,7 +121,7 @@ def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArra
     for name, coord in like.coords.items():
         if name in complete.coords and not complete.coords[name].attrs:
             complete.coords[name].attrs.update(coord.attrs)
-    complete.attrs = {k: v for k, v in like.attrs.items() if k != NODATA} | complete.attrs
+    complete.attrs = {k: v for k, v in like.attrs.items() if k not in (NODATA, TYPE)} | complete.attrs
     return complete
 
 

@@ -15,6 +15,10 @@ NODES: Final[ContextVar[tuple[tuple[str, str], ...]]] = ContextVar("nodes", defa
 """(node id, process id) of the nodes being evaluated, the innermost first: for log entries."""
 
 
+class NotDetermined(Exception):
+    """A part of a graph can be judged only by running it: its check would read pixels or fetch files."""
+
+
 @dataclass(frozen=True)
 class RunLimits:
     """Limits of what the loads of a run may read together.
@@ -41,6 +45,8 @@ class Environment:
     return more), ``grid`` the pixel grid of the demand if it is that of another cube, ``lookup`` finds
     user-defined processes by id and namespace, ``budget`` is what JSON values and calls of child processes
     may still use, ``archives`` are those of dependencies of user code, as job options name them.
+    ``checks_only``: the graph is evaluated only to find its errors; what has to be fetched from other hosts,
+    or depends on work that is still going on, is then `NotDetermined`.
     """
 
     catalog: Any = None
@@ -55,3 +61,13 @@ class Environment:
     lookup: Callable[[str, str | None], Mapping[str, Any] | None] | None = None
     budget: Budget = field(default_factory=Budget)
     archives: tuple[str, ...] = ()
+    checks_only: bool = False
+
+    def require_run(self) -> None:
+        """Stop the check of what only a run can tell.
+
+        Raises:
+            NotDetermined: the graph is only checked.
+        """
+        if self.checks_only:
+            raise NotDetermined

@@ -28,8 +28,14 @@ def _make_vector_schema(dimension: Mapping[str, Any]) -> dict[str, Any]:
 VectorInput = Mapping[str, Any] | xr.Dataset | xr.DataArray
 Geometries = Annotated[VectorInput, Schema([_make_vector_schema(GEOMETRY), GEOJSON])]
 Polygons = Annotated[VectorInput, Schema([_make_vector_schema(POLYGON), GEOJSON])]
-PolygonCube = Annotated[VectorInput, Schema(datacube_schema(POLYGON))]
+PolygonCube = Annotated[
+    VectorInput, Schema(datacube_schema(POLYGON), accepts=[datacube_schema(POLYGON), GEOJSON])
+]
 GeometryCube = Annotated[xr.Dataset | xr.DataArray, Schema(datacube_schema(GEOMETRY))]
+GeometryInput = Annotated[
+    VectorInput, Schema(datacube_schema(GEOMETRY), accepts=[datacube_schema(GEOMETRY), GEOJSON])
+]
+"""Published as a vector cube; GeoJSON, as some clients send it, is taken as well."""
 PointCube = Annotated[xr.Dataset | xr.DataArray, Schema(datacube_schema(POINT))]
 
 Replacement = Annotated[

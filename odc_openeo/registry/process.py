@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import xarray as xr
 
+from odc_openeo.cube.packing import carry_packing
 from odc_openeo.registry.demand import Needs
 from odc_openeo.registry.environment import Environment
 from odc_openeo.untrusted.json_schemas import Draft7Validator, Match, compile_match, make_validator
@@ -61,6 +62,14 @@ Skips = Callable[[Mapping[str, Any]], bool]
 """Tests by the arguments of a node whether its process skips no-data."""
 
 
+Check = Callable[[Mapping[str, Any]], None]
+"""Raises the error of arguments, of which those are missing that are not constant."""
+
+
+Foreign = Mapping[str, str | None]
+"""Arguments of other back-ends: what to do instead, or None for those that are ignored with a warning."""
+
+
 @dataclass(frozen=True)
 class Example:
     """An example of a process, published with it and run as a test."""
@@ -88,6 +97,7 @@ class Parameter:
     accepts: Any = None
     deprecated: bool = False
     takes_pixels: bool = True
+    is_predefined: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameter as published in the process description."""
@@ -118,6 +128,16 @@ class Parameter:
     @property
     def _checked_schema(self) -> Any:
         return self.schema if self.accepts is None else self.accepts
+
+    @property
+    def accepted(self) -> list[dict[str, Any]]:
+        """The schemas of accepted values as a list: those published, or wider ones."""
+        return self._checked_schema if isinstance(self._checked_schema, list) else [self._checked_schema]
+
+    @cached_property
+    def takes_null(self) -> bool:
+        """Whether null is a value of the parameter; if not, null stands for its default."""
+        return self.validator.is_valid(None)
 
     @cached_property
     def is_integer(self) -> bool:
@@ -171,6 +191,10 @@ class Process:
     pointwise: bool = False
     in_view: bool = False
     skips_nodata: Skips | None = None
+    former_names: Mapping[str, str] = field(default_factory=dict)
+    raw_values_of: Sequence[str] | None = ()
+    check: Check | None = None
+    foreign: Foreign = field(default_factory=dict)
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -203,6 +227,11 @@ class Process:
         return _get_schema(self._hints.get("return", Any)).json
 
     @cached_property
+    def returns_numbers(self) -> bool:
+        """Whether the return value consists of numbers, never of booleans."""
+        return all(map(_is_numeric, self.returns if isinstance(self.returns, list) else [self.returns]))
+
+    @cached_property
     def makes_raster(self) -> bool:
         """Whether the return value is, or may be, a cube with pixels."""
         schemas = self.returns if isinstance(self.returns, list) else [self.returns]
@@ -213,7 +242,10 @@ class Process:
         """Run the process with arguments by their openEO names."""
         names = inspect.signature(self.function).parameters
         python = {name if name in names else f"{name}_": value for name, value in arguments.items()}
-        return self.function(**python, env=env) if self.needs_environment else self.function(**python)
+        value = self.function(**python, env=env) if self.needs_environment else self.function(**python)
+        if self.raw_values_of is None:
+            return value
+        return carry_packing(value, [arguments.get(name) for name in self.raw_values_of])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the process description for ``GET /processes``."""
@@ -239,6 +271,14 @@ class Process:
         return described
 
 
+def _is_numeric(schema: Mapping[str, Any]) -> bool:
+    types = schema.get("type", ())
+    names = {types} if isinstance(types, str) else set(types)
+    if names == {"array"}:
+        return _is_numeric(schema.get("items", {}))
+    return bool(names) and names <= {"number", "integer", "null"}
+
+
 PROCESSES: dict[str, Process] = {}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -255,6 +295,10 @@ def process(
     pointwise: bool = False,
     in_view: bool = False,
     skips_nodata: Skips | None = None,
+    former_names: Mapping[str, str] | None = None,
+    raw_values_of: Sequence[str] | None = (),
+    check: Check | None = None,
+    foreign: Foreign | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
@@ -263,7 +307,11 @@ def process(
     ``pointwise``: each output pixel depends only on the same input pixel (except along x and y, if its rule
     says that it uses all values along them); ``in_view``: it makes its cube on the pixels of a map tile if
     these are demanded; ``skips_nodata`` decides by the arguments whether it ignores no-data in the array
-    ``data``.
+    ``data``; ``former_names`` are names of parameters that older clients send, with those of today;
+    ``raw_values_of`` names the arguments whose raw values the result holds, or values between them, so that
+    units, scales and offsets of their bands are those of the result too. By default it has none. With None
+    the process itself, or its child process, decides. ``check`` raises the errors that its constant arguments
+    alone tell, defaults included; ``foreign`` has arguments that it does not take, but other back-ends do.
     """
 
     def register(function: F) -> F:
@@ -282,6 +330,10 @@ def process(
             pointwise,
             in_view,
             skips_nodata,
+            former_names or {},
+            raw_values_of,
+            check,
+            foreign or {},
         )
         return function
 

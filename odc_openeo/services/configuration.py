@@ -9,6 +9,7 @@ from typing import Any, Final
 from odc_openeo.errors import ServiceConfigInvalid, ServiceConfigUnsupported, ServiceUnsupported
 from odc_openeo.services.colors import check_colormap
 from odc_openeo.untrusted.json_schemas import make_validator
+from odc_openeo.untrusted.schema_messages import describe_schema_error
 
 EXTENT: Final = "spatial_extent"
 """The process graph parameter that holds the extent of the tile."""
@@ -168,7 +169,7 @@ def _parse_setting(name: str, value: Any) -> Any:
         value = {str(e).lower(): e for e in schema["enum"]}.get(value.lower(), value)
     for error in make_validator(schema).iter_errors(value):
         mismatch = f"{str(value)[:60]} is not a valid value. {schema['description']}"
-        reason = mismatch if error.validator == "anyOf" else f"{error.message}."
+        reason = mismatch if error.validator == "anyOf" else f"{describe_schema_error(error)}."
         raise ServiceConfigInvalid(parameter=name, reason=reason)
     if name == "range":
         _check_range(value)

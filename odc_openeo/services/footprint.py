@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import shapely
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry, box
+from odc.geo.geom import box
+from shapely.geometry.base import BaseGeometry
 
 from odc_openeo.catalog import Catalog
 from odc_openeo.errors import CollectionNotFound, OpenEOError
@@ -20,6 +21,7 @@ from odc_openeo.services.grids import CollectionGrid, find_native_grid
 from odc_openeo.services.model import Service
 from odc_openeo.spatial import vector_cubes
 from odc_openeo.spatial.boxes import Box, is_box
+from odc_openeo.spatial.globe import cut_at_antimeridian, locate, locate_grid
 from odc_openeo.spatial.rasterize import get_grid
 
 SKETCH_PIXELS: Final = 256
@@ -51,13 +53,12 @@ class Footprint:
         west, south, east, north = self.bounds
         if east < west:
             return True
-        shape = box(west, south, east, north, "EPSG:4326").buffer(around)
+        shape = shapely.box(west, south, east, north).buffer(around)
         return bool(shape.intersects(_reproject_extent(grid)))
 
 
-def _reproject_extent(grid: GeoBox) -> Geometry:
-    resolution = max(grid.shape) * abs(grid.resolution.x) / 16
-    return grid.extent.to_crs("EPSG:4326", resolution=resolution)
+def _reproject_extent(grid: GeoBox) -> BaseGeometry:
+    return cut_at_antimeridian(locate_grid(grid))
 
 
 def compute_footprint(evaluator: ServiceEvaluator, service: Service, log: logging.Logger) -> Footprint:
@@ -117,7 +118,7 @@ def _find_filter_area(extent: Any) -> shapely.Geometry | None:
     try:
         if is_box(extent):
             rectangle = Box.parse(extent, "load_collection", "spatial_extent").polygon
-            return rectangle.to_crs("EPSG:4326", resolution="auto").geom
+            return cut_at_antimeridian(locate(rectangle))
         frame = vector_cubes.read_geometries(extent, "load_collection", "spatial_extent")
         return shapely.box(*frame.to_crs(4326).total_bounds)
     except (OpenEOError, ValueError, TypeError, KeyError):
@@ -138,5 +139,6 @@ def _estimate_pixel_size(collection: Mapping[str, Any]) -> float:
 
 def _find_result_bounds(result: ServiceResult) -> Bounds | None:
     with contextlib.suppress(OpenEOError):
-        return _reproject_extent(get_grid(result.data, "save_result")).boundingbox.bbox
+        outline = _reproject_extent(get_grid(result.data, "save_result"))
+        return None if outline.is_empty else outline.bounds
     return None

@@ -11,6 +11,7 @@ from odc.geo.xr import xr_coords
 from odc_openeo import cube
 from odc_openeo.cube import SPATIAL_REF, X, Y
 from odc_openeo.errors import IncompatibleDataCubes
+from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.rasterize import get_grid
 from odc_openeo.spatial.warp import warp
 
@@ -32,7 +33,7 @@ def align_to_grid_of(target: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
     axes = [d for d in (Y, X) if d in data.dims and d in target.dims]
     if all(data[d].equals(target[d]) for d in axes) and _is_same_crs(data, target, lenient=True):
         return data
-    if _is_same_crs(data, target, lenient=False):
+    if _is_same_crs(data, target, lenient=False) and not _counts_elsewhere(data, target):
         snapped = {d: _snap_labels(data, target, d) for d in axes}
         if all(labels is not None for labels in snapped.values()):
             return data.assign_coords({d: (d, labels, data[d].attrs) for d, labels in snapped.items()})
@@ -42,6 +43,18 @@ def align_to_grid_of(target: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
 def _is_same_crs(one: xr.DataArray, other: xr.DataArray, lenient: bool) -> bool:
     a, b = one.odc.crs, other.odc.crs
     return a == b or (lenient and (a is None or b is None))
+
+
+def _counts_elsewhere(data: xr.DataArray, target: xr.DataArray) -> bool:
+    """Whether some longitudes of a cube in degrees are those of the target only a circle further on."""
+    if X not in data.dims or X not in target.dims or not data.sizes[X] or not target.sizes[X]:
+        return False
+    if data.odc.crs is None or not has_degrees(str(data.odc.crs)):
+        return False
+    labels, grid = data[X].values, target[X].values
+    outside = labels[(labels < grid.min()) | (labels > grid.max())]
+    beyond = (outside - grid.min()) % 360 <= np.ptp(grid)
+    return bool(beyond.any())
 
 
 def _snap_labels(data: xr.DataArray, target: xr.DataArray, dimension: str) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from odc.geo.crs import CRS, CRSError
@@ -16,6 +17,10 @@ from odc_openeo.untrusted.reference_systems import parse_crs
 
 FARTHEST: Final = 1e12
 """The largest coordinate, in any unit: far beyond the earth."""
+
+FARTHEST_LONGITUDE: Final = 720.0
+"""Longitudes may be counted from -180, from 0, or on from a neighbour's, but not many times around."""
+EDGES: Final = ("west", "south", "east", "north")
 
 
 @dataclass(frozen=True)
@@ -36,25 +41,36 @@ class Box:
     def parse(cls, extent: Mapping[str, Any], process: str, parameter: str) -> Box:
         """Parse a bounding box as openEO has it: west, south, east, north, crs; heights are ignored.
 
+        In degrees, a box whose west is larger than its east crosses the antimeridian (RFC 7946): its east
+        becomes 360 larger.
+
         Raises:
-            ProcessParameterInvalid: an edge is not a finite number, edges are swapped or equal, or the CRS
-                is unknown.
+            ProcessParameterInvalid: an edge is missing or not a finite number, edges are swapped or equal,
+                or the CRS is unknown.
         """
 
         def make_error(reason: str) -> ProcessParameterInvalid:
             return ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
 
-        west, south, east, north = (extent[edge] for edge in ("west", "south", "east", "north"))
+        for edge in EDGES:
+            value = extent.get(edge)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                what = f"must be a number, not {value!r}" if value is not None else "is missing"
+                raise make_error(f"its member '{edge}' {what}.")
+        west, south, east, north = (extent[edge] for edge in EDGES)
         if not all(math.isfinite(edge) for edge in (west, south, east, north)):
             raise make_error("its edges must be finite numbers.")
         if max(map(abs, (west, south, east, north))) > FARTHEST:
             raise make_error(f"its edges must be between -{FARTHEST:g} and {FARTHEST:g}.")
+        crs = _parse_crs(extent.get("crs"), make_error)
+        if west > east and has_degrees(crs) and west - 360 < east:
+            east += 360
         for low, high, names in ((west, east, "west and east"), (south, north, "south and north")):
             if low > high:
                 raise make_error(f"{names} are swapped: {low:g} is larger than {high:g}.")
             if low == high:
                 raise make_error(f"it has no area: {names} are both {low:g}.")
-        return cls(west, south, east, north, _parse_crs(extent.get("crs"), make_error))
+        return cls(west, south, east, north, crs)
 
     @property
     def bounding_box(self) -> BoundingBox:
@@ -84,9 +100,17 @@ class Box:
         )
 
 
+@lru_cache(maxsize=256)
+def has_degrees(crs: int | str) -> bool:
+    """Whether coordinates in a reference system are longitudes and latitudes in degrees."""
+    system = CRS(crs)
+    unit = system.proj.axis_info[0].unit_conversion_factor if system.geographic else 0.0
+    return math.isclose(unit, math.radians(1), rel_tol=1e-9)
+
+
 def is_box(extent: Any) -> bool:
     """Whether a spatial extent is a bounding box (and not GeoJSON or a vector cube)."""
-    return isinstance(extent, Mapping) and "west" in extent
+    return isinstance(extent, Mapping) and "type" not in extent and any(edge in extent for edge in EDGES)
 
 
 def _parse_crs(crs: Any, make_error: Any) -> int | str:

@@ -11,11 +11,15 @@ import geopandas as gpd
 import numpy as np
 import shapely
 import xarray as xr
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
 
 from odc_openeo import cube
 from odc_openeo.errors import NoDataAvailable, ProcessParameterInvalid
-from odc_openeo.spatial import rasterize, vector_cubes
+from odc_openeo.spatial import rasterize, reproject, vector_cubes
+from odc_openeo.spatial.features import with_features
+from odc_openeo.spatial.turned_cubes import turn_cube_to
 
 
 def clip_to_geometries(data: xr.DataArray, geometries: Any, process: str, parameter: str) -> xr.DataArray:
@@ -31,8 +35,14 @@ def clip_to_geometries(data: xr.DataArray, geometries: Any, process: str, parame
         NoDataAvailable: no pixel is in the geometries.
     """
     frame = vector_cubes.read_geometries(geometries, process, parameter)
+    turned = _turn_to_geometries(data, frame, process, parameter)
+    return with_features(clip_to_frame(turned, frame, process), frame)
+
+
+def clip_to_frame(data: xr.DataArray, frame: gpd.GeoDataFrame, process: str) -> xr.DataArray:
+    """Crop and mask a cube as `clip_to_geometries` does, to the geometries of a frame."""
     grid = rasterize.get_grid(data, process)
-    shapes = vector_cubes.project_to_grid(frame, grid)
+    shapes = reproject.project_to_grid(frame, grid)
     windows = _find_windows(frame, grid)
     if not windows:
         raise NoDataAvailable(reason=f"no pixel of the cube is in the geometries of {process}.")
@@ -43,11 +53,26 @@ def clip_to_geometries(data: xr.DataArray, geometries: Any, process: str, parame
     return keep_where(cropped, mask_inside(cropped, shapes, grid[rows, columns]))
 
 
+def _turn_to_geometries(
+    data: xr.DataArray, frame: gpd.GeoDataFrame, process: str, parameter: str
+) -> xr.DataArray:
+    """The cube with longitudes as geometries count them."""
+    rasterize.get_grid(data, process)
+    bounds = shapely.total_bounds(frame.geometry.to_numpy())
+    if frame.crs is None or not np.isfinite(bounds).all():
+        return data
+    if frame.crs.is_geographic:
+        area = Geometry(shapely.box(*bounds), CRS(frame.crs))
+    else:
+        area = Geometry(shapely.union_all(shapely.envelope(frame.geometry.to_numpy())), CRS(frame.crs))
+    return turn_cube_to(data, area, process, parameter)
+
+
 def _find_windows(frame: gpd.GeoDataFrame, grid: GeoBox) -> list[rasterize.Window]:
     """The parts of a grid within the bounding boxes of geometries."""
     shapes = frame.geometry.to_numpy()
     areas = shapely.get_dimensions(shapes) == 2
-    bounds = vector_cubes.project_bounds(shapes, frame.crs, grid)
+    bounds = reproject.project_bounds(shapes, frame.crs, grid)
     bounded = ~np.isnan(bounds).any(axis=1)
     windows = (
         rasterize.find_window_of_bounds(b, a, grid)

@@ -6,7 +6,7 @@ properties, the feature's ``id``) are kept in coordinates along that dimension.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Container, Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import geopandas as gpd
@@ -16,14 +16,13 @@ import pyproj
 import shapely
 import xarray as xr
 import xvec  # noqa: F401  (registers the accessor)
-from odc.geo import CRS
-from odc.geo.geobox import GeoBox
-from odc.geo.geom import BoundingBox, Geometry
 from shapely.geometry import shape
 
 from odc_openeo import cube
+from odc_openeo.cube.coordinates import RESERVED
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
+from odc_openeo.untrusted.schema_messages import shorten_value
 
 LONLAT: Final = pyproj.CRS.from_epsg(4326)
 GEOMETRY_TYPES: Final = frozenset(
@@ -32,10 +31,8 @@ GEOMETRY_TYPES: Final = frozenset(
 POLYGONS: Final = frozenset({"Polygon", "MultiPolygon"})
 ID: Final = "id"
 
-_EARTH_RADIUS: Final = 6_371_000.0
-_MAX_PIECES: Final = 20_000
-_EDGE: Final = 3_000.0
-"""Length in metres of an edge that stays straight to within a metre in any other CRS."""
+_EXACT: Final = 2**53
+_RESERVED_BY_XARRAY: Final = frozenset({""})
 
 
 # --- Reading -------------------------------------------------------------------------------------
@@ -52,6 +49,8 @@ def from_geojson(data: Any, process: str, parameter: str, *, collections: bool =
     """
     try:
         features = _get_features(data)
+        if not all(isinstance(f.get("properties") or {}, Mapping) for f in features):
+            raise ValueError("the 'properties' of a Feature must be an object or null.")
         shapes = [_parse_shape(f.get("geometry"), collections) for f in features]
         crs = _parse_declared_crs(data)
         _check_valid(shapes)
@@ -63,7 +62,8 @@ def from_geojson(data: Any, process: str, parameter: str, *, collections: bool =
         IndexError,
         shapely.errors.ShapelyError,
     ) as error:
-        reason = str(error) or type(error).__name__
+        # Other errors are those of libraries, in their words.
+        reason = str(error) if type(error) is ValueError else "it is not valid GeoJSON."
         raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason) from error
     return gpd.GeoDataFrame(_tabulate_properties(features), geometry=shapes, crs=crs)
 
@@ -99,6 +99,12 @@ def read_geometries(
     return frame
 
 
+def as_vector_cube(value: Any, process: str, parameter: str) -> cube.Cube:
+    """Return a vector cube as it is, and GeoJSON as one without values; errors as in `read_geometries`."""
+    frame = read_geometries(value, process, parameter)
+    return value if cube.is_cube(value) else from_frame(frame)
+
+
 def _get_features(data: Any) -> list[Mapping[str, Any]]:
     if not isinstance(data, Mapping):
         raise ValueError("it must be a GeoJSON object.")
@@ -123,24 +129,38 @@ def _parse_shape(geometry: Any, collections: bool) -> Any:
     kind = geometry.get("type")
     if kind not in GEOMETRY_TYPES and not (collections and kind == "GeometryCollection"):
         raise ValueError(
-            f"the GeoJSON type {kind!r} is not supported. "
+            f"the GeoJSON type {shorten_value(kind)} is not supported. "
             f"Use {', '.join(sorted(GEOMETRY_TYPES))}, Feature or FeatureCollection."
         )
-    parsed = shape(dict(geometry))
+    parsed = _make_shape(geometry)
     if not np.isfinite(shapely.get_coordinates(parsed)).all():
         raise ValueError(f"the coordinates of the {kind} must be finite numbers.")
     return parsed
+
+
+def _make_shape(geometry: Mapping[str, Any]) -> Any:
+    kind = geometry["type"]
+    member = "geometries" if kind == "GeometryCollection" else "coordinates"
+    try:
+        return shape(dict(geometry))
+    except (ValueError, TypeError, LookupError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise ValueError(
+            f"the '{member}' of the {kind} are not those of one: {shorten_value(geometry.get(member))}. See "
+            "GeoJSON (RFC 7946)."
+        ) from error
 
 
 def _parse_declared_crs(data: Mapping[str, Any]) -> pyproj.CRS:
     declared = data.get("crs")
     if declared is None:
         return LONLAT
-    name = declared["properties"]["name"] if isinstance(declared, Mapping) else declared
+    inner = declared.get("properties") if isinstance(declared, Mapping) else None
+    name = inner.get("name") if isinstance(inner, Mapping) else declared
     try:
         crs = parse_crs(name)
     except CrsRefusedError as error:
-        raise ValueError(f"the CRS {name!r} is not known. Leave out 'crs' for lon/lat.") from error
+        shown = shorten_value(name)
+        raise ValueError(f"the CRS {shown} is not known. Leave out 'crs' for lon/lat.") from error
     return LONLAT if crs.to_epsg() == 4326 or crs.to_authority() == ("OGC", "CRS84") else crs
 
 
@@ -153,11 +173,42 @@ def _check_valid(shapes: Sequence[Any]) -> None:
 
 def _tabulate_properties(features: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows = [dict(f.get("properties") or {}) for f in features]
-    frame = pd.DataFrame(rows, index=range(len(rows)))
-    if ID not in frame.columns and any(f.get(ID) is not None for f in features):
-        frame[ID] = [f.get(ID) for f in features]
-    renamed = {c: f"property_{c}" for c in frame.columns if c == cube.GEOMETRY}
-    return frame.rename(columns=renamed)
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: make_property_column([row.get(name) for row in rows]) for name in names}
+    if ID not in columns and any(f.get(ID) is not None for f in features):
+        columns[ID] = make_property_column([f.get(ID) for f in features])
+    if cube.GEOMETRY in columns:
+        key = _make_unique(f"property_{cube.GEOMETRY}", columns)
+        columns = {key if name == cube.GEOMETRY else name: values for name, values in columns.items()}
+    # Halves of surrogate pairs, which JSON may hold, are no characters.
+    columns = {name.encode("utf-8", "replace").decode("utf-8"): values for name, values in columns.items()}
+    return pd.DataFrame(columns, index=range(len(rows)))
+
+
+def make_property_column(values: Sequence[Any]) -> np.ndarray:
+    """Make a column of JSON values: an array of numbers or booleans if all are such, else of objects.
+
+    In objects, integers stay what they are where other features have none.
+    """
+    present = [v for v in values if v is not None]
+    kinds = {type(v) for v in present}
+    if kinds in ({float}, {int, float}) and all(abs(v) <= _EXACT for v in present if type(v) is int):
+        return np.array([np.nan if v is None else v for v in values], dtype=float)
+    is_complete = len(present) == len(values)
+    if is_complete and kinds == {bool}:
+        return np.array(values, dtype=bool)
+    if is_complete and kinds == {int} and all(-(2**63) <= v < 2**63 for v in present):
+        return np.array(values, dtype=np.int64)
+    column = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        column[i] = value
+    return column
+
+
+def _make_unique(name: str, used: Container[Hashable]) -> str:
+    while name in used:
+        name = f"property_{name}"
+    return name
 
 
 # --- Vector cubes --------------------------------------------------------------------------------
@@ -190,13 +241,25 @@ def make_geometry_coordinates(
 ) -> dict[str, Any]:
     """The coordinates of a geometry dimension: the geometries and all other columns of the frame.
 
-    A column whose name is in ``taken`` (names already used in the cube) becomes ``property_NAME``.
+    A column whose name is in ``taken`` (names already used in the cube), or has a meaning in cubes, becomes
+    ``property_NAME``.
     """
     coordinates: dict[str, Any] = {dimension: (dimension, frame.geometry.to_numpy())}
-    for name in frame.columns.drop(frame.geometry.name):
-        key = f"property_{name}" if name in taken or name == dimension else str(name)
-        coordinates[key] = (dimension, frame[name].to_numpy())
+    names = [name for name in frame.columns if name != frame.geometry.name]
+    used = {*taken, dimension, *RESERVED.difference(cube.PACKING), *_RESERVED_BY_XARRAY}
+    free = {str(name) for name in names if name not in used}
+    for name in names:
+        key = str(name) if name in free else _make_unique(str(name), used | free | set(coordinates))
+        coordinates[key] = (dimension, _as_array(frame[name]))
     return coordinates
+
+
+def _as_array(column: pd.Series) -> np.ndarray:
+    """A column as an array; integers with gaps are objects, as they would become floats otherwise."""
+    if not isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
+        return column.to_numpy()
+    values = column.astype(object).where(column.notna(), None).to_numpy()
+    return values if pd.api.types.is_datetime64_any_dtype(column) else make_property_column(list(values))
 
 
 def index_geometries(data: Any, crs: Any, dimension: str = cube.GEOMETRY) -> Any:
@@ -209,79 +272,3 @@ def index_geometries(data: Any, crs: Any, dimension: str = cube.GEOMETRY) -> Any
 def from_frame(frame: gpd.GeoDataFrame) -> xr.Dataset:
     """A vector cube without values: the geometries, and the other columns as coordinates along them."""
     return index_geometries(xr.Dataset(coords=make_geometry_coordinates(frame)), frame.crs)
-
-
-# --- Reprojection --------------------------------------------------------------------------------
-
-
-def project_to_grid(frame: gpd.GeoDataFrame, grid: GeoBox) -> np.ndarray:
-    """Project geometries to the CRS of a grid: an array of shapely geometries in the frame's order.
-
-    Edges are straight lines in the original CRS, so the geometries are cut to the surroundings of the grid
-    and densified until edges deviate from their curves by less than a hundredth of a pixel.
-    """
-    target = pyproj.CRS.from_user_input(grid.crs.to_wkt())
-    source = frame.crs
-    shapes = shapely.force_2d(frame.geometry.to_numpy())
-    if source is None or target.equals(source, ignore_axis_order=True):
-        return shapes
-    return _reproject_shapes(_cut_to_grid(shapes, source, target, grid), source, target, grid)
-
-
-def project_bounds(shapes: np.ndarray, source: Any, grid: GeoBox) -> np.ndarray:
-    """West, south, east and north of each geometry in the CRS of a grid, ``(n, 4)``; NaN for empty ones.
-
-    They do not depend on how much of a geometry the grid covers, unless the geometry reaches beyond the area
-    in which the CRS is defined: then only the part near the grid counts.
-    """
-    target = pyproj.CRS.from_user_input(grid.crs.to_wkt())
-    if source is None or target.equals(source, ignore_axis_order=True):
-        return shapely.bounds(shapes)
-    source = pyproj.CRS.from_user_input(source)
-    whole = _reproject_shapes(shapes, source, target, grid)
-    bounds = shapely.bounds(whole)
-    xy, owner = shapely.get_coordinates(whole, return_index=True)
-    far = np.unique(owner[~np.isfinite(xy).all(axis=1)])
-    if far.size:
-        near = _cut_to_grid(shapes[far], source, target, grid)
-        bounds[far] = shapely.bounds(_reproject_shapes(near, source, target, grid))
-    return bounds
-
-
-def project_outline(box: BoundingBox, crs: CRS) -> Geometry:
-    """Project a box to another CRS; its edges follow their curves there to within metres."""
-    step = _EDGE / _metres_per_unit(pyproj.CRS.from_user_input(box.crs.to_wkt()))
-    step = max(step, box.span_x / _MAX_PIECES, box.span_y / _MAX_PIECES)
-    return box.polygon.to_crs(crs, resolution=step)
-
-
-def _reproject_shapes(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS, grid: GeoBox) -> np.ndarray:
-    """Project geometries to another CRS, with points added to their edges so that they follow the curves."""
-    pixel = min(abs(grid.resolution.x), abs(grid.resolution.y)) * _metres_per_unit(target)
-    step = np.sqrt(8 * pixel / 100 * _EARTH_RADIUS / 4) / _metres_per_unit(source)
-    dense = shapely.segmentize(shapes, np.maximum(step, shapely.length(shapes) / _MAX_PIECES))
-    transformer = pyproj.Transformer.from_crs(source, target, always_xy=True)
-    return shapely.transform(dense, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1])))
-
-
-def _metres_per_unit(crs: pyproj.CRS) -> float:
-    if crs.is_geographic:
-        return float(np.pi / 180 * _EARTH_RADIUS)
-    return float(crs.axis_info[0].unit_conversion_factor or 1.0) if crs.axis_info else 1.0
-
-
-def _cut_to_grid(shapes: np.ndarray, source: pyproj.CRS, target: pyproj.CRS, grid: GeoBox) -> np.ndarray:
-    """Cut geometries to the surroundings of the grid: its CRS may not be defined in the rest of the world."""
-    back = pyproj.Transformer.from_crs(target, source, always_xy=True)
-    left, bottom, right, top = grid.boundingbox.bbox
-    west, south, east, north = back.transform_bounds(left, bottom, right, top, densify_pts=51)
-    if not np.isfinite([west, south, east, north]).all() or west > east:
-        return shapes
-    dx, dy = (east - west) * 0.1, (north - south) * 0.1
-    box = (west - dx, south - dy, east + dx, north + dy)
-    inside = shapely.box(*box)
-    crosses = ~shapely.covers(inside, shapes) & shapely.intersects(inside, shapes)
-    cut = shapes.copy()
-    cut[crosses] = shapely.intersection(shapes[crosses], inside)
-    cut[~shapely.intersects(inside, shapes)] = shapely.GeometryCollection()
-    return cut

@@ -16,6 +16,7 @@ import numpy as np
 import pyproj
 import rasterio.warp
 import xarray as xr
+from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -24,7 +25,10 @@ from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
 
 from odc_openeo import cube
+from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import ProcessGraphComplexity
+from odc_openeo.spatial.boxes import has_degrees
+from odc_openeo.spatial.features import copy_features
 
 METHODS: Final = {
     "average": Resampling.average,
@@ -81,9 +85,9 @@ def warp(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str = "near
         joined = xr.concat(parts, dim=bands, coords="minimal", compat="override", join="override")
         restored = cube.with_nodata(joined, cube.nodata(data)).assign_coords({bands: data.coords[bands]})
         return restored.transpose(*data.dims)
-    return _warp_array(
-        _prepare_values(data, source, target, method), source, target, method, cube.nodata(data)
-    )
+    values = _prepare_values(data, source, target, method)
+    warped = _warp_array(values, source, target, method, cube.nodata(data))
+    return warped if method in SELECTING else drop_boolean_mark(warped)
 
 
 def pixel_scale(source: GeoBox, target: GeoBox) -> tuple[float, float]:
@@ -145,7 +149,7 @@ def _warp_array(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str,
     grid = xr_coords(target, crs_coord_name=cube.SPATIAL_REF, always_yx=True)
     warped = xr.DataArray(values, dims=ordered.dims, coords={**coords, **grid}, attrs=ordered.attrs)
     warped.name = data.name
-    return warped.transpose(*data.dims)
+    return copy_features(ordered, warped).transpose(*data.dims)
 
 
 @lru_cache(maxsize=64)
@@ -168,6 +172,8 @@ class _GridWarp:
         x, y = self.target.transform @ (columns, rows)
         if not self.linear:
             x, y = self.to_source.transform(x, y)
+        if has_degrees(str(self.source.crs)):
+            x = turn_longitudes(np.asarray(x), self.source)
         return ~self.source.transform @ (np.asarray(x), np.asarray(y))
 
     def _measure_scale(self) -> tuple[float, float]:
@@ -264,15 +270,78 @@ class _GridWarp:
 def _warp_block(
     block: np.ndarray, source: GeoBox, target: GeoBox, method: str, nodata: Any, options: dict[str, Any]
 ) -> np.ndarray:
+    if _goes_beyond(target):
+        return _warp_halves(block, source, target, method, nodata, options)
+    return _warp_inner(block, source, target, method, nodata, options)
+
+
+def _warp_inner(
+    block: np.ndarray, source: GeoBox, target: GeoBox, method: str, nodata: Any, options: dict[str, Any]
+) -> np.ndarray:
     boolean = block.dtype.kind == "b"
     number = math.prod(block.shape[:-2])
     planes = (block.astype("uint8") if boolean else block).reshape(number, *block.shape[-2:])
-    warp_plane = _warp_linear if source.crs == target.crs else _warp_projected
+    source = _begin_in_world(source)
+    # GDAL itself counts longitudes as a source beyond 180 does, but not those of a WarpedVRT.
+    is_linear = source.crs == target.crs or _goes_beyond(source)
+    warp_plane = _warp_linear if is_linear else _warp_projected
     result = np.empty((number, *target.shape.yx), planes.dtype)
     for index, plane in enumerate(planes):
         result[index] = warp_plane(plane, source, target, method, nodata, options)
     shaped = result.reshape(*block.shape[:-2], *target.shape.yx)
     return shaped.astype(bool) if boolean else shaped
+
+
+def turn_longitudes(x: np.ndarray, grid: GeoBox) -> np.ndarray:
+    """Longitudes as a grid in degrees counts them: at most half a circle from its middle."""
+    left, _, right, _ = grid.boundingbox.bbox
+    middle = (left + right) / 2
+    with np.errstate(invalid="ignore"):
+        return np.asarray(x - 360 * np.round((x - middle) / 360))
+
+
+def _goes_beyond(grid: GeoBox) -> bool:
+    """Whether the longitudes of a grid are not all between -180 and 180."""
+    if not has_degrees(str(grid.crs)):
+        return False
+    slack = 1e-3 * abs(grid.resolution.x)
+    left, _, right, _ = grid.boundingbox.bbox
+    return bool(left < -180 - slack or right > 180 + slack)
+
+
+def _begin_in_world(grid: GeoBox) -> GeoBox:
+    """The grid with longitudes that begin between -180 and 180, if it is in degrees."""
+    if not _goes_beyond(grid):
+        return grid
+    turn = 360 * math.floor((grid.boundingbox.left + 180) / 360 + 1e-9)
+    return GeoBox(grid.shape, Affine.translation(-turn, 0) @ grid.transform, grid.crs)
+
+
+def _warp_halves(
+    block: np.ndarray, source: GeoBox, target: GeoBox, method: str, nodata: Any, options: dict[str, Any]
+) -> np.ndarray:
+    """Warp to a grid that crosses the antimeridian: first to its part before, then to the one behind it."""
+    target = _begin_in_world(target)
+    if not _goes_beyond(target):
+        return _warp_block(block, source, target, method, nodata, options)
+    column = (~target.transform @ (180.0, 0.0))[0]
+    columns = min(max(round(column), 1), target.shape.x - 1)
+    if target.shape.x == 1:
+        # One pixel on both sides: its middle decides.
+        shift = -360 if column < 0.5 else 0
+        alone = GeoBox(target.shape, Affine.translation(shift, 0) @ target.transform, target.crs)
+        return _warp_inner(block, source, alone, method, nodata, options)
+    parts = [target[:, :columns], target[:, columns:]]
+    return np.concatenate(
+        [_warp_inner(block, source, _shift_half(p), method, nodata, options) for p in parts], axis=-1
+    )
+
+
+def _shift_half(grid: GeoBox) -> GeoBox:
+    """The half of a grid on one side of the antimeridian, with longitudes on that side."""
+    left, _, right, _ = grid.boundingbox.bbox
+    turn = 360 if (left + right) / 2 > 180 else 0
+    return GeoBox(grid.shape, Affine.translation(-turn, 0) @ grid.transform, grid.crs)
 
 
 def _warp_linear(
@@ -289,6 +358,7 @@ def _warp_linear(
         dst_crs=target.crs.to_wkt(),
         dst_nodata=nodata,
         resampling=METHODS[method],
+        tolerance=_TOLERANCE,
         **options,
     )
     return result

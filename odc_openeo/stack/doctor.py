@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from odc_openeo import db
+from odc_openeo.catalog import Catalog, read_overrides
 from odc_openeo.compute import cluster
 from odc_openeo.config import (
     PREFIX,
@@ -26,6 +27,7 @@ from odc_openeo.config import (
     unknown_variables,
 )
 from odc_openeo.errors import OpenEOError
+from odc_openeo.stack.web_editor import find_editor_warning
 from odc_openeo.udf.layers import check_udf, find_udf_warning
 from odc_openeo.users import oidc
 
@@ -58,9 +60,11 @@ def run_checks(config: Config) -> list[Finding]:
         ("sign-in", oidc.check_providers),
     ]
     warnings: list[tuple[str, Callable[[Config], str | None]]] = [
+        ("index", _find_override_warning),
         ("dask", cluster.find_warning),
         ("GDAL", _find_gdal_warning),
         ("user-defined functions", find_udf_warning),
+        ("settings", find_editor_warning),
     ]
     findings = [_run_check(part, check, config) for part, check in checks]
     usable = {finding.part for finding in findings if finding.good}
@@ -80,6 +84,7 @@ def _check_settings(config: Config) -> str:
     unknown = unknown_variables()
     if unknown:
         raise ValueError(f"unknown setting: {', '.join(unknown)}; the table above lists all settings")
+    read_overrides(config.collection_overrides)
     return "all known"
 
 
@@ -116,6 +121,19 @@ def _find_gdal_warning(config: Config) -> str | None:
         f"{PREFIX}GDAL_DRIVERS lets GDAL use {', '.join(allowed)} in all processes. Drivers that open other "
         "files named in a file weaken the protection against users' files; convert your datasets if you can"
     )
+
+
+def _find_override_warning(config: Config) -> str | None:
+    if config.collection_overrides is None:
+        return None
+    catalog = Catalog(config)
+    try:
+        problems = "; ".join(catalog.list_override_problems())
+        return f"{PREFIX}COLLECTION_OVERRIDES: {problems}" if problems else None
+    except Exception:  # settings and index have findings of their own
+        return None
+    finally:
+        catalog.close()
 
 
 def _check_index(config: Config) -> str:

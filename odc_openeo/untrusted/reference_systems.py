@@ -52,6 +52,23 @@ def parse_crs(definition: Any) -> pyproj.CRS:
     return check_crs(crs)
 
 
+def parse_cf_crs(attributes: Mapping[str, Any]) -> pyproj.CRS:
+    """Parse the parameters of a CF grid mapping.
+
+    Raises:
+        CrsRefusedError: they do not define a reference system, or name files.
+    """
+    for value in attributes.values():
+        _check_text(str(value)[:LONGEST])
+    try:
+        return check_crs(pyproj.CRS.from_cf(dict(attributes)))
+    except CrsRefusedError:
+        raise
+    except (CRSError, ValueError, TypeError, KeyError, UnicodeError) as error:
+        name = str(attributes.get("grid_mapping_name"))[:60]
+        raise CrsRefusedError(f"its grid mapping '{name}' does not define a reference system.") from error
+
+
 def check_crs(crs: pyproj.CRS) -> pyproj.CRS:
     """Return a reference system that a library has read from a user's file, after checking its definition.
 

@@ -34,7 +34,9 @@ from odc_openeo.errors import (
     StorageQuotaExceeded,
 )
 from odc_openeo.load.stac_scenes import read_items
+from odc_openeo.spatial.globe import Span, locate
 from odc_openeo.storage import get_storage
+from odc_openeo.untrusted.model_messages import describe_model_faults
 from odc_openeo.untrusted.rasters import LocalFolder
 from odc_openeo.user_data import stac_export
 from odc_openeo.user_data.stac_export import Package
@@ -43,7 +45,6 @@ COLLECTIONS: Final = "collections"
 DESCRIPTION_MEMBERS: Final = ("title", "description", "license", "keywords", "providers")
 """Descriptive members of a Collection; the others follow from its Items."""
 TYPES: Final = {str: "string", bool: "boolean", int: "integer", float: "number"}
-DEGREES: Final = "EPSG:4326"
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def check_description(document: Mapping[str, Any]) -> None:
     try:
         _parse_override(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"'{'.'.join(map(str, first['loc']))}': {first['msg'].lower()}.") from error
+        raise ValueError(f"{describe_model_faults(error, document)}.") from error
 
 
 def _parse_override(document: Mapping[str, Any]) -> Override:
@@ -226,7 +226,7 @@ def _derive_details(items: Sequence[Mapping[str, Any]], folder: LocalFolder) -> 
 
 def _derive_summary(items: Sequence[Mapping[str, Any]], scenes: Sequence[Scene]) -> dict[str, Any]:
     systems = sorted({str(scene.crs) for scene in scenes})
-    degrees = unary_union(s.footprint.to_crs(DEGREES, resolution="auto") for s in scenes).boundingbox
+    span = Span.around(locate(s.footprint) for s in scenes) or Span(-180.0, -90.0, 180.0, 90.0)
     native = unary_union(s.outline for s in scenes).boundingbox if len(systems) == 1 else None
     times = [scene.time for scene in scenes]
     grids = {
@@ -236,8 +236,8 @@ def _derive_summary(items: Sequence[Mapping[str, Any]], scenes: Sequence[Scene])
         if (grid := scene.find_grid(band)) is not None
     }
     return {
-        "lon": degrees.range_x,
-        "lat": degrees.range_y,
+        "lon": (span.west, span.east),
+        "lat": (span.south, span.north),
         "x": (None, None) if native is None else native.range_x,
         "y": (None, None) if native is None else native.range_y,
         "time": [time.isoformat() for time in (min(times), max(times))],

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +25,7 @@ from odc_openeo import db
 from odc_openeo.compute import cluster
 from odc_openeo.config import Config, allowed_gdal_drivers
 from odc_openeo.errors import InfrastructureBusy, Internal, OpenEOError, StorageFailure
-from odc_openeo.formats import Asset, Output, write_outputs
+from odc_openeo.formats import Asset, Output, name_outputs, write_outputs
 from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.formats.thumbnail import write_thumbnail
 from odc_openeo.formats.write_errors import as_storage_failure, is_disk_full
@@ -33,7 +33,7 @@ from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.graph.estimate import count_read_bytes
 from odc_openeo.hidden_memory import hide_memory
 from odc_openeo.jobs import LEVELS, Entry, Job
-from odc_openeo.jobs.options import parse_archives, parse_resources
+from odc_openeo.jobs.options import MEMORY, parse_archives, parse_resources
 from odc_openeo.jobs.records import make_entry
 from odc_openeo.load.read_errors import explain_read_failure
 from odc_openeo.memory_failures import is_memory_failure
@@ -193,6 +193,8 @@ class Run:
 
     def produce_results(self) -> RunDone:
         """Evaluate the process graph, write its outputs and describe them."""
+        for warning in parse_resources(self.job.draft.extras).warnings:
+            self.log.warning("%s", warning)
         catalog = RecordingCatalog(self.config)
         env = make_environment(
             self.config,
@@ -236,9 +238,9 @@ class Run:
             return assets
         # One output after the other, each of which is published as partial results.
         assets = []
-        for i, output in enumerate(outputs, 1):
-            output_assets = write_outputs(None, [output], self.folder, self.compute, f"result_{i}")
-            written = [replace(asset, output=i - 1) for asset in output_assets]
+        for i, (output, name) in enumerate(zip(outputs, name_outputs(outputs), strict=True)):
+            output_assets = write_outputs(None, [output], self.folder, self.compute, [name])
+            written = [replace(asset, output=i) for asset in output_assets]
             self._store_assets(written)
             assets += written
             self.channel.send(RunUpdate(partial_assets=[describe_asset(asset) for asset in assets]))
@@ -270,11 +272,20 @@ class Run:
             nbytes=self.read,
             progress=report_chunks,
             span=self.span,
-            resources=parse_resources(self.job.draft.extras),
+            resources=self._find_resources() if self._on_cluster else None,
         )
         self.done += size
         self._send_progress(0, 0)
         return values
+
+    def _find_resources(self) -> Mapping[str, float]:
+        """The resources that each task takes; memory of other back-ends' options at most what there is."""
+        resources = parse_resources(self.job.draft.extras)
+        if not resources.is_adapted:
+            return resources.amounts
+        memory = min(resources.amounts[MEMORY], cluster.get_largest_amount(self.config, MEMORY))
+        other_amounts = {name: amount for name, amount in resources.amounts.items() if name != MEMORY}
+        return {**other_amounts, MEMORY: memory} if memory else other_amounts
 
     @property
     def span(self) -> str:

@@ -26,13 +26,14 @@ from odc_openeo.jobs.queue import Claim
 from odc_openeo.runners.memory import MemoryWatch, memory_exceeded
 from odc_openeo.storage import get_storage
 from odc_openeo.worker.cleaning import get_scratch_folder, remove_attempt, remove_old_files
+from odc_openeo.worker.heartbeats import Heartbeats
 from odc_openeo.worker.run import RunDone, RunFailed, RunUpdate, run_job
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.4
 TICK_SECONDS: Final = 0.2
-BEAT_SECONDS: Final = 1.0
+BUSY_SECONDS: Final = 1.0
 CLEAN_SECONDS: Final = 600.0
 END_SECONDS: Final = 3.0
 LONGEST_PAUSE: Final = 60.0
@@ -56,13 +57,14 @@ def run_worker(config: Config, stop: threading.Event) -> None:
         except InfrastructureBusy as error:
             log.log(logging.DEBUG if unavailable else logging.WARNING, "%s", error)
             unavailable = True
-            stop.wait(BEAT_SECONDS)
+            stop.wait(BUSY_SECONDS)
             continue
         unavailable = False
         if claim is None:
             stop.wait(POLL_SECONDS)
         else:
-            Supervision(config, claim, context).run(stop)
+            with Heartbeats(config, claim) as heartbeats:
+                Supervision(config, claim, context, heartbeats).run(stop)
 
 
 @dataclass
@@ -127,13 +129,10 @@ class Supervision:
     config: Config
     claim: Claim
     context: ForkServerContext
+    heartbeats: Heartbeats
     usage: RunUsage = field(default_factory=RunUsage)
     entries: list[Entry] = field(default_factory=list)
     logged: int = 0
-    progress: float = 0.0
-    last_beat: float = field(default_factory=time.monotonic)
-    last_try: float = field(default_factory=time.monotonic)
-    partial_assets: Any = None
     outcome: RunDone | RunFailed | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -145,7 +144,9 @@ class Supervision:
             is_wanted = self._watch_run(process, pipe, stop)
         if self.outcome is None and is_wanted:
             self.outcome = self._make_lost_failure(process.exitcode)
+        self.heartbeats.stop()
         is_stopped = stop.is_set() and not self._has_ended
+        self.entries = self.heartbeats.take_entries()
         self._retry_until_recorded(self._return_job if is_stopped else self._record_outcome)
         self._remove_leftovers()
 
@@ -178,22 +179,25 @@ class Supervision:
                 self.outcome = self.outcome or self._make_memory_failure()
                 return True
             self.usage.sample_process(process.pid)
-            if not self._send_heartbeat():
+            if not self.heartbeats.is_wanted:
                 return False
             if not alive:
                 return True
         return not stop.is_set() or self._has_ended
 
     def _receive_messages(self, pipe: Connection) -> bool:
-        """Receive messages of the run; False when it has ended."""
+        """Receive messages of the run for a moment; False when it has ended."""
+        deadline = time.monotonic() + TICK_SECONDS
         try:
-            while pipe.poll(TICK_SECONDS):
+            while pipe.poll(max(deadline - time.monotonic(), 0)):
                 message = pipe.recv()
                 if isinstance(message, RunUpdate):
                     self._apply_update(message)
                 else:
                     self.outcome = message
                     return False
+                if time.monotonic() > deadline:
+                    break
         except (EOFError, OSError):
             return False
         return True
@@ -201,38 +205,23 @@ class Supervision:
     def _apply_update(self, update: RunUpdate) -> None:
         if update.entry is not None:
             self._add_entry(update.entry)
-        self.progress = max(self.progress, update.progress or 0.0)
+        self.heartbeats.progress = max(self.heartbeats.progress, update.progress or 0.0)
         self.usage.cluster_cpu_s = max(self.usage.cluster_cpu_s, update.cluster_cpu_s or 0.0)
-        self.partial_assets = update.partial_assets or self.partial_assets
+        if update.partial_assets:
+            self.heartbeats.publish(update.partial_assets)
 
     def _add_entry(self, entry: Entry) -> None:
         self.logged += 1
         if self.logged < MOST_ENTRIES:
-            self.entries.append(entry)
+            self.heartbeats.add_entry(entry)
         elif self.logged == MOST_ENTRIES:
-            self.entries.append(Entry("warning", "Too many messages: further ones are not kept.", db.now()))
+            text = "Too many messages: further ones are not kept."
+            self.heartbeats.add_entry(Entry("warning", text, db.now()))
 
     def add_message(self, level: str, message: str, **more: Any) -> None:
         """Add a message to the log of the job."""
         if LEVELS[level] >= LEVELS[self.claim.job.draft.log_level]:
-            self.entries.append(Entry(level, message, db.now(), more))
-
-    def _send_heartbeat(self) -> bool:
-        """Send a heartbeat with progress and entries, once per second; False if the run must stop."""
-        now = time.monotonic()
-        if now - self.last_try < BEAT_SECONDS:
-            return True
-        self.last_try = now
-        try:
-            if self.partial_assets is not None:
-                queue.publish_partial_results(self.config, self.claim, self.partial_assets)
-            is_wanted = queue.send_heartbeat(self.config, self.claim, self.progress, self.entries)
-        except InfrastructureBusy as error:
-            log.warning("job %s: %s", self.claim.job.id, error)
-            # This run must have ended before another worker may take the job.
-            return now - self.last_beat < 0.7 * self.config.job_lost_after_s
-        self.entries, self.partial_assets, self.last_beat = [], None, time.monotonic()
-        return is_wanted
+            self.heartbeats.add_entry(Entry(level, message, db.now(), more))
 
     def _make_memory_failure(self) -> RunFailed:
         error = memory_exceeded(self.config.job_memory)
@@ -276,8 +265,10 @@ class Supervision:
         return min(max((db.now() - queued).total_seconds() / 4, 1.0), LONGEST_PAUSE)
 
     def _return_job(self) -> bool:
-        self.add_message("info", "The worker is shutting down; the job is queued again")
-        return queue.give_back(self.config, self.claim, self.entries, wait_s=0, counts=False)
+        text = "The worker is shutting down; the job is queued again"
+        is_logged = LEVELS["info"] >= LEVELS[self.claim.job.draft.log_level]
+        entries = [*self.entries, Entry("info", text, db.now())] if is_logged else self.entries
+        return queue.give_back(self.config, self.claim, entries, wait_s=0, counts=False)
 
     def _retry_until_recorded(self, record: Callable[[], bool]) -> None:
         """Record the end; retry while the database is unavailable, as long as the job is this worker's."""

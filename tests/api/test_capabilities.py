@@ -94,7 +94,6 @@ def test_endpoints_that_clients_look_for_are_listed(client: FlaskClient) -> None
         ("/me", "GET"),
         ("/processes", "GET"),
         ("/result", "POST"),
-        ("/udf_runtimes", "GET"),
         ("/validation", "POST"),
     } <= listed
     assert not {path for path, _ in listed} & {"", "/"}
@@ -114,7 +113,8 @@ def test_well_known_leads_to_the_capabilities(client: FlaskClient) -> None:
 
 
 def test_user_code_is_offered_with_its_runtimes(client: FlaskClient) -> None:
-    runtimes = client.get(f"{API}/udf_runtimes").get_json()
+    endpoints = {endpoint["path"] for endpoint in client.get(f"{API}/").get_json()["endpoints"]}
+    runtimes = client.get(f"{API}/udf_runtimes").get_json() if "/udf_runtimes" in endpoints else {}
     processes = {process["id"] for process in client.get(f"{API}/processes").get_json()["processes"]}
     assert ("run_udf" in processes) == bool(runtimes)
     for runtime in runtimes.values():
@@ -124,10 +124,18 @@ def test_user_code_is_offered_with_its_runtimes(client: FlaskClient) -> None:
 
 def test_no_user_code_is_claimed_where_it_is_turned_off(odc_config: Config) -> None:
     client = create_app(odc_config.model_copy(update={"udf": "off"})).test_client()
-    assert client.get(f"{API}/udf_runtimes").get_json() == {}
+    endpoints = client.get(f"{API}/").get_json()["endpoints"]
+    assert "/udf_runtimes" not in {endpoint["path"] for endpoint in endpoints}
+    answer = client.get(f"{API}/udf_runtimes")
+    assert (answer.status_code, answer.get_json()["code"]) == (501, "FeatureUnsupported")
     listed = client.get(f"{API}/processes").get_json()["processes"]
     assert "run_udf" not in {process["id"] for process in listed}
     assert client.get("/processes/run_udf").status_code == 404
+
+
+def test_links_of_the_landing_page_have_titles_of_their_own(client: FlaskClient) -> None:
+    titles = [link["title"] for link in client.get(f"{API}/").get_json()["links"]]
+    assert len(titles) == len(set(titles))
 
 
 def test_processes_are_not_sent_again_when_unchanged(client: FlaskClient) -> None:

@@ -9,6 +9,7 @@ from flask.testing import FlaskClient
 
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
+from odc_openeo.stack.web_editor import find_editor_warning
 from tests.api.conftest import API
 from tests.api.html import HTML
 
@@ -89,3 +90,41 @@ def test_without_a_folder_there_is_none(odc_config: Config) -> None:
 def test_folder_without_editor_is_reported_at_once(odc_config: Config, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"WEB_EDITOR_DIR.*index\.html"):
         create_app(odc_config.model_copy(update={"web_editor_dir": tmp_path}))
+
+
+def test_workers_may_start_from_data_urls_as_the_geotiff_decoder_does(client: FlaskClient) -> None:
+    policy = client.get("/editor/").headers["Content-Security-Policy"]
+    (workers,) = [rule for rule in policy.split("; ") if rule.startswith("worker-src")]
+    assert set(workers.split()) == {"worker-src", "'self'", "blob:", "data:"}
+
+
+@pytest.mark.parametrize(
+    ("script", "public_url", "is_wrong"),
+    [
+        ('<script defer="defer" src="/js/app.3fb1.js">', None, True),
+        ("<script src=/js/app.js>", None, True),
+        ('<script src="/editor/js/app.js">', None, False),
+        ('<script src="js/app.js">', None, False),
+        ('<script src="//cdn.example.org/app.js">', None, False),
+        ('<script src="/editor/js/app.js">', "https://example.org/openeo", True),
+        ('<script src="/openeo/editor/js/app.js">', "https://example.org/openeo/", False),
+    ],
+)
+def test_a_build_for_another_path_is_noticed(
+    folder: Path, odc_config: Config, script: str, public_url: str | None, is_wrong: bool
+) -> None:
+    (folder / "index.html").write_text(f"<!doctype html><html>{script}</script></html>")
+    config = odc_config.model_copy(update={"web_editor_dir": folder, "public_url": public_url})
+    warning = find_editor_warning(config)
+    assert bool(warning) is is_wrong
+    if warning:
+        assert "CLIENT_URL=/" in warning
+        assert "npm run build" in warning
+
+
+def test_the_start_of_the_service_tells_of_such_a_build(
+    folder: Path, odc_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "index.html").write_text('<script src="/js/app.js"></script>')
+    create_app(odc_config.model_copy(update={"web_editor_dir": folder}))
+    assert "CLIENT_URL=/editor/ npm run build" in caplog.text

@@ -87,6 +87,7 @@ def test_create_and_describe(ask, job):
         ({"process": addition(), "job_options": {"memory": -1}}, "RequestInvalid"),
         ({"process": addition(), "job_options": {"threads": 0}}, "RequestInvalid"),
         ({"process": addition(), "job_options": {"threads": "2"}}, "RequestInvalid"),
+        ({"process": addition(), "job_options": ["4GiB"]}, "RequestInvalid"),
     ],
 )
 def test_invalid_jobs_are_refused(ask, body, expected):
@@ -106,6 +107,18 @@ def test_job_metadata_can_be_changed(ask, job):
     assert 400 <= ask("PATCH", f"/jobs/{job}").status_code < 500
     ask("POST", f"/jobs/{job}/results")
     assert code(ask("PATCH", f"/jobs/{job}", json={"title": "late"})) == "JobLocked"
+
+
+def test_null_of_what_is_optional_is_absent(ask):
+    nulls = dict.fromkeys(("title", "description", "plan", "budget", "log_level", "job_options"))
+    created = ask("POST", "/jobs", json={"process": addition(), **nulls})
+    assert created.status_code == 201
+    path = f"/jobs/{created.headers['OpenEO-Identifier']}"
+    assert ask("PATCH", path, json={"title": "t", "log_level": "debug"}).status_code == 204
+    assert ask("PATCH", path, json={**nulls, "process": None}).status_code == 204
+    document = ask("GET", path).get_json()
+    assert (document["process"], document["log_level"]) == (addition(), "debug")
+    assert "title" not in document
 
 
 def test_jobs_are_listed_in_pages(ask):
@@ -147,7 +160,10 @@ def test_states_before_results(ask, job):
     assert code(ask("GET", f"/jobs/{job}/results")) == "JobNotFinished"
     assert ask("DELETE", f"/jobs/{job}/results").status_code == 204
     assert ask("GET", f"/jobs/{job}").get_json()["status"] == "created"
-    assert ask("GET", f"/jobs/{job}/estimate").get_json()["size"] > 0
+    estimate = ask("GET", f"/jobs/{job}/estimate").get_json()
+    assert estimate["size"] > 0
+    # Any number of downloads: the R client can't print an estimate without one.
+    assert estimate["downloads_included"] > 10**9
     assert ask("DELETE", f"/jobs/{job}").status_code == 204
     assert code(ask("GET", f"/jobs/{job}")) == "JobNotFound"
 
@@ -186,18 +202,67 @@ def test_a_job_runs(ask, client, job, worker, odc_config):
 
 
 def test_a_job_fails(ask, worker):
-    wrong = {"process_graph": {"no": {"process_id": "divide", "arguments": {"x": 1}, "result": True}}}
+    arguments = {"url": "http://127.0.0.1:9/a.tif", "format": "GTiff"}
+    wrong = {"process_graph": {"no": {"process_id": "load_url", "arguments": arguments, "result": True}}}
     job = ask("POST", "/jobs", json={"process": wrong}).headers["OpenEO-Identifier"]
-    ask("POST", f"/jobs/{job}/results")
+    assert ask("POST", f"/jobs/{job}/results").status_code == 202
     until(ask, job, "error")
     response = ask("GET", f"/jobs/{job}/results")
     assert response.status_code == 424
     (entry,) = ask("GET", f"/jobs/{job}/logs?level=error").get_json()["logs"]
     assert response.get_json() == entry
-    assert entry["code"] == "ProcessParameterRequired"
+    assert entry["code"] == "UrlForbidden"
     assert entry["path"][0]["node_id"] == "no"
     partial_ = ask("GET", f"/jobs/{job}/results?partial=true").get_json()
     assert (partial_["openeo:status"], partial_["assets"]) == ("error", {})
+
+
+def test_a_process_that_cannot_run_is_stored_with_warnings_and_not_started(ask):
+    graph = {
+        "no": {"process_id": "divide", "arguments": {"x": 1}},
+        "save": {
+            "process_id": "save_result",
+            "arguments": {"data": {"from_node": "no"}, "format": "GTIF"},
+            "result": True,
+        },
+    }
+    created = ask("POST", "/jobs", json={"process": {"process_graph": graph}})
+    assert created.status_code == 201
+    job = created.headers["OpenEO-Identifier"]
+    logs = ask("GET", f"/jobs/{job}/logs").get_json()["logs"]
+    assert {(entry["level"], entry["code"], entry["path"][0]["node_id"]) for entry in logs} == {
+        ("warning", "ProcessParameterRequired", "no"),
+        ("warning", "ProcessParameterInvalid", "save"),
+        ("warning", "FileTypeInvalid", "save"),
+    }
+    refused = ask("POST", f"/jobs/{job}/results")
+    assert (refused.status_code, code(refused)) == (400, "ProcessParameterRequired")
+    assert ask("GET", f"/jobs/{job}").get_json()["status"] == "created"
+    assert ask("PATCH", f"/jobs/{job}", json={"process": addition()}).status_code == 204
+    assert ask("POST", f"/jobs/{job}/results").status_code == 202
+
+
+def test_starting_answers_400_for_what_is_missing_elsewhere(ask):
+    arguments = {"id": "no_such_collection", "spatial_extent": None, "temporal_extent": None}
+    graph = {"load": {"process_id": "load_collection", "arguments": arguments, "result": True}}
+    job = ask("POST", "/jobs", json={"process": {"process_graph": graph}}).headers["OpenEO-Identifier"]
+    refused = ask("POST", f"/jobs/{job}/results")
+    assert (refused.status_code, code(refused)) == (400, "CollectionNotFound")
+
+
+def test_job_options_of_other_back_ends_are_named_in_the_log(ask):
+    options = {"executor-memory": "512m", "executor-cores": 2, "logging-threshold": None, "queue": "fast"}
+    created = ask("POST", "/jobs", json={"process": addition(), "job_options": options})
+    job = created.headers["OpenEO-Identifier"]
+    logs = ask("GET", f"/jobs/{job}/logs").get_json()["logs"]
+    assert {entry["level"] for entry in logs} == {"warning"}
+    assert [entry["message"].split("'")[1] for entry in logs] == [
+        "executor-memory",
+        "executor-cores",
+        "queue",
+    ]
+    assert "512 MiB" in logs[0]["message"]
+    assert ask("GET", f"/jobs/{job}").get_json()["job_options"] == options
 
 
 def test_a_zarr_store_by_signed_link(ask, client, worker, odc_config):

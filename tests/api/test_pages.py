@@ -19,6 +19,7 @@ from PIL import Image
 
 from odc_openeo.api.pages import render_markdown
 from odc_openeo.api.pages.chart import make_chart
+from odc_openeo.api.pages.jobs import describe_usage
 from odc_openeo.api.pages.locator import DegreeBox, find_extent_box, make_close_up, make_time_axis
 from odc_openeo.api.pages.schemas import describe_type, list_values
 from odc_openeo.app import create_app
@@ -295,6 +296,30 @@ def test_charts_of_months_and_years() -> None:
     assert (many.unit, len(many.bars), many.bars[0].count, many.top) == ("year", 32, 36, 40)
     assert make_chart({}) is None
     assert make_chart({"2022-01": 0}) is not None
+
+
+@pytest.mark.parametrize("count", [*range(13), 99, 101, 12_345])
+def test_charts_label_whole_numbers_of_datasets(count: int) -> None:
+    chart = make_chart({"2022-03": count})
+    assert chart is not None
+    assert isinstance(chart.middle, int)
+    assert 2 * chart.middle == chart.top >= max(count, 2)
+
+
+def test_usage_in_words() -> None:
+    usage = {
+        "cpu": {"value": 1234.5678, "unit": "cpu-seconds"},
+        "duration": {"value": 12.0, "unit": "seconds"},
+        "memory": {"value": 6077.6, "unit": "mb-seconds"},
+        "storage": {"value": 999_950, "unit": "b"},
+    }
+    assert describe_usage(usage) == {
+        "Processor": "1,234.57 seconds",
+        "Duration": "12 seconds",
+        "Memory": "506.5 MB on average",
+        "Storage": "1.0 MB",
+    }
+    assert describe_usage({"memory": usage["memory"]}) == {"Memory": "6.1 GB·s"}
 
 
 @pytest.mark.parametrize(

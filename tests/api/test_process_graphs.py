@@ -157,7 +157,9 @@ def test_stored_processes_are_listed_in_pages(ada: Ask) -> None:
         ("p", {}, "ProcessGraphMissing"),
         ("p", {"process_graph": None}, "ProcessGraphMissing"),
         ("p", {"process_graph": {}}, "ProcessGraphInvalid"),
-        ("p", {"process_graph": {"n": {"process_id": "add", "arguments": {}}}}, "ProcessGraphInvalid"),
+        ("p", {"process_graph": {"n": {"process_id": "add"}}}, "ProcessGraphInvalid"),
+        ("p", {"process_graph": {"n": {"process_id": "a-b", "arguments": {}}}}, "ProcessGraphInvalid"),
+        ("p", {"process_graph": {"n": 3}}, "ProcessGraphInvalid"),
         ("p", graph("add", {"x": {"from_node": "m"}, "y": 1}), "ProcessGraphInvalid"),
         ("p", {**plus(1), "parameters": {}}, "RequestInvalid"),
         ("p", {**plus(1), "parameters": ["x"]}, "RequestInvalid"),
@@ -181,10 +183,79 @@ def test_invalid_stored_processes_are_refused(
 def test_incomplete_process_can_be_stored(ada: Ask) -> None:
     store(ada, "without_argument", graph("add", {"x": 1}))
     store(ada, "calls_a_later_one", graph("later", {"x": 1}))
+    store(
+        ada, "without_result", {"process_graph": {"absolute2": {"process_id": "absolute", "arguments": {}}}}
+    )
+    assert refusal(ada, graph("without_result", {}))[0] == "ProcessGraphInvalid"
     assert refusal(ada, graph("without_argument", {}))[0] == "ProcessParameterRequired"
     assert refusal(ada, graph("calls_a_later_one", {}))[0] == "ProcessUnsupported"
     store(ada, "later", plus(1))
     assert result(ada, graph("calls_a_later_one", {})) == 2
+
+
+def test_null_of_optional_members_is_absent_wherever_it_stands(ada: Ask) -> None:
+    schema = {
+        "type": "number",
+        "subtype": None,
+        "minimum": None,
+        "enum": None,
+        "items": None,
+        "default": None,
+    }
+    n = {**node("add", {"x": given("x"), "y": None}), "description": None, "namespace": None}
+    document = {
+        "summary": None,
+        "categories": None,
+        "process_graph": {"n": n},
+        "parameters": [
+            {"name": "x", "description": "", "schema": schema, "optional": None, "deprecated": None}
+        ],
+        "returns": {"description": None, "schema": {"type": "number", "pattern": None}},
+        "links": [{"rel": "about", "href": "https://example.org", "type": None, "title": None}],
+        "exceptions": {"TooMuch": {"message": "no", "http": None}},
+        "public": None,
+    }
+    store(ada, "p", document)
+    described = ada("GET", "/process_graphs/p").get_json()
+    assert described["parameters"] == [
+        {"name": "x", "description": "", "schema": {"type": "number", "default": None}}
+    ]
+    assert described["returns"] == {"schema": {"type": "number"}}
+    assert described["links"] == [{"rel": "about", "href": "https://example.org"}]
+    assert described["exceptions"] == {"TooMuch": {"message": "no"}}
+    assert described["process_graph"] == {"n": node("add", {"x": given("x"), "y": None})}
+    assert not {"summary", "categories"} & described.keys()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            {"parameters": [{"name": None, "description": "", "schema": {}}]},
+            ["'parameters.0.name'", "a string", "null"],
+        ),
+        ({"parameters": [{"name": "x", "schema": {}}]}, ["'parameters.0.description' is missing"]),
+        (
+            {"parameters": [parameter("x", {"type": "raster"})]},
+            ["'parameters.0.schema.type'", "'integer'", "'raster'"],
+        ),
+        ({"parameters": [parameter("x", 5)]}, ["'parameters.0.schema' must be an object or an array, not 5"]),
+        ({"parameters": [parameter("x y")]}, ["'parameters.0.name' must be letters, digits", "'x y'"]),
+        (
+            {"parameters": [parameter("x", {"items": {"minItems": -1}})]},
+            ["'parameters.0.schema.items.minItems'", "-1"],
+        ),
+        ({"returns": {"schema": [{"pattern": "("}]}}, ["'returns.schema.0.pattern'", "regular expression"]),
+        ({"links": [{"rel": "a", "href": "no url"}]}, ["'links.0.href' must be a URL", "'no url'"]),
+        ({"deprecated": "yes"}, ["'deprecated' must be true or false, not 'yes'"]),
+    ],
+)
+def test_refusals_say_where_and_what_in_plain_words(ada: Ask, body: dict[str, Any], words: list[str]) -> None:
+    answer = ada("PUT", "/process_graphs/p", json={**plus(1), **body})
+    assert answer.status_code == 400
+    message = answer.get_json()["message"]
+    assert all(word in message for word in words), message
+    assert not any(mark in message for mark in ("function-", "Model", "Input should", "list[", "_not_null"))
 
 
 def test_others_processes_do_not_exist(ada: Ask, bob: Ask, client: FlaskClient) -> None:
@@ -358,7 +429,7 @@ def test_database_is_queried_once_for_all_nodes(odc_config: Config, tmp_path: Pa
     try:
         process = {"process_graph": {**nodes, "n": node("add", {"x": 1, "y": 1})}}
         # In this process, where the statements can be seen; runners do the same.
-        path, _ = compute_result(odc_config, process, str(uuid4()), tmp_path)
+        path, *_ = compute_result(odc_config, process, str(uuid4()), tmp_path)
         assert json.loads(path.read_text()) == 2
     finally:
         event.remove(engine, "before_cursor_execute", note)

@@ -66,6 +66,22 @@ def test_lists_page_by_page(client: FlaskClient, bearer: dict[str, str]) -> None
     assert rest["links"] == []
 
 
+NULLS = dict.fromkeys(("title", "description", "configuration", "enabled", "plan", "budget", "log_level"))
+
+
+def test_null_of_what_is_optional_is_absent(client: FlaskClient, bearer: dict[str, str]) -> None:
+    answer = client.post(SERVICES, json=body(**NULLS), headers=bearer)
+    assert answer.status_code == 201
+    service = answer.headers["Location"].removeprefix("http://localhost")
+    settings = {"configuration": {"format": "jpeg"}, "enabled": False, "log_level": "debug"}
+    assert client.patch(service, json=settings, headers=bearer).status_code == 204
+    assert client.patch(service, json={**NULLS, "process": None}, headers=bearer).status_code == 204
+    shown = client.get(service, headers=bearer).get_json()
+    assert shown["process"] == {"process_graph": GRAPH}
+    assert shown["configuration"]["format"].lower() == "jpeg"
+    assert (shown["enabled"], shown["log_level"]) == (False, "debug")
+
+
 def test_service_can_be_changed(client: FlaskClient, bearer: dict[str, str], service: str) -> None:
     assert client.patch(service, json={}, headers=bearer).status_code == 204
     change = {"title": None, "enabled": False, "configuration": {"format": "jpeg"}, "budget": 5, "more": 2}

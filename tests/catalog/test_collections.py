@@ -10,6 +10,7 @@ import pytest
 from pystac.validation import validate_dict
 
 from odc_openeo.catalog import Catalog, OverridesError
+from odc_openeo.catalog.stac_documents import name_in_words
 from odc_openeo.config import Config
 from odc_openeo.errors import CollectionNotFound
 from tests.catalog.scenes import PRODUCT, Index, product, scene
@@ -23,7 +24,7 @@ def test_collection_describes_product_and_datasets(catalog: Catalog, index: Inde
         scene(tmp_path / "b", 2, "2022-06-05T10:00:00.250Z", 600400, eo__platform="sentinel-2b"),
     )
     collection = catalog.get_collection("tiny_s2", BASE)
-    assert collection["title"] == "tiny_s2"
+    assert f"{collection['title']}." == collection["description"] == "Tiny scenes like those of Sentinel-2."
     assert collection["description"] == PRODUCT["description"]
     assert collection["license"] == "CC-BY-4.0"
     assert "providers" not in collection
@@ -142,3 +143,17 @@ def test_products_show_at_once(catalog: Catalog, index: Index):
     assert [c["id"] for c in catalog.list_collections()] == ["another", "tiny_s2"]
     index.update_product(product("another", description="Changed"))
     assert catalog.get_collection("another")["description"] == "Changed"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("s2_l2a_sample", "S2 L2A sample"),
+        ("dem_sample", "DEM sample"),
+        ("LANDSAT-8.c2", "LANDSAT 8 C2"),
+        ("__", "__"),
+        ("ündü_x", "Ündü X"),
+    ],
+)
+def test_a_name_in_words(name: str, words: str) -> None:
+    assert name_in_words(name) == words

@@ -227,6 +227,9 @@ TABLE: dict[str, Row] = {
     "aspect": ({"data": node("dem")}, None),
     "aggregate_spatial": (SHARED["table"][1], {"geometry": 2, "bands": 2}),
     "predict_random_forest": ({"data": [1000, 2000], "model": node("forest")}, None),
+    "to_scl_dilation_mask": ({**OF, "scl_band_name": "B04"}, {**ALL, "bands": 1}),
+    "mask_scl_dilation": ({**OF, "scl_band_name": "B04"}, ALL),
+    "convert_data_type": ({**OF, "data_type": "uint8"}, ALL),
     "array_create_labeled": ({"data": [1, 2], "labels": ["a", "b"]}, None),
     "nan": ({}, None),
 }

@@ -55,10 +55,12 @@ def run(connection: openeo.Connection, process: Mapping[str, Any]) -> openeo.Bat
 
 
 def wrong(connection: openeo.Connection, process: Mapping[str, Any]) -> str:
-    """Run a job that must fail; the message of its error."""
+    """Run a job that must fail; the message of its error, be it found at its start or later."""
     job = connection.create_job(process)
-    with pytest.raises(JobFailedException):
+    with pytest.raises((JobFailedException, OpenEoApiError)) as raised:
         job.start_and_wait(print=lambda _: None, connection_retry_interval=1, max_poll_interval=1)
+    if isinstance(raised.value, OpenEoApiError):
+        return str(raised.value.message)
     return str(job.logs(level="error")[-1]["message"])
 
 

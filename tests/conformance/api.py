@@ -39,10 +39,6 @@ SECONDS: Final = 60.0
 PROVIDER: Final = {"id": "local", "issuer": "http://127.0.0.1:9", "title": "Local", "audiences": ["openeo"]}
 
 IMPOSSIBLE: Final = {
-    (
-        "GET /udf_runtimes",
-        "JsonSchemaError",
-    ): "one runtime must be listed, and code of users does not run here",
     ("POST /validation", "AcceptedNegativeData"): "faults of a process are to be answered with 200",
 }
 """What the description itself makes impossible: by operation and kind of fault, with the reason."""

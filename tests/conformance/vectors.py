@@ -54,7 +54,7 @@ def cases(folder: Path) -> Iterator[Case]:
     for path in sorted(folder.glob("*.json*")):
         content = read(path)
         for index, test in enumerate(content["tests"]):
-            right, fault = correct_case(test)
+            right, fault = correct_case(content["id"], test)
             yield Case(content["id"], index, right, folder, fault)
 
 

@@ -234,7 +234,7 @@ def test_statistics_of_many_small_integers_equal_numpy(tmp_path):
 def test_tiles_of_large_images(tmp_path):
     """Together the tiles are the whole image: no pixel is missing, moved or there twice."""
     cube = raster(dates=2, bands=2, shape=(600, 300)).odc.assign_crs("EPSG:32632")
-    assets = save(cube, tmp_path, tile_size=256)
+    assets = save(cube, tmp_path, split_size=256)
     names = {a.path.name for a in assets}
     assert len(assets) == len(names) == 2 * 3 * 2
     assert "result_2022-06-01_r2_c1.tif" in names

@@ -76,6 +76,11 @@ def test_a_single_band_and_date_lose_no_dimension(tmp_path, name):
     assert cube.sizes["t"] == 1
 
 
+@pytest.mark.parametrize("cube", [raster(bands=None), vector(bands=None)], ids=["raster", "vector"])
+def test_a_cube_without_bands_is_one_variable(tmp_path, name, cube):
+    assert list(read(save(cube, tmp_path, name)).data_vars) == ["var"]
+
+
 def test_each_band_has_its_own_nodata(tmp_path, name):
     cube = raster("uint16", bands=2).assign_coords(nodata=("bands", [0, 65535])).chunk({"x": 10})
     path = save(cube, tmp_path, name).path
@@ -129,15 +134,57 @@ def test_names_that_are_no_variable_names(tmp_path, name):
 
 
 def test_text_labels_reduced_cubes_and_other_crs(tmp_path, name):
-    cube = raster(crs="EPSG:3035").assign_coords(t=["2022-06", "2022-07"])
+    cube = raster(crs="EPSG:3035").assign_coords(t=["June", "July"])
     read_cube = read(save(cube, tmp_path, name))
-    assert read_cube["t"].values.tolist() == ["2022-06", "2022-07"]
+    assert read_cube["t"].values.tolist() == ["June", "July"]
     assert read_cube.odc.crs.to_epsg() == 3035
     folder = tmp_path / "reduced"
     folder.mkdir()
     series = cube.mean(("x", "y"))
     read_cube = read(save(series.chunk(), folder, name))
     np.testing.assert_array_equal(read_cube["B03"], series[:, 2])
+
+
+@pytest.mark.parametrize(
+    ("period", "labels", "starts", "end"),
+    [
+        ("month", ["2022-06", "2022-07"], ["2022-06-01", "2022-07-01"], "2022-08-01"),
+        ("season", ["2018-djf", "2018-mam"], ["2017-12-01", "2018-03-01"], "2018-06-01"),
+        ("week", ["2020-53", "2021-01"], ["2020-12-28", "2021-01-04"], "2021-01-11"),
+        ("hour", ["2022-06-01-23", "2022-06-02-00"], ["2022-06-01T23", "2022-06-02"], "2022-06-02T01"),
+        ("decade", ["2250", "2260"], ["2250-01-01", "2260-01-01"], "2270-01-01"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["variables", "cube"])
+def test_calendar_periods_are_times_with_bounds(tmp_path, name, layout, period, labels, starts, end):
+    cube = raster().assign_coords(t=("t", labels, {"openeo_period": period}))
+    asset = save(cube.chunk(), tmp_path, name, layout=layout)
+    read_cube = read(asset)
+    starts = np.array(starts, "datetime64[s]")
+    np.testing.assert_array_equal(read_cube["t"].values, starts)
+    bounds = read_cube["t_bnds"].values
+    np.testing.assert_array_equal(bounds[:, 0], starts)
+    np.testing.assert_array_equal(bounds[:, 1], np.array([starts[1], end], "datetime64[s]"))
+    assert read_cube["t_label"].values.tolist() == labels
+    assert read_cube.cf.bounds["time"] == ["t_bnds"]
+    assert read_cube.cf["time"].name == "t"
+    assert read_cube.sel(t=slice(starts[1], None)).sizes["t"] == 1
+    assert asset.start_datetime == f"{starts[0]}Z"
+
+
+def test_vector_cubes_of_calendar_periods(tmp_path, name):
+    cube = vector().isel(t=[0, 1]).assign_coords(t=("t", ["2019", "2020"], {"openeo_period": "year"}))
+    read_cube = read(save(cube, tmp_path, name))
+    assert read_cube["t"].dtype.kind == "M"
+    assert read_cube["t_label"].values.tolist() == ["2019", "2020"]
+    np.testing.assert_array_equal(read_cube["B02"].transpose("geometry", "t"), cube[..., 1])
+
+
+def test_bands_named_as_the_bounds_of_times(tmp_path, name):
+    labels = ("t", ["2022-06", "2022-07"], {"openeo_period": "month"})
+    cube = raster().assign_coords(t=labels, bands=["t_bnds", "t_label", "B03"])
+    read_cube = read(save(cube, tmp_path, name))
+    assert set(read_cube.data_vars) == {"t_bnds_1", "t_label_1", "B03"}
 
 
 def test_fractions_of_seconds(tmp_path, name):

@@ -20,6 +20,7 @@ from odc_openeo.cube import valid
 from odc_openeo.errors import FileContentInvalid, FileTypeInvalid, IncompatibleDataCubes
 from odc_openeo.formats import Output, write_outputs
 from odc_openeo.formats.read import get_input_format
+from odc_openeo.processes.filters import filter_bands
 from odc_openeo.spatial import vector_cubes
 from tests.formats.cubes import raster
 
@@ -102,6 +103,19 @@ def test_netcdf_written_here_is_the_same_cube(tmp_path: Path, layout: str, dtype
     assert read_cube.attrs.get("nodata") == cube.attrs.get("nodata")
     both = read("netCDF", asset.path, renamed(asset.path, tmp_path / "other.nc", layout))
     assert list(both.bands.values) == ["B01", "B02", "X01", "X02"]
+
+
+@pytest.mark.parametrize("name", ["var", "value"])
+def test_netcdf_without_bands_has_its_band_by_either_name(tmp_path: Path, name: str) -> None:
+    cube = raster(bands=None).odc.assign_crs("EPSG:32632")
+    (asset,) = write_outputs(None, [Output.from_data(cube, "netCDF")], tmp_path)
+    with xr.open_dataset(asset.path, mask_and_scale=False) as dataset:
+        dataset.rename({} if name == "var" else {"var": name}).to_netcdf(tmp_path / "a.nc")
+    read_cube = read("netCDF", tmp_path / "a.nc")
+    for band in ("var", "value"):
+        selected = filter_bands(read_cube, [band])
+        assert selected.bands.values.tolist() == [band]
+        np.testing.assert_array_equal(selected[:, 0].values, cube.values)
 
 
 def renamed(path: Path, target: Path, layout: str) -> Path:

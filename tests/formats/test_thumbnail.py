@@ -58,6 +58,34 @@ def test_pictures_are_shrunk(tmp_path: Path, format_: str) -> None:
     assert pixels.shape[:2] == (128, 256)
 
 
+def test_netcdf_is_drawn_as_the_same_cube_in_geotiff(tmp_path: Path) -> None:
+    cube = raster("uint16", bands=4, dates=None, shape=(50, 40)).odc.assign_crs("EPSG:32632").astype("uint16")
+    for i in range(4):
+        cube[i] = np.arange(2000).reshape(50, 40) * (i + 1)
+    pictures = []
+    for format_ in ("netCDF", "GTiff"):
+        (tmp_path / format_).mkdir()
+        pictures.append(picture_of(tmp_path / format_, cube, format_))
+    assert pictures[0] is not None
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+
+
+def test_netcdf_of_one_band_shows_the_first_date_and_no_data(tmp_path: Path) -> None:
+    cube = raster(bands=1, dates=2, shape=(600, 300)).odc.assign_crs("EPSG:32632")
+    cube[0, ..., :300, :], cube[0, ..., 300:, :] = np.arange(300) / 10, np.nan
+    cube[1] = 5
+    pixels = picture_of(tmp_path, cube, "netCDF")
+    assert pixels is not None
+    assert pixels.shape == (200, 100, 2)
+    assert set(pixels[:99, :, 1].ravel()) == {255}
+    assert set(pixels[101:, :, 1].ravel()) == {0}
+    assert (np.diff(pixels[50, :, 0].astype(int)) >= 0).all()
+
+
+def test_netcdf_of_geometries_has_no_picture(tmp_path: Path) -> None:
+    assert picture_of(tmp_path, vector(), "netCDF") is None
+
+
 def test_empty_picture_is_transparent(tmp_path: Path) -> None:
     empty = raster(bands=1, dates=None).odc.assign_crs("EPSG:32632") * np.nan
     pixels = picture_of(tmp_path, empty, "GTiff")

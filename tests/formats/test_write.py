@@ -51,11 +51,14 @@ def test_published_formats_are_described():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"tiled": True}, "no option 'tiled'. It has: compress, level"),
-        ({"compress": "jpeg"}, "option 'compress'.*Allowed: DEFLATE, ZSTD, LZW, NONE"),
-        ({"blocksize": 100}, "Allowed: 128, 256"),
-        ({"level": 12}, "maximum of 9"),
-        ({"level": True}, "not of type 'integer'"),
+        ({"datatype": "byte"}, "no option 'datatype'. It has: compress, level"),
+        (
+            {"compress": "jpeg"},
+            "option 'compress'.*must be one of 'DEFLATE', 'ZSTD', 'LZW' or 'NONE', not 'jpeg'",
+        ),
+        ({"blocksize": 100}, "must be one of 128, 256"),
+        ({"level": 12}, "at most 9"),
+        ({"level": True}, "must be an integer"),
     ],
 )
 def test_bad_options_are_refused(options, reason):

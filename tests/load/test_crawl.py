@@ -99,3 +99,27 @@ def test_too_much_and_no_stac() -> None:
     for path in ("other", "list"):
         with pytest.raises(UrlUnreachable):
             find_items(web, f"https://stac.example/{path}", Query(), 10)
+
+
+@pytest.mark.parametrize("kind", ["API", "static"])
+def test_collections_declare_what_their_items_do_not(kind: str) -> None:
+    declared = {
+        "red": {"bands": [{"name": "B04", "nodata": 0}], "raster:bands": [{"nodata": 0}], "roles": ["data"]},
+        "odd": "not an object",
+    }
+    item = feature("a", assets={"red": {"href": "a.tif", "eo:bands": [{"name": "red"}]}, "odd": {}, "x": 1})
+    documents = {
+        "API": {"s2__items": {"features": [item]}},
+        "static": {"s2__a.json": item},
+    }
+    listing = links(items=f"{ROOT}/items") if kind == "API" else links(item=f"{ROOT}/a.json")
+    web = Web(s2={"type": "Collection", "item_assets": declared, "links": listing}, **documents[kind])
+    (item,) = find_items(web, ROOT, Query(), 10)
+    assert item["assets"] == {
+        "red": {
+            **{"href": "a.tif", "eo:bands": [{"name": "red"}], "raster:bands": [{"nodata": 0}]},
+            "roles": ["data"],
+        },
+        "odd": {},
+        "x": 1,
+    }

@@ -59,6 +59,50 @@ def test_same_pixels_as_odc_loader(cog: Path, grid: GeoBox, band: int, use_overv
     np.testing.assert_array_equal(own_pixels, pixels)
 
 
+@pytest.fixture(scope="module")
+def masked_cog(cog: Path) -> Path:
+    """The same pixels, where an internal mask marks what is no-data."""
+    plain, path = cog.parent / "unmasked.tif", cog.parent / "masked.tif"
+    with rasterio.open(cog) as source:
+        values = source.read()
+        profile = {
+            name: source.profile[name] for name in ("count", "width", "height", "dtype", "crs", "transform")
+        }
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        with rasterio.open(plain, "w", driver="GTiff", **profile) as file:
+            file.write(values)
+            file.write_mask(values[0] != 7)
+        rasterio.shutil.copy(plain, path, driver="COG", BLOCKSIZE=128, OVERVIEWS="AUTO")
+    return path
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
+@pytest.mark.parametrize("kind", ["nodata", "mask"])
+def test_pixels_with_another_mark_of_no_data(cog: Path, masked_cog: Path, grid: GeoBox, kind: str) -> None:
+    """They are looked up one by one, and are those that GDAL finds."""
+    parameters = RasterLoadParams("int32", -9999, use_overviews=False, resampling="nearest")
+    source = RasterSource(str(cog), 1, meta=RasterBandMetadata("int32", -9999, "1"))
+    region, pixels = rio_read(source, parameters, grid)
+    place = {"band": 1, "nodata": None, "dataset": "d", "name": "b"}
+    path = cog if kind == "nodata" else masked_cog
+    reader = ForeignReader(LocalFolder(cog.parent), replace(source, uri=str(path)), place)
+    own_region, own_pixels = reader.read(replace(parameters, dtype="int16"), grid)
+    assert own_region == region
+    np.testing.assert_array_equal(own_pixels, pixels)
+
+
+def test_large_files_are_looked_up_in_parts(masked_cog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = RasterLoadParams("int16", -9999, use_overviews=False, resampling="nearest")
+    source = RasterSource(str(masked_cog), 1, meta=RasterBandMetadata("int16", -9999, "1"))
+    place = {"band": 1, "nodata": None, "dataset": "d", "name": "b"}
+    reader = ForeignReader(LocalFolder(masked_cog.parent), source, place)
+    grid = GRIDS["between overviews"]
+    _, whole = reader.read(parameters, grid)
+    monkeypatch.setattr("odc_openeo.load.pixels.MOST_PIXELS", 5_000)
+    _, parts = reader.read(parameters, grid)
+    np.testing.assert_array_equal(parts, whole)
+
+
 def test_pixels_are_read_into_a_given_array(cog: Path) -> None:
     parameters = RasterLoadParams("int16", 7, resampling="nearest")
     source = RasterSource(str(cog), 1, meta=RasterBandMetadata("int16", 7, "1"))

@@ -387,6 +387,18 @@ BAD: list[tuple[Mapping[str, Any], type[errors.OpenEOError], str]] = [
     ({"box": {**BOX, "west": 600300}}, errors.ProcessParameterInvalid, "swapped"),
     ({"box": {**BOX, "west": 600200}}, errors.ProcessParameterInvalid, "no area"),
     ({"box": {**BOX, "west": float("nan")}}, errors.ProcessParameterInvalid, "finite"),
+    (
+        {"box": {k: v for k, v in BOX.items() if k != "north"}},
+        errors.ProcessParameterInvalid,
+        "'north' is miss",
+    ),
+    (
+        {"box": {k: v for k, v in BOX.items() if k != "west"}},
+        errors.ProcessParameterInvalid,
+        "'west' is missing",
+    ),
+    ({"box": {**BOX, "east": "600200"}}, errors.ProcessParameterInvalid, "'east' must be a number"),
+    ({"box": {**BOX, "east": True}}, errors.ProcessParameterInvalid, "'east' must be a number"),
     ({"box": {**BOX, "crs": 4326}}, errors.ProcessParameterInvalid, "not on Earth"),
     ({"box": {**BOX, "crs": 999999}}, errors.ProcessParameterInvalid, "unknown"),
     ({"box": {**BOX, "west": 700000, "east": 700100}}, errors.NoDataAvailable, "data from 2022-06-01"),
@@ -444,3 +456,9 @@ def test_signature_is_that_of_the_specification():
     assert list(parameters) == names
     assert [parameters[n].optional for n in names] == [False, False, False, True, True]
     assert load_collection.__name__ == "load_collection"
+
+
+def test_collection_without_datasets_says_so(catalog: Catalog, index: Index) -> None:
+    with pytest.raises(errors.NoDataAvailable) as raised:
+        load(catalog)
+    assert raised.value.message.endswith("collection 'tiny_s2' has no datasets yet.")

@@ -127,13 +127,46 @@ def test_an_existing_target_dimension(data: xr.DataArray) -> None:
     assert result.dims == ("bands", "y", "x")
     assert cube.dimension_type(result, "bands") == "bands"
     np.testing.assert_array_equal(result.values, VALUES[:, 1])
-    with pytest.raises(errors.TargetDimensionExists):
-        apply_dimension(data, lambda data, context: data, "t", "bands")
+
+
+@pytest.mark.parametrize("process", ["eager", "lazy"])
+def test_an_existing_target_dimension_receives_the_values_of_each_label(
+    data: xr.DataArray, process: str
+) -> None:
+    source = data.compute() if process == "eager" else data
+    with nothing_computes():
+        result = apply_dimension(source, lambda data, context: data.isel({ARRAY: [1, 0]}), "t", "bands")
+    assert result.dims == ("bands", "y", "x")
+    assert result.bands.values.tolist() == list(range(2 * VALUES.shape[1]))
+    assert cube.dimension_type(result, "bands") == "bands"
+    assert result.dtype == VALUES.dtype
+    expected = VALUES[[1, 0]].swapaxes(0, 1).reshape(-1, *VALUES.shape[2:])
+    np.testing.assert_array_equal(result.values, expected)
+    single = apply_dimension(source, mean, "t", "bands")
+    expected = np.nanmean(np.where(VALUES == 1, np.nan, VALUES), axis=0)
+    np.testing.assert_allclose(single.values, expected, rtol=1e-6)
+
+
+def test_target_dimensions_that_can_receive_nothing(data: xr.DataArray) -> None:
+    with pytest.raises(errors.TargetDimensionExists, match="Choose 'bands' or a new name"):
+        apply_dimension(data, lambda data, context: data, "t", "x")
 
 
 def test_single_values_along_a_dimension(data: xr.DataArray) -> None:
-    with pytest.raises(errors.ProcessParameterInvalid, match="reduce_dimension"):
-        apply_dimension(data, mean, "t")
+    with nothing_computes():
+        index = apply_dimension(data, mean, "bands")
+        named = apply_dimension(data, mean, "bands", "index")
+    expected = np.nanmean(np.where(VALUES == 1, np.nan, VALUES), axis=1)
+    for result, dimension, type_ in ((index, "bands", "bands"), (named, "index", "other")):
+        assert result[dimension].values.tolist() == [0]
+        assert cube.dimension_type(result, dimension) == type_
+        np.testing.assert_allclose(result.isel({dimension: 0}).values, expected, rtol=1e-6)
+    kept = apply_dimension(data.isel(bands=[1]), mean, "bands")
+    assert kept.bands.values.tolist() == ["B02"]
+    constant = apply_dimension(data, lambda data, context: 3, "t")
+    assert (constant.dims, constant.sizes["t"], int(constant.values.max())) == (data.dims, 1, 3)
+    with pytest.raises(errors.ProcessParameterInvalid, match="an object"):
+        apply_dimension(data, lambda data, context: {"a": 1}, "t")
     with pytest.raises(errors.DimensionNotAvailable):
         apply_dimension(data, lambda data, context: data, "time")
 

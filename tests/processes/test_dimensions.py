@@ -176,3 +176,30 @@ def test_trimming_removes_labels_without_data(chunks: dict | None) -> None:
     assert list(trimmed.bands.values) == ["B01", "B03"]
     assert trimmed.odc.geobox == grid(6, 5)[2:4, 1:3]
     np.testing.assert_array_equal(trimmed.values[0], values[1, [0, 2], 2:4, 1:3])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("spectral", "bands"),
+        ("band", "bands"),
+        ("Bands", "bands"),
+        ("time", "t"),
+        ("lat", "y"),
+        ("longitude", "x"),
+        ("tempo", None),
+    ],
+)
+def test_names_of_dimensions_of_other_services(name: str, meant: str | None) -> None:
+    data = raster(np.zeros((1, 1, 2, 2)), grid(2, 2))
+    with pytest.raises(errors.DimensionNotAvailable) as raised:
+        drop_dimension(data, name)
+    message = raised.value.message
+    assert f"no dimension '{name}'. It has: t, bands, y, x." in message
+    assert message.endswith(f"Use '{meant}' instead of '{name}'." if meant else "t, bands, y, x.")
+
+
+def test_renamed_dimensions_are_suggested_as_well() -> None:
+    data = rename_dimension(raster(np.zeros((1, 1, 2, 2)), grid(2, 2)), "bands", "spectral")
+    with pytest.raises(errors.DimensionNotAvailable, match="Use 'spectral' instead of 'bands'"):
+        drop_dimension(data, "bands")

@@ -203,7 +203,7 @@ def test_temporal_dimension_must_exist_and_have_dates(data: xr.DataArray) -> Non
         filter_temporal(data, ["2022-06-01", None], "time")
     with pytest.raises(errors.DimensionNotAvailable):
         filter_temporal(data.isel(t=0, drop=True), ["2022-06-01", None])
-    with pytest.raises(errors.ProcessParameterInvalid, match="not dates or times"):
+    with pytest.raises(errors.ProcessParameterInvalid, match="neither dates or times"):
         filter_temporal(data, ["2022-06-01", None], "bands")
     two = data.rename(bands="t2").assign_coords(t2=data.t.values[[0, 1, 1]])
     result = filter_temporal(two, ["2022-06-03", None])

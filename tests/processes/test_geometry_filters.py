@@ -10,15 +10,20 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.errors import (
+    DataCubeEmpty,
     DataCubePropertiesImmutable,
     GeometriesOverlap,
-    NoDataAvailable,
     ProcessParameterInvalid,
+    ProcessParameterUnsupported,
 )
+from odc_openeo.formats.write import Output
+from odc_openeo.graph import evaluate
+from odc_openeo.processes.filters import filter_bbox
 from odc_openeo.processes.geometry_filters import apply_polygon, filter_spatial, filter_vector, mask_polygon
 from odc_openeo.spatial import vector_cubes
 from tests.processes.rasters import UTM, grid, nothing_computes, raster
 from tests.processes.test_zonal import box_of, brute_force, circles, in_utm
+from tests.support.graphs import child, value
 
 
 def covered(frame: Any, shape: tuple[int, int], box: Any) -> np.ndarray:
@@ -80,8 +85,21 @@ def test_filter_spatial_with_points_and_outside() -> None:
     data = raster(np.arange(400.0).reshape(20, 20), grid(20, 20), {})
     point = in_utm({"type": "Point", "coordinates": [680012, 5151994]})
     assert filter_spatial(data, point).values.tolist() == [[1.0]]
-    with pytest.raises(NoDataAvailable, match="no pixel"):
-        filter_spatial(data, in_utm(box_of(0, 0, 1, 1)))
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("float64", None), ("uint8", 0), ("uint8", None)])
+def test_geometries_beside_the_cube_leave_no_pixels(dtype: str, nodata: Any) -> None:
+    data = raster(np.ones((2, 20, 20), dtype), grid(20, 20), {}, nodata)
+    geometry = in_utm(box_of(0, 0, 1, 1))
+    with nothing_computes():
+        empty = filter_spatial(data, geometry)
+    box = filter_bbox(data, {"west": 0, "south": 0, "east": 1, "north": 1, "crs": 32632})
+    assert dict(empty.sizes) == dict(box.sizes) == {"t": 2, "y": 0, "x": 0}
+    assert empty.dtype == (np.float32 if nodata is None and dtype == "uint8" else dtype)
+    assert empty.odc.crs == data.odc.crs
+    assert dict(filter_spatial(empty, geometry).sizes) == dict(empty.sizes)
+    with pytest.raises(DataCubeEmpty):
+        Output.from_data(empty, "GTiff")
 
 
 @pytest.mark.parametrize("columns", [slice(None), slice(140, None), slice(140, 160)])
@@ -175,3 +193,118 @@ def test_apply_polygon_mask_value() -> None:
     result = apply_polygon(data, in_utm(triangle), total, mask_value=100)
     assert result.values[0, 0] == 10 + 600
     assert result.values[3, 3] == 1
+
+
+# --- Geometries as clients send them -------------------------------------------------------------
+
+LEFT = shapely.box(680000, 5151800, 680100, 5152000)
+RIGHT = shapely.box(680150, 5151900, 680200, 5152000)
+
+
+def as_feature(geometry: Any) -> dict[str, Any]:
+    return {"type": "Feature", "properties": {"name": "a"}, "geometry": geometry}
+
+
+def as_collection(geometry: Any) -> dict[str, Any]:
+    return {"type": "FeatureCollection", "features": [as_feature(geometry)]}
+
+
+def with_crs(geometry: dict[str, Any]) -> dict[str, Any]:
+    return {**geometry, "crs": {"type": "name", "properties": {"name": "EPSG:32632"}}}
+
+
+def in_degrees(geometry: Any) -> dict[str, Any]:
+    return gpd.GeoSeries([geometry], crs=UTM).to_crs(4326).iloc[0].__geo_interface__
+
+
+def run_process(process_id: str, data: xr.DataArray, **arguments: Any) -> Any:
+    node = {"process_id": process_id, "arguments": {"data": value("data"), **arguments}, "result": True}
+    return evaluate({"process_graph": {"it": node}}, parameters={"data": data})
+
+
+@pytest.mark.parametrize(
+    "geometries",
+    [
+        in_degrees(LEFT),
+        as_feature(in_degrees(LEFT)),
+        as_collection(in_degrees(LEFT)),
+        as_collection(in_degrees(shapely.MultiPolygon([LEFT]))),
+        with_crs(LEFT.__geo_interface__),
+        with_crs(as_feature(LEFT.__geo_interface__)),
+        with_crs(as_collection(LEFT.__geo_interface__)),
+    ],
+)
+def test_polygons_may_be_geojson(geometries: dict[str, Any]) -> None:
+    values = np.arange(400.0).reshape(20, 20)
+    data = raster(values, grid(20, 20), {"y": 7})
+    process = child("apply", data=value("data"), process=child("multiply", x=value("x"), y=-1))
+    with nothing_computes():
+        result = run_process("apply_polygon", data, geometries=geometries, process=process)
+    expected = values.copy()
+    expected[:, :10] *= -1
+    np.testing.assert_array_equal(result.values, expected)
+
+
+def test_the_former_name_of_geometries() -> None:
+    data = raster(np.ones((20, 20)), grid(20, 20))
+    constant = child("apply", data=value("data"), process=child("constant", x=5))
+    polygons = with_crs(LEFT.__geo_interface__)
+    result = run_process("apply_polygon", data, polygons=polygons, process=constant)
+    assert (result.values == 5).sum() == 20 * 10
+    with pytest.raises(ProcessParameterUnsupported, match="'polygons'"):
+        run_process("apply_polygon", data, polygons=polygons, geometries=polygons, process=constant)
+
+
+def test_polygons_of_multipolygons_are_one_part() -> None:
+    data = raster(np.ones((20, 20)), grid(20, 20))
+    both = with_crs(shapely.MultiPolygon([LEFT, RIGHT]).__geo_interface__)
+    constant = child("apply", data=value("data"), process=child("constant", x=5))
+    result = run_process("apply_polygon", data, geometries=both, process=constant)
+    assert (result.values == 5).sum() == 20 * 10 + 10 * 5
+
+
+@pytest.mark.parametrize(
+    "geometries",
+    [
+        {"type": "Point", "coordinates": [11.3, 46.5]},
+        {"type": "GeometryCollection", "geometries": []},
+        {"type": "Something"},
+        {"a": 1},
+        [1, 2],
+        "polygon",
+        {"type": "FeatureCollection", "features": [1]},
+    ],
+)
+def test_geometries_that_are_no_polygons(geometries: Any) -> None:
+    data = raster(np.ones((20, 20)), grid(20, 20))
+    process = child("apply", data=value("data"), process=child("constant", x=5))
+    with pytest.raises(ProcessParameterInvalid, match="geometries"):
+        run_process("apply_polygon", data, geometries=geometries, process=process)
+
+
+def test_vector_processes_take_geojson() -> None:
+    square = with_crs(as_collection(LEFT.__geo_interface__))
+    node = {"process_id": "vector_buffer", "arguments": {"geometries": square, "distance": 10}}
+    graph = {
+        "wide": node,
+        "moved": {
+            "process_id": "vector_reproject",
+            "arguments": {"data": {"from_node": "wide"}, "projection": 32633},
+        },
+        "back": {
+            "process_id": "vector_reproject",
+            "arguments": {"data": {"from_node": "moved"}, "projection": 32632},
+        },
+        "touching": {
+            "process_id": "filter_vector",
+            "arguments": {"data": {"from_node": "back"}, "geometries": with_crs(LEFT.__geo_interface__)},
+        },
+        "points": {
+            "process_id": "vector_to_regular_points",
+            "arguments": {"data": {"from_node": "touching"}, "distance": 50},
+            "result": True,
+        },
+    }
+    points = evaluate({"process_graph": graph})
+    assert points["name"].values.tolist() == ["a"]
+    assert LEFT.buffer(10).contains(points["geometry"].values[0])

@@ -13,6 +13,7 @@ from odc_openeo import cube
 from odc_openeo.cube import ARRAY
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.graph import evaluate
+from odc_openeo.registry.process import PROCESSES
 from tests.processes.pixels import assert_lazy_and_equal, integers, run, values
 
 THREE = (True, False, None)
@@ -187,3 +188,28 @@ def test_any_stays_lazy_on_integers() -> None:
     data = integers(nodata=7)
     expected = ((data.values != 7) & (data.values != 0)).any(axis=0)
     assert_lazy_and_equal("any", data, lambda r: np.testing.assert_array_equal(r.values, expected))
+
+
+@pytest.mark.parametrize("process", ["eq", "neq", "gt", "gte", "lt", "lte"])
+@pytest.mark.parametrize("x", [-np.inf, -1.0, np.inf])
+@pytest.mark.parametrize("y", [-np.inf, 2.0, np.inf])
+def test_infinities_compare_as_in_ieee_754(process: str, x: float, y: float) -> None:
+    names = {"eq": "equal", "neq": "not_equal", "gt": "greater", "gte": "greater_equal"}
+    ufunc = getattr(np, {**names, "lt": "less", "lte": "less_equal"}[process])
+    function = PROCESSES[process].function
+    assert function(x, y) is bool(ufunc(x, y))
+    data = xr.DataArray([x, x], dims="x").chunk({"x": 1})
+    assert function(data, y).values.tolist() == [ufunc(x, y)] * 2
+    if process in ("eq", "neq"):
+        assert function(x, y, 0.5) is bool(ufunc(x, y))
+        assert function(data, y, 0.5).values.tolist() == [ufunc(x, y)] * 2
+
+
+def test_infinity_is_between_infinities() -> None:
+    between = PROCESSES["between"].function
+    assert between(np.inf, 0, np.inf) is True
+    assert between(np.inf, 0, np.inf, exclude_max=True) is False
+    assert between(-np.inf, -np.inf, 0) is True
+    data = xr.DataArray([-np.inf, 0.0, np.inf], dims="x")
+    assert between(data, 0, np.inf).values.tolist() == [0, 1, 1]
+    assert between(data, -np.inf, 0).values.tolist() == [1, 1, 0]

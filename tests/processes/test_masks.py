@@ -95,11 +95,28 @@ def test_a_mask_of_another_extent_on_the_same_grid(data: xr.DataArray) -> None:
     np.testing.assert_array_equal(smaller, expected)
 
 
+@pytest.mark.parametrize("label", ["SCL", "B02"])
+def test_a_single_band_masks_all_bands(data: xr.DataArray, label: str) -> None:
+    scl = raster(np.stack([MARKS, 4 - MARKS])[:, None], grid(8, 10), chunks={"y": 3}, nodata=7)
+    scl = scl.assign_coords(bands=[label]).drop_vars("common_name")
+    with nothing_computes():
+        masked = mask(data, scl == 4)
+        with_own_nodata = mask(data, scl)
+    marked = np.stack([MARKS, 4 - MARKS])[:, None] == 4
+    np.testing.assert_array_equal(masked.values, np.where(marked, 0, VALUES))
+    np.testing.assert_array_equal(with_own_nodata.values, masked.values)
+    assert masked.bands.values.tolist() == ["B01", "B02", "B03"]
+    index = data.isel(bands=0, drop=True)
+    np.testing.assert_array_equal(mask(index, scl).values, np.where(marked[:, 0], 0, VALUES[:, 0]))
+
+
 def test_incompatible_masks_are_refused(data: xr.DataArray) -> None:
     with pytest.raises(errors.IncompatibleDataCubes, match="has the dimension 'what'"):
         mask(data, marks().expand_dims(what=2))
     with pytest.raises(errors.IncompatibleDataCubes, match="labels"):
-        mask(data, marks().expand_dims(bands=["B01"]))
+        mask(data, marks().expand_dims(bands=["B01", "B02"]))
+    with pytest.raises(errors.IncompatibleDataCubes, match="'t' differ .* Drop it"):
+        mask(data, marks().expand_dims(t=data.t.values[:1]))
     with pytest.raises(errors.IncompatibleDataCubes, match="grid"):
         mask(data, marks().drop_vars(["spatial_ref", "x", "y"]).assign_coords(x=range(10), y=range(8)))
     with pytest.raises(errors.ProcessParameterInvalid):

@@ -3,19 +3,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.ndimage
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.cube.calendar_periods import PERIODS
 from odc_openeo.errors import (
     DataCubePropertiesImmutable,
     DimensionNotAvailable,
     ProcessGraphComplexity,
     ProcessParameterInvalid,
 )
+from odc_openeo.graph import evaluate
 from odc_openeo.processes.neighborhood import apply_neighborhood
 from tests.processes.rasters import grid, nothing_computes, raster
+from tests.support.graphs import child, value
 
 VALUES = np.random.default_rng(0).normal(size=(6, 25, 30))
 
@@ -110,3 +114,138 @@ def test_invalid_neighborhoods_are_refused() -> None:
     big = raster(np.zeros((2, 300, 300)), grid(300, 300), {})
     with pytest.raises(ProcessGraphComplexity, match="larger blocks"):
         apply_neighborhood(big, same, px(x=2, y=2))
+
+
+# --- Calendar periods ----------------------------------------------------------------------------
+
+
+def scored(count: int = 40, step: str = "7D") -> xr.DataArray:
+    """A cube with a single band of scores, and a gap in time."""
+    times = pd.date_range("2021-11-20", periods=count, freq=step)
+    times = times[(times < "2022-02-01") | (times >= "2022-04-01")]
+    scores = np.random.default_rng(3).normal(size=(len(times), 1, 4, 5))
+    return raster(scores, grid(4, 5), {"t": 3, "x": 2}).assign_coords(t=times.to_numpy())
+
+
+def subtract_largest(data: xr.DataArray, context: Any = None) -> xr.DataArray:
+    return data - data.max(cube.ARRAY)
+
+
+@pytest.mark.parametrize("period", list(PERIODS))
+@pytest.mark.parametrize("pixels", [px(x=1, y=1), []])
+@pytest.mark.parametrize("overlap", [None, []])
+def test_blocks_of_calendar_periods(period: str, pixels: list, overlap: Any) -> None:
+    data = scored()
+    size = [{"dimension": "t", "value": period}, *pixels]
+    if pixels:
+        with nothing_computes():
+            result = apply_neighborhood(data, subtract_largest, size, overlap)
+    else:
+        result = apply_neighborhood(data, lambda data, context: data - data.max("t"), size, overlap)
+    groups = PERIODS[period].labels(PERIODS[period].number(pd.DatetimeIndex(data.t.values)))
+    expected = data.values.copy()
+    for label in set(groups):
+        inside = np.array(groups) == label
+        expected[inside] -= expected[inside].max(axis=0)
+    np.testing.assert_allclose(result.values, expected)
+    assert result.t.equals(data.t)
+
+
+def test_overlaps_of_periods_and_durations_and_pixels() -> None:
+    data = scored()
+    lengths = []
+
+    def remember(data: xr.DataArray, context: Any = None) -> xr.DataArray:
+        lengths.append(tuple(data.t.values[[0, -1]].astype("datetime64[D]").astype(str)))
+        return data
+
+    size = [{"dimension": "t", "value": "month", "unit": None}, *px(x=5, y=4)]
+    for overlap in ("month", "P40D"):
+        lengths.clear()
+        around = [{"dimension": "t", "value": overlap}, *px(x=2, y=1)]
+        result = apply_neighborhood(data, remember, size, around)
+        np.testing.assert_array_equal(result.values, data.values)
+        times = pd.DatetimeIndex(data.t.values)
+        for (first, last), month in zip(lengths, times.to_period("M").unique(), strict=True):
+            if overlap == "month":
+                low, high = (month - 1).start_time, (month + 2).start_time
+            else:
+                low, high = (
+                    month.start_time - pd.Timedelta("40D"),
+                    (month + 1).start_time + pd.Timedelta("40D"),
+                )
+            inside = times[(times >= low) & (times < high)]
+            assert (first, last) == (str(inside[0].date()), str(inside[-1].date()))
+
+
+def test_periods_where_they_make_no_sense() -> None:
+    with pytest.raises(ProcessParameterInvalid, match="not temporal"):
+        apply_neighborhood(scored(), same, [{"dimension": "x", "value": "month"}])
+    with pytest.raises(ProcessParameterInvalid, match="in order"):
+        apply_neighborhood(scored().isel(t=[2, 1, 0]), same, [{"dimension": "t", "value": "month"}])
+    node = {"process_id": "apply_neighborhood", "result": True}
+    node["arguments"] = {
+        "data": value("data"),
+        "process": child("sort", data=value("data")),
+        "size": [{"dimension": "t", "value": "fortnight"}],
+    }
+    with pytest.raises(ProcessParameterInvalid, match="fortnight"):
+        evaluate({"process_graph": {"it": node}}, parameters={"data": scored()})
+
+
+def score_by_distance() -> dict[str, Any]:
+    """Score each date by its distance from the 15th of its month."""
+    label = {"from_parameter": "label"}
+    nodes = {
+        "middle": ("date_replace_component", {"date": label, "value": 15, "component": "day"}),
+        "days": ("date_difference", {"date1": label, "date2": {"from_node": "middle"}, "unit": "day"}),
+        "size": ("absolute", {"x": {"from_node": "days"}}),
+        "score": ("multiply", {"x": {"from_node": "size"}, "y": -1}),
+    }
+    score = {"process_graph": link(nodes)}
+    return child("array_apply", data=value("data"), process=score)
+
+
+def mark_all_but_best() -> dict[str, Any]:
+    """Mark all but the largest score, which the inner process is handed as its context."""
+    differs = child("neq", x=value("x"), y=value("context"))
+    best = {"from_node": "max"}
+    nodes = {
+        "max": ("max", {"data": value("data")}),
+        "rest": ("array_apply", {"data": value("data"), "process": differs, "context": best}),
+    }
+    return {"process_graph": link(nodes)}
+
+
+def link(nodes: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Build nodes, the last of which is the result."""
+    built = {id_: {"process_id": p, "arguments": a} for id_, (p, a) in nodes.items()}
+    built[list(built)[-1]]["result"] = True
+    return built
+
+
+def test_the_best_available_pixel_of_each_month() -> None:
+    data, scores, rank = scored(), {"from_node": "scores"}, {"from_node": "rank"}
+    along = {"dimension": "t", "process": score_by_distance()}
+    size = [{"dimension": "t", "value": "month"}, *px(x=1, y=1)]
+    best = {"process": mark_all_but_best(), "size": size, "overlap": []}
+    first = child("first", data=value("data"))
+    nodes = {
+        "scores": ("apply_dimension", {"data": value("data"), **along}),
+        "rank": ("apply_neighborhood", {"data": scores, **best}),
+        "masked": ("mask", {"data": value("data"), "mask": rank}),
+        "months": (
+            "aggregate_temporal_period",
+            {"data": {"from_node": "masked"}, "period": "month", "reducer": first},
+        ),
+    }
+    with nothing_computes():
+        result = evaluate({"process_graph": link(nodes)}, parameters={"data": data})
+    times = pd.DatetimeIndex(data.t.values)
+    for number, month in enumerate(result.t.values):
+        days = np.flatnonzero(times.strftime("%Y-%m") == month)
+        if not days.size:
+            assert np.isnan(result.values[number]).all()
+            continue
+        nearest = days[np.argmin(np.abs(times[days].day - 15))]
+        np.testing.assert_array_equal(result.values[number], data.values[nearest])

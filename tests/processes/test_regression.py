@@ -7,13 +7,16 @@ from typing import Any
 
 import dask
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.optimize
 import xarray as xr
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
-from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.errors import DimensionNotAvailable, ProcessParameterInvalid
 from odc_openeo.graph import evaluate
+from odc_openeo.processes.temporal import aggregate_temporal_period
+from tests.processes.rasters import grid, nothing_computes, raster
 
 YEAR = 31557600
 
@@ -187,3 +190,91 @@ def test_fits_can_be_sent_to_other_processes() -> None:
     xr.testing.assert_identical(
         again.compute(scheduler="synchronous"), result.compute(scheduler="synchronous")
     )
+
+
+# --- Cubes ---------------------------------------------------------------------------------------
+
+
+def seasonal_cube(chunks: Any = None) -> tuple[xr.DataArray, np.ndarray]:
+    """A cube of values that a seasonal model describes exactly, and its parameters by band and pixel."""
+    times = pd.date_range("2020-01-01", "2021-12-31", freq="17D")
+    fitted = np.random.default_rng(5).normal(size=(3, 2, 4, 5)) + np.array([9, 1, 2])[:, None, None, None]
+    angle = 2 * np.pi / YEAR * (times - pd.Timestamp(0)).total_seconds().to_numpy()
+    values = np.einsum("pbyx,pt->tbyx", fitted, [np.ones(angle.size), np.cos(angle), np.sin(angle)])
+    return raster(values, grid(4, 5), chunks).assign_coords(t=times.to_numpy()), fitted
+
+
+@pytest.mark.parametrize("chunks", [None, {"t": 20, "x": 2}])
+@pytest.mark.parametrize("dimension", ["t", None])
+def test_curves_are_fitted_along_a_dimension_of_a_cube(chunks: Any, dimension: str | None) -> None:
+    data, fitted = seasonal_cube(chunks)
+    node = call("fit_curve", data=parameter("cube"), parameters=[1, 1, 1], function=season())
+    if dimension:
+        node["arguments"]["dimension"] = dimension
+    with nothing_computes():
+        result = evaluate(graph("it", it=node), parameters={"cube": data})
+    assert result.dims == ("param", "bands", "y", "x")
+    assert result.param.values.tolist() == [0, 1, 2]
+    assert result.odc.geobox == data.odc.geobox
+    np.testing.assert_allclose(result.values, fitted, rtol=1e-6)
+
+
+def test_gaps_of_a_cube_are_predicted() -> None:
+    data, _ = seasonal_cube({"x": 2})
+    gaps = np.random.default_rng(1).random(data.shape) < 0.3
+    holey = data.where(~gaps)
+    nodes = {
+        "fit": call(
+            "fit_curve", data=parameter("cube"), parameters=[1, 1, 1], function=season(), dimension="t"
+        ),
+        "filled": call(
+            "predict_curve",
+            data=parameter("cube"),
+            parameters=node("fit"),
+            function=season(),
+            dimension="t",
+            labels=None,
+        ),
+    }
+    with nothing_computes():
+        result = evaluate(graph("filled", **nodes), parameters={"cube": holey})
+    assert result.dims == data.dims
+    np.testing.assert_allclose(result.values, data.values, rtol=1e-6)
+    np.testing.assert_array_equal(result.values[~gaps], data.values[~gaps])
+
+
+def test_new_labels_of_a_cube_are_predicted_with_fixed_parameters() -> None:
+    data, _ = seasonal_cube({"x": 2})
+    labels = ["2022-01-01", "2022-07-02T12:00:00Z"]
+    arguments = {"parameters": [3, 2, 1], "function": season(), "dimension": "t", "labels": labels}
+    result = evaluate(
+        graph("it", it=call("predict_curve", data=parameter("cube"), **arguments)), parameters={"cube": data}
+    )
+    seconds = (pd.DatetimeIndex(["2022-01-01", "2022-07-02T12:00"]) - pd.Timestamp(0)).total_seconds()
+    angle = 2 * np.pi / YEAR * seconds.to_numpy()
+    expected = 3 + 2 * np.cos(angle) + np.sin(angle)
+    assert dict(result.sizes) == {**data.sizes, "t": 2}
+    np.testing.assert_allclose(result.isel(bands=0, y=0, x=0).values, expected)
+    with pytest.raises(ProcessParameterInvalid, match="'data'"):
+        evaluate(graph("it", it=call("predict_curve", **arguments)))
+
+
+def test_months_are_fitted_at_their_start() -> None:
+    data, _ = seasonal_cube()
+    months = aggregate_temporal_period(data, "month", lambda data, context: data.mean("__array__"))
+    starts = months.assign_coords(t=pd.DatetimeIndex([f"{m}-01" for m in months.t.values]).to_numpy())
+    fits = [
+        evaluate(
+            graph("it", it=call("fit_curve", data=parameter("c"), parameters=[1, 1, 1], function=season())),
+            parameters={"c": c},
+        )
+        for c in (months, starts)
+    ]
+    np.testing.assert_array_equal(fits[0].values, fits[1].values)
+
+
+def test_cubes_without_the_dimension() -> None:
+    data, _ = seasonal_cube()
+    fit = call("fit_curve", data=parameter("c"), parameters=[1, 1, 1], function=season(), dimension="time")
+    with pytest.raises(DimensionNotAvailable, match="Use 't' instead of 'time'"):
+        evaluate(graph("it", it=fit), parameters={"c": data})

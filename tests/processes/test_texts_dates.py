@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odc_openeo.errors import ProcessParameterInvalid
+from odc_openeo.processes import dates
 from tests.processes.pixels import floats, run
 
 
@@ -73,6 +74,45 @@ def test_shifting_out_of_the_calendar_is_refused(value: int, unit: str) -> None:
         return
     with pytest.raises(ProcessParameterInvalid):
         run("date_shift", date="2020-01-01", value=value, unit=unit)
+
+
+@pytest.mark.parametrize(
+    ("date", "replaced", "component", "result"),
+    [
+        ("2020-02-01T17:22:45Z", 15, "day", "2020-02-15T17:22:45Z"),
+        ("2020-01-31", 2, "month", "2020-02-29"),
+        ("2020-02-29", 2021, "year", "2021-02-28"),
+        ("2020-02-10", 31, "day", "2020-02-29"),
+        ("2020-02-01T17:22:45.123+01:00", 0, "hour", "2020-02-01T00:22:45.123+01:00"),
+        ("2020-02-01T17:22:45.123Z", 5, "minute", "2020-02-01T17:05:45.123Z"),
+        ("2020-02-01T17:22:45.5Z", 59, "second", "2020-02-01T17:22:59.500Z"),
+        ("2020-02-01T17:22:45.5Z", 7, "millisecond", "2020-02-01T17:22:45.007Z"),
+    ],
+)
+def test_components_of_dates_are_replaced(date: str, replaced: int, component: str, result: str) -> None:
+    assert dates.date_replace_component(date, replaced, component) == result
+
+
+def test_components_of_labels_of_a_cube_are_replaced() -> None:
+    labels = xr.DataArray(["2020-01-31T10:00:00Z", "2020-02-03T10:00:00Z"], dims="t")
+    result = dates.date_replace_component(labels, 15, "day")
+    assert result.values.tolist() == ["2020-01-15T10:00:00Z", "2020-02-15T10:00:00Z"]
+
+
+@pytest.mark.parametrize(
+    ("date", "replaced", "component", "reason"),
+    [
+        ("2020-01-31", 3, "hour", "no time of day"),
+        ("2020-01-31", 13, "month", "from 1 to 12"),
+        ("2020-01-31", 0, "day", "from 1 to 31"),
+        ("2020-01-31", 10_000, "year", "from 1 to 9999"),
+        ("2020-01-31T00:00:00Z", -1, "second", "from 0 to 59"),
+        ("yesterday", 1, "day", "not a date"),
+    ],
+)
+def test_components_that_no_date_has(date: str, replaced: int, component: str, reason: str) -> None:
+    with pytest.raises(ProcessParameterInvalid, match=reason):
+        dates.date_replace_component(date, replaced, component)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,17 +1,47 @@
-"""Actions on jobs that affect the stored result files as well."""
+"""Actions on jobs that also check their process, or affect the stored result files."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
-from odc_openeo import jobs
+from odc_openeo import db, jobs
+from odc_openeo.api.graph_checks import find_errors_if_free
 from odc_openeo.config import Config
+from odc_openeo.errors import OpenEOError
+from odc_openeo.jobs import Entry
+from odc_openeo.jobs.model import BUSY
+from odc_openeo.jobs.options import parse_resources
 from odc_openeo.jobs.queue import get_result_folder
 from odc_openeo.storage import get_storage
 
 
+def find_warnings(user: UUID, process: Mapping[str, Any] | None, extras: Mapping[str, Any]) -> list[Entry]:
+    """Make log entries of what would end a job early, and of options that have no effect."""
+    errors = [] if process is None else find_errors_if_free(process, user)
+    texts = parse_resources(extras).warnings
+    return [*map(_make_warning, errors), *(Entry("warning", text, db.now()) for text in texts)]
+
+
+def _make_warning(error: OpenEOError) -> Entry:
+    body = error.to_dict()
+    path = {"path": [{"node_id": error.node}]} if error.node else {}
+    message = f"The job can't run as it is. {body['message']}"
+    return Entry("warning", message, db.now(), {"code": error.code, **path})
+
+
 def start_job(config: Config, user: UUID, job: str) -> None:
-    """Queue a job; the results of an earlier run are discarded."""
+    """Check and queue a job; the results of an earlier run are discarded.
+
+    Raises:
+        OpenEOError: the first error of its process.
+    """
+    stored = jobs.get_job(config, user, job)
+    for error in () if stored.status in BUSY else find_errors_if_free(stored.draft.process, user):
+        # The request is wrong, whatever the error would be called elsewhere: the job itself was found.
+        error.status = 400
+        raise error
     previous_run = jobs.start_job(config, user, job)
     if previous_run is not None:
         get_storage(config).delete(f"results/{job}/{previous_run}")

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from odc_openeo.api.backend import api_url, make_link
 from odc_openeo.api.json_body import TitledModel, check_numbers, validate_body
 from odc_openeo.api.paging import make_page_links
-from odc_openeo.api.processes.schemas import check_process
+from odc_openeo.api.processes.schemas import parse_process
 from odc_openeo.errors import BillingPlanInvalid, BudgetInvalid, ProcessInvalid, PropertyNotEditable
 from odc_openeo.jobs import LEVELS, Entry, Job, JobDraft, JobSummary, Page
 from odc_openeo.jobs.options import parse_archives, parse_resources
@@ -45,7 +45,7 @@ class JobChangesModel(TitledModel):
     process: dict[str, Any] = {}
     plan: None = None
     budget: Annotated[int | float, Field(gt=0)] | None = None
-    log_level: Annotated[str, AfterValidator(_check_level)] | None = None
+    log_level: Annotated[str, AfterValidator(_check_level)] = "info"
 
     member_errors = {"process": _make_process_error, "plan": BillingPlanInvalid, "budget": BudgetInvalid}
 
@@ -78,11 +78,10 @@ def parse_fields(model: type[JobChangesModel], body: Mapping[str, Any]) -> dict[
         raise PropertyNotEditable(property=name)
     check_numbers(body)
     members = validate_body(model, body)
-    fields = {name: getattr(members, name) for name in model.model_fields if name in body and name != "plan"}
+    set_names = members.model_fields_set & (model.model_fields.keys() - {"plan"})
+    fields = {name: getattr(members, name) for name in sorted(set_names)}
     if "process" in fields:
-        check_process(fields["process"])
-    if "log_level" in fields:
-        fields["log_level"] = fields["log_level"] or "info"
+        fields["process"] = parse_process(fields["process"])
     extras = {name: value for name, value in body.items() if name not in model.model_fields}
     parse_resources(extras)
     parse_archives(extras)

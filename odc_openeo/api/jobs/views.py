@@ -43,7 +43,9 @@ def list_jobs() -> dict[str, Any]:
 @signed_in
 def create_job() -> Response:
     """``POST /jobs``: create a job."""
-    id_ = jobs.create_job(backend().config, current_user().id, parse_job(read_json_object()))
+    user, draft = current_user().id, parse_job(read_json_object())
+    entries = actions.find_warnings(user, draft.process, draft.extras)
+    id_ = jobs.create_job(backend().config, user, draft, entries)
     response = Response(status=201)
     response.headers["Location"] = api_url(f"/jobs/{id_}")
     response.headers["OpenEO-Identifier"] = str(id_)
@@ -62,7 +64,9 @@ def describe_job(job_id: str) -> dict[str, Any]:
 @signed_in
 def update_job(job_id: str) -> Response:
     """``PATCH /jobs/{job_id}``: update the metadata or process of a job."""
-    jobs.update_job(backend().config, current_user().id, job_id, parse_job_changes(read_json_object()))
+    user, changes = current_user().id, parse_job_changes(read_json_object())
+    entries = actions.find_warnings(user, changes.get("process"), changes.get("extras", {}))
+    jobs.update_job(backend().config, user, job_id, changes, entries)
     return Response(status=204)
 
 
@@ -78,7 +82,10 @@ def delete_job(job_id: str) -> Response:
 @blueprint.get("/jobs/<job_id>/estimate")
 @signed_in
 def estimate_job(job_id: str) -> Any:
-    """``GET /jobs/{job_id}/estimate``: an estimate of the size of the results."""
+    """``GET /jobs/{job_id}/estimate``: an estimate of the size of the results.
+
+    Results may be downloaded as often as one likes until they are deleted.
+    """
     user = current_user().id
     return run_for_view(estimates.estimate_job, jobs.get_job(backend().config, user, job_id), user=str(user))
 
@@ -99,7 +106,7 @@ def debug_job(job_id: str) -> dict[str, Any]:
 @answers(202)
 @signed_in
 def start_job(job_id: str) -> Response:
-    """``POST /jobs/{job_id}/results``: queue a job; the results of an earlier run are discarded."""
+    """``POST /jobs/{job_id}/results``: check and queue a job; results of an earlier run are discarded."""
     actions.start_job(backend().config, current_user().id, job_id)
     return Response(status=202)
 

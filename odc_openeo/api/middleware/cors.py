@@ -13,7 +13,7 @@ from odc_openeo.api.backend import backend, url_adapter
 
 EXPOSED_HEADERS = (
     "Accept-Ranges, Content-Disposition, Content-Encoding, Content-Range, ETag, Link, Location, "
-    "OpenEO-Costs, OpenEO-Identifier, Retry-After, X-Request-Id"
+    "OpenEO-Costs, OpenEO-Identifier, Retry-After, Warning, X-Request-Id"
 )
 ALLOWED_HEADERS = "Accept, Authorization, Content-Type, If-None-Match, Range"
 PREFLIGHT_LIFETIME_S = 86_400

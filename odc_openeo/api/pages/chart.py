@@ -37,9 +37,9 @@ class Chart:
     height: int = HEIGHT
 
     @property
-    def middle(self) -> str:
+    def middle(self) -> int:
         """The count at half the height."""
-        return f"{self.top / 2:g}"
+        return self.top // 2
 
 
 def make_chart(months: Mapping[str, int]) -> Chart | None:
@@ -83,6 +83,6 @@ def _sum_by_year(months: Mapping[str, int]) -> dict[str, int]:
 
 
 def _round_up_count(value: int) -> int:
-    """Round up to the next of 1, 2, 4, 6, 10, 20 …, so that half of it is a good label too."""
+    """Round up to the next of 2, 4, 6, 10, 20 …, so that half of it is a whole number too."""
     power = 10 ** max(len(str(value)) - 1, 0)
-    return next(n * power for n in (1, 2, 4, 6, 10) if n * power >= max(value, 1)) if value else 1
+    return max(next(n * power for n in (1, 2, 4, 6, 10) if n * power >= value), 2)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flask import Blueprint, Response, request
+from odc.geo import CRS
+from pyproj.exceptions import CRSError
 
 from odc_openeo.api.backend import backend, root_url
 from odc_openeo.api.pages.chart import Chart, make_chart
@@ -16,6 +19,7 @@ from odc_openeo.api.pages.snippets import LoadExample, make_example
 from odc_openeo.api.view_bodies import ANY, answers
 from odc_openeo.catalog import Band, Product, Summary
 from odc_openeo.errors import OpenEOError
+from odc_openeo.spatial.reference_system_names import name_crs
 from odc_openeo.users import oidc
 
 blueprint = with_error_pages(Blueprint("collection_pages", __name__))
@@ -76,9 +80,15 @@ def _collect_facts(document: Mapping[str, Any], summary: Summary) -> dict[str, A
         "license": document["license"],
         "providers": providers,
         "platforms": summaries.get("platform") or [],
-        "systems": summaries.get("proj:code") or list(summary.crs),
+        "systems": summaries.get("proj:code") or list(_name_systems(summary.crs)),
         "keywords": document.get("keywords") or [],
     }
+
+
+def _name_systems(definitions: Iterable[str]) -> Iterator[str]:
+    for definition in definitions:
+        with contextlib.suppress(CRSError, ValueError):
+            yield name_crs(CRS(definition))
 
 
 def _make_band_row(band: Band, document: Mapping[str, Any], summary: Summary) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Final
@@ -16,10 +17,12 @@ from odc_openeo.api.pages.html import make_page_path
 from odc_openeo.api.view_bodies import ANY, answers
 from odc_openeo.config import PREFIX, Config
 from odc_openeo.errors import NotFound
+from odc_openeo.stack.web_editor import INDEX, find_editor_warning
+
+log = logging.getLogger(__name__)
 
 blueprint = Blueprint("editor", __name__, url_prefix=EDITOR_PATH)
 
-INDEX: Final = "index.html"
 MEDIA_TYPES: Final = {
     ".js": "text/javascript",
     ".mjs": "text/javascript",
@@ -34,10 +37,13 @@ MEDIA_TYPES: Final = {
 
 CSP: Final = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src * data: blob:; font-src 'self' data:; connect-src * data: blob:; worker-src 'self' blob:; "
+    "img-src * data: blob:; font-src 'self' data:; connect-src * data: blob:; worker-src 'self' blob: data:; "
     "object-src 'none'; base-uri 'self'; frame-ancestors 'self'"
 )
-"""The editor may request data and maps from other servers, but not run their code."""
+"""The editor may request data and maps from other servers, but not run their code.
+
+The decoder of its GeoTIFF reader starts from a ``data:`` URL.
+"""
 
 
 def has_editor(config: Config) -> bool:
@@ -49,6 +55,9 @@ def has_editor(config: Config) -> bool:
             f"{PREFIX}WEB_EDITOR_DIR: there is no {INDEX} in {config.web_editor_dir}. Set it to the output "
             "folder of the editor's build."
         )
+    warning = find_editor_warning(config)
+    if warning:
+        log.warning("%s", warning)
     return True
 
 

@@ -57,6 +57,7 @@ def job(job_id: str) -> Response:
     return render_private_page(
         "job.html",
         job=job_to_dict(batch_job),
+        usage=describe_usage(batch_job.usage or {}),
         description=render_markdown(batch_job.draft.description or ""),
         process=json.dumps(batch_job.draft.process, indent=2, ensure_ascii=False),
         files=_list_result_files(published) if published else [],
@@ -81,6 +82,38 @@ def act(job_id: str, action: str) -> AnyResponse:
         make_page_path("my_jobs.job_list") if is_deleted else make_page_path("my_jobs.job", job_id=job_id),
         303,
     )
+
+
+def describe_usage(usage: Mapping[str, Any]) -> dict[str, str]:
+    """Describe measured usage in words, by label."""
+    seconds = usage.get("duration", {}).get("value")
+    described = {}
+    for metric, measured in usage.items():
+        label = {"cpu": "Processor", "gpu": "Graphics processor"}.get(
+            metric, metric.replace("_", " ").capitalize()
+        )
+        described[label] = _describe_amount(measured["value"], measured["unit"], seconds)
+    return described
+
+
+def _describe_amount(value: Any, unit: str, seconds: float | None) -> str:
+    if not isinstance(value, int | float):
+        return f"{value} {unit}"
+    if unit == "b":
+        return _format_bytes(value)
+    if unit == "mb-seconds":
+        return f"{_format_bytes(value * 1e6 / seconds)} on average" if seconds else f"{value / 1e3:,.1f} GB·s"
+    return f"{value:,.6g} {'seconds' if unit in ('seconds', 'cpu-seconds') else unit}"
+
+
+def _format_bytes(size: float) -> str:
+    """Write a size with a decimal prefix."""
+    if size < 999.5:
+        return f"{size:.0f} bytes"
+    units = ["kB", "MB", "GB", "TB", "PB"]
+    while (size := size / 1000) >= 999.95 and len(units) > 1:
+        units.pop(0)
+    return f"{size:,.1f} {units[0]}"
 
 
 def _find_thumbnail(job: jobs.JobSummary) -> str | None:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
-from odc_openeo.api.json_body import StrictModel, check_numbers, describe_faults, validate_body
+from odc_openeo.api.json_body import StrictModel, check_numbers, remove_nulls, validate_body
 from odc_openeo.errors import ProcessGraphInvalid, ProcessGraphMissing
+from odc_openeo.untrusted.model_messages import describe_model_faults
 
 
 def _check_regex(text: str) -> str:
@@ -48,13 +49,6 @@ class SchemaModel(StrictModel):
     minItems: float = Field(0, ge=0)  # noqa: N815  (as JSON Schema has it)
     maxItems: float = Field(0, ge=0)  # noqa: N815
     items: SchemaModel | Annotated[list[SchemaModel], Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _check_not_null(self) -> SchemaModel:
-        for name in ("schema_", "id_", "type", "items"):
-            if name in self.model_fields_set and getattr(self, name) is None:
-                raise ValueError(f"'{name.rstrip('_')}' is null")
-        return self
 
 
 SchemaModels = SchemaModel | Annotated[list[SchemaModel], Field(min_length=1)]
@@ -136,8 +130,10 @@ class GraphModel(StrictModel):
     process_graph: dict[str, NodeModel]
 
 
-def check_process(process: Mapping[str, Any]) -> None:
+def parse_process(process: Mapping[str, Any]) -> dict[str, Any]:
     """Check the structure of a process and of the nodes of its graph, not whether it can be evaluated.
+
+    Returns the process without the optional members that are null.
 
     Raises:
         ProcessGraphMissing: there is no process graph.
@@ -147,8 +143,10 @@ def check_process(process: Mapping[str, Any]) -> None:
     check_numbers(process)
     if not isinstance(process.get("process_graph"), dict):
         raise ProcessGraphMissing
+    graph = {"process_graph": process["process_graph"]}
     try:
-        GraphModel.model_validate({"process_graph": process["process_graph"]})
+        nodes = GraphModel.model_validate(graph)
     except ValidationError as error:
-        raise ProcessGraphInvalid(reason=describe_faults(error)) from None
-    validate_body(ProcessModel, process)
+        raise ProcessGraphInvalid(reason=f"{describe_model_faults(error, graph)}.") from None
+    members = validate_body(ProcessModel, process)
+    return {**remove_nulls(members, process), **remove_nulls(nodes, graph)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,11 +12,11 @@ from odc_openeo.api.auth import current_user, signed_in
 from odc_openeo.api.backend import backend, make_link, root_url
 from odc_openeo.api.json_body import read_json_object
 from odc_openeo.api.paging import make_page_links, read_limit
-from odc_openeo.api.processes.schemas import check_process
+from odc_openeo.api.processes.schemas import parse_process
 from odc_openeo.api.query_parameters import takes
 from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.api.view_bodies import answers
-from odc_openeo.errors import RequestInvalid
+from odc_openeo.errors import ProcessGraphInvalid, RequestInvalid
 from odc_openeo.evaluation.stored_processes import check_stored_process
 from odc_openeo.user_data import user_defined_processes
 from odc_openeo.user_data.user_defined_processes import UserDefinedProcess
@@ -66,8 +65,7 @@ def describe_process(process_graph_id: str) -> dict[str, Any]:
 @signed_in
 def store_process(process_graph_id: str) -> Response:
     """``PUT /process_graphs/{process_graph_id}``: store or replace a process."""
-    body = read_json_object()
-    _check_process(process_graph_id, body, current_user().id)
+    body = _read_process(process_graph_id, current_user().id)
     process = {name: value for name, value in body.items() if name not in ("id", "public")}
     shared = body.get("public") is True
     user_defined_processes.save_process(
@@ -91,13 +89,17 @@ def shared_process(share: UUID) -> dict[str, Any]:
     return _process_to_dict(user_defined_processes.get_shared_process(backend().config, str(share)))
 
 
-def _check_process(id_: str, body: Mapping[str, Any], user: UUID) -> None:
+def _read_process(id_: str, user: UUID) -> dict[str, Any]:
+    """Read the process of the request body, which is to be stored for a user."""
     if not re.fullmatch(r"\w+", id_, re.ASCII) or len(id_) > MAX_ID_LENGTH:
         raise RequestInvalid(
             reason=f"a process id must consist of at most {MAX_ID_LENGTH} letters, digits and underscores."
         )
-    check_process(body)
-    run_for_view(check_stored_process, user, id_, body, user=str(user))
+    process = parse_process(read_json_object())
+    if not process["process_graph"]:
+        raise ProcessGraphInvalid(reason="it has no node.")
+    run_for_view(check_stored_process, user, id_, process, user=str(user))
+    return process
 
 
 def _summary_to_dict(process: UserDefinedProcess) -> dict[str, Any]:

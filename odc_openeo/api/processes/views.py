@@ -9,12 +9,11 @@ from flask import Blueprint, Response, current_app, request
 
 from odc_openeo.api.auth import user_if_signed_in
 from odc_openeo.api.backend import api_url, make_link
+from odc_openeo.api.graph_checks import find_graph_errors
 from odc_openeo.api.json_body import read_json_object
 from odc_openeo.api.paging import read_limit
 from odc_openeo.api.processes.offered import list_offered_processes
-from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.errors import ProcessParameterMissing
-from odc_openeo.evaluation.validation import find_problems
 from odc_openeo.registry.process import PROCESSES
 
 blueprint = Blueprint("processes", __name__)
@@ -40,7 +39,7 @@ def validate_process() -> dict[str, Any]:
     """``POST /validation``: all errors of a process."""
     user = user_if_signed_in()
     id_ = user.id if user else None
-    errors = run_for_view(find_problems, read_json_object(), id_, user=str(id_) if id_ else None)
+    errors = find_graph_errors(read_json_object(), id_)
     # Process parameters get their values when the process is called, so missing ones are not errors here.
     return {"errors": [e.to_dict() for e in errors if not isinstance(e, ProcessParameterMissing)]}
 

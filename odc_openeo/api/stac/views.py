@@ -79,7 +79,7 @@ def make_landing_links() -> list[dict[str, Any]]:
     get = {**make_link("search", api_url("/search"), "Search for items", GEOJSON), "method": "GET"}
     return [
         get,
-        {**get, "method": "POST"},
+        {**get, "title": "Search for items with a JSON body", "method": "POST"},
         make_link(QUERYABLES, api_url("/queryables"), "Properties to filter by", "application/schema+json"),
     ]
 
