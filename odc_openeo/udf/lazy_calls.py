@@ -316,6 +316,8 @@ def _to_cube(values: Any, layout: ResultLayout, before: xr.DataArray) -> xr.Data
     taken = set(layout.dims) - same
     # The coordinates as they are: those of geometries have an index of their own.
     dropped = [name for name, coord in before.coords.items() if gone & set(coord.dims) or name in taken]
+    # Units, scales and offsets belong to the values from before.
+    dropped += [name for name in cube.list_packing_coordinates(before) if name not in dropped]
     kept = before.drop_vars(dropped).coords
     result = xr.DataArray(values, dims=layout.dims, coords=kept, attrs=_keep_attributes(before))
     new = {d: labels for d, labels in layout.labels.items() if d not in same}
