@@ -22,7 +22,9 @@ PATTERN: Final = r"^(u?int(?:8|16|32|64)|float(?:32|64))(?:ud(-?\d{1,20}))?$"
 DataType = Annotated[str, Schema({"type": "string", "pattern": PATTERN})]
 
 
-@process(categories=["cubes"], experimental=True, needs=same_part("data"), pointwise=True)
+@process(
+    categories=["cubes"], experimental=True, needs=same_part("data"), pointwise=True, raw_values_of=("data",)
+)
 def convert_data_type(data: Cube, data_type: DataType) -> Cube:
     """Convert the values of a cube to another data type.
 

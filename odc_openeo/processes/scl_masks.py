@@ -112,7 +112,13 @@ def to_scl_dilation_mask(
     return restore_coordinates(bare.copy(data=marked).transpose(*classes.dims), bare)
 
 
-@process(categories=["cubes", "masks"], experimental=True, links=_LINKS, needs=_needs_of_masking)
+@process(
+    categories=["cubes", "masks"],
+    experimental=True,
+    links=_LINKS,
+    needs=_needs_of_masking,
+    raw_values_of=("data",),
+)
 def mask_scl_dilation(
     data: SpatialCube,
     erosion_kernel_size: Size = 3,

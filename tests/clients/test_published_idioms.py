@@ -32,6 +32,7 @@ from scipy.ndimage import correlate
 
 from odc_openeo.indexing.samples import CLIMATE_PRODUCT, DEM_PRODUCT, LANDSAT_PRODUCT, S2_PRODUCT
 from tests.clients import truth
+from tests.processes.test_scl_masks import expected_mask
 
 BOX = (679720.0, 5151080.0, 680680.0, 5151920.0)
 FINE_SHAPE = (84, 96)
@@ -47,6 +48,7 @@ BOXES = {
     LANDSAT_PRODUCT: (LANDSAT_BOX, "EPSG:32632"),
 }
 CLOUDY = (3, 8, 9, 10)
+DILATION = {"kernel1_size": 3, "kernel2_size": 7, "erosion_kernel_size": 3}
 
 Expected = np.ndarray | Callable[[Path], None]
 Built = tuple[openeo.DataCube, str, Expected]
@@ -80,10 +82,13 @@ class Sample:
     def times(self, product: str = S2_PRODUCT, time: list[str] = JUNE) -> list[datetime]:
         return [scene.time for scene in self.scenes(product, time)]
 
-    def pixels(self, band: str, product: str = S2_PRODUCT, time: list[str] = JUNE) -> np.ndarray:
+    def pixels(
+        self, band: str, product: str = S2_PRODUCT, time: list[str] = JUNE, *, finer: bool = True
+    ) -> np.ndarray:
         """The values of a band (time, y, x), NaN where there is no data, on the 10 m grid for Sentinel-2."""
         values = truth.series(self.scenes(product, time), band, BOXES[product][0])
-        return truth.finer(values) if product == S2_PRODUCT and values.shape[1:] != FINE_SHAPE else values
+        is_coarse = finer and product == S2_PRODUCT and values.shape[1:] != FINE_SHAPE
+        return truth.finer(values) if is_coarse else values
 
     def clouds(self, time: list[str] = JUNE) -> np.ndarray:
         return np.isin(self.pixels("SCL", time=time), CLOUDY)
@@ -256,6 +261,59 @@ def maximum_ndvi_pixel(sample: Sample) -> Built:
     values, ndvi = np.stack([sample.pixels(b) for b in ("B04", "B08")]), sample.ndvi()
     expected = np.nanmax(np.where(ndvi == np.nanmax(ndvi, axis=0), values, np.nan), axis=1)
     return cube.mask(chosen).max_time(), "netCDF", expected
+
+
+@idiom
+def clouds_with_their_surroundings(sample: Sample) -> Built:
+    scl = sample.s2("SCL")
+    cube = sample.s2("B11").mask(scl.process("to_scl_dilation_mask", data=scl, **DILATION))
+    return cube.max_time(), "netCDF", np.nanmax(_pixels_away_from_clouds(sample), axis=0)
+
+
+@idiom
+def clouds_with_their_surroundings_in_one_step(sample: Sample) -> Built:
+    cube = sample.s2("B11", "SCL")
+    cube = cube.process("mask_scl_dilation", data=cube, **DILATION).filter_bands(["B11"])
+    return cube.max_time(), "netCDF", np.nanmax(_pixels_away_from_clouds(sample), axis=0)
+
+
+def _pixels_away_from_clouds(sample: Sample) -> np.ndarray:
+    sizes = (DILATION["kernel1_size"], DILATION["kernel2_size"], DILATION["erosion_kernel_size"])
+    classes, values = (sample.pixels(band, finer=False) for band in ("SCL", "B11"))
+    masks = [expected_mask(image, *sizes, [2, 4, 5, 6, 7], [3, 8, 9, 10, 11]) for image in classes]
+    return np.where(np.stack(masks), np.nan, values)
+
+
+@idiom
+def best_pixel_of_each_month(sample: Sample) -> Built:
+    """Of each pixel and month the value of the date with the highest NDVI."""
+    cube = sample.s2("B04", "B08", time=SUMMER)
+    months = [{"dimension": "t", "value": "month"}]
+    rest = ndvi_of(cube).apply_neighborhood(
+        process=lambda data: data.array_apply(
+            process=lambda x, context: x.neq(y=context), context=data.max()
+        ),
+        size=[*months, *({"dimension": d, "value": 1, "unit": "px"} for d in ("x", "y"))],
+        overlap=[],
+    )
+    best = cube.filter_bands(["B08"]).mask(rest).aggregate_temporal_period("month", reducer="max")
+    numbers = np.array([time.month for time in sample.times(time=SUMMER)])
+    values, ndvi, layers = sample.pixels("B08", time=SUMMER), sample.ndvi(SUMMER), []
+    for month in dict.fromkeys(numbers.tolist()):
+        scores = ndvi[numbers == month]
+        chosen = np.where(scores == np.nanmax(scores, axis=0), values[numbers == month], np.nan)
+        layers.append(np.nanmax(chosen, axis=0))
+    return best, "netCDF", np.stack(layers)
+
+
+@idiom
+def monthly_maxima_of_a_part_of_the_year(sample: Sample) -> Built:
+    """Periods are times: they are aggregated again, and filtered."""
+    cube = sample.s2("B08", time=SUMMER).aggregate_temporal_period("day", reducer="mean")
+    cube = cube.aggregate_temporal_period("month", reducer="max").filter_temporal("2022-07-01", "2022-09-01")
+    months = np.array([time.month for time in sample.times(time=SUMMER)])
+    values = sample.pixels("B08", time=SUMMER)
+    return cube, "netCDF", np.stack([np.nanmax(values[months == m], axis=0) for m in (7, 8)])
 
 
 @idiom

@@ -127,6 +127,8 @@ def test_values_of_geometries_keep_their_packing(tmp_path: Path) -> None:
 # --- Processes -----------------------------------------------------------------------------------
 
 KEEPING: dict[str, tuple[str, dict[str, Any]]] = {
+    "convert_data_type": ("convert_data_type", {"data_type": "int32"}),
+    "mask_scl_dilation": ("mask_scl_dilation", {"scl_band_name": "B01"}),
     "filter_temporal": ("filter_temporal", {"extent": ["2022-06-01", "2022-06-03"]}),
     "mean": ("reduce_dimension", {"dimension": "t", "reducer": child("mean", data=value("data"))}),
     "median": ("reduce_dimension", {"dimension": "t", "reducer": child("median", data=value("data"))}),
