@@ -253,8 +253,8 @@ def vector_to_regular_points(data: GeometryInput, distance: Spacing, group: Bool
         UnitMismatch: The reference system is not in metres.
     """
     frame = vector_cubes.read_geometries(data, "vector_to_regular_points", "data")
-    _check_metres(frame.crs)
     _check_points(sum(_count_candidates(s, distance) for s in frame.geometry))
+    _check_metres(frame.crs)
     return _collect_points(frame, [_sample_regular(s, distance) for s in frame.geometry], group)
 
 

@@ -20,6 +20,9 @@ FARTHEST: Final = 1e12
 
 FARTHEST_LONGITUDE: Final = 720.0
 """Longitudes may be counted from -180, from 0, or on from a neighbour's, but not many times around."""
+WIDEST_CROSSING: Final = 180.0
+"""Degrees. Of boxes with west > east that would be wider the edges are swapped, more likely than not."""
+
 EDGES: Final = ("west", "south", "east", "north")
 
 
@@ -42,7 +45,7 @@ class Box:
         """Parse a bounding box as openEO has it: west, south, east, north, crs; heights are ignored.
 
         In degrees, a box whose west is larger than its east crosses the antimeridian (RFC 7946): its east
-        becomes 360 larger.
+        becomes 360 larger. If that makes it wider than half of the Earth, it is refused.
 
         Raises:
             ProcessParameterInvalid: an edge is missing or not a finite number, edges are swapped or equal,
@@ -63,11 +66,11 @@ class Box:
         if max(map(abs, (west, south, east, north))) > FARTHEST:
             raise make_error(f"its edges must be between -{FARTHEST:g} and {FARTHEST:g}.")
         crs = _parse_crs(extent.get("crs"), make_error)
-        if west > east and has_degrees(crs) and west - 360 < east:
+        if west > east and has_degrees(crs) and east + 360 - west <= WIDEST_CROSSING:
             east += 360
         for low, high, names in ((west, east, "west and east"), (south, north, "south and north")):
             if low > high:
-                raise make_error(f"{names} are swapped: {low:g} is larger than {high:g}.")
+                raise make_error(_describe_swapped_edges(names, low, high, crs))
             if low == high:
                 raise make_error(f"it has no area: {names} are both {low:g}.")
         return cls(west, south, east, north, crs)
@@ -106,6 +109,13 @@ def has_degrees(crs: int | str) -> bool:
     system = CRS(crs)
     unit = system.proj.axis_info[0].unit_conversion_factor if system.geographic else 0.0
     return math.isclose(unit, math.radians(1), rel_tol=1e-9)
+
+
+def _describe_swapped_edges(names: str, low: float, high: float, crs: int | str) -> str:
+    swapped = f"{names} are swapped: {low:g} is larger than {high:g}."
+    if not names.startswith("west") or not has_degrees(crs):
+        return swapped
+    return f"{swapped} If the box crosses the antimeridian, add 360 to its east."
 
 
 def is_box(extent: Any) -> bool:

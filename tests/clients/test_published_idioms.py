@@ -33,6 +33,7 @@ from scipy.ndimage import correlate
 from odc_openeo.indexing.samples import CLIMATE_PRODUCT, DEM_PRODUCT, LANDSAT_PRODUCT, S2_PRODUCT
 from tests.clients import truth
 from tests.processes.test_scl_masks import expected_mask
+from tests.support.netcdf import load_raw
 
 BOX = (679720.0, 5151080.0, 680680.0, 5151920.0)
 FINE_SHAPE = (84, 96)
@@ -138,9 +139,9 @@ def check_result(path: Path, expected: Expected) -> None:
 
 def read_netcdf(path: Path) -> np.ndarray:
     """The pixels of a file: bands if there are several, other dimensions, y from north to south, x."""
-    with xr.open_dataset(path, engine="netcdf4") as data:
-        cubes = [v.transpose(..., *_find_axes(v)) for v in data.data_vars.values() if _find_axes(v)]
-        layers = [np.asarray(cube, dtype=float) for cube in cubes]
+    data = load_raw(path)
+    cubes = [v.transpose(..., *_find_axes(v)) for v in data.data_vars.values() if _find_axes(v)]
+    layers = [np.asarray(cube, dtype=float) for cube in cubes]
     return layers[0] if len(layers) == 1 else np.stack(layers)
 
 
@@ -684,9 +685,9 @@ def time_series_of_fields_as_netcdf(sample: Sample) -> Built:
     expected = np.array([[np.nanmax(date[mask]) for mask in inside_fields()] for date in values])
 
     def check(path: Path) -> None:
-        with xr.open_dataset(path, engine="netcdf4") as data:
-            variables = [v for v in data.data_vars.values() if "t" in v.dims and v.dtype.kind in "iuf"]
-            np.testing.assert_allclose(variables[0].transpose("t", ...), expected, rtol=1e-6)
+        data = load_raw(path)
+        variables = [v for v in data.data_vars.values() if "t" in v.dims and v.dtype.kind in "iuf"]
+        np.testing.assert_allclose(variables[0].transpose("t", ...), expected, rtol=1e-6)
 
     return maxima, "netCDF", check
 

@@ -104,7 +104,8 @@ def test_monthly_ndvi_of_a_field(connection: openeo.Connection, real: dict, tmp_
     data = xr.load_dataset(tmp_path / "months.nc", engine="netcdf4")
     (name,) = [n for n in data.data_vars if set(data[n].dims) == {"t", "y", "x"}]
     expected = _monthly(real[FIELD])
-    assert [str(t) for t in data["t"].values] == list(expected)
+    assert data["t_label"].values.astype(str).tolist() == list(expected)
+    assert np.datetime_as_string(data["t"].values, "M").tolist() == list(expected)
     got = data[name].transpose("t", "y", "x").values
     np.testing.assert_allclose(got, np.stack(list(expected.values())), rtol=1e-5, atol=1e-6)
 
