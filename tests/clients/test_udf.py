@@ -14,6 +14,7 @@ import xarray as xr
 from openeo.rest import OpenEoApiError
 
 from tests.clients.test_values import load, netcdf
+from tests.support.sandbox import needs_sandbox
 
 SMOOTH = """
 import xarray
@@ -80,6 +81,9 @@ def helper(cube):
 def apply_datacube(cube: xarray.DataArray, context: dict) -> xarray.DataArray:
     return helper(cube)
 """
+
+
+pytestmark = needs_sandbox
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,11 @@ from odc_openeo.udf.calls import UdfCode, UdfLimits, UdfSettings, call_udf
 from odc_openeo.udf.layers import LAYERS, find_sandbox
 from odc_openeo.udf.pool import MOST_IDLE, pool
 from tests.support.processes import have_ended
+from tests.support.sandbox import SANDBOX, SETTINGS, needs_sandbox
 from tests.support.waiting import wait_for
 
-SETTINGS = UdfSettings()
 LIMITS = UdfLimits(memory_bytes=2**28, seconds=60, output_bytes=2**24, file_bytes=2**24)
-SANDBOX = find_sandbox(SETTINGS, SETTINGS.pythons[0])
-
-pytestmark = pytest.mark.skipif(not SANDBOX.is_usable, reason=f"no user code runs here: {SANDBOX.reason}")
+pytestmark = needs_sandbox
 
 
 @pytest.fixture(autouse=True)
