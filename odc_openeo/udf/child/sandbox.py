@@ -77,9 +77,9 @@ def list_readable(network: bool = False) -> list[str]:
         os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")
     }
     packages = [os.path.realpath(path) for path in site.getsitepackages()]
-    own = os.path.dirname(os.path.abspath(__file__))
+    code_folder = os.path.dirname(os.path.abspath(__file__))
     more = NETWORK_FILES if network else ()
-    return [*private, *sorted(places), *packages, own, *SYSTEM_FOLDERS, *SYSTEM_FILES, *more]
+    return [*private, *sorted(places), *packages, code_folder, *SYSTEM_FOLDERS, *SYSTEM_FILES, *more]
 
 
 # --- The process itself ----------------------------------------------------------------------------
