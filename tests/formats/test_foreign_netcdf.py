@@ -268,6 +268,7 @@ def test_variables_in_days_are_numbers(tmp_path: Path) -> None:
 # --- Reference systems, dimensions ---------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:You will likely lose important projection information")
 def test_grid_mappings_by_parameters_and_kilometres(tmp_path: Path) -> None:
     """Sea ice products have polar stereographic coordinates in kilometres and no WKT."""
     dataset = xr.Dataset(

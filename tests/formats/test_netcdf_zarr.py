@@ -145,6 +145,7 @@ def test_text_labels_reduced_cubes_and_other_crs(tmp_path, name):
     np.testing.assert_array_equal(read_cube["B03"], series[:, 2])
 
 
+@pytest.mark.filterwarnings("ignore:Unable to decode time axis into full")
 @pytest.mark.parametrize(
     ("period", "labels", "starts", "end"),
     [
