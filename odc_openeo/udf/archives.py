@@ -24,6 +24,7 @@ from urllib.parse import urldefrag
 from odc_openeo import safe_http
 from odc_openeo.config import Config
 from odc_openeo.errors import RequestInvalid, StorageFailure, UdfUnavailable, UrlTooLarge
+from odc_openeo.udf.folders import open_own_folder
 
 MOST_ARCHIVES: Final = 20
 MOST_MEMBERS: Final = 20_000
@@ -93,14 +94,7 @@ def _open_top_folder(config: Config, owner: str) -> Path:
     """The folder of an owner: user code runs as another user, who may enter it but not list it."""
     secret = hashlib.sha256(f"{config.data_dir}\0{owner}".encode()).hexdigest()[:32]
     top = Path(tempfile.gettempdir()) / f"odc-openeo-udf-archives-{os.geteuid()}"
-    for folder in (top, top / secret):
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o711)
-            folder.chmod(0o711)
-        status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise PermissionError(f"{folder} belongs to somebody else, or others may write to it: remove it")
-    return top / secret
+    return open_own_folder(open_own_folder(top) / secret)
 
 
 def _fetch_archive(config: Config, archive: Archive, top: Path, address: Path) -> Path:

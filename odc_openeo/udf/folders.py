@@ -23,7 +23,7 @@ def make_work_folder(user: int | None, links: Mapping[str, str]) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f"{describe_process()}-", dir=_open_top_folder()))
+    folder = Path(tempfile.mkdtemp(prefix=f"{describe_process()}-", dir=open_own_folder(_find_top_folder())))
     try:
         for name, target in links.items():
             (folder / name).symlink_to(target)
@@ -39,16 +39,21 @@ def _find_top_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"odc-openeo-udf-{os.geteuid()}"
 
 
-def _open_top_folder() -> Path:
-    top = _find_top_folder()
-    # Others may enter, as user code may run as another user, but not list it.
+def open_own_folder(folder: Path) -> Path:
+    """Make a folder in a place where everybody may make some, unless it exists, and return it.
+
+    Others may enter it, as user code may run as another user, but not list it.
+
+    Raises:
+        PermissionError: somebody else has made it, or others may write to it.
+    """
     with contextlib.suppress(FileExistsError):
-        top.mkdir(mode=0o711)
-        top.chmod(0o711)
-    status = top.lstat()
+        folder.mkdir(mode=0o711)
+        folder.chmod(0o711)
+    status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise PermissionError(f"{top} belongs to somebody else, or others may write to it: remove it")
-    return top
+        raise PermissionError(f"{folder} belongs to somebody else, or others may write to it: remove it")
+    return folder
 
 
 def remove_folder(folder: Path) -> None:
