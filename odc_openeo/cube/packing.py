@@ -55,6 +55,11 @@ class Packing:
         """Whether nothing is declared."""
         return self == Packing()
 
+    def to_fields(self, unit: str, scale: str, offset: str) -> dict[str, Any]:
+        """Return what is declared, under these names."""
+        fields = {unit: self.unit, scale: self.scale, offset: self.offset}
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 def _parse_number(value: Any) -> float | None:
     try:

@@ -45,8 +45,7 @@ def _describe_bands(data: xr.DataArray | xr.Dataset) -> list[dict[str, Any]]:
 
 def describe_packing(packing: Packing) -> dict[str, Any]:
     """Make the fields of a STAC band for unit, scale and offset."""
-    fields = {"unit": packing.unit, "raster:scale": packing.scale, "raster:offset": packing.offset}
-    return {name: value for name, value in fields.items() if value is not None}
+    return packing.to_fields("unit", "raster:scale", "raster:offset")
 
 
 def _describe_nodata(value: Any) -> dict[str, Any]:

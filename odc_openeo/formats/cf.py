@@ -78,20 +78,21 @@ def _make_variables(data: xr.DataArray, layout: str) -> dict[str, xr.DataArray]:
             )
         name = "data" if layout == "cube" else str(data.name or UNNAMED)
         packing = agree_on_packing(read_packings(data, band))
-        return {name: set_encoding(bare, missing).assign_attrs(long_name=name, **describe_packing(packing))}
+        return {
+            name: set_encoding(bare, missing).assign_attrs(long_name=name, **make_packing_attributes(packing))
+        }
     names = _choose_names(json_labels(data.coords[band].values) if band in data.coords else [], data)
     variables, packings = {}, read_packings(data, band)
     for i, (name, label) in enumerate(names):
         band_nodata = missing.values[i].item() if isinstance(missing, xr.DataArray) else missing
-        attrs = {"long_name": label, **describe_packing(packings[i])}
+        attrs = {"long_name": label, **make_packing_attributes(packings[i])}
         variables[name] = set_encoding(bare.isel({band: i}), band_nodata).assign_attrs(attrs)
     return variables
 
 
-def describe_packing(packing: Packing) -> dict[str, Any]:
+def make_packing_attributes(packing: Packing) -> dict[str, Any]:
     """Make the attributes by which readers turn raw values into physical ones."""
-    fields = {"units": packing.unit, "scale_factor": packing.scale, "add_offset": packing.offset}
-    return {name: value for name, value in fields.items() if value is not None}
+    return packing.to_fields("units", "scale_factor", "add_offset")
 
 
 def _choose_names(bands: list[Any], data: xr.DataArray) -> list[tuple[str, str]]:

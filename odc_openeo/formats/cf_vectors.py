@@ -13,9 +13,9 @@ from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.cf import (
     GRID_MAPPING,
     UNNAMED,
-    describe_packing,
     make_attributes,
     make_coordinates,
+    make_packing_attributes,
     set_encoding,
 )
 from odc_openeo.formats.properties import choose_name, make_typed_column
@@ -91,7 +91,7 @@ def _iterate_variables(data: xr.DataArray | xr.Dataset) -> Iterator[tuple[Any, x
     for i, (label, packing) in enumerate(zip(labels, read_packings(data, band), strict=True)):
         value = missing.values[i].item() if isinstance(missing, xr.DataArray) else missing
         encoded = set_encoding(bare.isel({band: i}), value)
-        yield label, encoded.assign_attrs(describe_packing(packing))
+        yield label, encoded.assign_attrs(make_packing_attributes(packing))
 
 
 def _encode_geometries(dataset: xr.Dataset, format_: str) -> xr.Dataset:

@@ -12,10 +12,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-INT64: Final = np.iinfo(np.int64)
-EXACT: Final = 2**53
-"""Largest integer up to which floats hold all integers."""
+from odc_openeo.spatial.vector_cubes import EXACT, make_object_column
 
+INT64: Final = np.iinfo(np.int64)
 LONGEST_NAME: Final = 100
 """Most characters of a name, of at most four bytes each; file systems and netCDF allow about 255 bytes."""
 
@@ -60,7 +59,7 @@ def make_mixed_column(values: np.ndarray) -> np.ndarray:
         return values
     plain = [to_plain(v) for v in values]
     cells = [v if v is None or type(v) in (int, float, str) else to_string(v) for v in plain]
-    return _as_objects(plain if {type(v) for v in plain} <= {bool} else cells)
+    return make_object_column(plain if {type(v) for v in plain} <= {bool} else cells)
 
 
 def make_typed_column(values: np.ndarray, *, nullable: bool) -> np.ndarray:
@@ -80,7 +79,7 @@ def make_typed_column(values: np.ndarray, *, nullable: bool) -> np.ndarray:
         return _make_numbers(plain, kinds, has_gaps, nullable)
     if nullable:
         text = kinds - {str}
-        return _as_objects([None if v is None else to_string(v) if text else v for v in plain])
+        return make_object_column([None if v is None else to_string(v) if text else v for v in plain])
     # netCDF ends strings at this character.
     return np.array([to_string(v).replace("\0", "\ufffd") for v in plain], dtype=str)
 
@@ -95,15 +94,8 @@ def _make_numbers(plain: list[Any], kinds: Set[type], has_gaps: bool, nullable: 
     if kinds == {int} and not has_gaps:
         return np.array(plain, dtype=np.int64)
     if kinds == {int} and nullable:
-        return _as_objects(plain)
+        return make_object_column(plain)
     return np.array([np.nan if v is None else v for v in plain], dtype=float)
-
-
-def _as_objects(values: list[Any]) -> np.ndarray:
-    column = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values):
-        column[i] = value
-    return column
 
 
 def choose_name(label: Any, used: Iterable[str], stem: str = "band") -> str:

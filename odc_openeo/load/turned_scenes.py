@@ -9,10 +9,7 @@ from odc.geo.geom import Geometry
 from odc_openeo.catalog import Scene
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.spatial.boxes import has_degrees
-from odc_openeo.spatial.globe import CIRCLE, list_turns, locate
-
-_REGULAR = 1e-3
-"""Share of a pixel by which the pixels on both sides of a seam may be off each other."""
+from odc_openeo.spatial.globe import CIRCLE, REGULAR, list_turns, locate
 
 
 def turn_scenes(scenes: Sequence[Scene], area: Geometry | None, process_id: str) -> list[Scene]:
@@ -51,7 +48,7 @@ def _find_longitudes(scene: Scene) -> tuple[float, float]:
 def _check_is_regular(scene: Scene, west: float, east: float, process_id: str) -> None:
     for grid in scene.grids.values():
         columns = CIRCLE / abs(grid.resolution.x)
-        if abs(columns - round(columns)) > _REGULAR:
+        if abs(columns - round(columns)) > REGULAR:
             reason = (
                 f"the pixels of dataset {scene.id} between longitude {west:g} and {east:g} are at both "
                 f"ends of its grid; together they are not one regular grid, as {columns:g} of its pixels go "

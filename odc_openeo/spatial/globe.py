@@ -27,6 +27,8 @@ from shapely.geometry.base import BaseGeometry
 from odc_openeo.spatial.boxes import FARTHEST
 
 CIRCLE: Final = 360.0
+REGULAR: Final = 1e-3
+"""Share of a pixel by which columns of a regular grid, on both sides of a seam, may be off."""
 PIECES: Final = 4
 """Segments per long edge of a shape that is small on the globe."""
 FINE_PIECES: Final = 128

@@ -12,11 +12,9 @@ from odc_openeo.cube import X
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.spatial.align import C, find_resolution, update_transform
 from odc_openeo.spatial.boxes import has_degrees
-from odc_openeo.spatial.globe import CIRCLE, list_turns, locate
+from odc_openeo.spatial.globe import CIRCLE, REGULAR, list_turns, locate
 
 _SLACK = 1e-6
-_REGULAR = 1e-3
-"""Share of a pixel by which the columns of a regular grid may be off."""
 
 
 def turn_cube_to(data: C, area: Geometry, process: str, parameter: str) -> C:
@@ -60,7 +58,7 @@ def turn_columns(data: C, west: float, east: float, step: float, process: str, p
     _, first = np.unique(columns, return_index=True)
     once = np.sort(first)
     columns, turned = columns[once], turned[once]
-    if np.abs(np.diff(turned) / step - 1).max() > _REGULAR:
+    if np.abs(np.diff(turned) / step - 1).max() > REGULAR:
         reason = (
             f"the pixels between longitude {west:g} and {east:g} are at both ends of the cube, which has "
             f"longitudes from {low:g} to {high:g}; together they are not one regular grid. Take the parts on "

@@ -31,7 +31,8 @@ GEOMETRY_TYPES: Final = frozenset(
 POLYGONS: Final = frozenset({"Polygon", "MultiPolygon"})
 ID: Final = "id"
 
-_EXACT: Final = 2**53
+EXACT: Final = 2**53
+"""Largest integer up to which floats hold all integers."""
 _RESERVED_BY_XARRAY: Final = frozenset({""})
 
 
@@ -192,13 +193,18 @@ def make_property_column(values: Sequence[Any]) -> np.ndarray:
     """
     present = [v for v in values if v is not None]
     kinds = {type(v) for v in present}
-    if kinds in ({float}, {int, float}) and all(abs(v) <= _EXACT for v in present if type(v) is int):
+    if kinds in ({float}, {int, float}) and all(abs(v) <= EXACT for v in present if type(v) is int):
         return np.array([np.nan if v is None else v for v in values], dtype=float)
     is_complete = len(present) == len(values)
     if is_complete and kinds == {bool}:
         return np.array(values, dtype=bool)
     if is_complete and kinds == {int} and all(-(2**63) <= v < 2**63 for v in present):
         return np.array(values, dtype=np.int64)
+    return make_object_column(values)
+
+
+def make_object_column(values: Sequence[Any]) -> np.ndarray:
+    """Make a column of any values, of which lists stay lists."""
     column = np.empty(len(values), dtype=object)
     for i, value in enumerate(values):
         column[i] = value
