@@ -118,7 +118,7 @@ class Side:
             shutil.rmtree(target)
 
     def run_once(self, *, warming: bool) -> None:
-        """Run once; the warm-up run keeps the values."""
+        """Run once; the first run keeps the values, and the warm-up run is not counted."""
         if self.error is not None:
             return
         with self._make_target() as target:
@@ -128,9 +128,9 @@ class Side:
                 # The table shows the failure; the other sides continue.
                 self.error = f"{type(error).__name__}: {error}"
                 return
-            if warming:
-                self.pixels = values.read_cube(target) if any(target.glob("*")) else None
-            else:
+            if self.pixels is None and any(target.glob("*")):
+                self.pixels = values.read_cube(target)
+            if not warming:
                 self.costs.append(cost)
 
 

@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,7 @@ class Peer:
 
     process: subprocess.Popen[str]
     workers: list[int]
+    seconds: float = SECONDS
 
     @property
     def processes(self) -> Processes:
@@ -105,10 +106,10 @@ class Peer:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(question) + "\n")
         self.process.stdin.flush()
-        ready, _, _ = select.select([self.process.stdout], [], [], SECONDS)
+        ready, _, _ = select.select([self.process.stdout], [], [], self.seconds)
         if not ready:
             self.process.kill()
-            raise PeerError(f"not done after {SECONDS} s")
+            raise PeerError(f"not done after {self.seconds} s")
         line = self.process.stdout.readline()
         if not line:
             raise PeerError("the process ended")
@@ -116,7 +117,12 @@ class Peer:
 
 
 @contextmanager
-def start_peer(cache: Path) -> Iterator[Peer]:
+def start_peer(
+    cache: Path,
+    products: Sequence[scenes.Scenes] = scenes.ALL,
+    chunks: Mapping[str, dict[str, int]] = CHUNKS,
+    seconds: float = SECONDS,
+) -> Iterator[Peer]:
     """Start the peer with a cluster as large as ours; stop it at the end."""
     command = [str(prepare_python(cache)), str(Path(__file__).with_name("peer_side.py"))]
     log = (cache / "peer.log").open("w")
@@ -126,12 +132,12 @@ def start_peer(cache: Path) -> Iterator[Peer]:
     try:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(_describe_setup(cache)) + "\n")
+        process.stdin.write(json.dumps(_describe_setup(cache, products, chunks)) + "\n")
         process.stdin.flush()
         first = process.stdout.readline()
         if not first:
             raise PeerError(f"it did not start, see {log.name}")
-        yield Peer(process, json.loads(first)["workers"])
+        yield Peer(process, json.loads(first)["workers"], seconds)
     finally:
         assert process.stdin is not None
         process.stdin.close()
@@ -144,14 +150,16 @@ def start_peer(cache: Path) -> Iterator[Peer]:
         log.close()
 
 
-def _describe_setup(cache: Path) -> dict[str, Any]:
+def _describe_setup(
+    cache: Path, scene_sets: Sequence[scenes.Scenes], chunks: Mapping[str, dict[str, int]]
+) -> dict[str, Any]:
     products = {
         scene_set.product: {
             "items": [item.to_dict() for item in by_hand.make_items(cache, scene_set)],
             "crs": str(scene_set.grid.crs),
             "resolution": scene_set.grid.resolution.x,
-            "chunks": CHUNKS[scene_set.product],
+            "chunks": chunks[scene_set.product],
         }
-        for scene_set in scenes.ALL
+        for scene_set in scene_sets
     }
     return {"products": products, "workers": 2, "threads": 1}

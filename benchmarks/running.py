@@ -16,6 +16,7 @@ import openeo
 import psutil
 import requests
 from dask.distributed import Client
+from pydantic import SecretStr
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from benchmarks import scenes
@@ -25,6 +26,7 @@ from odc_openeo.compute import cluster
 from odc_openeo.config import Config, child_environment, use_odc_database
 from odc_openeo.evaluation import synchronous
 from odc_openeo.indexing.index import index_datasets, index_products
+from odc_openeo.stack import postgres
 from odc_openeo.stack.embedded import Stack, free_port
 from odc_openeo.users import accounts
 
@@ -75,8 +77,7 @@ class Service:
 
     def in_process(self, graph: dict[str, Any], target: Path) -> None:
         """Compute with the same functions, without HTTP."""
-        path, *_ = synchronous.compute_result(self.config, {"process_graph": graph}, str(self.user), target)
-        path.replace(target / "result")
+        synchronous.compute_result(self.config, {"process_graph": graph}, str(self.user), target)
 
     def processes(self, *, here: bool) -> Processes:
         """The workers; the scheduler; and the HTTP server or, with ``here``, this process."""
@@ -112,6 +113,28 @@ def empty_service(**settings: Any) -> Iterator[Service]:
         folder.chmod(0o711)
         with _make_stack(folder, **settings) as stack:
             yield from _use_stack(stack, folder)
+
+
+@contextmanager
+def empty_service_with_driver(driver: str, **settings: Any) -> Iterator[Service]:
+    """Start the stack with an empty index of a driver; ``postgis`` takes Debian's PostgreSQL with PostGIS."""
+    if driver == "postgres":
+        with empty_service(**settings) as running:
+            yield running
+        return
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+    if programs is None:
+        raise SystemExit("the index driver postgis needs Debian's package postgresql-15-postgis-3")
+    with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        server = postgres.start_server(folder / "server" / "pg", folder / "postgresql.log", (), programs)
+        try:
+            url = SecretStr(server.create_database("datacube"))
+            with empty_service(database_url=url, index_driver="postgis", **settings) as running:
+                yield running
+        finally:
+            server.stop(5)
 
 
 def _make_stack(folder: Path, **settings: Any) -> Stack:

@@ -42,10 +42,11 @@ class Scenes:
     coarse: Sequence[str] = ()
     averaged: Sequence[str] = field(default=())
     nodata: float = 0
+    first: datetime = FIRST
 
     def list_times(self) -> list[datetime]:
         """The acquisition times of the scenes."""
-        return [FIRST + timedelta(days=self.days * n) for n in range(self.dates)]
+        return [self.first + timedelta(days=self.days * n) for n in range(self.dates)]
 
     def get_band_grid(self, band: str) -> GeoBox:
         """The pixel grid of a band."""
@@ -109,7 +110,7 @@ class Scenes:
 # --- Pixels --------------------------------------------------------------------------------------
 
 
-def _draw_land(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
+def draw_land(number: int, band: str, shape: tuple[int, int]) -> np.ndarray:
     """Land in digital numbers of Sentinel-2 with noise; class 9 (clouds) or 4 (vegetation) for SCL."""
     rows, columns = np.mgrid[0 : shape[0], 0 : shape[1]].astype("float32")
     if band == "SCL":
@@ -158,7 +159,7 @@ BOX: Final = Scenes(
     make_square(32632, 680000, 5160000, 2048),
     16,
     {**dict.fromkeys(FINE, "uint16"), "SCL": "uint8"},
-    _draw_land,
+    draw_land,
     coarse=("SCL",),
     averaged=FINE,
 )
@@ -176,7 +177,7 @@ WEST: Final = Scenes(
     make_square(32632, 722000, 5160000, 2048),
     4,
     {"B04": "uint16"},
-    _draw_land,
+    draw_land,
     averaged=("B04",),
 )
 EAST: Final = Scenes(
@@ -184,7 +185,7 @@ EAST: Final = Scenes(
     make_square(32633, 266000, 5160000, 2048),
     4,
     {"B04": "uint16"},
-    _draw_land,
+    draw_land,
     averaged=("B04",),
 )
 """Two neighbouring zones, which overlap."""

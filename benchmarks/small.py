@@ -28,16 +28,16 @@ from odc_openeo.evaluation import synchronous
 
 ROUNDS: Final = 60
 
-evaluating = import_module("odc_openeo.graph.evaluate")
+preparing = import_module("odc_openeo.graph.prepare")
 """The module; its package has a function of the same name."""
 
 STAGES: Final[dict[str, tuple[Any, str]]] = {
-    "parse": (evaluating, "parse"),
-    "plan": (evaluating, "make_plan"),
+    "parse": (preparing, "parse_process"),
+    "plan": (preparing, "plan_for_view"),
     "catalogue: product": (Catalog, "get_product"),
     "catalogue: search": (Catalog, "search_scenes"),
     "build the cube": (load, "load"),
-    "evaluate, all of it": (synchronous, "evaluate"),
+    "evaluate, all of it": (preparing.PreparedProcess, "evaluate"),
     "compute pixels": (cluster, "compute"),
     "write, pixels included": (synchronous, "write_outputs"),
 }
