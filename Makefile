@@ -7,12 +7,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NOTEBOOKS := .venv-tools
+XCUBE := .venv-xcube
 BENCHMARKS := compare growth small clients overload catalogue tiles item_search jobs memory reductions
 
-.PHONY: help demo test coverage serve check bench clean venv
+.PHONY: help demo test compose-test coverage docs serve check bench notebooks tools clean venv
 
 help:  ## Show this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 14
 
 demo: $(STAMP)  ## Start the stack, compute a composite and a time series with the openEO client: demo-output/
 	$(BIN)/odc-openeo demo --output demo-output
@@ -20,8 +22,14 @@ demo: $(STAMP)  ## Start the stack, compute a composite and a time series with t
 test: $(STAMP)  ## Run all tests (no Docker, no server, nothing from apt needed)
 	$(BIN)/python -m pytest
 
+compose-test: $(STAMP)  ## Build the images, start them on a Docker engine and test user code in containers
+	$(BIN)/python -m pytest -n 0 -m compose -s --timeout 4000 tests/deployment
+
 coverage: $(STAMP)  ## Run all tests and report which lines they run, in processes that they start as well
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+docs: $(STAMP)  ## Build the documentation site in build/site; fails if a link leads nowhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 serve: $(STAMP)  ## Run the stack with sample scenes on http://127.0.0.1:8080 until Ctrl-C
 	$(BIN)/odc-openeo up
@@ -37,16 +45,37 @@ check: $(STAMP)  ## Check style, spelling, types, import floors and dependencies
 bench: $(STAMP)  ## Measure: each benchmark prints a table
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
+notebooks: $(NOTEBOOKS)/.installed  ## Run the notebooks in Jupyter: build/notebooks, docs/pictures
+	PYTHONPATH=. $(NOTEBOOKS)/bin/python -m tests.notebooks
+
+tools: $(NOTEBOOKS)/.installed $(XCUBE)/.installed  ## Install the tools that tests/field_tools tries, and try them
+	$(BIN)/python -m pytest -n0 tests/field_tools
+
+# Sees the packages of .venv and adds its own.
+$(NOTEBOOKS)/.installed: $(STAMP) docs/notebooks/requirements.txt
+	test -x $(NOTEBOOKS)/bin/python || $(BIN)/python -m venv $(NOTEBOOKS)
+	$(NOTEBOOKS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib", vars={"base": "$(abspath $(VENV))"}))' \
+	  > "$$($(NOTEBOOKS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	$(NOTEBOOKS)/bin/python -m pip install --disable-pip-version-check --quiet -r docs/notebooks/requirements.txt
+	touch $@
+
+# Apart from .venv: it needs older versions of some packages.
+$(XCUBE)/.installed: $(STAMP) docs/xcube-requirements.txt
+	test -x $(XCUBE)/bin/python || $(BIN)/python -m venv $(XCUBE)
+	$(XCUBE)/bin/python -m pip install --disable-pip-version-check --quiet -r docs/xcube-requirements.txt
+	$(XCUBE)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps 'xcube-core>=1.14,<2'
+	touch $@
+
 clean:  ## Remove everything that make made
-	rm -rf $(VENV) build dist demo-output .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NOTEBOOKS) $(XCUBE) build dist demo-output .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv: $(STAMP)  ## Make the virtual environment only
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml openeo_xarray/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e . -e ./openeo_xarray
 	touch $@

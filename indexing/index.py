@@ -7,12 +7,12 @@ whole environment of that process (`ODC_*` variables name the database); None in
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 
+from odc_openeo.indexing.datacube_command import build_datacube_command
 from odc_openeo.indexing.samples import SampleSet, make_samples
 
 Environ = Mapping[str, str] | None
@@ -25,7 +25,7 @@ class IndexingError(Exception):
 
 def run_datacube(arguments: Sequence[str], environ: Environ = None) -> str:
     """Run `datacube` with `arguments` and return its output. Raises IndexingError if it fails."""
-    command = [sys.executable, "-m", "datacube.scripts.cli_app", *arguments]
+    command = build_datacube_command(arguments)
     done = subprocess.run(command, env=environ, text=True, check=False, stdout=PIPE, stderr=STDOUT)
     if done.returncode != 0:
         command_name = " ".join(arguments[:3])
@@ -33,9 +33,13 @@ def run_datacube(arguments: Sequence[str], environ: Environ = None) -> str:
     return done.stdout
 
 
-def init_index(environ: Environ = None) -> None:
-    """Create the tables of the index unless they exist (`datacube system init`)."""
-    run_datacube(["system", "init"], environ)
+def init_command(driver: str, *, users: bool = True) -> list[str]:
+    """Return the arguments of `datacube` that create the tables of an index unless they exist.
+
+    With the driver ``postgis``, Open Data Cube can create its roles only on PostgreSQL 16 or later; ``users``
+    says whether it should.
+    """
+    return ["system", "init", *([] if users or driver == "postgres" else ["--no-init-users"])]
 
 
 def index_products(paths: Iterable[Path], environ: Environ = None) -> None:
@@ -46,12 +50,16 @@ def index_products(paths: Iterable[Path], environ: Environ = None) -> None:
 def index_datasets(documents: Iterable[Path], environ: Environ = None) -> None:
     """Add datasets from EO3 documents, except for existing ones (`datacube dataset add`).
 
-    Raises IndexingError if the command refuses some of them; the others are indexed.
+    Existing datasets get the places of their documents, which may have moved. Raises IndexingError if the
+    command refuses some of them; the others are indexed.
     """
-    output = run_datacube(["dataset", "add", *map(str, documents)], environ)
+    paths = [str(document) for document in documents]
+    output = run_datacube(["dataset", "add", *paths], environ)
     # The command exits with status 0 even when it logs that it skipped datasets.
     if " ERROR " in output:
         raise IndexingError(f"`datacube dataset add` refused datasets:\n{_last_lines(output)}")
+    if "already in the database" in output:
+        run_datacube(["dataset", "update", *paths], environ)
 
 
 def product_definitions() -> list[Path]:

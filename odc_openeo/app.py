@@ -12,14 +12,20 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 import odc_openeo.processes  # noqa: F401  importing registers the processes
 from odc_openeo import api
+from odc_openeo.api import metrics
 from odc_openeo.api.backend import Backend
+from odc_openeo.api.pages import health
 from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.api.services import tiles
 from odc_openeo.catalog import read_overrides
 from odc_openeo.config import Config
-from odc_openeo.scratch_folders import remove_abandoned_scratch
-from odc_openeo.server_log import log_to_stderr
+from odc_openeo.jobs.quotas import read_quotas
+from odc_openeo.monitoring.service import Monitor
+from odc_openeo.runners.server_log import log_to_stderr
 from odc_openeo.services import Tiles
+from odc_openeo.stack.readiness import Readiness
+from odc_openeo.storage.buckets import read_bucket_rules
+from odc_openeo.storage.scratch_folders import remove_abandoned_scratch
 from odc_openeo.udf.folders import remove_abandoned_folders
 
 
@@ -44,10 +50,14 @@ def create_app(config: Config | None = None) -> Flask:
 
     Raises:
         OverridesError: the operator's overrides of collections are not valid.
+        QuotasError: the operator's quotas are not valid.
+        BucketRulesError: the operator's rules for buckets are not valid.
     """
     config = config or Config()
     # A file that is not valid would fail every request.
     read_overrides(config.collection_overrides)
+    read_quotas(config.quotas)
+    read_bucket_rules(config.buckets)
     folder = Path(api.__file__).parent
     app = Flask("odc_openeo", template_folder=folder / "templates", static_folder=folder / "static")
     app.json = StrictJSON(app)
@@ -59,6 +69,9 @@ def create_app(config: Config | None = None) -> Flask:
     backend = Backend.from_config(config)
     app.extensions["odc_openeo"] = backend
     app.extensions[tiles.EXTENSION] = Tiles(config, backend.catalog, run_for_view)
+    app.extensions[health.EXTENSION] = readiness = Readiness(config, backend.catalog)
+    app.extensions[metrics.EXTENSION] = monitor = Monitor(config, readiness)
+    monitor.start()
     if config.trusted_proxies:
         # Without this, all clients would appear to have the address of the proxy.
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]

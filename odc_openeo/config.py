@@ -17,11 +17,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ODC_OPENEO_"
 
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""Variable of prometheus-client: the folder in which processes share their metrics."""
+
 DEMO_USER = "demo"
 """Name and password of the user that exists only on loopback."""
-
-ROLES = ("admin",)
-"""Roles that can be granted to a user."""
 
 
 def _default_data_dir() -> Path:
@@ -57,12 +57,42 @@ class Config(BaseSettings):
         description="Name of the Open Data Cube environment to serve (ODC_<NAME>_DB_URL or a section of "
         "datacube.conf). Without it, Open Data Cube's own choice.",
     )
+    index_driver: Literal["postgres", "postgis"] = Field(
+        "postgres",
+        description="Index driver of the Open Data Cube that `odc-openeo up` sets up; postgis needs a "
+        "database_url with PostGIS. An Open Data Cube configured by ODC_* variables names its own driver.",
+    )
     storage_url: str | None = Field(
-        None, description="Folder or fsspec URL for results and user files. Default: data_dir/storage."
+        None,
+        description="Folder, bucket (s3://bucket/prefix, gs://, az://) or fsspec URL for results and "
+        "user files. Default: data_dir/storage.",
+    )
+    storage_links: Literal["store", "service"] = Field(
+        "store",
+        description="Where links to results in a bucket lead in the end: to signed URLs of the store, or to "
+        "this service, which then sends the files itself.",
+    )
+    storage_public_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@?#]+$",
+        description="URL of the object store for users, if they reach it at another address than this "
+        "service.",
     )
     collection_overrides: AbsolutePath | None = Field(
         None,
         description="YAML file with titles, descriptions, licences … to replace those of ODC products.",
+    )
+
+    load_hints: bool = Field(
+        True,
+        description="Whether data in several reference systems is loaded on the grid that the product names "
+        "(`load` in its definition), if it names one, instead of on one of the grids of the files.",
+    )
+
+    buckets: AbsolutePath | None = Field(
+        None,
+        description="YAML file with rules by product and by URI prefix on how objects in buckets are "
+        "reached: unsigned, requester_pays, endpoint, region, profile, signing. Without secrets.",
     )
 
     # --- Files of datasets, for STAC clients ---
@@ -138,6 +168,11 @@ class Config(BaseSettings):
         description="Whether code of users runs. auto: in a sandbox of Landlock and seccomp where the kernel "
         "has both, and of namespaces where bubblewrap works; namespaces: only with those, too.",
     )
+    udf_scheduler: str | None = Field(
+        None,
+        description="Address of the dask scheduler of workers that run code of users and nothing else, "
+        "such as tcp://udf-scheduler:8786. No process that has this setting runs code of users itself.",
+    )
     udf_pythons: str = Field(
         "",
         description="Interpreters that run code of users, separated by commas; the first is the default. "
@@ -156,6 +191,49 @@ class Config(BaseSettings):
         ByteSize(2**30), ge=2**20, description="Bytes of files that a process of user code may have."
     )
     udf_threads: int = Field(128, ge=1, description="Most threads of a process of user code.")
+    udf_install: bool = Field(
+        False,
+        description="Whether packages that code of users requires (PEP 723) are installed: wheels of the "
+        "package index, by pip in the sandbox, into environments that all users share.",
+    )
+    udf_package_index: SecretStr | None = Field(
+        None,
+        description="Package index for these: the URL of a simple index, which may lie in the operator's "
+        "network, or a folder of wheels. Without it, what pip is configured to use.",
+    )
+    udf_install_timeout_s: float = Field(
+        300, gt=0, description="Seconds that installing the packages of one function may take."
+    )
+    udf_install_bytes: ByteSize = Field(
+        ByteSize(2 * 2**30), ge=2**20, description="Bytes that the packages of one function may take."
+    )
+    udf_cache_dir: AbsolutePath | None = Field(
+        None,
+        description="Folder of installed packages and unpacked archives, which user code may read; dask "
+        "workers on other machines need it at the same path. Default: below the folder for temporary files.",
+    )
+    udf_cache_bytes: ByteSize = Field(
+        ByteSize(20 * 2**30),
+        ge=2**20,
+        description="Bytes of installed packages, and as many of unpacked archives, that are kept.",
+    )
+    udf_cache_user_bytes: ByteSize = Field(
+        ByteSize(5 * 2**30),
+        ge=2**20,
+        description="Of these, the bytes that one user may fill; beyond them the least recently used ones of "
+        "that user are removed.",
+    )
+    udf_cache_user_entries: int = Field(
+        50,
+        ge=1,
+        description="Environments, and as many archives, that one user may have there.",
+    )
+    udf_hosts: str = Field(
+        "",
+        description="Hosts that code of users may connect to by TCP, separated by commas, such as "
+        "data.example.org or .example.org:8443; without a port 80 and 443. Their addresses must be public or "
+        "in outgoing_allow. Default: none.",
+    )
 
     # --- HTTP ---
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -236,6 +314,12 @@ class Config(BaseSettings):
         description="YAML file of locations for workspaces besides this service's storage; docs/exports.md.",
     )
 
+    quotas: AbsolutePath | None = Field(
+        None,
+        description="YAML file of quotas by role: CPU hours per month, storage, jobs at the same time; "
+        "docs/accounts.md.",
+    )
+
     # --- User-supplied URLs (SSRF protection) ---
     outgoing_allow: str = Field(
         "",
@@ -308,7 +392,8 @@ class Config(BaseSettings):
     demo_user: bool | None = Field(
         None,
         description="A user `demo` with password `demo`; only possible on a loopback address without "
-        "trusted_proxies and without a public_url of another host. Default: made by `odc-openeo up` there.",
+        "trusted_proxies and without a public_url of another host. Default: made by `odc-openeo up` there, "
+        "not by `odc-openeo serve`.",
     )
 
     # --- Appearance ---
@@ -332,6 +417,30 @@ class Config(BaseSettings):
         "info", description="Least severe messages that are logged."
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Lines of text, or a JSON object per line with ids of request, job and user."
+    )
+    audit_log: AbsolutePath | None = Field(
+        None,
+        description="File to which events of the audit log are appended as JSON, one per line. Default: they "
+        "are in the log of the service; docs/monitoring.md.",
+    )
+
+    # --- Monitoring ---
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port of a listener of its own for /metrics, for Prometheus. Without it and without "
+        "metrics_token there are no metrics; docs/monitoring.md.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address that this listener listens on.")
+    metrics_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Token with which /metrics is served on the main port, too, as a Bearer token.",
+    )
+
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Config:
         if self.demo_user and not self.is_local_only:
@@ -350,6 +459,14 @@ class Config(BaseSettings):
                 raise ValueError(
                     f"'{pair}' is not PREFIX=URL, such as file:///data/=https://data.example.org/"
                 )
+        return value
+
+    @field_validator("udf_hosts")
+    @classmethod
+    def _udf_hosts_are_names(cls, value: str) -> str:
+        for entry in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(:[1-9]\d{0,4})?", entry):
+                raise ValueError(f"'{entry}' is not a host such as data.example.org or .example.org:8443")
         return value
 
     @property
@@ -377,14 +494,14 @@ class Config(BaseSettings):
             return f"host is {self.host}"
         if self.trusted_proxies:
             return f"trusted_proxies is {self.trusted_proxies}"
-        if self.public_url is not None and not _is_loopback(urlsplit(self.public_url).hostname or ""):
+        if self.public_url is not None and not is_loopback(urlsplit(self.public_url).hostname or ""):
             return f"public_url is {self.public_url}"
         return None
 
     @property
     def on_loopback(self) -> bool:
         """Whether the service listens on a loopback address."""
-        return _is_loopback(self.host)
+        return is_loopback(self.host)
 
     @property
     def root_url(self) -> str:
@@ -401,6 +518,11 @@ class Config(BaseSettings):
             return None
         below = parts.path.startswith(f"{root.path}/")
         return parts.path.removeprefix(root.path) if same and below else None
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether a setting asks for metrics."""
+        return self.metrics_port is not None or self.metrics_token is not None
 
     @property
     def storage(self) -> str:
@@ -425,7 +547,8 @@ class Config(BaseSettings):
         }
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address, with brackets or without, is this machine."""
     if host == "localhost":
         return True
     try:
@@ -471,18 +594,44 @@ def replace_environment(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
 
 
+def apply_environment(variables: Mapping[str, str]) -> None:
+    """Set variables in the environment of this process."""
+    os.environ.update(variables)
+
+
 def use_odc_database(url: str) -> None:
     """Let this process's Open Data Cube use the PostgreSQL at ``url``, through the ``postgres`` driver."""
     os.environ.update(odc_database_environment(url))
 
 
-def odc_database_environment(url: str) -> dict[str, str]:
+def odc_database_environment(url: str, driver: str = "postgres") -> dict[str, str]:
     """The variables that make the PostgreSQL at ``url`` Open Data Cube's default environment."""
     return {
         "ODC_ENVIRONMENT": "default",
         "ODC_DEFAULT_DB_URL": url,
-        "ODC_DEFAULT_INDEX_DRIVER": "postgres",
+        "ODC_DEFAULT_INDEX_DRIVER": driver,
     }
+
+
+def read_variable(name: str) -> str | None:
+    """Read a variable of the environment that is not a setting of this service; None if unset or empty."""
+    return os.environ.get(name) or None
+
+
+def find_udf_mode() -> str:
+    """Return the setting ``udf`` of this process, for dask workers, which have no other settings."""
+    return os.environ.get(f"{PREFIX}UDF") or "auto"
+
+
+def has_udf_scheduler() -> bool:
+    """Return whether this process has the setting ``udf_scheduler``: code of users runs elsewhere."""
+    return bool(os.environ.get(f"{PREFIX}UDF_SCHEDULER"))
+
+
+def find_metrics_folder() -> Path | None:
+    """Return the folder in which this process shares its metrics with others, None if it has none."""
+    folder = os.environ.get(METRICS_FOLDER)
+    return Path(folder) if folder else None
 
 
 def allowed_gdal_drivers() -> tuple[str, ...]:
@@ -491,10 +640,15 @@ def allowed_gdal_drivers() -> tuple[str, ...]:
     return tuple(name.strip() for name in names if name.strip())
 
 
+def odc_variables() -> dict[str, str]:
+    """Open Data Cube's own variables that are set here, some with passwords."""
+    names = sorted(name for name in os.environ if name.startswith("ODC_") and not name.startswith(PREFIX))
+    return {name: os.environ[name] for name in names}
+
+
 def odc_settings() -> dict[str, str]:
     """Open Data Cube's own variables that are set here, passwords masked."""
-    names = sorted(name for name in os.environ if name.startswith("ODC_") and not name.startswith(PREFIX))
-    return {name: _mask_if_secret(name, os.environ[name]) for name in names}
+    return {name: _mask_if_secret(name, value) for name, value in odc_variables().items()}
 
 
 def unknown_variables() -> list[str]:
@@ -528,7 +682,7 @@ def _display_value(name: str, value: Any) -> str:
 
 
 def _mask_if_secret(name: str, value: str) -> str:
-    if name.upper().endswith(("SECRET_KEY", "PASSWORD")):
+    if name.upper().endswith(("SECRET_KEY", "PASSWORD", "TOKEN")):
         return "***"
     return mask_password(value)
 

@@ -234,6 +234,8 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class StorageFailure(OpenEOError):
     status = 500
     template = "The server could not store or read files. Please try again later."
+    is_permanent: bool = False
+    """Whether another try would fail, too."""
 
     @classmethod
     def from_os_error(cls, error: OSError) -> StorageFailure:
@@ -290,6 +292,8 @@ class UrlForbidden(OpenEOError):
 
 class UrlUnreachable(OpenEOError):
     template = "Reading from {host} failed: {reason}"
+    server_status: int | None = None
+    """The status with which the server has refused, if it did."""
 
 
 class UrlTooLarge(OpenEOError):
@@ -334,6 +338,13 @@ class PropertyNotEditable(OpenEOError):
 
 class BudgetInvalid(OpenEOError):
     template = "The budget must be a number greater than 0, or null for no limit."
+
+
+class PaymentRequired(OpenEOError):
+    status = 402
+    template = (
+        "You have used your {hours:g} CPU hours of this month. Wait for the next one, or ask the operator."
+    )
 
 
 class BillingPlanInvalid(OpenEOError):

@@ -18,30 +18,57 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
+import psycopg2
 import pytest
 import requests
+from argon2 import PasswordHasher
 from filelock import FileLock
 
 from odc_openeo import db
-from odc_openeo.config import Config, odc_database_environment
+from odc_openeo.config import Config
 from odc_openeo.db import migrate
 from odc_openeo.stack import postgres
 from odc_openeo.stack.embedded import DATABASE, free_port
+from odc_openeo.users import accounts
+from tests.support.index_drivers import (
+    DRIVERS,
+    FAST,
+    find_postgis_binaries,
+    get_test_driver,
+    index_environment,
+    init_test_index,
+    use_driver,
+)
 from tests.support.scheduling import GroupScheduling
 from tests.support.shared_stack import keep_status, share, stop_process
 
 COMMAND = [sys.executable, "-m", "odc_openeo.cli"]
 STACK_FIXTURES = {"running_stack", "stack", "stack_environment"}
 SOAK_FOLDERS = {"chaos", "fuzz"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that selects the index driver."""
+    text = "index driver of Open Data Cube that the tests use; postgis needs a PostgreSQL with PostGIS"
+    parser.addoption("--index-driver", choices=DRIVERS, default="postgres", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Use the index driver that was selected; keep compiled modules, whatever the environment says."""
+    # A test run starts hundreds of interpreters.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    use_driver(config.getoption("--index-driver"))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
@@ -53,6 +80,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by its cost."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("compose"):
+            continue
         if fixtures & STACK_FIXTURES:
             item.add_marker(pytest.mark.stack)
         elif SOAK_FOLDERS & set(item.path.parts):
@@ -90,6 +119,18 @@ def _clean_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+SERVICE_HASHER: Final = accounts._hasher
+"""What hashes passwords outside of tests; see `_quick_hashes`."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_hashes() -> Iterator[None]:
+    """Hashing the password of each test's user would take as long as the rest of many tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _forkserver(_clean_environment: None) -> None:
     """What runners and jobs are forked from has everything imported, whichever test needs it first."""
@@ -110,8 +151,20 @@ def short_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres_server(short_folder: Path) -> Iterator[postgres.Postgres]:
     """A PostgreSQL server of this worker."""
-    settings = ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]
-    server = postgres.start_server(short_folder / "server" / "pg", short_folder / "postgresql.log", settings)
+    programs = find_postgis_binaries() if get_test_driver() == "postgis" else None
+    server = postgres.start_server(
+        short_folder / "server" / "pg", short_folder / "postgresql.log", FAST, programs
+    )
+    yield server
+    server.stop(5)
+
+
+@pytest.fixture(scope="session")
+def postgis_server(short_folder: Path) -> Iterator[postgres.Postgres]:
+    """A PostgreSQL server with PostGIS of this worker."""
+    folder = short_folder / "postgis"
+    programs = find_postgis_binaries()
+    server = postgres.start_server(folder / "pg", short_folder / "postgis.log", FAST, programs)
     yield server
     server.stop(5)
 
@@ -124,41 +177,57 @@ def _templates(postgres_server: postgres.Postgres) -> dict[str, str]:
     migrate.upgrade(config)
     db.dispose_engine(config)
     odc = postgres_server.create_database("template_odc", template="template_ours")
-    subprocess.run(
-        [sys.executable, "-m", "datacube.scripts.cli_app", "system", "init"],
-        env={**os.environ, **odc_database_environment(odc)},
-        check=True,
-        capture_output=True,
-    )
+    init_test_index(odc)
     return {"ours": "template_ours", "odc": "template_odc"}
 
 
-def copy_database(server: postgres.Postgres, template: str) -> Iterator[str]:
-    """The URL of a new database like the template; it is dropped in the end."""
-    name = f"test_{uuid4().hex}"
-    yield server.create_database(name, template)
-    server.drop_database(name)
+CopyDatabase = Callable[[str], AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def copy_database(postgres_server: postgres.Postgres) -> Iterator[CopyDatabase]:
+    """Makes a database like a template and yields its URL; the database is dropped in the end.
+
+    The statements go through one connection, and files are copied as they are: a fifth of the CPU time of
+    `psql` and of a copy that is logged.
+    """
+    server = postgres_server
+    address = {"host": str(server.socket_dir), "user": postgres.DATABASE_USER, "dbname": "postgres"}
+    with closing(psycopg2.connect(**address)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+
+        @contextmanager
+        def copy(template: str) -> Iterator[str]:
+            name = f"test_{uuid4().hex}"
+            cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+            yield server.url(name)
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+        yield copy
 
 
 @pytest.fixture
-def empty_database(postgres_server: postgres.Postgres) -> Iterator[str]:
+def empty_database(copy_database: CopyDatabase) -> Iterator[str]:
     """URL of a new database without any table."""
-    yield from copy_database(postgres_server, "template0")
+    with copy_database("template0") as url:
+        yield url
 
 
 @pytest.fixture
-def database(postgres_server: postgres.Postgres, _templates: dict[str, str]) -> Iterator[str]:
+def database(copy_database: CopyDatabase, _templates: dict[str, str]) -> Iterator[str]:
     """URL of a new database with our tables."""
-    yield from copy_database(postgres_server, _templates["ours"])
+    with copy_database(_templates["ours"]) as url:
+        yield url
 
 
 @pytest.fixture
 def odc_database(
-    postgres_server: postgres.Postgres, _templates: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    copy_database: CopyDatabase, _templates: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
     """URL of a new database with our tables and an empty index, which is Open Data Cube's default one."""
-    for url in copy_database(postgres_server, _templates["odc"]):
-        for name, value in odc_database_environment(url).items():
+    with copy_database(_templates["odc"]) as url:
+        for name, value in index_environment(url).items():
             monkeypatch.setenv(name, value)
         yield url
 
@@ -297,6 +366,7 @@ class SharedStack:
 
     url: str
     data_dir: Path
+    index_url: str
 
 
 @pytest.fixture(scope="session")
@@ -305,6 +375,7 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> It
     shared = shared_folder(tmp_path_factory)
     status = shared / "stack"
     outputs: list[Path] = []
+    servers: list[postgres.Postgres] = []
 
     def start() -> str:
         root = Path(tempfile.mkdtemp(prefix="odc-openeo-test-"))
@@ -314,19 +385,36 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> It
         (data_dir / "samples").symlink_to(samples)
         for suffix in ("pid", "status"):
             status.with_suffix(f".{suffix}").unlink(missing_ok=True)
-        stack = start_stack(data_dir, status=status, ODC_OPENEO_OUTGOING_ALLOW="127.0.0.1")
+        variables = {"ODC_OPENEO_OUTGOING_ALLOW": "127.0.0.1", **start_index_server(root)}
+        # Adding a dataset takes the driver postgis a dozen statements.
+        seconds = 180 if get_test_driver() == "postgres" else 600
+        stack = start_stack(data_dir, status=status, ready_within=seconds, **variables)
         assert stack.process.poll() is None, stack.said()
-        return json.dumps({"url": stack.url, "data_dir": str(data_dir), "output": str(stack.output)})
+        socket_dir = servers[0].socket_dir if servers else data_dir / "postgresql" / "pgdata"
+        index_url = f"postgresql+psycopg2://{postgres.DATABASE_USER}@/{DATABASE}?host={socket_dir}"
+        about = {"url": stack.url, "data_dir": str(data_dir), "output": str(stack.output)}
+        return json.dumps({**about, "index_url": index_url})
+
+    def start_index_server(root: Path) -> dict[str, str]:
+        """The settings of a stack with an index of the driver of the tests."""
+        if get_test_driver() == "postgres":
+            return {}
+        server = postgres.start_server(root / "pg", root / "postgis.log", FAST, find_postgis_binaries())
+        servers.append(server)
+        url = server.create_database(DATABASE)
+        return {"ODC_OPENEO_DATABASE_URL": url, "ODC_OPENEO_INDEX_DRIVER": get_test_driver()}
 
     def stop() -> None:
         code = stop_process(status)
+        for server in servers:
+            server.stop(5)
         assert code == 0, outputs[0].read_text()
         shutil.rmtree(outputs[0].parent, ignore_errors=True)
 
     with share(shared, start, stop) as description:
         stack = json.loads(description)
         outputs.append(Path(stack["output"]))
-        yield SharedStack(stack["url"], Path(stack["data_dir"]))
+        yield SharedStack(stack["url"], Path(stack["data_dir"]), stack["index_url"])
 
 
 @pytest.fixture(scope="session")
@@ -338,6 +426,4 @@ def stack(running_stack: SharedStack) -> str:
 @pytest.fixture(scope="session")
 def stack_environment(running_stack: SharedStack) -> dict[str, str]:
     """Environment in which the `datacube` command works on the index of the stack."""
-    socket = running_stack.data_dir / "postgresql" / "pgdata"
-    url = f"postgresql+psycopg2://{postgres.DATABASE_USER}@/{DATABASE}?host={socket}"
-    return {**os.environ, **odc_database_environment(url)}
+    return {**os.environ, **index_environment(running_stack.index_url)}

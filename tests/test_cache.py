@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 import rasterio
 from flask.testing import FlaskClient
 
@@ -21,43 +22,49 @@ from tests.catalog.scenes import Index, scene
 __all__ = ["index"]
 
 
-def kept(folder: Path, size: int, name: str = "result.bin") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_bytes(b"x" * size)
-    return path
+def kept(folder: Path, size: int, *names: str) -> dict[str, Path]:
+    """Files of ``size`` bytes in total, by name."""
+    files = {name: folder / name for name in names or ("result.bin",)}
+    for path in files.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * (size // len(files)))
+    return files
 
 
-def test_cached_result_is_found_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [["result.bin"], ["a.tif", "b.zarr/zarr.json", "b.zarr/c/0/0", ABOUT]])
+def test_cached_result_is_found_again(tmp_path: Path, names: list[str]) -> None:
     cache = ResultCache(tmp_path / "cache", 1000)
-    cache.put("key", kept(tmp_path / "a", 100), "image/tiff")
+    cache.put("key", kept(tmp_path / "a", 100, *names), {"media_type": "image/tiff"})
     (tmp_path / "b").mkdir()
-    cube = cache.get("key", tmp_path / "b")
-    assert cube == (tmp_path / "b" / "result.bin", "image/tiff")
-    assert cube[0].read_bytes() == b"x" * 100
+    cached = cache.get("key", tmp_path / "b")
+    assert cached is not None
+    files, about = cached
+    assert files == {name: tmp_path / "b" / name for name in names}
+    assert about == {"media_type": "image/tiff"}
+    assert all(path.read_bytes() == b"x" * (100 // len(names)) for path in files.values())
     assert cache.get("other", tmp_path / "b") is None
-    cache.put("key", kept(tmp_path / "c", 50), "text/plain")
+    cache.put("key", kept(tmp_path / "c", 50), {})
     assert {e.name for e in cache.folder.iterdir()} == {"key"}
 
 
 def test_least_recently_used_goes_first(tmp_path: Path) -> None:
     cache = ResultCache(tmp_path / "cache", 8 * 100)
     for number in range(6):
-        cache.put(f"k{number}", kept(tmp_path / f"f{number}", 80), "a/b")
+        cache.put(f"k{number}", kept(tmp_path / f"f{number}", 80), {})
         os.utime(cache.folder / f"k{number}", (number, number))
     (tmp_path / "out").mkdir()
     assert cache.get("k0", tmp_path / "out") is not None
-    cache.put("k7", kept(tmp_path / "f7", 80), "a/b")
+    cache.put("k7", kept(tmp_path / "f7", 80), {})
     left = {e.name for e in cache.folder.iterdir()}
     assert {"k0", "k7"} <= left
     assert not {"k1"} & left
-    assert sum(f.stat().st_size for e in cache.folder.iterdir() for f in e.iterdir()) <= cache.limit
+    assert sum(f.stat().st_size for f in cache.folder.rglob("*") if f.is_file()) <= cache.limit
 
 
 def test_large_files_and_a_cache_of_nothing(tmp_path: Path) -> None:
     for limit in (0, 799):
         cache = ResultCache(tmp_path / f"cache{limit}", limit)
-        cache.put("key", kept(tmp_path / "a", 100), "a/b")
+        cache.put("key", kept(tmp_path / "a", 100), {})
         assert not cache.folder.exists()
         assert cache.get("key", tmp_path) is None
 
@@ -67,12 +74,13 @@ def test_damage_and_crashes_do_no_harm(tmp_path: Path) -> None:
     left = cache.folder / f"{INCOMING}x"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))
-    cache.put("key", kept(tmp_path / "a", 10), "a/b")
+    cache.put("key", kept(tmp_path / "a", 10), {})
     assert not left.exists()
     (cache.folder / "key" / ABOUT).write_text("{")
     assert cache.get("key", tmp_path) is None
-    blocked = ResultCache(kept(tmp_path / "file", 1) / "cache", 10_000)
-    blocked.put("key", kept(tmp_path / "a", 10), "a/b")
+    kept(tmp_path, 1, "file")
+    blocked = ResultCache(tmp_path / "file" / "cache", 10_000)
+    blocked.put("key", kept(tmp_path / "a", 10), {})
     assert blocked.get("key", tmp_path) is None
 
 

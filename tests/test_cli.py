@@ -1,5 +1,7 @@
 """The command `odc-openeo`, called as users call it."""
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -9,18 +11,41 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from click.testing import CliRunner
 
 from odc_openeo import __version__
-from odc_openeo.cli import cli
-from odc_openeo.config import Config, child_environment, odc_database_environment
+from odc_openeo.cli import cli, main
+from odc_openeo.config import Config, child_environment
 from odc_openeo.errors import CredentialsInvalid, TokenInvalid
 from odc_openeo.users import accounts
 from tests.conftest import COMMAND
+from tests.support.index_drivers import get_test_driver, index_environment
 
 ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess:
+    """Run the command as `odc-openeo` does, but in this process: those of Python take seconds to start."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["odc-openeo", *arguments])
+        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
+    return subprocess.CompletedProcess(arguments, status, stdout.getvalue(), stderr.getvalue())
+
+
+def run_process(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own."""
     return subprocess.run(
         [*COMMAND, *arguments],
         input=stdin,
@@ -46,13 +71,25 @@ def test_every_command_and_option_explains_itself():
 
 
 def test_version_is_printed():
-    assert run("version").stdout == f"{__version__}\n"
+    assert run_process("version").stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("setting", ["true", None])
+def test_serve_makes_the_user_demo_if_the_setting_says_so(odc_config, monkeypatch, setting):
+    monkeypatch.setattr(os, "execve", lambda *_: None)
+    for name, value in odc_config.environment().items():
+        monkeypatch.setenv(name, value)
+    if setting:
+        monkeypatch.setenv("ODC_OPENEO_DEMO_USER", setting)
+    done = CliRunner().invoke(cli, ["serve"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert [user.name for user in accounts.list_users(odc_config)] == (["demo"] if setting else [])
 
 
 def test_users_are_added_listed_and_disabled(config):
     variables = config.environment()
     assert run("user", "add", "ada", "--password-stdin", stdin="short\n", **variables).returncode == 1
-    result = run(
+    result = run_process(
         "user", "add", "ada", "--role", "admin", "--password-stdin", stdin="long enough\n", **variables
     )
     assert result.stdout == "Created user ada\n", result.stderr
@@ -64,7 +101,7 @@ def test_users_are_added_listed_and_disabled(config):
     assert run("user", "roles", "ada", **variables).stdout == "Roles of user ada: none\n"
     assert listed(**variables) == [[id_, "ada", "", "active", ""]]
     assert run("user", "revoke", "ada", **variables).stdout == "Ended 0 sessions of user ada\n"
-    gone = run("user", "disable", "eve", **variables)
+    gone = run_process("user", "disable", "eve", **variables)
     assert gone.returncode == 1
     assert gone.stderr.startswith("Error: there is no user 'eve'")
 
@@ -117,11 +154,13 @@ def test_wrong_setting_is_named():
 
 
 def test_doctor_finds_all_well(odc_config):
-    done = run("doctor", **odc_config.environment())
+    done = run_process("doctor", "--settings", **odc_config.environment())
     assert done.returncode == 0, done.stdout
+    marks = [line[:4] for line in done.stdout.splitlines() if line[:4] in ("fail", "warn", "ok  ")]
+    assert marks == sorted(marks, key=["fail", "warn", "ok  "].index)
     for name in Config.model_fields:
         assert f"ODC_OPENEO_{name.upper()}" in done.stdout
-    assert done.stdout.count("ok  ") == 8
+    assert done.stdout.count("ok  ") == 9
     assert re.search(r"^(ok|warn) +user-defined functions: ", done.stdout, re.MULTILINE)
 
 
@@ -134,6 +173,8 @@ def test_doctor_says_why_no_user_code_runs(tmp_path, mode, mark, text):
     (line,) = [line for line in done.stdout.splitlines() if "user-defined functions: " in line]
     assert line.startswith(mark)
     assert text in line
+    assert list(tmp_path.iterdir()) == []
+    assert "ODC_OPENEO_PORT" not in done.stdout
 
 
 def test_doctor_says_what_to_fix(tmp_path):
@@ -144,7 +185,7 @@ def test_doctor_says_what_to_fix(tmp_path):
         ODC_OPENEO_DASK_SCHEDULER="tcp://127.0.0.1:1",
         ODC_OPENEO_STORAGE_URL=str(tmp_path / "file" / "x"),
         ODC_OPENEO_PROT="8081",
-        **odc_database_environment("postgresql+psycopg2://me:secret@127.0.0.1:1/none"),
+        **index_environment("postgresql+psycopg2://me:secret@127.0.0.1:1/none"),
     )
     assert done.returncode == 1
     assert "secret" not in done.stdout + done.stderr
@@ -152,23 +193,30 @@ def test_doctor_says_what_to_fix(tmp_path):
     assert [line.split()[1] for line in findings] == ["settings:", "database:", "index:", "dask:", "storage:"]
     for line, what in zip(
         findings,
-        ["ODC_OPENEO_PROT", "cannot be reached", "ODC_DEFAULT_DB_URL", "scheduler", "ODC_OPENEO_STORAGE_URL"],
+        [
+            "ODC_OPENEO_PROT",
+            "no PostgreSQL answers",
+            "ODC_DEFAULT_DB_URL",
+            "scheduler",
+            "ODC_OPENEO_STORAGE_URL",
+        ],
         strict=True,
     ):
         assert what in line
 
 
 def test_index_products(odc_database):
-    done = run("index", "products", **odc_database_environment(odc_database))
+    done = run("index", "products", **index_environment(odc_database))
     assert done.returncode == 0, done.stderr
     with psycopg2.connect(odc_database.replace("+psycopg2", "")) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM agdc.dataset_type")
+        table = "agdc.dataset_type" if get_test_driver() == "postgres" else "odc.product"
+        cursor.execute(f"SELECT count(*) FROM {table}")
         assert f"Added {cursor.fetchone()[0]} products" in done.stdout
 
 
 def test_index_stac_names_the_unknown_product(odc_database, tmp_path):
     (tmp_path / "item.json").write_text("{}")
-    done = run("index", "stac", str(tmp_path / "item.json"), **odc_database_environment(odc_database))
+    done = run("index", "stac", str(tmp_path / "item.json"), **index_environment(odc_database))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
 

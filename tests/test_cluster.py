@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import dask
@@ -105,6 +106,17 @@ def test_cancelled_computation_stops(config):
     threading.Timer(0.3, event.set).start()
     with pytest.raises(cluster.Cancelled):
         cluster.compute(config, slow(6), cancelled=event)
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.35, 0.5, 0.65])
+def test_client_that_another_thread_closes(config, delay):
+    """The computation ends with an error at once, wherever it is: it does not wait forever."""
+    with ThreadPoolExecutor(1) as executor:
+        computation = executor.submit(cluster.compute, config, slow(0.8))
+        time.sleep(delay)
+        cluster.close(config)
+        with pytest.raises(InfrastructureBusy):
+            computation.result(20)
 
 
 def test_missing_scheduler_is_reported():

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import odc_openeo
 from odc_openeo.config import Config, child_environment
 from odc_openeo.stack import embedded, postgres, subprocesses
 from odc_openeo.stack.gunicorn_command import gunicorn_command
+from odc_openeo.udf.caches import CACHE_PREFIX
 from tests.conftest import COMMAND, start_stack
 from tests.support.ordinary_user import find_python_of_all
 from tests.support.processes import find_alive, have_ended
@@ -41,7 +43,8 @@ def data_dir(short_folder, request):
 
 def test_life_of_a_stack(data_dir):
     first = start_stack(data_dir, "--no-samples", **QUICK)
-    assert first.said().count("\n") == 1, first.said()
+    said = first.said().splitlines()
+    assert [line.partition(":")[0] for line in said] == ["Ready", "Add a user", "Add data"], said
     assert get(first.url + "/health")[0] == 200
     names = {" ".join(entry.cmdline()) for entry in family(first.process.pid)}
     for part in ("postgres", "dask scheduler", "dask worker", "gunicorn"):
@@ -52,11 +55,9 @@ def test_life_of_a_stack(data_dir):
     assert second.process.wait(20) == 1
     assert "is in use" in second.said()
 
-    socket_dir = data_dir / "postgresql" / "pgdata"
-    url = f"postgresql://{postgres.DATABASE_USER}@/datacube?host={socket_dir}"
-    environment = child_environment(ODC_OPENEO_DATABASE_URL=url)
-    add = [*COMMAND, "user", "add", "ada", "--password-stdin"]
-    subprocess.run(add, input="long enough\n", text=True, env=environment, check=True)
+    # The commands of the operator find the running stack.
+    add = [*COMMAND, "user", "--data-dir", str(data_dir), "add", "ada", "--password-stdin"]
+    subprocess.run(add, input="long enough\n", text=True, env=child_environment(), check=True)
 
     processes = family(first.process.pid)
     start = time.monotonic()
@@ -65,7 +66,8 @@ def test_life_of_a_stack(data_dir):
     assert find_alive(processes) == []
 
     again = start_stack(data_dir, "--no-samples", **QUICK)
-    users = subprocess.check_output([*COMMAND, "user", "list"], text=True, env=environment)
+    listing = [*COMMAND, "user", "--data-dir", str(data_dir), "list"]
+    users = subprocess.check_output(listing, text=True, env=child_environment())
     assert "ada\t\tactive" in users
     assert "demo\t\tactive" in users
 
@@ -76,6 +78,24 @@ def test_life_of_a_stack(data_dir):
     assert again.process.wait(20) == 1
     assert "dask scheduler ended" in again.said()
     assert have_ended(processes, 1)
+
+
+def test_temporary_files_are_in_the_data_folder(short_folder):
+    folder = short_folder / "data"
+    folder.mkdir()
+    assert embedded._choose_temporary_folder(folder) == {"TMPDIR": str(folder / "tmp")}
+    (folder / "tmp" / "pymp-left").mkdir()
+    (folder / "tmp" / "pymp-left" / "listener").touch()
+    (folder / "tmp" / "lock").touch()
+    (folder / "elsewhere").mkdir()
+    (folder / "tmp" / "link").symlink_to(folder / "elsewhere")
+    cache = folder / "tmp" / f"{CACHE_PREFIX}0"
+    cache.mkdir()
+    assert embedded._choose_temporary_folder(folder) == {"TMPDIR": str(folder / "tmp")}
+    assert list((folder / "tmp").iterdir()) == [cache]
+    assert (folder / "elsewhere").is_dir()
+    # The sockets of Python would have too long paths.
+    assert embedded._choose_temporary_folder(folder / "deep" / ("deeper" * 10)) == {}
 
 
 def test_nothing_outlives_a_killed_launcher(data_dir):
@@ -177,6 +197,32 @@ def test_postgres_for_an_ordinary_user(short_folder):
     )
     assert output == f"{postgres.DATABASE_USER}\n"
     assert (folder / "pg" / "pgdata").stat().st_uid == nobody.pw_uid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
+def test_postgres_of_root_keeps_the_owner_of_its_data(short_folder):
+    """The owner is a user without an account, or that of older data; copies that root made change theirs."""
+    folder = short_folder / "owners"
+    pgdata = folder / "pg" / "pgdata"
+
+    def start() -> tuple[set[int], set[int], str]:
+        server = postgres.start_server(folder / "pg", folder / "log")
+        databases = server.run_sql("SELECT datname FROM pg_database WHERE datname = 'kept'")
+        server.create_database("kept")
+        runners = set(psutil.Process(server.child.process.pid).uids())
+        server.stop(5)
+        return runners, {path.lstat().st_uid for path in (pgdata, *pgdata.rglob("*"))}, databases
+
+    assert start() == ({postgres.SERVER_UID}, {postgres.SERVER_UID}, "")
+    with pytest.raises(KeyError):
+        pwd.getpwuid(postgres.SERVER_UID)
+    copy = folder / "copy"
+    shutil.copytree(pgdata, copy, symlinks=True)
+    shutil.rmtree(pgdata)
+    copy.rename(pgdata)
+    assert start() == ({postgres.SERVER_UID}, {postgres.SERVER_UID}, "kept")
+    postgres._change_owner(pgdata, 12345)
+    assert start() == ({12345}, {12345}, "kept")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")

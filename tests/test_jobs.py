@@ -18,10 +18,10 @@ from odc_openeo import db, jobs
 from odc_openeo.config import Config
 from odc_openeo.errors import JobLocked, JobNotFound, RequestInvalid, ResultLinkExpired
 from odc_openeo.jobs import Entry, JobDraft, queue, results
-from odc_openeo.signed_links import compute_expiry
+from odc_openeo.storage.signed_links import compute_expiry
 from odc_openeo.users import accounts
 from odc_openeo.worker.heartbeats import Heartbeats
-from odc_openeo.worker.run import RunUpdate
+from odc_openeo.worker.messages import RunUpdate
 from odc_openeo.worker.supervisor import Supervision
 
 PROCESS = {"process_graph": {"one": {"process_id": "add", "arguments": {"x": 1, "y": 1}, "result": True}}}

@@ -13,6 +13,7 @@ from odc_openeo.db import migrate
 from odc_openeo.errors import InfrastructureBusy
 from odc_openeo.users import accounts
 from odc_openeo.users.oidc import Identity
+from tests.support.index_drivers import get_schema
 
 
 @pytest.fixture
@@ -71,10 +72,10 @@ def test_several_hosts_may_migrate_at_once(empty_config):
 
 
 def test_leaves_open_data_cubes_tables_alone(odc_config):
-    before = set(inspect(db.get_engine(odc_config)).get_table_names(schema="agdc"))
+    before = set(inspect(db.get_engine(odc_config)).get_table_names(schema=get_schema()))
     migrate.downgrade(odc_config)
     migrate.upgrade(odc_config)
-    assert set(inspect(db.get_engine(odc_config)).get_table_names(schema="agdc")) == before != set()
+    assert set(inspect(db.get_engine(odc_config)).get_table_names(schema=get_schema())) == before != set()
 
 
 def test_lost_database_is_an_openeo_error():

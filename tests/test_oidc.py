@@ -506,7 +506,7 @@ GOOD = {"id": "a", "issuer": "https://a.example.org/", "title": "A", "audiences"
         ({"scopes": ["email"]}, "openid"),
         ({"opaque_tokens": "introspection"}, "client_secret"),
         ({"opaque_tokens": "userinfo"}, "any_audience"),
-        ({"rules": [{"claim": "g", "values": ["x"], "roles": ["root"]}]}, "unknown role"),
+        ({"rules": [{"claim": "g", "values": ["x"], "roles": ["Root role"]}]}, "not a valid role"),
         ({"default_clients": [{"id": "c", "grant_types": ["implicit"]}]}, "redirect_urls"),
         ({"unknown": 1}, "unknown"),
     ],

@@ -17,10 +17,10 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from odc_openeo import safe_http
 from odc_openeo.errors import UrlForbidden, UrlTooLarge, UrlUnreachable
-from odc_openeo.safe_http import Opener, Policy
+from odc_openeo.untrusted import safe_http
 from odc_openeo.untrusted.rasters import ALONE
+from odc_openeo.untrusted.safe_http import Opener, Policy
 
 HERE = Policy(allow=("127.0.0.1",), bytes=2**20, seconds=2)
 

@@ -15,7 +15,8 @@ PRIVATE = {
     "load/rio_internals.py": ("odc-loader", "0.6.5"),
     "compute/dask_internals.py": ("dask", "2026.8.0"),
     "catalog/odc_internals.py": ("datacube", "1.9.20"),
-    "safe_http.py": ("rasterio", "1.4.4"),
+    "catalog/odc_postgis_internals.py": ("datacube", "1.9.20"),
+    "untrusted/safe_http.py": ("rasterio", "1.4.4"),
     "stack/gunicorn_worker.py": ("gunicorn", "27.0.1"),
 }
 """Modules with the library that they know from inside, and the version for which that was checked last."""

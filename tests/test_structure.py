@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
+import pytest
+
+from odc_openeo.indexing.datacube_command import build_datacube_command
+
 ROOT = Path(__file__).resolve().parents[1]
 MOST_LINES = 60
-CODE = ("odc_openeo", "indexing", "migrations", "tests", "benchmarks")
+HEAVY = {"numpy", "pandas", "xarray", "dask", "distributed", "datacube", "flask"}
+CODE = ("odc_openeo", "openeo_xarray", "indexing", "migrations", "tests", "benchmarks")
 
 
 def functions() -> Iterator[tuple[str, int]]:
@@ -74,6 +79,29 @@ def test_the_floors_in_the_documentation_are_those_of_the_linter() -> None:
     floors = read_floors()
     assert [set(re.findall(r"`(\w+)`", rooms)) for _, rooms in rows] == floors
     assert [int(number) for number, _ in rows] == list(range(len(floors), 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("odc_openeo.cli", {*HEAVY, "sqlalchemy"}),
+        ("odc_openeo.worker", HEAVY),
+        ("odc_openeo.users.accounts", HEAVY),
+        ("odc_openeo.app", {"lightgbm", "openeo", "s2cloudless", "sklearn"}),
+    ],
+)
+def test_small_programs_import_no_heavy_libraries(module: str, heavy: set[str]) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    imported = set(subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert imported & heavy == set()
+
+
+def test_the_datacube_command_does_not_compile_the_grammar_of_uris() -> None:
+    python, *program = build_datacube_command(["system", "--help"])
+    done = subprocess.run([python, "-X", "importtime", *program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: datacube system")
+    assert "datacube.scripts.system" in done.stderr
+    assert "rfc3987_syntax.syntax_helpers" not in done.stderr
 
 
 def test_processes_start_without_compiling_the_grammar_of_uris() -> None:

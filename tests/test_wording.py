@@ -29,6 +29,8 @@ def list_texts() -> Iterator[Path]:
     for folder, pattern in (
         ("odc_openeo", "**/*.py"),
         ("odc_openeo", "**/*.html"),
+        ("openeo_xarray", "**/*.py"),
+        ("openeo_xarray", "**/*.md"),
         ("indexing", "**/*.py"),
         ("indexing", "**/*.md"),
         ("docs", "**/*.md"),

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from flask import Flask
 
-from odc_openeo.api import account, capabilities, collections, files, openapi, pages, synchronous, workspaces
+from odc_openeo.api import (
+    account,
+    capabilities,
+    collections,
+    files,
+    metrics,
+    openapi,
+    pages,
+    synchronous,
+    workspaces,
+)
 from odc_openeo.api.backend import API_PATH
 from odc_openeo.api.jobs import results as job_results
 from odc_openeo.api.jobs import views as jobs
@@ -59,6 +69,7 @@ def register(app: Flask) -> None:
     app.register_blueprint(assets.blueprint)
     app.register_blueprint(user_defined.public)
     tiles.register(app)
+    metrics.register(app)
     app.register_blueprint(openapi.blueprint)
     for blueprint in pages.list_blueprints(config):
         app.register_blueprint(blueprint)

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 from odc_openeo.api.auth import current_user, read_basic_credentials, signed_in
 from odc_openeo.api.backend import api_url, backend, make_link
 from odc_openeo.config import Config
-from odc_openeo.errors import FeatureUnsupported
+from odc_openeo.jobs import quotas
 from odc_openeo.user_data import files
 from odc_openeo.users import accounts, oidc
 
@@ -43,15 +43,16 @@ def authenticate_basic() -> Response:
 @blueprint.get("/me")
 @signed_in
 def describe_account() -> dict[str, Any]:
-    """``GET /me``: the signed-in user. There is no budget limit."""
+    """``GET /me``: the signed-in user; the budget is the CPU hours left this month, null without a limit."""
     user = current_user()
+    hours = quotas.count_free_cpu_hours(backend().config, user.id)
     account_url = oidc.find_account_url(backend().config, user.issuer)
     links = [make_link("edit-form", account_url, "Your account", "text/html")] if account_url else []
     return {
         "user_id": str(user.id),
         "name": user.name,
         "roles": ["user", *user.roles],
-        "budget": None,
+        "budget": None if hours is None else round(hours, 4),
         "storage": _describe_storage(str(user.id)),
         "links": links,
     }
@@ -59,10 +60,6 @@ def describe_account() -> dict[str, Any]:
 
 def _describe_storage(user: str) -> dict[str, int] | None:
     """Describe the user's storage quota and free space in bytes; None without a quota."""
-    quota = backend().config.user_storage_bytes
-    if quota is None:
-        return None
-    try:
-        return {"free": max(quota - files.count_used_bytes(backend().config, user), 0), "quota": quota}
-    except FeatureUnsupported:
-        return None
+    quota = files.get_storage_quota(backend().config, user)
+    free_bytes = files.count_free_storage(backend().config, user)
+    return None if quota is None or free_bytes is None else {"free": free_bytes, "quota": quota}

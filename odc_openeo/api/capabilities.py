@@ -24,7 +24,7 @@ from odc_openeo.api.processes.offered import get_runtimes, offers_user_functions
 from odc_openeo.api.stac import views
 from odc_openeo.catalog.stac_documents import STAC_VERSION
 from odc_openeo.formats import describe_formats
-from odc_openeo.jobs.options import JOB_OPTIONS
+from odc_openeo.jobs.options import JOB_OPTIONS, UDF_OPTIONS
 
 blueprint = Blueprint("capabilities", __name__)
 
@@ -40,7 +40,7 @@ CONFORMS_TO: Final = (
 
 KINDS: Final = ("job", "service", "synchronous")
 PROCESSING_PARAMETERS: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {
-    **dict.fromkeys(KINDS, ()),
+    **dict.fromkeys(KINDS, (UDF_OPTIONS,)),
     "job": (JOB_OPTIONS,),
 }
 """Additional processing parameters by kind of resource, described like process parameters."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from odc_openeo.api.auth import current_user, signed_in, user_if_signed_in
+from odc_openeo.api.auth import current_user, get_readable_catalog, signed_in, user_if_signed_in
 from odc_openeo.api.backend import api_url, backend, make_link
 from odc_openeo.api.paging import make_page_links, read_limit
 from odc_openeo.api.query_parameters import takes
@@ -45,7 +45,7 @@ def describe_collection(collection_id: str) -> Response:
     user_collection = _find_user_collection(collection_id)
     if user_collection is not None:
         return _make_conditional_response(user_collection.describe(api_url()))
-    return _make_conditional_response(backend().catalog.get_collection(collection_id, api_url()))
+    return _make_conditional_response(get_readable_catalog().get_collection(collection_id, api_url()))
 
 
 @blueprint.delete("/collections/<collection_id>")
@@ -65,7 +65,7 @@ def list_queryables(collection_id: str) -> Response:
     if user_collection is not None:
         queryables = user_collection.queryables(api_url())
     else:
-        queryables = backend().catalog.get_queryables(collection_id, api_url())
+        queryables = get_readable_catalog().get_queryables(collection_id, api_url())
     response = _make_conditional_response(queryables)
     response.mimetype = "application/schema+json"
     return response
@@ -79,7 +79,7 @@ def _find_user_collection(id_: str) -> collections.OwnCollection | None:
 
 def _list_visible_collections() -> list[dict[str, Any]]:
     """List the catalogue's and the user's collections by id; the user's take precedence."""
-    by_id = {c["id"]: c for c in backend().catalog.list_collections(api_url())}
+    by_id = {c["id"]: c for c in get_readable_catalog().list_collections(api_url())}
     user = user_if_signed_in()
     if user is not None:
         user_collections = collections.list_collections(backend().config, user.id)

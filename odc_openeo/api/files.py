@@ -19,7 +19,7 @@ from odc_openeo.api.query_parameters import takes
 from odc_openeo.api.view_bodies import ANY, BINARY, accepts, answers
 from odc_openeo.errors import RequestInvalid
 from odc_openeo.user_data import files
-from odc_openeo.user_data.files import UserFile
+from odc_openeo.user_data.file_rules import BLOCK, UserFile
 
 blueprint = Blueprint("files", __name__)
 
@@ -49,7 +49,7 @@ def download_file(path: str) -> Response:
 def send_user_file(user: str, path: str) -> Response:
     """Send the content of a user's file as a download, so that browsers do not display it."""
     user_file, content = files.open_file(backend().config, user, path)
-    body = wrap_file(request.environ, content, files.BLOCK)
+    body = wrap_file(request.environ, content, BLOCK)
     response = Response(body, content_type=_guess_media_type(user_file.path), direct_passthrough=True)
     response.content_length = user_file.size
     response.set_etag(user_file.etag)

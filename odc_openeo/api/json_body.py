@@ -10,7 +10,7 @@ from flask import request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from odc_openeo.errors import ContentTypeInvalid, OpenEOError, RequestInvalid
+from odc_openeo.errors import ContentTypeInvalid, OpenEOError, ProcessInvalid, RequestInvalid
 from odc_openeo.untrusted.model_messages import describe_model_faults
 from odc_openeo.untrusted.strict_json import parse_json
 
@@ -160,3 +160,18 @@ def check_numbers(body: Mapping[str, Any]) -> None:
             raise RequestInvalid(
                 reason="NaN and Infinity are not valid JSON numbers. Use the process 'nan' instead."
             )
+
+
+def read_process(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read the process from the body of a request that runs or explains it; other members are ignored.
+
+    Raises:
+        ProcessInvalid: there is none.
+    """
+    process = body.get("process")
+    if isinstance(process, Mapping):
+        return process
+    reason = "the body must have a member 'process', an object that contains 'process_graph'."
+    if "process_graph" in body:
+        reason = "'process_graph' must be a member of the object 'process', not of the body itself."
+    raise ProcessInvalid(reason=reason)

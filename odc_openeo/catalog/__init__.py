@@ -7,24 +7,27 @@ line adds, changes, archives or restores shows at once; only extents are kept in
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from cachetools import LRUCache
 
 from odc_openeo.catalog import item_search
-from odc_openeo.catalog.aliases import find_override_problems, map_collection_aliases
-from odc_openeo.catalog.bands import Band, ExtraDimension, map_aliases, read_bands, resolve_bands
+from odc_openeo.catalog.access import ANYBODY, OPERATOR, Reader, list_claim_rules
+from odc_openeo.catalog.bands import Band, ExtraDimension, map_aliases, resolve_bands
 from odc_openeo.catalog.cql2 import parse_bbox, parse_filter, parse_geometry
 from odc_openeo.catalog.item_search import ItemQuery, SortKey
 from odc_openeo.catalog.items import AssetFile, Place, Places, find_media_type, get_asset_files, make_item
+from odc_openeo.catalog.load_hints import LoadHint
 from odc_openeo.catalog.monthly_counts import count_by_month
 from odc_openeo.catalog.odc_index import IndexConnection
-from odc_openeo.catalog.overrides import NOTHING, Override, OverridesError, read_overrides
+from odc_openeo.catalog.overrides import OverridesError, get_change_time, read_overrides
 from odc_openeo.catalog.preview_scene import find_preview_scene
+from odc_openeo.catalog.product_list import ProductCache
 from odc_openeo.catalog.scene_search import Condition, Query, filter_scenes, search_scenes
 from odc_openeo.catalog.scenes import File, Scene, find_interval, get_nominal_time
 from odc_openeo.catalog.search_columns import Source
@@ -35,19 +38,25 @@ from odc_openeo.catalog.stac_documents import (
     make_property_schemas,
     make_queryables,
 )
-from odc_openeo.catalog.summaries import Summaries, Summary
+from odc_openeo.catalog.summaries import Summary
 from odc_openeo.catalog.times import parse_interval
 from odc_openeo.config import Config
-from odc_openeo.db import as_infrastructure_busy
 from odc_openeo.errors import CollectionNotFound, NotFound, OpenEOError
+from odc_openeo.storage.buckets import read_bucket_rules
+from odc_openeo.telemetry.log_records import record_event
+from odc_openeo.users.claim_rules import ClaimRule
 
 __all__ = [
+    "ANYBODY",
+    "OPERATOR",
+    "Reader",
     "Band",
     "Catalog",
     "Condition",
     "File",
     "ItemQuery",
     "Items",
+    "LoadHint",
     "OverridesError",
     "Place",
     "Product",
@@ -73,6 +82,7 @@ log = logging.getLogger(__name__)
 
 MOST_SCENES = 10_000
 MOST_PREVIEW_SCENES: Final = 1000
+MOST_BASE_URLS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -88,34 +98,49 @@ class Catalog:
     """The collections of one Open Data Cube environment, by id or by an alias of the operator.
 
     Safe to share between threads, and to carry over a fork: connections are opened when first needed, in each
-    process. Every method first checks, with one cheap statement, whether the index has changed.
+    process. Every method first checks, with one cheap statement, whether the index has changed. Collections
+    that the operator hides, or that the reader may not read, do not exist; by default nothing is restricted.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._reader = OPERATOR
         self._index = IndexConnection(config)
-        self._summaries = Summaries(config, self._index)
+        self._products = ProductCache(config, self._index)
         self._preview_scenes: LRUCache[tuple[str, str | None], Scene | None] = LRUCache(MOST_PREVIEW_SCENES)
         self._lock = threading.Lock()
-        self._read: tuple[object, object, dict[str, Source]] | None = None
-        self._problems: list[str] = []
-        self._aliases: dict[str, str] = {}
-        self._documents: tuple[object, str, list[dict[str, Any]]] | None = None
+        self._documents: LRUCache[str, tuple[object, dict[str, dict[str, Any]]]] = LRUCache(MOST_BASE_URLS)
+
+    def for_reader(self, reader: Reader) -> Self:
+        """Return this catalogue as a reader sees it; connections and caches are shared."""
+        view = copy.copy(self)
+        view._reader = reader
+        return view
+
+    def list_claim_rules(self) -> frozenset[ClaimRule]:
+        """List the rules about claims that open collections; reads nothing but the operator's overrides."""
+        overrides = read_overrides(self.config.collection_overrides)
+        return list_claim_rules(override.access for override in overrides.values())
+
+    def has_restricted_collections(self) -> bool:
+        """Whether some collections are not open to everybody; reads nothing but the operator's overrides."""
+        overrides = read_overrides(self.config.collection_overrides)
+        return any(not ANYBODY.may_read(override.access) for override in overrides.values())
 
     def list_collections(self, base_url: str = "") -> list[dict[str, Any]]:
         """Return all products as STAC Collections, by name; links start with ``base_url``.
 
         They are cached until the index changes: do not modify them.
         """
-        sources = self._list_sources()
+        products = self._products.get_current()
         with self._lock:
-            cached = self._documents
-        if cached is not None and cached[0] is sources and cached[1] == base_url:
-            return cached[2]
-        documents = [_make_document(source, base_url) for source in sources.values()]
-        with self._lock:
-            self._documents = sources, base_url, documents
-        return documents
+            cached = self._documents.get(base_url)
+        if cached is None or cached[0] is not products:
+            documents = {name: _make_document(source, base_url) for name, source in products.sources.items()}
+            cached = products, documents
+            with self._lock:
+                self._documents[base_url] = cached
+        return [cached[1][name] for name in self._select_readable(products.sources)]
 
     def get_collection(self, id_: str, base_url: str = "") -> dict[str, Any]:
         """Return a product as STAC Collection; CollectionNotFound if there is none of that name."""
@@ -144,8 +169,9 @@ class Catalog:
         """
         source = self._get_source(id_)
         property_names = frozenset(make_property_schemas(source.product, source.summary))
-        index = self._index
-        return search_scenes(index.datacube.index, index.connect, source, property_names, query, limit)
+        scenes = search_scenes(self._index.connect, source, property_names, query, limit)
+        rules = read_bucket_rules(self.config.buckets)
+        return [scene.use_bucket_rules(rules) for scene in scenes]
 
     def search_items(self, query: ItemQuery, base_url: str, places: Places) -> Items:
         """Search a page of STAC Items; links start with ``base_url``, ``places`` locates files for clients.
@@ -168,8 +194,8 @@ class Catalog:
         return get_asset_files(self._get_hit(collection_id, item_id))
 
     def get_state(self) -> str:
-        """Return a string that changes whenever the index does."""
-        return str(self._index.read_marker()[0])
+        """Return a string that changes whenever the index or the operator's overrides do."""
+        return f"{self._index.read_marker()[0]} {get_change_time(self.config.collection_overrides)}"
 
     def get_summary(self, id_: str) -> Summary:
         """Return the extent of all datasets of a collection; CollectionNotFound if there is none."""
@@ -177,7 +203,7 @@ class Catalog:
 
     def count_by_month(self, id_: str) -> Mapping[str, int]:
         """Count the datasets of a collection by month (``2022-06``); cached until the collection changes."""
-        return count_by_month(self.config, self._index.datacube.index, self.get_summary(id_))
+        return count_by_month(self.config, self._index.connect, self._get_source(id_))
 
     def find_preview_scene(self, id_: str) -> Scene | None:
         """Find a recent, clear scene to show as a preview of the collection; None if it has no scenes."""
@@ -212,37 +238,30 @@ class Catalog:
             return item_search.search_items(connection, requested, query, self.config.search_timeout_s)
 
     def _get_source(self, id_: str) -> Source:
-        sources = self._list_sources()
-        source = sources.get(id_) or sources.get(self._aliases.get(id_, id_))
-        if source is None:
+        source = self._products.get_current().find_source(id_)
+        if source is None or not self._reader.may_read(source.product.operator.access):
+            if source is not None:
+                record_event("access_refused", collection=source.product.name)
             raise CollectionNotFound(identifier=id_)
         return source
 
     def _list_sources(self) -> dict[str, Source]:
-        """Return the products that are not hidden, by name; read again when the index has changed."""
-        summaries, overrides = self._summaries.get_current(), read_overrides(self.config.collection_overrides)
-        with self._lock:
-            cached = self._read
-        if cached is not None and cached[0] is summaries and cached[1] is overrides:
-            return cached[2]
-        with as_infrastructure_busy():
-            # Get all: Open Data Cube caches its own lookup by name forever.
-            products = sorted(self._index.datacube.index.products.get_all(), key=lambda p: p.name)
-        sources = {p.name: _make_source(p, overrides.get(p.name, NOTHING), summaries) for p in products}
-        visible = {name: source for name, source in sources.items() if not source.product.operator.hidden}
-        problems = find_override_problems([s.product for s in sources.values()], overrides)
-        with self._lock:
-            self._read = summaries, overrides, visible
-            self._aliases = map_collection_aliases(s.product for s in visible.values())
-            new_problems, self._problems = set(problems) - set(self._problems), problems
-        for problem in sorted(new_problems):
-            log.warning("collection overrides: %s", problem)
-        return visible
+        """List the products that the reader may read, by name."""
+        return self._select_readable(self._products.get_current().sources)
+
+    def _select_readable(self, sources: dict[str, Source]) -> dict[str, Source]:
+        if self._reader.reads_all:
+            return sources
+        return {n: s for n, s in sources.items() if self._reader.may_read(s.product.operator.access)}
+
+    def count_restricted(self) -> int:
+        """Count the collections that not everybody may read."""
+        sources = self._products.get_current().sources.values()
+        return sum(not ANYBODY.may_read(source.product.operator.access) for source in sources)
 
     def list_override_problems(self) -> list[str]:
         """List the operator's overrides that have no effect, and why."""
-        self._list_sources()
-        return self._problems
+        return self._products.get_current().problems
 
 
 def _make_document(source: Source, base_url: str) -> dict[str, Any]:
@@ -262,15 +281,3 @@ def _try_make_item(hit: item_search.SearchHit, base_url: str, places: Places) ->
     except (OpenEOError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError):
         log.exception("dataset %s cannot be described as STAC Item", hit.row.id)
         return None
-
-
-def _make_source(odc_product: Any, operator: Override, summaries: Mapping[str, Summary]) -> Source:
-    product = Product(
-        name=odc_product.name,
-        definition=odc_product.definition,
-        bands=read_bands(odc_product.definition, operator.common_names, operator.band_aliases),
-        operator=operator,
-        search_fields=odc_product.metadata_type.definition["dataset"].get("search_fields") or {},
-    )
-    fields = odc_product.metadata_type.dataset_fields
-    return Source(product, summaries.get(odc_product.name, Summary(odc_product.name)), odc_product.id, fields)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -41,8 +41,10 @@ from sqlalchemy.types import Text
 
 from odc_openeo.catalog import cql2
 from odc_openeo.catalog.cql2 import Compiled
+from odc_openeo.catalog.eo_documents import as_eo3
 from odc_openeo.catalog.footprints import find_outline
-from odc_openeo.catalog.search_columns import DATASET, TIME, TIMES, Source, SourceColumns
+from odc_openeo.catalog.index_driver import TIME
+from odc_openeo.catalog.search_columns import TIMES, Source, SourceColumns
 from odc_openeo.catalog.times import shift_moment
 from odc_openeo.errors import RequestInvalid, RequestTimeout
 from odc_openeo.untrusted.strict_json import parse_json
@@ -90,10 +92,12 @@ class ItemQuery:
 
 @dataclass(frozen=True, eq=False)
 class SearchHit:
-    """A dataset that matches a search: its row in the index, its product, and its outline in degrees."""
+    """A dataset that matches a search: its product, its row in the index, its EO3 document, and its outline
+    in degrees."""
 
     source: Source
     row: Any
+    document: Mapping[str, Any]
     outline: BaseGeometry | None
 
 
@@ -163,7 +167,9 @@ class _Search:
     def iter_accepted(self) -> Iterator[SearchHit]:
         """Iterate over the items of this and all following pages."""
         for row in self._iter_candidates():
-            hit = SearchHit(self.columns[row.product].source, row, find_outline(row.document))
+            source = self.columns[row.product].source
+            document = as_eo3(row.document, source.product.definition)
+            hit = SearchHit(source, row, document, find_outline(document))
             if self._is_accepted(hit):
                 yield hit
 
@@ -232,26 +238,35 @@ class _Search:
         while first < edge if backwards else edge < last:
             beyond = shift_moment(edge, -width if backwards else width)
             window = (beyond, limit) if backwards else (limit, beyond)
-            if width > SHORTEST and self._is_crowded(sources, window[0], window[1], most):
+            crowd = self._count_crowd(sources, window[0], window[1], most) if width > SHORTEST else most
+            if crowd > most:
                 width = max(width / WIDER, SHORTEST)
                 continue
             yield window
-            limit, edge, width, most = beyond, beyond, width * WIDER, most * 2
+            limit, edge, width = beyond, beyond, width * WIDER
+            # A filter that rejects nearly all of many is better served with more at a time. After a gap, they
+            # would only be sorted in vain.
+            most = most * 2 if crowd * WIDER > most else most
         yield (None, limit) if backwards else (limit, None)
 
-    def _is_crowded(
+    def _count_crowd(
         self, sources: Sequence[Source], low: datetime | None, high: datetime | None, most: int
-    ) -> bool:
-        """Return whether a window has more datasets than should be sorted for a page."""
+    ) -> int:
+        """Count the datasets in a window, of which no more than ``most`` should be sorted for a page.
+
+        Counting stops beyond it.
+        """
         count = 0
         for source in sources:
             columns = self.columns[source.product.name]
-            inside = columns.select_rows().with_only_columns(DATASET.c.id, maintain_column_froms=True)
+            inside = columns.select_documents().with_only_columns(
+                columns.dataset.c.id, maintain_column_froms=True
+            )
             inside = inside.where(*self._match_place_and_time(columns, low, high)).limit(most + 1 - count)
             count += self._execute(select(func.count()).select_from(inside.subquery()))[0][0]
             if count > most:
-                return True
-        return False
+                break
+        return count
 
     def _match_place_and_time(
         self, columns: SourceColumns, low: datetime | None, high: datetime | None
@@ -328,7 +343,7 @@ class _Search:
         places = self._match_place_and_time(columns, low, high)
         statement = columns.select_rows(*leaves, *labelled).where(compiled.where, *places)
         if query.ids is not None:
-            statement = statement.where(_match_ids(query.ids))
+            statement = statement.where(_match_ids(columns, query.ids))
         if cursor is not None:
             statement = statement.where(self._is_after_cursor(keys, cursor))
         order = [_order_column(key, k.descending) for key, k in zip(keys, self.keys, strict=True)]
@@ -363,8 +378,11 @@ def _sql_type(key: SortKey, columns: Sequence[SourceColumns]) -> Any:
     return Text() if key.name in ("id", "collection") else JSONB(none_as_null=True)
 
 
-def _match_ids(ids: Sequence[str]) -> ColumnElement[bool]:
-    return DATASET.c.id.in_([u for u in map(_find_uuid, ids) if u is not None])
+def _match_ids(columns: SourceColumns, ids: Sequence[str]) -> ColumnElement[bool]:
+    matches: ColumnElement[bool] = columns.dataset.c.id.in_(
+        [u for u in map(_find_uuid, ids) if u is not None]
+    )
+    return matches
 
 
 def _find_uuid(value: str) -> UUID | None:

@@ -56,10 +56,11 @@ TYPES: Final = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where clients read a file: a URL, and alternative URLs by a short name."""
+    """Where clients read a file: a URL, alternative URLs by a short name, and what they need to read it."""
 
     href: str
     alternate: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
 
 
 Places = Callable[[str, str, str, str], Place | None]
@@ -102,7 +103,7 @@ def _make_links(collection: str, id_: str, base_url: str) -> list[dict[str, Any]
 
 
 def _make_properties(hit: SearchHit) -> dict[str, Any]:
-    document = hit.row.document
+    document = hit.document
     declared = document.get("properties") or {}
     grid = (document.get("grids") or {}).get(DEFAULT_GRID)
     instrument = declared.get("eo:instrument")
@@ -171,7 +172,7 @@ def get_asset_files(hit: SearchHit) -> dict[str, AssetFile]:
 
     The asset of a single-band file is named after its measurement, that of a multi-band file after the file.
     """
-    document = hit.row.document
+    document = hit.document
     location = hit.row.location or document.get("location")
     measurements = document.get("measurements") or {}
     where = {name: _resolve_uri(location, m) for name, m in measurements.items() if m.get("path")}
@@ -204,7 +205,9 @@ def _make_assets(hit: SearchHit, places: Places) -> dict[str, Any]:
         if place is None:
             continue
         about = _describe_data(hit, key, file, bands) if file.measurements else {"roles": [_get_role(key)]}
-        assets[key] = {"href": place.href, **_describe_type(file.uri), **about, **_describe_alternates(place)}
+        note = {} if place.note is None else {"description": place.note}
+        alternates = _describe_alternates(place)
+        assets[key] = {"href": place.href, **_describe_type(file.uri), **note, **about, **alternates}
     return assets
 
 
@@ -214,7 +217,7 @@ def _band_position(file: AssetFile, bands: Sequence[str]) -> int:
 
 
 def _describe_data(hit: SearchHit, key: str, file: AssetFile, bands: Mapping[str, Band]) -> dict[str, Any]:
-    document = hit.row.document
+    document = hit.document
     first = document["measurements"][next(iter(file.measurements.values()))]
     name = first.get("grid", DEFAULT_GRID)
     grid = (document.get("grids") or {}).get(name)

@@ -14,17 +14,21 @@ from odc.geo import CRS
 from sqlalchemy import ColumnElement, Text, and_, literal, literal_column, or_
 from sqlalchemy.types import Boolean
 
+from odc_openeo.catalog.eo_documents import EO_PATHS
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.globe import get_projection
 
 LONGEST_OFFSET: Final = timedelta(hours=16)
 """No time zone is further from UTC."""
 
-NOT_A_PLACE: Final = " OR ".join(
+_NO_PLACE: Final = " OR ".join(
     f"coalesce(metadata #>> '{{extent,{axis},{end}}}', 'NaN') !~ '^-?[0-9]'"
     for axis in ("lon", "lat")
     for end in ("begin", "end")
 )
+NOT_A_PLACE: Final = f"metadata #> '{{extent,coord}}' IS NULL AND ({_NO_PLACE})"
+"""Whether the index has no longitudes and latitudes; documents of type ``eo`` have them elsewhere."""
+
 _CORNERS: Final = {
     axis: ", ".join(
         f"(metadata #>> '{{grid_spatial,projection,geo_ref_points,{corner},{axis}}}')::float"
@@ -36,7 +40,8 @@ _OFFSET: Final = r"\d\d:\d\d.*[+-]\d\d(:?\d\d)?$"
 
 
 def _get_property(name: str) -> str:
-    return f"(metadata #>> '{{properties,{name}}}')"
+    older = ",".join(EO_PATHS[name])
+    return f"coalesce(metadata #>> '{{properties,{name}}}', metadata #>> '{{{older}}}')"
 
 
 HAS_OFFSET: Final = " OR ".join(
@@ -46,12 +51,15 @@ HAS_OFFSET: Final = " OR ".join(
 """Whether the index has another time than the document."""
 
 
+def utc_sql(name: str) -> str:
+    """The time in a property of the document as if it had no offset from UTC."""
+    return f"{_get_property(name)}::timestamp AT TIME ZONE 'UTC'"
+
+
 def instant_sql(name: str) -> str:
     """The time in a property of the document, with its offset from UTC; without one it is UTC."""
     value = _get_property(name)
-    instant = (
-        f"CASE WHEN {value} ~ '{_OFFSET}' THEN {value}::timestamptz ELSE agdc.common_timestamp({value}) END"
-    )
+    instant = f"CASE WHEN {value} ~ '{_OFFSET}' THEN {value}::timestamptz ELSE {utc_sql(name)} END"
     # Python has no times before the first and after the last year.
     return (
         f"CASE WHEN {value} IS NOT NULL THEN "

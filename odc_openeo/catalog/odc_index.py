@@ -8,34 +8,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, Final
 
 from datacube import Datacube
-from datacube.cfg import psql_url_from_config
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.event import listen
-from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import QueuePool
+from datacube.index.exceptions import IndexSetupError, NoIndexError
+from sqlalchemy import Connection
+from sqlalchemy.exc import ProgrammingError
 
+from odc_openeo.catalog.index_driver import IndexDriver
+from odc_openeo.catalog.odc_environment import OdcEnvironment, read_environment
+from odc_openeo.catalog.postgres_driver import PostgresDriver
 from odc_openeo.config import Config
-from odc_openeo.db import as_infrastructure_busy, normalise_url
+from odc_openeo.db import as_infrastructure_busy
+from odc_openeo.errors import InfrastructureBusy
 
-SCHEMA = "agdc"
+NO_INDEX: Final = ("3F000", "42P01", "42501", "42704")
+"""States of SQL without the schema of the index, its tables or types, or the right to read them."""
 
-# Triggers of the index set `updated` when a row is changed (archived and restored as well), never when it
-# is added. The counters of the statistics reveal forced deletions, and late commits of transactions older
-# than others already seen.
-MARKER = text(
-    f"""
-    SELECT clock_timestamp() AS clock,
-      (SELECT (count(*), max(added), max(updated))::text FROM {SCHEMA}.dataset_type)
-        || (SELECT (count(*), max(added), max(updated))::text FROM {SCHEMA}.metadata_type) AS products,
-      (SELECT max(added) FROM {SCHEMA}.dataset)::text AS added,
-      (SELECT max(updated) FROM {SCHEMA}.dataset)::text AS updated,
-      (SELECT n_tup_ins + n_tup_upd FROM pg_stat_all_tables
-         WHERE relid = '{SCHEMA}.dataset'::regclass) AS written,
-      (SELECT n_tup_del FROM pg_stat_all_tables WHERE relid = '{SCHEMA}.dataset'::regclass) AS deleted
-    """
+CLOSED: Final = (
+    "The index of Open Data Cube cannot be read at the moment. Try again later; operators: run "
+    "`odc-openeo doctor` to find the cause."
 )
 
 
@@ -69,40 +62,44 @@ class IndexConnection:
     def datacube(self) -> Datacube:
         """The Datacube of this process; replaced when the products have changed."""
         with self._lock:
-            if self._pid != os.getpid():
-                self._pid, self._datacube, self._engine, self._products = os.getpid(), None, None, None
+            self._forget_parent()
             if self._datacube is None:
-                with as_infrastructure_busy():
-                    self._datacube = Datacube(env=self._config.odc_environment, app="odc-openeo")
-                    _ping_connections(self._datacube)
+                with _as_infrastructure_busy():
+                    self._datacube = self._environment.open_datacube()
             return self._datacube
+
+    @cached_property
+    def _environment(self) -> OdcEnvironment:
+        return read_environment(self._config)
+
+    def _forget_parent(self) -> None:
+        if self._pid != os.getpid():
+            self._pid, self._datacube, self._engine, self._products = os.getpid(), None, None, None
+
+    @property
+    def driver(self) -> IndexDriver:
+        """The driver of the index, for the SQL of searches."""
+        return get_driver(self._environment.driver)
 
     @property
     def engine(self) -> Any:
         """An engine on the database of the index, for queries that Open Data Cube does not answer quickly."""
-        datacube = self.datacube
         with self._lock:
+            self._forget_parent()
             if self._engine is None:
-                self._engine = create_engine(
-                    normalise_url(str(_get_url(datacube))),
-                    poolclass=QueuePool,
-                    pool_pre_ping=True,
-                    pool_size=2,
-                    max_overflow=20,
-                    connect_args={"connect_timeout": 5, "application_name": "odc-openeo catalogue"},
-                )
+                self._engine = self._environment.create_engine()
             return self._engine
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """Open a connection for reading; InfrastructureBusy when the database cannot be reached."""
-        with as_infrastructure_busy(), self.engine.connect() as connection:
+        with _as_infrastructure_busy(), self.engine.connect() as connection:
             yield connection
 
     def read_marker(self) -> tuple[Marker, datetime]:
         """Read the state of the index, and the clock of the server at that moment."""
         with self.connect() as connection:
-            row = connection.execute(MARKER).one()
+            row = connection.execute(self.driver.marker).one()
         marker = Marker(row.products, row.added, row.updated, row.written or 0, row.deleted or 0)
         self._forget_products(marker)
         return marker, row.clock
@@ -125,20 +122,26 @@ class IndexConnection:
             self._datacube = self._engine = None
 
 
-def _ping_connections(datacube: Datacube) -> None:
-    """Make the engine of Open Data Cube test connections before use, as ours does (``pool_pre_ping``)."""
-    dialect = datacube.index._db._engine.dialect
+@cache
+def get_driver(name: str) -> IndexDriver:
+    """Return an index driver by its name in Open Data Cube."""
+    if name == "postgis":
+        # Imported only where it is used, as it takes half a second.
+        from odc_openeo.catalog.postgis_driver import PostgisDriver
 
-    def ping_connection(connection: Any, record: object, proxy: object) -> None:
-        try:
-            dialect.do_ping(connection)
-        except dialect.dbapi.Error as error:
-            # The pool then discards all connections of that age and opens a new one.
-            raise InvalidatePoolError from error
-
-    listen(datacube.index._db._engine, "checkout", ping_connection)
+        return PostgisDriver()
+    return PostgresDriver()
 
 
-def _get_url(datacube: Datacube) -> str:
-    url = psql_url_from_config(datacube.index.environment)
-    return str(url if isinstance(url, str) else url.render_as_string(hide_password=False))
+@contextmanager
+def _as_infrastructure_busy() -> Iterator[None]:
+    """Translate what prevents the index from being opened into InfrastructureBusy."""
+    try:
+        with as_infrastructure_busy():
+            yield
+    except (IndexSetupError, NoIndexError) as error:
+        raise InfrastructureBusy(CLOSED) from error
+    except ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) in NO_INDEX:
+            raise InfrastructureBusy(CLOSED) from error
+        raise

@@ -6,11 +6,24 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from odc_openeo.catalog.access import Access
+from odc_openeo.storage.settings_files import read_if_changed
+
+PICTURES: Final = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".svg": "image/svg+xml",
+}
+"""Media types of thumbnails by the suffix of their files."""
 
 GroupBy = Literal["time", "solar_day"]
 
@@ -28,6 +41,13 @@ def _check_band_alias(alias: str) -> str:
     return alias
 
 
+def _check_picture(url: str) -> str:
+    path = PurePosixPath(urlsplit(url).path)
+    if urlsplit(url).scheme not in ("http", "https") or path.suffix.lower() not in PICTURES:
+        raise ValueError(f"{url[:100]!r} is not an http(s) URL of a picture: {', '.join(PICTURES)}")
+    return url
+
+
 class BandOverride(BaseModel):
     """Overrides of one band; ``aliases`` are further names by which graphs may ask for it."""
 
@@ -40,7 +60,8 @@ class BandOverride(BaseModel):
 class Override(BaseModel):
     """Overrides of one product; omitted fields come from the product definition.
 
-    ``aliases`` are further ids by which graphs and clients may ask for the collection.
+    ``aliases`` are further ids by which graphs and clients may ask for the collection, ``access`` says who
+    may read it, ``thumbnail`` is the URL of a picture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,7 +75,17 @@ class Override(BaseModel):
     aliases: list[Annotated[str, AfterValidator(_check_collection_alias)]] = Field(default_factory=list)
     bands: dict[str, BandOverride] = Field(default_factory=dict)
     groupby: GroupBy | None = None
+    thumbnail: Annotated[str, AfterValidator(_check_picture)] | None = None
     hidden: bool = False
+    access: Access = "public"
+
+    @property
+    def thumbnail_asset(self) -> dict[str, Any] | None:
+        """The thumbnail as a STAC asset, None if there is none."""
+        if self.thumbnail is None:
+            return None
+        media_type = PICTURES[PurePosixPath(urlsplit(self.thumbnail).path).suffix.lower()]
+        return {"href": self.thumbnail, "type": media_type, "roles": ["thumbnail"], "title": "Thumbnail"}
 
     @property
     def common_names(self) -> dict[str, str]:
@@ -84,11 +115,15 @@ def read_overrides(path: Path | None) -> dict[str, Override]:
     """
     if path is None:
         return NO_OVERRIDES
+    return read_if_changed(path, "collection overrides", OverridesError, _read_cached)
+
+
+def get_change_time(path: Path | None) -> int:
+    """Return the time of the last change of the file, in nanoseconds; 0 if there is none."""
     try:
-        return _read_cached(path, path.stat().st_mtime_ns)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise OverridesError(f"the collection overrides {path} cannot be read: {reason}") from error
+        return 0 if path is None else path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @lru_cache(maxsize=4)

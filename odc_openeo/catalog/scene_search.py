@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-from datacube.model import Range
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, func
 
-from odc_openeo.catalog.misplaced import LONGEST_OFFSET, is_misplaced
-from odc_openeo.catalog.odc_internals import DATASET
+from odc_openeo.catalog.eo_documents import as_eo3
+from odc_openeo.catalog.index_driver import SearchBox
 from odc_openeo.catalog.scenes import DEFAULT_GRID, Scene, make_scene
 from odc_openeo.catalog.search_columns import Source, SourceColumns
 from odc_openeo.catalog.stac_documents import EO3_NAMES, Product
 from odc_openeo.catalog.times import shift_moment
-from odc_openeo.db import as_infrastructure_busy
 from odc_openeo.errors import ProcessGraphComplexity, PropertiesUnsupported
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.globe import list_turns, locate, locate_grid
@@ -36,6 +33,11 @@ MARGIN = 1e-6
 
 SMALL = 60.0
 """Degrees of longitude up to which the outlines of scenes are compared on their own map."""
+
+MOMENT = timedelta(microseconds=1)
+
+NUMERIC = ("double", "float", "numeric", "integer")
+"""Types of search fields with a single number."""
 
 FEW = 500
 """Datasets that are requested without counting them first."""
@@ -75,7 +77,6 @@ class Query:
 
 
 def search_scenes(
-    index: Any,
     connect: Callable[[], AbstractContextManager[Connection]],
     source: Source,
     property_names: frozenset[str],
@@ -91,26 +92,19 @@ def search_scenes(
         PropertiesUnsupported: a condition on a property that the product does not have.
         ProcessGraphComplexity: more than ``limit`` datasets.
     """
-    product = source.product
-    names = {name: _resolve_property(product, name, property_names) for name in query.conditions}
-    times = _limit_time(query, source)
-    terms = {"product": product.name, **_time_terms(times), **_property_terms(product, query, names)}
-    scenes: dict[str, Scene] = {}
+    names = {name: _resolve_property(source.product, name, property_names) for name in query.conditions}
+    conditions = _make_conditions(source, query, names)
+    with connect() as connection:
+        rows = _read_rows(connection, source, conditions, limit)
     inside = _make_area_test(query.area)
-
-    def add_matching(datasets: Iterable[Any]) -> None:
-        for dataset in datasets:
-            properties = dataset.metadata_doc.get("properties") or {}
-            if str(dataset.id) not in scenes and _meets_conditions(query, properties, names):
-                candidate = make_scene(dataset)
-                if query.accepts_time(candidate) and inside(candidate):
-                    scenes[candidate.id] = candidate
-
-    for where in _area_terms(query.area, source.summary.lon):
-        add_matching(_search_datasets(index, {**terms, **where}, limit))
-    if query.area is not None and source.summary.misplaced:
-        add_matching(_find_misplaced(index, connect, source, times, limit))
-    return sorted(scenes.values(), key=lambda s: (s.time, s.id))
+    scenes = []
+    for row in rows:
+        document = as_eo3(row.document, source.product.definition)
+        if _meets_conditions(query, document.get("properties") or {}, names):
+            candidate = make_scene(row, document)
+            if query.accepts_time(candidate) and inside(candidate):
+                scenes.append(candidate)
+    return sorted(scenes, key=lambda s: (s.time, s.id))
 
 
 def filter_scenes(scenes: Iterable[Scene], query: Query) -> list[Scene]:
@@ -126,41 +120,29 @@ def filter_scenes(scenes: Iterable[Scene], query: Query) -> list[Scene]:
     return sorted(matches, key=lambda s: (s.time, s.id))
 
 
-def _find_misplaced(
-    index: Any,
-    connect: Callable[[], AbstractContextManager[Connection]],
-    source: Source,
-    times: Interval,
-    limit: int,
-) -> list[Any]:
-    """Find the datasets whose longitudes and latitudes in the index are wrong."""
+def _make_conditions(source: Source, query: Query, names: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    """Make the conditions that the indexes of the database support; all matching scenes meet them."""
     columns = SourceColumns(source)
-    start, end = times
-    statement = (
-        columns.select_rows()
-        .with_only_columns(DATASET.c.id, maintain_column_froms=True)
-        .where(is_misplaced(source.summary.crs), columns.overlaps_interval(start, end))
-        .limit(limit + 1)
-    )
-    with connect() as connection:
-        ids = list(connection.scalars(statement))
-    if len(ids) > limit:
-        raise _make_too_many(f"more than {limit}", source.product.name, limit)
-    with as_infrastructure_busy():
-        return list(index.datasets.bulk_get(ids))
+    conditions = [columns.overlaps_interval(*_limit_time(query, source))]
+    if query.area is not None:
+        conditions.append(columns.overlaps_boxes(_list_boxes(query.area, source.summary.lon)))
+    return [*conditions, *_property_conditions(source, query, names)]
 
 
-def _search_datasets(index: Any, terms: Mapping[str, Any], limit: int) -> list[Any]:
+def _read_rows(
+    connection: Connection, source: Source, conditions: Sequence[ColumnElement[bool]], limit: int
+) -> list[Any]:
+    statement = SourceColumns(source).select_documents().where(*conditions)
     first = min(limit, FEW)
-    with as_infrastructure_busy():
-        datasets = list(index.datasets.search(limit=first + 1, **terms))
-        if len(datasets) <= first:
-            return datasets
-        # Counting is cheap; reading thousands of datasets only to refuse them is not.
-        count = index.datasets.count(**terms)
-        if count <= limit:
-            return list(index.datasets.search(limit=limit + 1, **terms))
-    raise _make_too_many(str(count), terms["product"], limit)
+    rows = list(connection.execute(statement.limit(first + 1)))
+    if len(rows) <= first:
+        return rows
+    # Counting is cheap; reading thousands of datasets only to refuse them is not.
+    every = statement.with_only_columns(func.count(), maintain_column_froms=True)
+    count = connection.execute(every).scalar_one()
+    if count <= limit:
+        return list(connection.execute(statement.limit(limit + 1)))
+    raise _make_too_many(str(count), source.product.name, limit)
 
 
 def _make_too_many(count: str, product: str, limit: int) -> ProcessGraphComplexity:
@@ -178,42 +160,26 @@ Interval = tuple[datetime | None, datetime | None]
 
 
 def _limit_time(query: Query, source: Source) -> Interval:
-    """An interval in which the index has all scenes that match: that of their validity or of their nominal
-    times, whichever is shorter."""
+    """An interval, ends included, in which the index has all scenes that match: that of their validity or of
+    their nominal times, whichever is shorter."""
     intervals = [(query.start, query.end), (query.first, query.last)]
     start, end = min(intervals, key=lambda interval: (interval[1] or EVER[1]) - (interval[0] or EVER[0]))
-    if source.summary.has_offsets:
-        start = None if start is None else shift_moment(start, -LONGEST_OFFSET)
-        end = None if end is None else shift_moment(end, LONGEST_OFFSET)
-    return start, end
-
-
-def _time_terms(times: Interval) -> dict[str, Any]:
-    start, end = times
-    if start is None and end is None:
-        return {}
-    # The index treats the end of a time range as inclusive.
-    return {"time": Range(start or EVER[0], end - timedelta(microseconds=1) if end is not None else EVER[1])}
+    return start, None if end is None else shift_moment(end, -MOMENT)
 
 
 # --- Area ----------------------------------------------------------------------------------------
 
 
-def _area_terms(area: Geometry | None, longitudes: tuple[Any, Any]) -> Iterator[dict[str, Any]]:
-    """Iterate over search terms for an area; ``longitudes`` are those of all datasets, as the index counts
-    them."""
-    if area is None:
-        yield {}
-        return
+def _list_boxes(area: Geometry, longitudes: tuple[Any, Any]) -> list[SearchBox]:
+    """List the boxes around an area; ``longitudes`` are those of all datasets, as the index counts them."""
     located = locate(area)
     if located.is_empty or longitudes[0] is None:
-        return
+        return []
     west, south, east, north = located.bounds
-    for turn in list_turns(west, east, longitudes[0] - MARGIN, longitudes[1] + MARGIN):
-        yield {
-            "lon": Range(west + turn - MARGIN, east + turn + MARGIN),
-            "lat": Range(south - MARGIN, north + MARGIN),
-        }
+    return [
+        SearchBox(west + turn - MARGIN, south - MARGIN, east + turn + MARGIN, north + MARGIN)
+        for turn in list_turns(west, east, longitudes[0] - MARGIN, longitudes[1] + MARGIN)
+    ]
 
 
 def _make_area_test(area: Geometry | None) -> Callable[[Scene], bool]:
@@ -270,30 +236,22 @@ def _resolve_property(product: Product, name: str, property_names: frozenset[str
     )
 
 
-def _property_terms(product: Product, query: Query, names: Mapping[str, str]) -> dict[str, Any]:
+def _property_conditions(
+    source: Source, query: Query, names: Mapping[str, str]
+) -> Iterator[ColumnElement[bool]]:
+    """Iterate over conditions on the search fields that hold the properties."""
     fields = {
-        tuple(f.get("offset") or ()): (name, f.get("type", "string"))
-        for name, f in product.search_fields.items()
+        tuple(f.get("offset") or ()): (source.fields.get(name), f.get("type", "string"))
+        for name, f in source.product.search_fields.items()
     }
-    terms: dict[str, Any] = {}
     for name, condition in query.conditions.items():
-        field_name, type_ = fields.get(("properties", names[name]), (None, ""))
-        term = _make_term(condition, type_)
-        if field_name is not None and term is not None:
-            terms[field_name] = term
-    return terms
-
-
-def _make_term(condition: Condition, type_: str) -> Any:
-    if type_ in ("double", "float", "numeric", "integer"):
-        low, high = condition.low, condition.high
-        if low is None and high is None:
-            return None
-        # The index treats the end of a numeric range as exclusive.
-        return Range(low, None if high is None else math.nextafter(high, math.inf))
-    if type_ == "string" and isinstance(condition.equals, str):
-        return condition.equals
-    return None
+        field, type_ = fields.get(("properties", names[name]), (None, ""))
+        if field is None:
+            continue
+        if type_ in NUMERIC and (condition.low is not None or condition.high is not None):
+            yield source.driver.is_between(field, condition.low, condition.high)
+        elif type_ == "string" and isinstance(condition.equals, str):
+            yield source.driver.equals_string(field, condition.equals)
 
 
 def _meets_conditions(query: Query, properties: Mapping[str, Any], names: Mapping[str, str]) -> bool:

@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from odc_openeo.errors import FeatureUnsupported
+from odc_openeo.storage.buckets import NO_RULES, AddressRefusedError, BucketAccess, BucketRules
 
 DEFAULT_GRID = "default"
 
@@ -31,7 +32,8 @@ class File:
 
     ``place`` says where it may be opened if it is not from the index (see `odc_openeo.untrusted.rasters`);
     such a file has a ``nodata`` value of its own, where it has none itself, and ``uses_alpha`` says whether
-    its alpha band, if it has one, marks the pixels without data.
+    its alpha band, if it has one, marks the pixels without data. ``access`` is the operator's rule for its
+    bucket, if there is one.
     """
 
     href: str
@@ -41,6 +43,7 @@ class File:
     place: Any = None
     nodata: float | None = None
     uses_alpha: bool = False
+    access: BucketAccess | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +75,20 @@ class Scene:
         grids = {name: GeoBox(g.shape, move @ g.transform, g.crs) for name, g in self.grids.items()}
         return replace(self, grids=grids, turn=self.turn + degrees)
 
+    def use_bucket_rules(self, rules: BucketRules) -> Scene:
+        """Return the scene with the operator's rules for the buckets that its files are in."""
+        if rules == NO_RULES:
+            return self
+        files = {name: self._use_rules(file, rules) for name, file in self.files.items()}
+        return replace(self, files=files)
+
+    def _use_rules(self, file: File, rules: BucketRules) -> File:
+        try:
+            return replace(file, access=rules.find_access(file.href, self.product))
+        except AddressRefusedError:
+            # Reading it will say so.
+            return file
+
     def is_within(self, start: datetime | None, end: datetime | None) -> bool:
         """Return whether the scene is valid at any time from ``start`` on and before ``end``.
 
@@ -95,33 +112,34 @@ class Scene:
         return self.grids[DEFAULT_GRID].extent
 
 
-def make_scene(dataset: Any) -> Scene:
-    """Make a scene from an ODC dataset, straight from its EO3 document.
+def make_scene(row: Any, document: Mapping[str, Any]) -> Scene:
+    """Make a scene from a row of the index (id, location, product) and its EO3 document.
 
     Raises:
         FeatureUnsupported: the dataset has no EO3 metadata.
     """
-    document = dataset.metadata_doc
+    id_ = str(row.id)
     if not document.get("grids") or not document.get("crs"):
         raise FeatureUnsupported(
-            feature=f"collections without EO3 metadata: dataset {dataset.id} has no 'crs' and 'grids'"
+            feature=f"datasets without a pixel grid: {id_} of collection '{row.product}' has no EO3 metadata "
+            "with 'crs' and 'grids'. Operators: index it anew with EO3 documents, in a product of type eo3"
         )
-    crs = _parse_crs(document["crs"], str(dataset.id))
+    crs = _parse_crs(document["crs"], id_)
     grids = {name: _make_grid(spec, crs) for name, spec in document["grids"].items()}
-    location = dataset.uri or document.get("location")
+    location = row.location or document.get("location")
     properties = document.get("properties") or {}
     outline = document.get("geometry")
     return Scene(
-        id=str(dataset.id),
-        product=dataset.product.name,
-        time=get_nominal_time(properties, str(dataset.id)),
+        id=id_,
+        product=row.product,
+        time=get_nominal_time(properties, id_),
         crs=crs,
         grids=grids,
         files={name: _make_file(m, location) for name, m in (document.get("measurements") or {}).items()},
         footprint=Geometry(outline, crs) if outline else grids[DEFAULT_GRID].extent,
         properties=properties,
         version=hashlib.sha256(repr((location, document)).encode()).hexdigest(),
-        interval=find_interval(properties, str(dataset.id)),
+        interval=find_interval(properties, id_),
     )
 
 

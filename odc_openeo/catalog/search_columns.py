@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -23,14 +23,21 @@ from sqlalchemy import (
     null,
     or_,
     select,
-    text,
     true,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, TSTZRANGE
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSTZRANGE
 from sqlalchemy.types import Boolean, Double
 
-from odc_openeo.catalog.misplaced import FIRST_TIME, LAST_TIME, LONGEST_OFFSET, instant_sql, is_misplaced
-from odc_openeo.catalog.odc_internals import DATASET, DATASET_LOCATION
+from odc_openeo.catalog.eo_documents import EO_PATHS
+from odc_openeo.catalog.index_driver import TIME, IndexDriver, SearchBox, make_time_range
+from odc_openeo.catalog.misplaced import (
+    FIRST_TIME,
+    LAST_TIME,
+    LONGEST_OFFSET,
+    instant_sql,
+    is_misplaced,
+    utc_sql,
+)
 from odc_openeo.catalog.stac_documents import EO3_NAMES, Product, make_property_schemas
 from odc_openeo.catalog.summaries import Summary
 from odc_openeo.catalog.times import shift_moment
@@ -42,7 +49,6 @@ COMMON: Final = ("id", "collection", *TIMES)
 """Fields that every item has, apart from its geometry and its properties."""
 
 JSON_TYPES: Final = {bool: ("boolean", Boolean), float: ("number", Double), str: ("string", Text)}
-TIME: Final = TIMESTAMP(timezone=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +59,17 @@ class Source:
     summary: Summary
     number: int
     fields: Mapping[str, Any]
+    driver: IndexDriver
 
     @cached_property
     def properties(self) -> frozenset[str]:
         """Names of the properties that its items have."""
         return frozenset(make_property_schemas(self.product, self.summary))
+
+    @property
+    def has_wrong_times(self) -> bool:
+        """Whether the index has times without their offset from UTC."""
+        return self.summary.has_offsets and not self.driver.has_exact_times
 
     def has_property(self, name: str) -> bool:
         """Return whether items can be filtered and sorted by this property."""
@@ -69,6 +81,8 @@ class SourceColumns:
 
     def __init__(self, source: Source, property_names: frozenset[str] = frozenset()) -> None:
         self.source = source
+        self.driver = source.driver
+        self.dataset = source.driver.dataset
         self.property_names = property_names
 
     def get_kind(self, name: str) -> str:
@@ -85,26 +99,21 @@ class SourceColumns:
         start, end = self.interval_columns()
         if name != "datetime":
             return start if name == "start_datetime" else end
-        if self.source.summary.has_offsets:
-            return func.coalesce(literal_column(f"({instant_sql('datetime')})", TIME), start, type_=TIME)
-        declared = literal_column("agdc.dataset.metadata #>> '{properties,datetime}'", Text)
-        return func.coalesce(func.agdc.common_timestamp(declared), start, type_=TIME)
+        read = instant_sql if self.source.summary.has_offsets else utc_sql
+        return func.coalesce(literal_column(f"({read('datetime')})", TIME), start, type_=TIME)
 
     def interval_columns(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
         """Return first and last moment."""
-        field = self.source.fields.get("time")
-        if field is None:
-            return cast(null(), TIME), cast(null(), TIME)
-        if self.source.summary.has_offsets:
+        if self.source.has_wrong_times:
             return literal_column(FIRST_TIME, TIME), literal_column(LAST_TIME, TIME)
-        return field.lower.alchemy_expression.element, field.greater.alchemy_expression.element
+        return self.driver.get_times(self.source.fields)
 
     def value_column(self, name: str, type_: type) -> ColumnElement[Any]:
         """Return a property as bool, float or str; null where it has another type."""
         self.get_kind(name)
         json_type, sql_type = JSON_TYPES[type_]
         if name in ("id", "collection"):
-            plain = cast(DATASET.c.id, Text) if name == "id" else literal(self.source.product.name, Text)
+            plain = cast(self.dataset.c.id, Text) if name == "id" else literal(self.source.product.name, Text)
             return plain if type_ is str else cast(null(), sql_type)
         column = self.json_column(name)
         return case(
@@ -127,7 +136,10 @@ class SourceColumns:
         """Return a property as JSON, null where there is none."""
         eo3 = EO3_NAMES.get(name)
         property_name = eo3 if eo3 in self.source.properties else name
-        column = DATASET.c.metadata.op("#>")(literal(["properties", property_name], ARRAY(Text)))
+        column = self.dataset.c.metadata.op("#>")(literal(["properties", property_name], ARRAY(Text)))
+        if property_name in EO_PATHS:
+            older = self.dataset.c.metadata.op("#>")(literal(list(EO_PATHS[property_name]), ARRAY(Text)))
+            column = func.coalesce(column, older)
         return func.nullif(column, literal_column("'null'::jsonb"), type_=JSONB)
 
     def sort_key(self, name: str) -> ColumnElement[Any]:
@@ -141,77 +153,58 @@ class SourceColumns:
 
         Scenes over the antimeridian are indexed with longitudes beyond 180.
         """
-        lat, lon = self.source.fields.get("lat"), self.source.fields.get("lon")
-        summary = self.source.summary
-        boxes = [is_misplaced(summary.crs)] if summary.misplaced else []
-        if lat is None or lon is None or summary.lon[0] is None:
-            return or_(false(), *boxes)
-        low, high = summary.lon
-        for part in getattr(area, "geoms", (area,)):
-            west, south, east, north = part.bounds
-            boxes += [
-                and_(_overlaps_range(lat, south, north), _overlaps_range(lon, west + turn, east + turn))
-                for turn in list_touching_turns(west, east, low, high)
-            ]
-        return or_(false(), *boxes)
+        low, high = self.source.summary.lon
+        if low is None:
+            return self.overlaps_boxes(())
+        return self.overlaps_boxes(
+            SearchBox(west + turn, south, east + turn, north)
+            for part in getattr(area, "geoms", (area,))
+            for west, south, east, north in [part.bounds]
+            for turn in list_touching_turns(west, east, low, high)
+        )
+
+    def overlaps_boxes(self, boxes: Iterable[SearchBox]) -> ColumnElement[bool]:
+        """Return the condition that an item is in one of the boxes, as far as the index has its place."""
+        source = self.source
+        has_place = "lat" in source.fields and "lon" in source.fields
+        inside = self.driver.overlaps_boxes(source.fields, list(boxes)) if has_place else false()
+        return or_(inside, is_misplaced(source.summary.crs)) if source.summary.misplaced else inside
 
     def overlaps_interval(self, start: datetime | None, end: datetime | None) -> ColumnElement[bool]:
         """Return the condition that the interval of an item overlaps this one, ends included."""
         if start is None and end is None:
             return true()
-        field = self.source.fields.get("time")
-        if field is None:
+        if start is not None and end is not None and end < start:
             return false()
-        if not self.source.summary.has_offsets:
-            return _overlaps_times(_range_column(field), start, end)
+        fields = self.source.fields
+        if not self.source.has_wrong_times:
+            return self.driver.overlaps_times(fields, start, end)
         wide = (
             None if start is None else shift_moment(start, -LONGEST_OFFSET),
             None if end is None else shift_moment(end, LONGEST_OFFSET),
         )
         exact = func.tstzrange(*self.interval_columns(), "[]", type_=TSTZRANGE)
         # The index first: what it has is fast, but by up to an offset from UTC wrong.
-        return and_(_overlaps_times(_range_column(field), *wide), _overlaps_times(exact, start, end))
+        overlaps = exact.op("&&")(make_time_range(start, end))
+        return and_(self.driver.overlaps_times(fields, *wide), overlaps)
 
-    def select_rows(self, *more: ColumnElement[Any]) -> Select[Any]:
-        """Select the active datasets: id, document, location, first and last moment, datetime, and more."""
-        start, end = self.interval_columns()
+    def select_documents(self, *more: ColumnElement[Any]) -> Select[Any]:
+        """Select the active datasets: id, document, location, product, and more."""
         return (
             select(
-                DATASET.c.id,
-                DATASET.c.metadata.label("document"),
-                _LOCATION.label("location"),
+                self.dataset.c.id,
+                self.dataset.c.metadata.label("document"),
+                self.driver.location.label("location"),
                 literal(self.source.product.name, Text).label("product"),
-                start.label("start"),
-                end.label("end"),
-                self.time_column("datetime").label("moment"),
                 *more,
             )
-            # A literal number, because the partial indexes of the product have it in their condition.
-            .where(text(f"agdc.dataset.dataset_type_ref = {int(self.source.number)}"))
-            .where(DATASET.c.archived.is_(None))
+            .select_from(self.driver.rows)
+            .where(self.driver.is_of_product(self.source.number))
+            .where(self.dataset.c.archived.is_(None))
         )
 
-
-_LOCATION = (
-    select(func.concat(DATASET_LOCATION.c.uri_scheme, ":", DATASET_LOCATION.c.uri_body))
-    .where(DATASET_LOCATION.c.dataset_ref == DATASET.c.id, DATASET_LOCATION.c.archived.is_(None))
-    .order_by(DATASET_LOCATION.c.added.desc(), DATASET_LOCATION.c.id.desc())
-    .limit(1)
-    .scalar_subquery()
-)
-
-
-def _range_column(field: Any) -> Any:
-    return field.alchemy_expression.element
-
-
-def _overlaps_times(interval: Any, start: datetime | None, end: datetime | None) -> ColumnElement[bool]:
-    other = func.tstzrange(cast(start, TIME), cast(end, TIME), "[]", type_=TSTZRANGE)
-    overlaps: ColumnElement[bool] = interval.op("&&")(other)
-    return overlaps
-
-
-def _overlaps_range(field: Any, low: float, high: float) -> ColumnElement[bool]:
-    # Boxes in the index are rounded: the margin keeps a shared edge from being missed.
-    low, high = low - 1e-9, high + 1e-9
-    return _range_column(field).op("&&")(func.agdc.float8range(low, high, "[]"))
+    def select_rows(self, *more: ColumnElement[Any]) -> Select[Any]:
+        """Select the active datasets with their times: first and last moment, datetime, and more."""
+        start, end = self.interval_columns()
+        moment = self.time_column("datetime").label("moment")
+        return self.select_documents(start.label("start"), end.label("end"), moment, *more)

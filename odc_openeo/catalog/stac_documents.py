@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from odc.geo import CRS
 
 from odc_openeo.catalog.bands import Band, ExtraDimension, eo_band, stac_band
+from odc_openeo.catalog.load_hints import LoadHint
 from odc_openeo.catalog.overrides import Override
 from odc_openeo.catalog.summaries import Summary
 from odc_openeo.cube import BANDS, T, X, Y
@@ -45,6 +46,7 @@ class Product:
     bands: tuple[Band, ...]
     operator: Override
     search_fields: Mapping[str, Any]
+    load_hint: LoadHint | None = None
 
     @property
     def title(self) -> str:
@@ -88,13 +90,14 @@ def make_collection(
 ) -> dict[str, Any]:
     """Make the STAC Collection; links start with ``base_url`` (the root of the API version, without a
     trailing slash). ``has_items`` says whether its items can be searched."""
+    thumbnail = product.operator.thumbnail_asset
     described: dict[str, Any] = {
         "type": "Collection",
         "stac_version": STAC_VERSION,
         "stac_extensions": EXTENSIONS,
         "id": product.name,
         "title": product.title,
-        "description": product.get_field("description") or product.title,
+        "description": _describe(product, summary),
         "keywords": product.get_field("keywords"),
         "license": product.get_field("license") or LICENCE_UNKNOWN,
         "providers": product.get_field("providers"),
@@ -102,9 +105,21 @@ def make_collection(
         "cube:dimensions": _make_dimensions(product, summary),
         "summaries": _make_summaries(product, summary),
         "item_assets": _make_item_assets(product, summary),
+        "assets": {"thumbnail": thumbnail} if thumbnail else None,
         "links": _make_links(product, base_url, has_items),
     }
     return {key: value for key, value in described.items() if value not in (None, {})}
+
+
+NOT_LOADABLE: Final = (
+    "The datasets of this collection have no EO3 metadata with a pixel grid: they can be searched, but not "
+    "loaded."
+)
+
+
+def _describe(product: Product, summary: Summary) -> str:
+    description = product.get_field("description") or product.title
+    return f"{description}\n\n{NOT_LOADABLE}" if summary.count and not summary.grids else str(description)
 
 
 def _make_links(product: Product, base_url: str, has_items: bool) -> list[dict[str, Any]]:

@@ -19,10 +19,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from odc_openeo import db
+from odc_openeo.catalog.eo_documents import as_eo3
 from odc_openeo.catalog.footprints import find_outline
+from odc_openeo.catalog.index_driver import Fields, IndexDriver
 from odc_openeo.catalog.misplaced import FIRST_TIME, HAS_OFFSET, LAST_TIME, is_misplaced, may_be_misplaced
-from odc_openeo.catalog.odc_index import SCHEMA, IndexConnection, Marker
-from odc_openeo.catalog.odc_internals import DATASET
+from odc_openeo.catalog.odc_index import IndexConnection, Marker
 from odc_openeo.config import Config
 from odc_openeo.db import CollectionSummary
 from odc_openeo.spatial.globe import Span, wrap_longitude
@@ -41,7 +42,7 @@ OVERLAP = timedelta(minutes=10)
 """How far to look back before the last update: times in the index are those of the start of a transaction,
 which may commit later than others that started after it."""
 
-FORM = 2
+FORM = 3
 """Changes whenever summaries are made in another way: those that are stored are then made anew."""
 
 MOST_OUTLINES = 1000
@@ -53,25 +54,6 @@ Interval = tuple[Any, Any]
 
 _log = logging.getLogger(__name__)
 
-CHANGED = text(
-    f"""
-    SELECT dataset_type_ref AS product, max(added)::text AS added, max(updated)::text AS updated,
-      bool_or(updated >= :since AND archived IS NULL) AS changed_in_place,
-      bool_or(updated >= :since AND archived IS NOT NULL) AS archived
-    FROM {SCHEMA}.dataset WHERE added >= :since OR updated >= :since GROUP BY dataset_type_ref
-    """
-)
-COUNTS = text(
-    f"""
-    SELECT dataset_type_ref AS product, count(*) AS count FROM {SCHEMA}.dataset
-    WHERE archived IS NULL AND dataset_type_ref = ANY(:products) GROUP BY dataset_type_ref
-    """
-)
-SAMPLE = text(
-    f"""
-    SELECT metadata FROM {SCHEMA}.dataset WHERE archived IS NULL AND dataset_type_ref = :product LIMIT 1
-    """
-)
 # The corners of the grid in the dataset's own reference system, as Open Data Cube adds them to EO3 documents.
 CORNER = "(metadata #>> '{{grid_spatial,projection,geo_ref_points,{}}}')::float"
 NATIVE = {
@@ -81,9 +63,10 @@ NATIVE = {
     "y_max": f"max({CORNER.format('ur,y')})",
 }
 VALUES = {
-    "crs": "metadata ->> 'crs'",
-    "platforms": "coalesce(metadata #>> '{properties,eo:platform}', metadata #>> '{properties,platform}')",
-    "instruments": "metadata #>> '{properties,eo:instrument}'",
+    "crs": "coalesce(metadata ->> 'crs', metadata #>> '{grid_spatial,projection,spatial_reference}')",
+    "platforms": "coalesce(metadata #>> '{properties,eo:platform}', metadata #>> '{properties,platform}', "
+    "metadata #>> '{platform,code}')",
+    "instruments": "coalesce(metadata #>> '{properties,eo:instrument}', metadata #>> '{instrument,name}')",
 }
 
 
@@ -175,7 +158,13 @@ class Summaries:
             if state is not None and state.last_change == str(marker):
                 return stored
             with self._index.connect() as connection:
-                update = _Update(connection, self._list_products(), stored, _State.from_row(state, marker))
+                update = _Update(
+                    connection,
+                    self._index.driver,
+                    self._list_products(),
+                    stored,
+                    _State.from_row(state, marker),
+                )
                 changed = update.list_changed()
             if changed:
                 _upsert_rows(session, [_to_row(s) for s in changed.values()])
@@ -210,11 +199,13 @@ class _Update:
     def __init__(
         self,
         connection: Connection,
+        driver: IndexDriver,
         products: Mapping[str, Any],
         stored: Mapping[str, Summary],
         state: _State,
     ) -> None:
         self.connection = connection
+        self.driver = driver
         self.products = products
         self.stored = stored
         self.state = state
@@ -222,7 +213,9 @@ class _Update:
 
     def list_changed(self) -> dict[str, Summary]:
         """Return the new summaries of the products that need one."""
-        windows = {row.product: row for row in self.connection.execute(CHANGED, {"since": self.since})}
+        windows = {
+            row.product: row for row in self.connection.execute(self.driver.changes, {"since": self.since})
+        }
         # If no changed row explains the new state, something was deleted, or committed very late.
         everything = self.state.deleted or not windows
         suspects = {
@@ -231,8 +224,8 @@ class _Update:
             if everything or product.id in windows or product.name not in self.stored
         }
         counts = dict.fromkeys(suspects, 0)
-        rows = self.connection.execute(COUNTS, {"products": list(suspects)})
-        counts.update({row.product: row.count for row in rows})
+        numbers = self.connection.execute(self.driver.counts, {"products": list(suspects)})
+        counts.update({row.product: row.number for row in numbers})
         summaries = (self._try_update(p, windows.get(id_), counts[id_]) for id_, p in suspects.items())
         return {s.product: s for s in summaries if s is not self.stored.get(s.product)}
 
@@ -279,11 +272,10 @@ class _Update:
         return all(
             self.connection.execute(
                 select(literal_column("1"))
-                .select_from(DATASET)
-                .where(text("archived IS NULL AND dataset_type_ref = :product"))
+                .select_from(self.driver.dataset)
+                .where(self.driver.is_of_product(product.id), text("archived IS NULL"))
                 .where(literal_column(VALUES[name]) == value)
-                .limit(1),
-                {"product": product.id},
+                .limit(1)
             ).first()
             for name in SETS
             for value in getattr(taken, name)
@@ -292,7 +284,10 @@ class _Update:
     def _aggregate_datasets(self, product: Any, condition: str) -> Summary:
         fields = product.metadata_type.dataset_fields
         columns: list[Any] = [
-            c for name in ("lon", "lat", "time") if name in fields for c in _edge_columns(name, fields[name])
+            column.label(label)
+            for name in ("lon", "lat", "time")
+            if name in fields
+            for label, column in self._list_edges(name, fields)
         ]
         columns += [literal_column(sql).label(name) for name, sql in NATIVE.items()]
         columns += [literal_column(f"array_agg(DISTINCT {sql})").label(name) for name, sql in VALUES.items()]
@@ -301,16 +296,22 @@ class _Update:
         intervals = {name: (row.get(f"{name}_min"), row.get(f"{name}_max")) for name in INTERVALS}
         values = {name: tuple(sorted(v for v in row[name] or () if v)) for name in SETS}
         summary = Summary(product.name, has_offsets=bool(row["has_offsets"]), **cast(Any, intervals | values))
-        if summary.has_offsets:
+        if summary.has_offsets and not self.driver.has_exact_times:
             summary = replace(summary, time=self._read_instants(product, condition))
         return self._place(product, condition, summary)
 
     def _select_one(self, product: Any, condition: str, columns: Iterable[Any]) -> RowMapping:
         rows = self.connection.execute(
-            select(*columns).select_from(DATASET).where(text(f"dataset_type_ref = :product AND {condition}")),
-            {"product": product.id, "since": self.since},
+            select(*columns)
+            .select_from(self.driver.rows)
+            .where(self.driver.is_of_product(product.id), text(condition)),
+            {"since": self.since},
         )
         return rows.mappings().one()
+
+    def _list_edges(self, name: str, fields: Fields) -> list[tuple[str, Any]]:
+        low, high = self.driver.get_times(fields) if name == "time" else self.driver.get_edges(name, fields)
+        return [(f"{name}_min", func.min(low)), (f"{name}_max", func.max(high))]
 
     def _read_instants(self, product: Any, condition: str) -> Interval:
         columns: Any = (literal_column(f"min({FIRST_TIME})"), literal_column(f"max({LAST_TIME})"))
@@ -328,7 +329,7 @@ class _Update:
             column.filter(not_(wrong)).label(column_name)
             for name in ("lon", "lat")
             if name in fields
-            for column_name, column in _edges(name, fields[name])
+            for column_name, column in self._list_edges(name, fields)
         ]
         columns.append(func.count().filter(wrong).label("misplaced"))
         row = self._select_one(product, condition, columns)
@@ -351,11 +352,11 @@ class _Update:
         ]
         rows = self.connection.execute(
             select(*parts)
-            .select_from(DATASET)
-            .where(text(f"dataset_type_ref = :product AND {condition}"), wrong)
+            .select_from(self.driver.dataset)
+            .where(self.driver.is_of_product(product.id), text(condition), wrong)
             .distinct()
             .limit(MOST_OUTLINES + 1),
-            {"product": product.id, "since": self.since},
+            {"since": self.since},
         ).mappings()
         documents = [dict(row) for row in rows]
         outlines = [outline for d in documents if (outline := find_outline(d)) is not None]
@@ -364,19 +365,11 @@ class _Update:
         return Summary(product.name, lon=(span.west, span.east), lat=(span.south, span.north), misplaced=True)
 
     def _add_sample(self, product: Any, summary: Summary) -> Summary:
-        document = self.connection.execute(SAMPLE, {"product": product.id}).scalar_one_or_none()
+        document = self.connection.execute(self.driver.sample, {"product": product.id}).scalar_one_or_none()
         if document is None:
             return summary
+        document = as_eo3(document, product.definition)
         return replace(summary, grids=_pixel_sizes(document), properties=_property_types(document))
-
-
-def _edge_columns(name: str, range_field: Any) -> list[Any]:
-    return [column.label(label) for label, column in _edges(name, range_field)]
-
-
-def _edges(name: str, range_field: Any) -> list[tuple[str, Any]]:
-    low, high = range_field.lower.alchemy_expression, range_field.greater.alchemy_expression
-    return [(f"{name}_min", func.min(low)), (f"{name}_max", func.max(high))]
 
 
 def _pixel_sizes(document: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import dask
 import distributed
 from distributed import Client, Future
-from distributed.client import FutureCancelledError, FuturesCancelledError
+from distributed.client import ClosedClientError, FutureCancelledError, FuturesCancelledError
 from distributed.comm import CommClosedError
 
+from odc_openeo.compute.dask_internals import get_event_loop
 from odc_openeo.config import Config
 from odc_openeo.errors import InfrastructureBusy, ProcessGraphComplexity, RequestTimeout, WorkerTooSmall
 
@@ -43,8 +46,17 @@ CPU usage when idle: dask samples threads a hundred times per second and its eve
 WORKER_MARK = "odc_openeo"
 """The metric that identifies workers started with ``odc-openeo dask-worker``; its value is their version."""
 
+UDF_METRIC = "odc_openeo_udf_calls"
+"""The metric of these workers with the number of calls of user code by outcome."""
+
 CONNECT_SECONDS = 5
 TICK_SECONDS = 0.5
+
+CONNECTION_ERRORS = (ClosedClientError, CommClosedError, OSError, TimeoutError)
+"""Raised by requests to a scheduler that is gone, and by a client that another thread has closed."""
+
+LOST = (ClosedClientError, CommClosedError, FutureCancelledError, FuturesCancelledError, ConnectionError)
+"""Raised by a computation whose scheduler or client is lost."""
 
 EVENT_SECONDS = 5
 """Seconds between two looks at what tasks have sent."""
@@ -53,6 +65,8 @@ Progress = Callable[[int, int], None]
 """Called with (finished chunks, all chunks)."""
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Receiver = Callable[[str, Any], None]
 """Called with a topic and an event: a value that a task has sent."""
@@ -72,14 +86,16 @@ def connect(config: Config) -> Client | None:
     It is made at the first call, and again after the scheduler was lost. Raises InfrastructureBusy if the
     scheduler does not answer.
     """
-    if config.dask_scheduler is None:
-        return None
-    key = (os.getpid(), config.dask_scheduler)
+    return None if config.dask_scheduler is None else _open_client(config.dask_scheduler)
+
+
+def _open_client(address: str) -> Client:
+    key = (os.getpid(), address)
     with _lock:
         client = _clients.get(key)
         if client is None or client.status not in ("running", "newly-created"):
             _forget_client(key)
-            client = _clients[key] = _new_client(config.dask_scheduler)
+            client = _clients[key] = _new_client(address)
             _warn_of_plain_workers(client)
     return client
 
@@ -125,7 +141,9 @@ def _pass_on_events(client: Client) -> None:
             dask_scheduler._broker.truncate(topic)
             return events
 
-        for event in client.run_on_scheduler(take_events):
+        with _closed_client_named(client):
+            events = client.run_on_scheduler(take_events)
+        for event in events:
             receiver(topic, event)
 
 
@@ -158,6 +176,7 @@ def _new_client(address: str) -> Client:
             timeout=CONNECT_SECONDS,
             set_as_default=False,
             name="odc-openeo",
+            loop=get_event_loop(),
             # On one machine every worker can be reached directly, which saves the detour by the scheduler.
             direct_to_workers=urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1"),
         )
@@ -172,9 +191,9 @@ def _no_scheduler() -> InfrastructureBusy:
     )
 
 
-def _no_worker(config: Config) -> InfrastructureBusy:
+def _no_worker(seconds: float) -> InfrastructureBusy:
     return InfrastructureBusy(
-        f"No dask worker is running (waited {config.worker_wait_s:g} s). Try again in a minute; operators: "
+        f"No dask worker is running (waited {seconds:g} s). Try again in a minute; operators: "
         "start workers with `odc-openeo dask-worker`, or check their logs."
     )
 
@@ -229,8 +248,8 @@ def compute(
     client = None if runs_here(config, nbytes) else connect(config)
     if client is None:
         return dask.compute(*collections, scheduler="threads")
-    with _lost_scheduler(config), client.as_current():
-        wait_for_worker(config, client)
+    with _lost_scheduler(client, config.dask_scheduler), client.as_current():
+        wait_for_worker(client, config.worker_wait_s)
         _check_resources(client, resources or {})
         # Persisting keeps the chunks separate: they are joined here, never as one big array in a worker.
         lazy = [value for value in collections if dask.is_dask_collection(value)]
@@ -242,23 +261,49 @@ def compute(
             done = iter([_assemble_collection(collection, values) for collection in persisted])
             return tuple(next(done) if dask.is_dask_collection(value) else value for value in collections)
         except BaseException:
-            client.cancel(futures)
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                client.cancel(futures)
             raise
         finally:
-            with contextlib.suppress(CommClosedError, OSError, TimeoutError):
+            with contextlib.suppress(*CONNECTION_ERRORS):
                 _pass_on_events(client)
             # Workers hold the values until then; the garbage collection of reference cycles may take long.
             for future in futures:
                 future.release()
 
 
+def _wait_while_there_are_workers(client: Client, future: Future, wait_s: float) -> None:
+    last_worker = time.monotonic()
+    with client.as_current():
+        while not future.done():
+            with contextlib.suppress(TimeoutError):
+                distributed.wait(future, timeout=TICK_SECONDS)
+            leave_cancelled_task()
+            now = time.monotonic()
+            last_worker = now if client.nthreads() else last_worker
+            if now - last_worker > wait_s:
+                raise _no_worker(wait_s)
+
+
 @contextlib.contextmanager
-def _lost_scheduler(config: Config) -> Iterator[None]:
+def _closed_client_named(client: Client) -> Iterator[None]:
+    """A client that another thread has closed has no scheduler any more: what is asked of it is no attribute."""
     try:
         yield
-    except (CommClosedError, FutureCancelledError, FuturesCancelledError, ConnectionError) as error:
+    except AttributeError as error:
+        if client.scheduler is not None:
+            raise
+        raise ClosedClientError("the client of the dask scheduler was closed") from error
+
+
+@contextlib.contextmanager
+def _lost_scheduler(client: Client, address: str | None) -> Iterator[None]:
+    try:
+        with _closed_client_named(client):
+            yield
+    except LOST as error:
         with _lock:
-            _forget_client((os.getpid(), config.dask_scheduler or ""))
+            _forget_client((os.getpid(), address or ""))
         raise _no_scheduler() from error
     except distributed.scheduler.KilledWorker as error:
         raise ProcessGraphComplexity(
@@ -270,18 +315,69 @@ def wait_until_ready(config: Config) -> None:
     """Wait until scheduler and a worker are available; InfrastructureBusy if that takes too long."""
     client = connect(config)
     if client is not None:
-        with _lost_scheduler(config):
-            wait_for_worker(config, client)
+        with _lost_scheduler(client, config.dask_scheduler):
+            wait_for_worker(client, config.worker_wait_s)
 
 
-def wait_for_worker(config: Config, client: Client) -> None:
-    """Wait until a worker is available; InfrastructureBusy after ``worker_wait_s``."""
+def wait_for_worker(client: Client, seconds: float) -> None:
+    """Wait until a worker is available; InfrastructureBusy after ``seconds``."""
     if client.nthreads():
         return
     try:
-        client.wait_for_workers(1, timeout=config.worker_wait_s)
+        client.wait_for_workers(1, timeout=seconds)
     except TimeoutError as error:
-        raise _no_worker(config) from error
+        raise _no_worker(seconds) from error
+
+
+class WorkersKilled(Exception):
+    """The workers that ran a function were killed, one after the other."""
+
+
+def run_on_worker(address: str, wait_s: float, function: Callable[..., T], *arguments: Any) -> T:
+    """Run a function on one worker of the cluster with a scheduler at ``address``; return what it returns.
+
+    Tasks of another cluster may call it: arguments and result go by way of the scheduler, never directly.
+    ``wait_s`` is how long to wait for a worker. A lost worker is replaced by another one. It is given up when
+    the task that calls it is cancelled.
+
+    Raises:
+        InfrastructureBusy: the scheduler does not answer, or there is no worker.
+        WorkersKilled: the workers that ran it were killed.
+    """
+    client = _open_client(address)
+    with _lost_scheduler(client, address):
+        wait_for_worker(client, wait_s)
+        # The warning is for developers who should scatter their data, which tasks of another cluster cannot.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
+            future = client.submit(function, *arguments, pure=False)
+        try:
+            _wait_while_there_are_workers(client, future, wait_s)
+            result: T = future.result()
+            return result
+        except distributed.scheduler.KilledWorker as error:
+            raise WorkersKilled from error
+        finally:
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                future.cancel()
+
+
+def leave_cancelled_task() -> None:
+    """Leave the task that this thread runs if dask has cancelled it; nothing happens outside of tasks.
+
+    Dask itself lets cancelled tasks run to their end. The exception is not an error of the task: if the same
+    task is needed again meanwhile, it is begun again.
+
+    Raises:
+        Reschedule: the task is cancelled.
+    """
+    try:
+        worker = distributed.get_worker()
+    except ValueError:
+        return
+    key = worker.active_threads.get(threading.get_ident())
+    task = None if key is None else worker.state.tasks.get(key)
+    if key is not None and (task is None or task.state == "cancelled"):
+        raise distributed.Reschedule
 
 
 def _check_resources(client: Client, amounts: Mapping[str, float]) -> None:
@@ -299,6 +395,39 @@ def _find_largest(client: Client, resource: str) -> float:
     return float(max((worker["resources"].get(resource, 0) for worker in workers), default=0))
 
 
+@dataclass(frozen=True)
+class ClusterState:
+    """Number of workers and threads, bytes of memory, tasks that run, calls of user code by outcome."""
+
+    workers: int
+    threads: int
+    memory: int
+    memory_limit: int
+    executing: int
+    udf_calls: Mapping[str, float]
+
+
+def read_state(config: Config) -> ClusterState:
+    """Return the state of the cluster; of nothing without one. InfrastructureBusy if it does not answer."""
+    client = connect(config)
+    if client is None:
+        return ClusterState(0, 0, 0, 0, 0, {})
+    with _lost_scheduler(client, config.dask_scheduler):
+        workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+    metrics = [worker["metrics"] for worker in workers]
+    calls: Counter[str] = Counter()
+    for metric in metrics:
+        calls.update(metric.get(UDF_METRIC) or {})
+    return ClusterState(
+        workers=len(workers),
+        threads=sum(worker["nthreads"] for worker in workers),
+        memory=sum(metric.get("memory", 0) for metric in metrics),
+        memory_limit=sum(worker.get("memory_limit") or 0 for worker in workers),
+        executing=sum(metric.get("task_counts", {}).get("executing", 0) for metric in metrics),
+        udf_calls=calls,
+    )
+
+
 def get_largest_amount(config: Config, resource: str) -> float:
     """Return the largest amount of a resource that a worker declares; 0 without workers that do.
 
@@ -308,7 +437,7 @@ def get_largest_amount(config: Config, resource: str) -> float:
     client = connect(config)
     if client is None:
         return 0
-    with _lost_scheduler(config):
+    with _lost_scheduler(client, config.dask_scheduler):
         return _find_largest(client, resource)
 
 
@@ -347,7 +476,7 @@ def _gather_values(
             log.warning("A dask worker was lost; its results are computed again")
         last_worker = now if workers else last_worker
         if now - last_worker > config.worker_wait_s:
-            raise _no_worker(config)
+            raise _no_worker(config.worker_wait_s)
     _raise_first_error(waiting.values())
     values |= _fetch_values(client, waiting)
     if progress is not None:
@@ -414,15 +543,25 @@ def read_counters(config: Config, span: str) -> Counters:
         return Counters()
 
 
+def answers(address: str, seconds: float) -> bool:
+    """Return whether anything listens at the address of a scheduler, such as ``tcp://scheduler:8786``."""
+    parts = urlsplit(address)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 8786), seconds):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
 def check_cluster(config: Config) -> str:
     """Describe the cluster in a few words; InfrastructureBusy if it is unusable."""
     client = connect(config)
     if client is None:
         return "none configured: computing on threads of the runners"
-    with _lost_scheduler(config):
+    with _lost_scheduler(client, config.dask_scheduler):
         threads = client.nthreads()
     if not threads:
-        raise _no_worker(config)
+        raise _no_worker(config.worker_wait_s)
     return f"{config.dask_scheduler}: {len(threads)} workers, {sum(threads.values())} threads"
 
 

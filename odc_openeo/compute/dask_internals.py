@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 from dask._task_spec import convert_legacy_graph
 from dask.highlevelgraph import HighLevelGraph
+from distributed.utils import LoopRunner
+
+_runners: dict[int, LoopRunner] = {}
+_lock = threading.Lock()
 
 
 def convert_tasks(graph: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -18,3 +24,17 @@ def sort_layers(graph: HighLevelGraph) -> list[str]:
     """Return the names of the layers of a graph, each after those it depends on."""
     names: list[str] = graph._toposort_layers()
     return names
+
+
+def get_event_loop() -> Any:
+    """Return the event loop (of tornado) of this process for all clients of dask, which never ends.
+
+    A client that has a loop of its own stops it when it is closed, and a thread that waits for an answer at
+    that moment would wait forever.
+    """
+    with _lock:
+        runner = _runners.get(os.getpid())
+        if runner is None:
+            runner = _runners[os.getpid()] = LoopRunner()
+            runner.start()
+        return runner.loop

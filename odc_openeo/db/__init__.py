@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -65,7 +65,8 @@ class Base(DeclarativeBase):
 class User(Base):
     """A user who signs in with name and password, or as ``subject`` of the identity provider ``issuer``.
 
-    Names are unique among users with a password; names from providers are only for display.
+    Names are unique among users with a password; names from providers are only for display. ``roles`` are
+    those set here, ``grants`` the roles and rules about claims that applied when the provider was last asked.
     """
 
     __tablename__ = "users"
@@ -80,6 +81,7 @@ class User(Base):
     subject: Mapped[str | None]
     password_hash: Mapped[str | None]
     roles: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
+    grants: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
     created: Mapped[datetime] = mapped_column(default=now)
     disabled: Mapped[bool] = mapped_column(default=False)
     tokens: Mapped[list[Token]] = relationship(back_populates="user", cascade="all, delete-orphan")
@@ -210,6 +212,25 @@ class JobResult(Base):
     nbytes: Mapped[int] = mapped_column(BigInteger)
     created: Mapped[datetime] = mapped_column(server_default=func.now())
     expires: Mapped[datetime | None] = mapped_column(index=True)
+
+
+class UsageRow(Base):
+    """The usage of a user on a day (UTC) by ``kind``: ``job``, ``result`` (synchronous) or ``service``.
+
+    Without a foreign key: it stays when the user is deleted. ``runs`` of services are tiles.
+    """
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("ix_usage_user_id_day", "user_id", "day"),)
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    collections: Mapped[tuple[str, ...]] = mapped_column(ARRAY(Text, as_tuple=True), primary_key=True)
+    runs: Mapped[int] = mapped_column(BigInteger)
+    cpu_s: Mapped[float]
+    seconds: Mapped[float]
+    nbytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class StoredProcess(Base):
@@ -377,6 +398,8 @@ def get_engine(config: Config) -> Engine:
                 max_overflow=20,
                 pool_timeout=10,
                 json_serializer=dump_finite_json,
+                # Messages of errors would have them: hashes of passwords, process graphs of users.
+                hide_parameters=True,
                 connect_args={"connect_timeout": 5, "application_name": "odc-openeo"},
             )
         return _engines[key]

@@ -7,6 +7,7 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
 
 from odc_openeo.config import Config
 
@@ -25,6 +26,20 @@ def alembic_config(config: Config) -> AlembicConfig:
     settings.set_main_option("script_location", str(find_migrations()))
     settings.attributes["config"] = config
     return settings
+
+
+def list_revisions(config: Config) -> list[str]:
+    """List the revisions that this version knows, the latest first."""
+    return _list_revisions(alembic_config(config))
+
+
+def list_revisions_of(ini_file: str) -> list[str]:
+    """List the revisions of another package by its settings of Alembic, the latest first."""
+    return _list_revisions(AlembicConfig(ini_file))
+
+
+def _list_revisions(settings: AlembicConfig) -> list[str]:
+    return [script.revision for script in ScriptDirectory.from_config(settings).walk_revisions()]
 
 
 def upgrade(config: Config, revision: str = "head") -> None:

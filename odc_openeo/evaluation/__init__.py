@@ -1,4 +1,4 @@
-"""The tasks that runners carry out for requests: synchronous results, estimates, validation, previews.
+"""The tasks that runners carry out for requests: results, estimates, explanations, validation, previews.
 
 Each module has a task, a function whose first argument is the configuration of the service; runners call it
 (see `odc_openeo.runners`), views get its value. `lanes` tells which runners there are.

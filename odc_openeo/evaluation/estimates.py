@@ -9,8 +9,9 @@ from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.graph.estimate import Estimate
 from odc_openeo.graph.estimate import estimate_computation as estimate_values
 from odc_openeo.jobs import Job
+from odc_openeo.jobs.options import parse_archives
 from odc_openeo.registry.environment import RunLimits
-from odc_openeo.run_environment import make_environment
+from odc_openeo.user_data.run_environment import make_environment
 
 SKETCH_ABOVE: Final = 20_000
 """Chunks of a load from which on only its form is known here: building larger graphs takes too long."""
@@ -24,7 +25,8 @@ def estimate_job(config: Config, job: Job) -> dict[str, Any]:
 
     Raises what evaluating the graph raises: a job that can't run has no estimate.
     """
-    env = make_environment(config, job.user, RunLimits(sketch_above_chunks=SKETCH_ABOVE), exports=[])
+    limits, archives = RunLimits(sketch_above_chunks=SKETCH_ABOVE), parse_archives(job.draft.extras)
+    env = make_environment(config, job.user, limits, exports=[], archives=archives)
     value = evaluate(job.draft.process, env, limits=GraphLimits.from_config(config))
     saved = [output.data for output in env.outputs] or [value]
     estimate = estimate_values([value, *saved], saved, env.loads, config.threads_per_worker)

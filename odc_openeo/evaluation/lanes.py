@@ -28,7 +28,7 @@ def result_lane(config: Config) -> Lane:
 
 
 def view_lane(config: Config) -> Lane:
-    """The lane of map tiles, previews, estimates and validation."""
+    """The lane of map tiles, previews, estimates, explanations and validation."""
     runners = config.runners // 2 + 1
     return _make_lane(config, "views", runners, min(config.runs_per_user, max(runners - 1, 1)))
 

@@ -6,6 +6,7 @@ import gc
 
 from odc_openeo.evaluation import (  # noqa: F401
     estimates,
+    explanations,
     lanes,
     previews,
     stored_processes,

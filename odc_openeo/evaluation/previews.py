@@ -9,14 +9,15 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.catalog import OPERATOR
 from odc_openeo.compute import cluster
 from odc_openeo.config import Config
 from odc_openeo.formats import Output, write_outputs
 from odc_openeo.graph import evaluate
 from odc_openeo.graph.estimate import count_read_bytes
 from odc_openeo.registry.environment import RunLimits
-from odc_openeo.run_environment import make_environment
-from odc_openeo.scratch_folders import make_scratch_folder
+from odc_openeo.storage.scratch_folders import make_scratch_folder
+from odc_openeo.user_data.run_environment import make_environment
 
 MOST_BYTES: Final = 128 * 2**20
 SECONDS: Final = 30
@@ -32,7 +33,7 @@ def draw_preview(config: Config, process: Mapping[str, Any]) -> bytes:
         ValueError: no pixel is valid.
     """
     limits = RunLimits(load_bytes=MOST_BYTES, load_chunks=1000)
-    lazy = evaluate(process, make_environment(config, None, limits))
+    lazy = evaluate(process, make_environment(config, None, limits, reader=OPERATOR))
     (computed,) = cluster.compute(config, lazy, nbytes=count_read_bytes([lazy]), timeout=SECONDS)
     return _encode_png(config, computed)
 

@@ -13,7 +13,7 @@ from odc_openeo.evaluation.estimates import SKETCH_ABOVE
 from odc_openeo.formats.write import Output, choose_format
 from odc_openeo.graph import GraphLimits, prepare, validate
 from odc_openeo.registry.environment import RunLimits
-from odc_openeo.run_environment import make_environment
+from odc_openeo.user_data.run_environment import make_environment
 from odc_openeo.user_data.user_defined_processes import Library
 
 SILENT: Final = logging.getLogger("odc_openeo.silent")

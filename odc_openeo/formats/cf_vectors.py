@@ -19,7 +19,7 @@ from odc_openeo.formats.cf import (
     set_encoding,
 )
 from odc_openeo.formats.properties import choose_name, make_typed_column
-from odc_openeo.formats.vector import list_properties
+from odc_openeo.formats.vector import find_geometry_crs, list_properties
 
 OF_GEOMETRIES: Final = (
     *("geometry_container", "node", "node_count", "part", "part_node_count", "interior_ring"),
@@ -41,7 +41,7 @@ def make_vector_dataset(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Dat
     renamed = {str(d): f"{d}_" for d in data.dims if d in OF_GEOMETRIES}
     data = data.rename(renamed)
     used = {*map(str, data.dims), *OF_GEOMETRIES}
-    dataset = xr.Dataset(coords={GEOMETRY: data.coords[GEOMETRY].reset_coords(drop=True)})
+    dataset = _start_dataset(data)
     variables: dict[str, xr.DataArray] = {}
     for label, values in _iterate_variables(data):
         name = choose_name(label, used, "value")
@@ -56,6 +56,13 @@ def make_vector_dataset(data: xr.DataArray | xr.Dataset, format_: str) -> xr.Dat
     dimensions = {d for v in variables.values() for d in v.dims} - {GEOMETRY}
     labels = {name: c for name, c in make_coordinates(data).items() if c.dims[0] in dimensions}
     return _encode_geometries(dataset.assign_coords(labels).assign(variables), format_)
+
+
+def _start_dataset(data: xr.DataArray | xr.Dataset) -> xr.Dataset:
+    """Make a dataset of the geometries alone, with their CRS, which is encoded as a grid mapping."""
+    dataset = xr.Dataset(coords={GEOMETRY: data.coords[GEOMETRY].reset_coords(drop=True)})
+    crs = find_geometry_crs(data)
+    return dataset if crs is None else dataset.xvec.set_geom_indexes(GEOMETRY, crs=crs)
 
 
 def _check_geometries(data: xr.DataArray | xr.Dataset, format_: str) -> None:

@@ -15,7 +15,7 @@ from odc_openeo.errors import FileContentInvalid, FileTypeInvalid, OpenEOError
 from odc_openeo.formats.read_gtiff import read_gtiff
 from odc_openeo.formats.read_netcdf import read_netcdf
 from odc_openeo.formats.read_vector import read_csv, read_geojson, read_parquet
-from odc_openeo.memory_failures import is_memory_failure
+from odc_openeo.runners.memory_failures import is_memory_failure
 from odc_openeo.runners.notices import opening_files
 
 log = logging.getLogger(__name__)

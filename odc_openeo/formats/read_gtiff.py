@@ -24,7 +24,7 @@ from odc_openeo.cube import BANDS, NODATA, SPATIAL_REF, X, Y
 from odc_openeo.cube.common_types import PixelKind, choose_common_type
 from odc_openeo.cube.packing import Packing, carry_all_packings, drop_packing, make_packing_coordinates
 from odc_openeo.errors import FileContentInvalid, IncompatibleDataCubes
-from odc_openeo.memory_failures import is_memory_failure
+from odc_openeo.runners.memory_failures import is_memory_failure
 from odc_openeo.spatial.row_order import orient_grid, reverse_dimensions
 from odc_openeo.untrusted.raster_bands import (
     BandHeader,

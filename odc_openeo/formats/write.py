@@ -6,28 +6,23 @@ import errno
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import dask
 import xarray as xr
 
 from odc_openeo.cube import GEOMETRY, T, X, Y, has_raster_dimensions
-from odc_openeo.errors import NO_ROOM, DataCubeEmpty, StorageFailure
+from odc_openeo.errors import DataCubeEmpty, StorageFailure
 from odc_openeo.formats.blocks import BATCH_BYTES
-from odc_openeo.formats.file_names import DEFAULT_STEM, choose_stems, make_stem
+from odc_openeo.formats.file_names import choose_stems, make_stem
 from odc_openeo.formats.model import Asset, Compute, Format, Target
 from odc_openeo.formats.pieces import Piece, list_pieces
 from odc_openeo.formats.raster import find_band_dimension
 from odc_openeo.formats.registry import get_format
-from odc_openeo.formats.write_errors import make_storage_failure
-
-ARCHIVE_TYPE: Final = "application/zip"
-_STORED: Final = {".tif", ".nc", ".png", ".jpg", ".parquet"}
-"""Extensions of files that are compressed already."""
+from odc_openeo.formats.write_errors import find_full_disk, make_storage_failure
 
 
 @dataclass(frozen=True)
@@ -152,8 +147,16 @@ def write_outputs(
             for i, assets in enumerate(written_assets)
             for asset in assets
         ]
-    except OSError as error:
-        if error.errno in (*NO_ROOM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTDIR):
+    except Exception as error:
+        full = find_full_disk(error, unfinished)
+        if full is not None:
+            raise make_storage_failure(full) from full
+        if isinstance(error, OSError) and error.errno in (
+            errno.EROFS,
+            errno.EIO,
+            errno.ESTALE,
+            errno.ENOTDIR,
+        ):
             raise make_storage_failure(error) from error
         raise
     finally:
@@ -203,43 +206,3 @@ def _move_asset(asset: Asset, folder: Path) -> Asset:
         shutil.rmtree(path)
     os.replace(asset.path, path)
     return replace(asset, path=path)
-
-
-def name_archive(outputs: Sequence[Output]) -> str:
-    """Choose the name of an archive of all files, without extension."""
-    stems = name_outputs(outputs)
-    return stems[0] if len(stems) == 1 else DEFAULT_STEM
-
-
-def explain_archive(outputs: Sequence[Output]) -> str:
-    """Say why the files of some outputs come as an archive."""
-    if len(outputs) > 1:
-        return f"The result is a ZIP archive: the process graph saves {len(outputs)} results."
-    return f"The result is a ZIP archive: {''.join(o.explain_files() for o in outputs)}"
-
-
-def pack_files(assets: Sequence[Asset], folder: Path, name: str = "result") -> tuple[Path, str]:
-    """Pack all assets into one file, and return it with its media type.
-
-    A single file stays as it is, else a zip archive is made in the folder; it has the same bytes for the same
-    files.
-    """
-    if len(assets) == 1 and assets[0].path.is_file():
-        return assets[0].path, assets[0].media_type
-    path = folder / f"{name}.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, file in sorted(_iter_members(assets)):
-            info = zipfile.ZipInfo(member)
-            info.compress_type = zipfile.ZIP_STORED if file.suffix in _STORED else zipfile.ZIP_DEFLATED
-            info.external_attr = 0o644 << 16
-            with file.open("rb") as source, archive.open(info, "w", force_zip64=True) as sink:
-                shutil.copyfileobj(source, sink, 2**20)
-    return path, ARCHIVE_TYPE
-
-
-def _iter_members(assets: Sequence[Asset]) -> Iterator[tuple[str, Path]]:
-    for asset in assets:
-        files = [asset.path] if asset.path.is_file() else asset.path.rglob("*")
-        for file in files:
-            if file.is_file():
-                yield file.relative_to(asset.path.parent).as_posix(), file

@@ -32,10 +32,10 @@ from odc_openeo.graph.model import Definition, Graph, Node, find_free_parameters
 from odc_openeo.graph.plan import Plan, make_plan
 from odc_openeo.graph.trim_time import trim_to_interval
 from odc_openeo.graph.validate import get_process
-from odc_openeo.memory_failures import is_memory_failure
 from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.environment import NODES, Environment, NotDetermined
 from odc_openeo.registry.process import OMITTED, PROCESSES, Process
+from odc_openeo.runners.memory_failures import is_memory_failure
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +43,24 @@ _UNSET = object()
 
 
 def run_graph(
-    graph: Graph, env: Environment, parameters: Mapping[str, Any], plan: Plan, *, planning: bool = True
+    graph: Graph,
+    env: Environment,
+    parameters: Mapping[str, Any],
+    plan: Plan,
+    *,
+    planning: bool = True,
+    path: str = "",
 ) -> Any:
     """Evaluate a valid graph and return the value of its result node: JSON, or a lazy xarray object.
 
-    End nodes apart from the result run as well: a graph may save several results.
+    End nodes apart from the result run as well: a graph may save several results. ``path`` is that of the
+    graphs around it.
 
     Raises:
         OpenEOError: what a process raised; ``node`` names where.
     """
     try:
-        return _Scope(graph, parameters, env, plan, planning=planning).run()
+        return _Scope(graph, parameters, env, plan, None, path, planning).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
@@ -96,6 +103,8 @@ class _Scope:
     values: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> Any:
+        if self.env.trace is not None:
+            self.env.trace.enter_graph(self.path, self.parameters, self.plan)
         value = self.evaluate_node(self.graph.result)
         if self.parent is None:
             for id_ in self.graph.end_nodes:
@@ -187,6 +196,8 @@ class _Scope:
             self._log_ignored(process, node)
             value = self._run_process(node, process, arguments, where)
             self.env.budget.spend(value)
+            if self.env.trace is not None:
+                self.env.trace.record_value(where, value, self.env.loads)
             return value
         except OpenEOError as error:
             if error.node is None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from odc_openeo.json_pickling import PickledAsJson
+from odc_openeo.runners.json_pickling import PickledAsJson
 
 BUSY: Final = ("queued", "running")
 """States in which a job cannot be changed."""

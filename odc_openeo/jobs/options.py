@@ -15,6 +15,15 @@ MEMORY: Final = "memory"
 SLOTS: Final = "slots"
 """Resources that dask workers declare: their memory in bytes, and one slot per worker."""
 
+ARCHIVES: Final = "udf-dependency-archives"
+ARCHIVES_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "array",
+    "items": {"type": "string"},
+    "maxItems": MOST_ARCHIVES,
+    "description": "Zip or tar archives for user-defined functions, such as "
+    "https://example.org/models.zip#models, or a path in your files: unpacked to the folder after '#' of the "
+    "working folder of the function.",
+}
 MOST_THREADS: Final = 256
 JOB_OPTIONS: Final[Mapping[str, Any]] = {
     "name": OPTIONS,
@@ -34,18 +43,19 @@ JOB_OPTIONS: Final[Mapping[str, Any]] = {
                 "maximum": MOST_THREADS,
                 "description": "Maximum number of tasks of the job that a worker runs in parallel.",
             },
-            "udf-dependency-archives": {
-                "type": "array",
-                "items": {"type": "string"},
-                "description": "Zip archives for user-defined functions, such as "
-                "https://example.org/models.zip#models: unpacked to the folder after '#' of the working "
-                "folder of the function.",
-            },
+            ARCHIVES: ARCHIVES_SCHEMA,
         },
     },
 }
-"""The options, as listed by ``GET /processing_parameters``."""
-ARCHIVES: Final = "udf-dependency-archives"
+"""The options of jobs, as listed by ``GET /processing_parameters``."""
+UDF_OPTIONS: Final[Mapping[str, Any]] = {
+    "name": OPTIONS,
+    "description": "What user-defined functions need.",
+    "optional": True,
+    "default": {},
+    "schema": {"type": "object", "properties": {ARCHIVES: ARCHIVES_SCHEMA}},
+}
+"""The options of synchronous requests and services."""
 NEARLY_ONE: Final = 0.999
 """Slots that the tasks on a worker take together: rounding never excludes the last one."""
 
@@ -169,18 +179,20 @@ def parse_archives(extras: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the archives of dependencies of user-defined functions.
 
     Raises:
-        RequestInvalid: they are not a list of addresses.
+        RequestInvalid: they are not a list of addresses, or two of them have the same folder.
     """
     options = extras.get(OPTIONS)
     archives = options.get(ARCHIVES) if isinstance(options, Mapping) else None
     if archives is None:
         return ()
     if not isinstance(archives, list) or not all(isinstance(archive, str) for archive in archives):
-        raise RequestInvalid(reason=f"the job option '{ARCHIVES}' must be a list of URLs.")
+        raise RequestInvalid(reason=f"'{ARCHIVES}' in '{OPTIONS}' must be a list of URLs or paths.")
     if len(archives) > MOST_ARCHIVES:
-        raise RequestInvalid(reason=f"the job option '{ARCHIVES}' may have {MOST_ARCHIVES} entries at most.")
-    for archive in archives:
-        parse_archive(archive)
+        raise RequestInvalid(reason=f"'{ARCHIVES}' in '{OPTIONS}' may have {MOST_ARCHIVES} entries at most.")
+    folders = [parse_archive(archive).folder for archive in archives]
+    if len(set(folders)) < len(folders):
+        reason = f"two of '{ARCHIVES}' have the same folder. Name different ones after '#'."
+        raise RequestInvalid(reason=reason)
     return tuple(archives)
 
 

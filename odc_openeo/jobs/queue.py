@@ -7,7 +7,7 @@ being the current one: a worker that was given up, or whose job was cancelled, c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.db.logs import Entry
 from odc_openeo.jobs.model import Job
+from odc_openeo.jobs.quotas import describe_job_limits, get_default_job_limit
 from odc_openeo.jobs.store import add_log_entries, make_job
 
 CLAIM_LOCK = 0x6F64636A
@@ -41,7 +42,9 @@ CLAIM = text(
                  WHERE user_id = waiting.user_id AND status = 'running') AS running,
         LATERAL (SELECT max(started) AS started FROM openeo.jobs
                  WHERE user_id = waiting.user_id) AS latest
-        WHERE running.count < :per_user
+        WHERE running.count < COALESCE(
+            (SELECT max(value::int) FROM jsonb_each_text(CAST(:limits AS jsonb)), openeo.users
+             WHERE users.id = waiting.user_id AND key = ANY(users.roles || users.grants)), :per_user)
     ), chosen AS (
         SELECT jobs.id FROM openeo.jobs JOIN turn ON turn.id = jobs.id
         WHERE jobs.status = 'queued'
@@ -80,7 +83,8 @@ def claim_job(config: Config, worker: str) -> Claim | None:
     attempt = uuid4()
     with db.session(config) as session:
         session.execute(select(func.pg_advisory_xact_lock(CLAIM_LOCK)))
-        values = {"per_user": config.jobs_per_user, "attempt": attempt, "worker": worker}
+        limits = {"per_user": get_default_job_limit(config), "limits": describe_job_limits(config)}
+        values = {**limits, "attempt": attempt, "worker": worker}
         id_ = session.scalar(CLAIM, values)
         if id_ is None:
             return None
@@ -241,11 +245,45 @@ def _make_lost_entry(tries: int, most: int) -> Entry:
     return Entry("error", f"{message} {advice}", db.now(), {"code": "WorkerLost"})
 
 
+@dataclass(frozen=True)
+class QueueState:
+    """Jobs by status, seconds that the oldest job which is due has waited, and workers that run jobs."""
+
+    counts: Mapping[str, int]
+    age_s: float
+    workers: int
+
+
+def read_queue_state(config: Config) -> QueueState:
+    """Return the state of the queue."""
+    due = func.greatest(db.JobRow.queued, func.coalesce(db.JobRow.not_before, db.JobRow.queued))
+    age = func.max(func.extract("epoch", func.clock_timestamp() - due))
+    is_due = (db.JobRow.status == "queued") & (due <= func.clock_timestamp())
+    with db.autocommit_session(config) as session:
+        counts = session.execute(select(db.JobRow.status, func.count()).group_by(db.JobRow.status)).all()
+        age_s = session.scalar(select(age).where(is_due))
+        running = select(func.count(db.JobRow.worker.distinct())).where(db.JobRow.status == "running")
+        workers = session.scalar(running)
+    return QueueState({row[0]: row[1] for row in counts}, float(age_s or 0), workers or 0)
+
+
 def delete_expired_results(config: Config) -> list[UUID]:
     """Delete the records of expired results; returns their jobs."""
     query = delete(db.JobResult).where(db.JobResult.expires < func.now()).returning(db.JobResult.job_id)
     with db.session(config) as session:
         return list(session.scalars(query))
+
+
+def delete_results_without_files(config: Config, exists: Callable[[str], bool]) -> int:
+    """Delete the records of results with missing files; ``exists`` is called with keys of the storage."""
+    deleted = 0
+    with db.session(config) as session:
+        for row in session.scalars(select(db.JobResult)).all():
+            folder = get_result_folder(row.job_id, row.attempt)
+            if not all(exists(f"{folder}/{asset['name']}") for asset in json.loads(row.assets)):
+                session.delete(row)
+                deleted += 1
+    return deleted
 
 
 def find_live_attempts(config: Config, attempts: Iterable[UUID]) -> set[UUID]:

@@ -15,7 +15,7 @@ from odc_openeo.errors import ResultLinkExpired
 from odc_openeo.jobs import Job
 from odc_openeo.jobs.result_stac import Results
 from odc_openeo.jobs.store import make_job
-from odc_openeo.signed_links import is_valid_signature, sign_link
+from odc_openeo.storage.signed_links import is_valid_signature, sign_link
 
 PURPOSE: Final = "results"
 

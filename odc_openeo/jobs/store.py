@@ -18,6 +18,7 @@ from odc_openeo.db.logs import LEVELS, Entry, make_entry, make_log_columns, read
 from odc_openeo.db.paging import Page, parse_place
 from odc_openeo.errors import JobLocked, JobNotFound
 from odc_openeo.jobs.model import BUSY, Job, JobDraft, JobSummary
+from odc_openeo.telemetry.log_records import record_event
 
 PageQuery = Select[UUID, str, str | None, float, datetime, datetime]
 COLUMNS = (
@@ -161,6 +162,7 @@ def delete_job(config: Config, user: UUID, id_: str) -> UUID:
         deleted_id = session.scalar(query)
     if deleted_id is None:
         raise JobNotFound(identifier=id_)
+    record_event("job_deleted", job=deleted_id, owner=user)
     return deleted_id
 
 
@@ -191,9 +193,10 @@ def start_job(config: Config, user: UUID, id_: str) -> UUID | None:
             return None
         job = UUID(id_)
         session.execute(delete(db.JobLog).where(db.JobLog.job_id == job))
-        return session.scalar(
-            delete(db.JobResult).where(db.JobResult.job_id == job).returning(db.JobResult.attempt)
-        )
+        discarded = delete(db.JobResult).where(db.JobResult.job_id == job).returning(db.JobResult.attempt)
+        previous_run = session.scalar(discarded)
+    record_event("job_started", job=job, owner=user)
+    return previous_run
 
 
 def cancel_job(config: Config, user: UUID, id_: str) -> None:
@@ -214,8 +217,11 @@ def cancel_job(config: Config, user: UUID, id_: str) -> None:
         .returning(db.JobRow.id)
     )
     with db.session(config) as session:
-        if session.scalar(query) is None:
+        canceled_id = session.scalar(query)
+        if canceled_id is None:
             _check_exists(session, user, id_)
+    if canceled_id is not None:
+        record_event("job_canceled", job=canceled_id, owner=user)
 
 
 def _check_exists(session: Session, user: UUID, id_: str) -> None:

@@ -97,7 +97,9 @@ def _load_bands(
         raise NoDataAvailable(reason=f"no dataset found has one of the bands {', '.join(names)}.")
     useful = turn_scenes(useful, request.area, request.process_id)
     is_box = request.geometries is None
-    native = choose_native_grid(useful, names, request.area, centres=is_box, process_id=request.process_id)
+    native = choose_native_grid(
+        useful, names, request.area, centres=is_box, process_id=request.process_id, hint=request.hint
+    )
     chosen, subset, view = _choose_grid_to_read(useful, native.geobox, request)
     chosen = None if chosen is None else orient_grid(chosen)[0]
     is_whole = subset.view is None and (chosen is None or _contains_grid(native.geobox, chosen))

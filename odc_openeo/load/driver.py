@@ -5,16 +5,16 @@ Nothing here needs the index, so that dask workers need none.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
-import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
@@ -22,13 +22,22 @@ from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio.io import DatasetReader
 
 from odc_openeo.config import allowed_gdal_drivers
-from odc_openeo.errors import FileContentInvalid, OpenEOError, StorageFailure
+from odc_openeo.errors import FeatureUnsupported, FileContentInvalid, OpenEOError, StorageFailure
+from odc_openeo.load.object_environment import expose_object, is_remote
+from odc_openeo.load.object_failures import read_persistently
 from odc_openeo.load.pixels import PixelRules, PixelsRefusedError, read_pixels
-from odc_openeo.memory_failures import is_memory_failure
-from odc_openeo.untrusted.gdal_drivers import secure_gdal_once
+from odc_openeo.runners.memory_failures import is_memory_failure
+from odc_openeo.storage.buckets import BucketAccess
+from odc_openeo.untrusted.gdal_drivers import FOLDER_FORMATS, SELF_CONTAINED, secure_gdal_once
 from odc_openeo.untrusted.rasters import RasterPlace, RasterRefusedError, open_overview
 
 _log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ANY_BUCKET = BucketAccess()
+"""How objects are reached that the operator has no rule for: as the environment says."""
 
 
 class Driver(RioDriver):
@@ -38,7 +47,7 @@ class Driver(RioDriver):
         """A reader of one band of one dataset."""
         _secure_dask_worker()
         place = src.driver_data.get("place")
-        return Reader(src) if place is None else ForeignReader(place, src, src.driver_data)
+        return RasterReader(src) if place is None else ForeignReader(place, src, src.driver_data)
 
 
 def _secure_dask_worker() -> None:
@@ -51,13 +60,30 @@ def _secure_dask_worker() -> None:
             secure_gdal_once(allowed_gdal_drivers())
 
 
-class Reader:
+def _detach_errors(read: Callable[P, T]) -> Callable[P, T]:
+    """A reader whose errors come without what caused them.
+
+    Dask sends errors of tasks to other processes with their causes, and some of GDAL do not survive that.
+    """
+
+    @functools.wraps(read)
+    def read_detached(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except OpenEOError as error:
+            raise error.detach() from None
+
+    return read_detached
+
+
+class RasterReader:
     """Reads pixels of one band of one dataset of the index."""
 
     def __init__(self, src: RasterSource) -> None:
         self._src = src
         self._place = src.driver_data
 
+    @_detach_errors
     def read(
         self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
     ) -> Any:
@@ -70,27 +96,63 @@ class Reader:
         rules = PixelRules(
             self._place["band"], _as_number(self._place["nodata"]), uses_alpha=False, exact=False
         )
+        grid = _turn_back(dst_geobox, self._place)
+        read = partial(read_pixels, self._open_overview, rules, cfg, grid, dst)
         with as_storage_failure(self._place):
             try:
-                grid = _turn_back(dst_geobox, self._place)
-                return read_pixels(self._open_overview, rules, cfg, grid, dst)
+                return self._read_persistently(read) if is_remote(self._src.uri) else read()
             except PixelsRefusedError as error:
                 _log.warning("band %s of dataset %s: %s", self._place["name"], self._place["dataset"], error)
                 raise _make_unfit_error(self._place, error) from None
+
+    def _read_persistently(self, read: Callable[[], Any]) -> Any:
+        if self._place["layer"] and self._needs_environment:
+            raise FeatureUnsupported(
+                feature=f"layers of netCDF files in buckets: band {self._place['name']} of dataset "
+                f"{self._place['dataset']}. Operators: store such data as GeoTIFF, or in a folder"
+            )
+        subject = f"Band {self._place['name']} of dataset {self._place['dataset']}"
+        return read_persistently(read, self._src.uri, self._access, subject)
+
+    @property
+    def _access(self) -> BucketAccess:
+        access: BucketAccess | None = self._place.get("access")
+        return access or ANY_BUCKET
+
+    @property
+    def _needs_environment(self) -> bool:
+        """Whether the file can be reached only with the options of this thread.
+
+        GDAL reads netCDF files in another thread, without these, and waits for ever if that fails.
+        """
+        is_on_web = self._src.uri.lower().startswith(("http://", "https://"))
+        return is_remote(self._src.uri) and not (is_on_web and self._access.signing is None)
 
     @contextmanager
     def _open_overview(
         self, choose: Callable[[DatasetReader], int | None]
     ) -> Iterator[tuple[DatasetReader, DatasetReader]]:
-        layer = self._place["layer"]
-        uri = f'NETCDF:"{self._src.uri}":{layer}' if layer else self._src.uri
-        with rasterio.open(uri, sharing=False) as raster:
-            level = choose(raster)
-            if level is None:
-                yield raster, raster
-            else:
-                with rasterio.open(uri, sharing=False, overview_level=level) as overview:
-                    yield raster, overview
+        uri = self._src.uri
+        with expose_object(uri, self._access) if is_remote(uri) else nullcontext(uri) as file:
+            layer = self._place["layer"]
+            name = f'NETCDF:"{file}":{layer}' if layer else file
+            options = {"driver": _list_bucket_drivers()} if self._needs_environment else {}
+            with _open_raster(name, **options) as raster:
+                level = choose(raster)
+                if level is None:
+                    yield raster, raster
+                else:
+                    with _open_raster(name, overview_level=level, **options) as overview:
+                        yield raster, overview
+
+
+def _open_raster(name: str, **options: Any) -> DatasetReader:
+    # `rasterio.open` would look for credentials of its own.
+    return DatasetReader(name, sharing=False, **options)
+
+
+def _list_bucket_drivers() -> list[str]:
+    return sorted({*SELF_CONTAINED, *allowed_gdal_drivers()} - FOLDER_FORMATS)
 
 
 def _make_unfit_error(place: Mapping[str, Any], error: PixelsRefusedError) -> FileContentInvalid:
@@ -116,6 +178,7 @@ class ForeignReader:
     def __init__(self, raster_place: RasterPlace, src: RasterSource, place: Mapping[str, Any]) -> None:
         self._raster_place, self._src, self._place = raster_place, src, place
 
+    @_detach_errors
     def read(
         self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: np.ndarray | None = None, **_: Any
     ) -> Any:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, Geometry, bbox_union
 from shapely.geometry.base import BaseGeometry
 
-from odc_openeo.catalog import Scene
+from odc_openeo.catalog import LoadHint, Scene
 from odc_openeo.errors import FeatureUnsupported, NoDataAvailable, ProcessParameterInvalid
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.globe import CIRCLE, cut_at_antimeridian, locate, locate_shape
@@ -60,8 +60,11 @@ def choose_native_grid(
     *,
     centres: bool = True,
     process_id: str = "load_collection",
+    hint: LoadHint | None = None,
 ) -> NativeGrid:
     """The grid of the scenes' files in the reference system that most of the area has, cut to ``area``.
+
+    Scenes in several reference systems are put on the grid of the ``hint``, if there is one.
 
     With ``centres`` a pixel belongs to the area if its centre lies in the area's bounding box in that
     reference system; otherwise all pixels do that touch that box. Of bands with different pixel sizes the
@@ -72,8 +75,8 @@ def choose_native_grid(
         ProcessParameterInvalid: the pixels of the area are at both ends of a map.
         FeatureUnsupported: the grid is rotated.
     """
-    crs = _choose_crs(scenes, area)
-    reference = _choose_finest(_list_grids([s for s in scenes if s.crs == crs], bands))
+    reference = _choose_reference(scenes, bands, area, hint)
+    crs = reference.crs
     resolution, transform = reference.resolution, reference.transform
     if transform.b or transform.d:
         raise FeatureUnsupported(feature="rotated pixel grids")
@@ -92,6 +95,26 @@ def choose_native_grid(
     geobox = _cut_grid(reference, (left, right, top, bottom))
     other_systems = tuple(sorted({name_crs(s.crs) for s in scenes} - {name_crs(crs)}))
     return NativeGrid(geobox, other_systems, _other_sizes(scenes, bands, reference))
+
+
+def _choose_reference(
+    scenes: Sequence[Scene], bands: Sequence[str], area: Geometry | None, hint: LoadHint | None
+) -> GeoBox:
+    """A part of the grid: a file of the scenes, or a pixel of the hint."""
+    # Scenes whose longitudes are counted from elsewhere need a grid in degrees.
+    if hint is not None and len({s.crs for s in scenes}) > 1 and not any(s.turn for s in scenes):
+        return _make_hinted_grid(hint, scenes)
+    crs = _choose_crs(scenes, area)
+    return _choose_finest(_list_grids([s for s in scenes if s.crs == crs], bands))
+
+
+def _make_hinted_grid(hint: LoadHint, scenes: Sequence[Scene]) -> GeoBox:
+    """A pixel of the grid, near the scenes."""
+    near = scenes[0].outline.to_crs(hint.crs).centroid.coords[0]
+    (width, height), (x, y) = hint.resolution, hint.align
+    left = x + math.floor((near[0] - x) / width) * width
+    top = y + math.ceil((near[1] - y) / height) * height
+    return GeoBox((1, 1), Affine(width, 0, left, 0, -height, top), hint.crs)
 
 
 def _cut_grid(reference: GeoBox, pixels: Pixels) -> GeoBox:

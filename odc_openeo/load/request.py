@@ -14,7 +14,7 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
-from odc_openeo.catalog import Condition, Query
+from odc_openeo.catalog import Condition, LoadHint, Query
 from odc_openeo.cube.instants import parse_interval
 from odc_openeo.errors import OpenEOError, ProcessParameterInvalid
 from odc_openeo.load.chunking import Volume
@@ -42,7 +42,8 @@ class LoadRequest:
     ``query`` selects datasets by area, time and metadata. If the spatial extent is not a bounding box,
     ``geometries`` holds it: pixels outside of all of them become no-data. ``band_names`` are in the order of
     the result, None for all. ``subset`` is the part that the rest of the graph needs, ``choose_grid`` a
-    coarser grid if that is all it needs (see ADR 6). ``loaded`` has the loads of the graph before this one,
+    coarser grid if that is all it needs (see ADR 6). ``hint`` is the grid for data in several reference
+    systems, None for one of theirs. ``loaded`` has the loads of the graph before this one,
     which is added to them.
     """
 
@@ -54,6 +55,7 @@ class LoadRequest:
     choose_grid: ChooseGrid | None = None
     limits: RunLimits = field(default_factory=RunLimits)
     loaded: list[Volume] = field(default_factory=list)
+    hint: LoadHint | None = None
 
     @property
     def area(self) -> Geometry | None:

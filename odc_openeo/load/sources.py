@@ -67,6 +67,8 @@ def make_source(scene: Scene, band: Band, dtype: str) -> RasterSource | None:
     }
     if scene.turn:
         place["turn"] = scene.turn
+    if file.access is not None:
+        place["access"] = file.access
     if is_foreign:
         place |= {"place": file.place, "uses_alpha": file.uses_alpha}
     return RasterSource(file.href, 1, meta=describe_band(band, dtype), driver_data=place)

@@ -73,7 +73,7 @@ class AssetBand:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class BandSource:
     """A band in the file of one Item, on the grid of the file."""
 
     raster: StacRaster
@@ -86,7 +86,7 @@ class Source:
         return self.raster.href, self.band.position
 
 
-Slot = Mapping[int, Sequence[Source]]
+Slot = Mapping[int, Sequence[BandSource]]
 """A band of a cube: by number of Item the sources that it has there, several if they are tiles."""
 
 
@@ -153,7 +153,7 @@ def _read_packing(declared: Mapping[str, Any]) -> dict[str, Any]:
 class BandTable:
     """The bands of several Items, given the sources of each Item in the order of its assets."""
 
-    def __init__(self, items: Mapping[int, Sequence[Source]]) -> None:
+    def __init__(self, items: Mapping[int, Sequence[BandSource]]) -> None:
         self._items = items
         self._by_name = _assign_names(items)
         sources = [source for group in items.values() for source in group]
@@ -193,7 +193,7 @@ class BandTable:
 
     def _list_bands_of(self, key: str) -> Iterator[tuple[str, Slot]]:
         """The bands of an asset, under their names or, if other assets have these, under one with the key."""
-        slots: dict[str, dict[int, list[Source]]] = {}
+        slots: dict[str, dict[int, list[BandSource]]] = {}
         for number, sources in self._items.items():
             for source in sources:
                 if source.raster.key == key:
@@ -230,13 +230,13 @@ def _is_same(one: Slot, other: Slot) -> bool:
     )
 
 
-def _assign_names(items: Mapping[int, Sequence[Source]]) -> dict[str, Slot]:
+def _assign_names(items: Mapping[int, Sequence[BandSource]]) -> dict[str, Slot]:
     """The sources of each name, in the order in which the Items have them."""
-    chosen: dict[int, dict[str, list[Source]]] = {}
+    chosen: dict[int, dict[str, list[BandSource]]] = {}
     winners: dict[str, set[str]] = {}
     losers: dict[str, set[str]] = {}
     for number, sources in items.items():
-        candidates: dict[str, list[Source]] = {}
+        candidates: dict[str, list[BandSource]] = {}
         for source in sources:
             candidates.setdefault(source.band.name, []).append(source)
         chosen[number] = {name: _choose_tiles(name, group) for name, group in candidates.items()}
@@ -246,7 +246,7 @@ def _assign_names(items: Mapping[int, Sequence[Source]]) -> dict[str, Slot]:
             if keys - best:
                 winners.setdefault(name, set()).update(best)
                 losers.setdefault(name, set()).update(keys - best)
-    slots: dict[str, dict[int, list[Source]]] = {}
+    slots: dict[str, dict[int, list[BandSource]]] = {}
     for number, sources in items.items():
         for source in sources:
             name = source.band.name
@@ -257,7 +257,7 @@ def _assign_names(items: Mapping[int, Sequence[Source]]) -> dict[str, Slot]:
     return dict(slots)
 
 
-def _choose_tiles(name: str, candidates: Sequence[Source]) -> list[Source]:
+def _choose_tiles(name: str, candidates: Sequence[BandSource]) -> list[BandSource]:
     """The source that has a name in an Item, with its tiles, in the order of the Item."""
     if len(candidates) == 1:
         return list(candidates)
@@ -270,7 +270,7 @@ def _choose_tiles(name: str, candidates: Sequence[Source]) -> list[Source]:
     return [source for source in candidates if source in tiles]
 
 
-def _rank(name: str, source: Source) -> tuple[bool, bool, float, bool]:
+def _rank(name: str, source: BandSource) -> tuple[bool, bool, float, bool]:
     raster, several = source.raster, len(source.band.names) > 1
     size = max(abs(source.grid.resolution.x), abs(source.grid.resolution.y))
     return raster.key != name, not raster.is_data, round(size, 9), several

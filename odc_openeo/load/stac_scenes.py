@@ -15,7 +15,7 @@ from odc_openeo.errors import NoDataAvailable
 from odc_openeo.load.driver import get_file_name
 from odc_openeo.load.raster_headers import Header, find_headers, make_refusal, read_headers
 from odc_openeo.load.stac_assets import StacRaster, list_rasters, name_item_in_errors
-from odc_openeo.load.stac_bands import AssetBand, BandTable, Slot, Source, make_band, name_bands
+from odc_openeo.load.stac_bands import AssetBand, BandSource, BandTable, Slot, make_band, name_bands
 from odc_openeo.untrusted.raster_bands import is_complex
 from odc_openeo.untrusted.rasters import RasterPlace
 
@@ -156,10 +156,10 @@ class _Headers:
             for band in bands
         )
 
-    def list_sources(self, rasters: Sequence[StacRaster]) -> list[Source]:
+    def list_sources(self, rasters: Sequence[StacRaster]) -> list[BandSource]:
         """The bands of an Item, in the order of its assets."""
         return [
-            Source(raster, band, self.get_grid(raster))
+            BandSource(raster, band, self.get_grid(raster))
             for raster in rasters
             for band in self._list_bands(raster)
         ]
@@ -248,7 +248,7 @@ def _make_scenes(
     item: Mapping[str, Any], number: int, slots: Mapping[str, Slot], outlines: _Outlines, place: RasterPlace
 ) -> list[Scene]:
     """The Item as a scene; as several where it has the same band more than once, or several systems."""
-    parts: dict[tuple[int, CRS], dict[str, Source]] = {}
+    parts: dict[tuple[int, CRS], dict[str, BandSource]] = {}
     for label, slot in slots.items():
         for i, source in enumerate(slot.get(number, ())):
             if not is_complex(source.band.header.dtype):

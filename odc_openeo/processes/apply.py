@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.budget import check_count
 from odc_openeo.cube import ARRAY, X, Y
+from odc_openeo.cube.budget import check_count
 from odc_openeo.cube.concat import concat
 from odc_openeo.cube.coordinates import check_name, drop_single_label, make_coordinate
 from odc_openeo.errors import DimensionMissing, TargetDimensionExists
@@ -157,6 +157,8 @@ def _take_user_result(
     values = as_array(result, rest, "apply_dimension", "process")
     if target in rest.dims:
         values, labels = _join_elements(values, target), None
+    if target == dimension and type_ == "geometry" and ARRAY in values.xindexes:
+        return cube.from_array(values, dimension, data).transpose(*order)
     if labels is None or (target == dimension and labels == cube.labels(data, dimension)):
         like = data if target == dimension and values.sizes[ARRAY] == data.sizes[dimension] else None
         return _restore_dimension(values, target, type_, like).transpose(*order)
@@ -197,7 +199,9 @@ def _restore_dimension(
     """Rename the array dimension; its labels are those of ``like`` or, without it, 0, 1, 2, …."""
     named = _name_dimension(values, target)
     if like is not None:
-        return restore_coordinates(named, like)
+        # All at once: geometries have an index of their own.
+        along = like.drop_vars([name for name, c in like.coords.items() if target not in c.dims]).coords
+        return restore_coordinates(named.assign_coords(along), like)
     return named.assign_coords({target: make_coordinate(target, list(range(named.sizes[target])), type_)})
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.budget import check_count
 from odc_openeo.cube import ARRAY, LabeledArray
 from odc_openeo.cube.arrays import (
     apply_along_array,
@@ -26,6 +25,7 @@ from odc_openeo.cube.arrays import (
     make_constant_field,
     with_labels,
 )
+from odc_openeo.cube.budget import check_count
 from odc_openeo.cube.elementwise import make_nodata_like
 from odc_openeo.cube.instants import find_instants
 from odc_openeo.cube.join_arrays import join_arrays

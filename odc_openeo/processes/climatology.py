@@ -112,14 +112,19 @@ def _cut_winter(
     data: xr.DataArray, name: str, period: str, first: int, years: np.ndarray, keys: np.ndarray
 ) -> np.ndarray:
     """Mask labels in the winter of the first year, if its months in the preceding year are missing."""
-    needed = {"season": {12}, "tropical-season": {11, 12}}.get(period)
-    if needed is None or _is_labelled_by(data, name, period):
-        return np.zeros(years.shape, dtype=bool)
-    times = pd.DatetimeIndex(get_middle_times(data, name, "climatological_normal"))
-    if needed <= set(times[times.year == first - 1].month):
+    if not is_winter_cut(data, name, period, first):
         return np.zeros(years.shape, dtype=bool)
     winter = (SEASONS if period == "season" else TROPICAL_SEASONS)[0]
     return (years == first) & (keys == winter)
+
+
+def is_winter_cut(data: xr.DataArray, name: str, period: str, first: int) -> bool:
+    """Whether the winter of the first year lacks its months in the preceding year."""
+    needed = {"season": {12}, "tropical-season": {11, 12}}.get(period)
+    if needed is None or _is_labelled_by(data, name, period):
+        return False
+    times = pd.DatetimeIndex(get_middle_times(data, name, "climatological_normal"))
+    return not needed <= set(times[times.year == first - 1].month)
 
 
 def _normal_labels(period: str, keys: np.ndarray) -> list[str]:

@@ -73,7 +73,7 @@ def cloud_detection(
     if data.dtype.kind != "f":
         raise _not_reflectance_error("they are integers")
     bands = cube.get_bands_dimension(data)
-    selected = data.isel({bands: _find_bands(data, bands)}).transpose(..., bands)
+    selected = data.isel({bands: find_cloud_bands(data, bands)}).transpose(..., bands)
     values = selected.data
     if isinstance(values, da.Array):
         rechunked = values.rechunk({values.ndim - 1: -1})
@@ -91,7 +91,7 @@ def cloud_detection(
     return result.transpose(*data.dims)
 
 
-def _find_bands(data: xr.DataArray, bands: str) -> list[int]:
+def find_cloud_bands(data: xr.DataArray, bands: str) -> list[int]:
     names = [_normalize_band_name(str(name)) for name in cube.labels(data, bands)]
     common = data.coords.get(cube.COMMON_NAME)
     common_names = [] if common is None or common.dims != (bands,) else common.values.tolist()

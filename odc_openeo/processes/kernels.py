@@ -16,7 +16,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from odc_openeo import cube
-from odc_openeo.budget import check_count
+from odc_openeo.cube.budget import check_count
 from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import KernelDimensionsUneven, ProcessParameterInvalid
 from odc_openeo.registry.child_results import as_field, restore_coordinates

@@ -110,14 +110,16 @@ def load_collection(
     temporal_extent: TemporalExtent,
     bands: BandNames = None,
     properties: PropertyConditions = None,
+    native_grid: bool = False,
     *,
     env: Environment,
 ) -> LoadedCube:
     """Load a collection as a data cube.
 
     The cube has the dimensions t, bands, y and x and the pixel grid of the files: no pixel is moved. Where
-    the data is in several reference systems (zones), the cube is in the one that covers most of the area,
-    the rest is warped to it with nearest neighbour; bands with larger pixels are resampled to the smallest
+    the data is in several reference systems (zones), the cube is on the grid that the collection names for
+    that, else in the reference system that covers most of the area; the rest is warped to it with nearest
+    neighbour; bands with larger pixels are resampled to the smallest
     pixels in the same way. Values are as in the files: scale and offset are not applied. Scenes of the same
     time are one label along t.
 
@@ -133,6 +135,8 @@ def load_collection(
         bands: Which bands in which order, by name, common name or alias; all of them by default. Bands are
             labelled by their names, or by the alias of the operator that they are asked for.
         properties: Conditions on metadata of the scenes; those are loaded for which all return `true`.
+        native_grid: Whether data in several reference systems is loaded on a grid of its files even if the
+            collection names another grid for that.
 
     Returns:
         The data cube.
@@ -149,6 +153,7 @@ def load_collection(
     product = catalog.get_product(id)
     requested = resolve_bands(product.bands, bands)
     scenes = _find_scenes(catalog, id, request.query, env)
+    request = replace(request, hint=None if native_grid else product.load_hint)
     data = load(scenes, requested, request, groupby=product.groupby)
     env.log.info("load_collection: %d datasets of %s on %s", len(scenes), id, data.attrs["source"])
     return data

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
+import numpy as np
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
-from odc_openeo import jobs, safe_http
-from odc_openeo.catalog import Query
+from odc_openeo import jobs
+from odc_openeo.catalog import Query, Scene
 from odc_openeo.config import Config
 from odc_openeo.errors import FeatureUnsupported, JobNotFinished, JobNotFound
 from odc_openeo.jobs import result_stac, results
 from odc_openeo.jobs.result_stac import Results
 from odc_openeo.load import parse_request, stac_crawler
+from odc_openeo.load.public_objects import make_signer, replace_bucket_urls
 from odc_openeo.load.stac_items import LocatedItems, load_items
+from odc_openeo.load.stac_scenes import read_items
 from odc_openeo.processes.load_collection import (
     FOREIGN_ARGUMENTS,
     BandNames,
@@ -27,10 +33,12 @@ from odc_openeo.processes.load_uploads import Url
 from odc_openeo.registry.environment import Environment
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import BOUNDING_BOX, GEOMETRY, Cube, datacube_schema
-from odc_openeo.signed_links import compute_expiry
 from odc_openeo.storage import get_storage
-from odc_openeo.untrusted.rasters import LocalFolder
+from odc_openeo.storage.buckets import read_bucket_rules
+from odc_openeo.storage.signed_links import compute_expiry
+from odc_openeo.untrusted import safe_http
 from odc_openeo.user_data import workspaces
+from odc_openeo.user_data.object_copies import find_raster_folder
 
 SpatialExtent = Annotated[
     Mapping[str, Any] | xr.Dataset | xr.DataArray | None,
@@ -165,7 +173,8 @@ def _find_items(url: str, query: Query, env: Environment) -> LocatedItems:
     env.require_run()
     policy = safe_http.Policy.from_config(config)
     items = stac_crawler.find_items(lambda href: safe_http.fetch_json(policy, href), url, query, limit)
-    return items, safe_http.RemoteFiles(policy)
+    rules = read_bucket_rules(config.buckets)
+    return replace_bucket_urls(items, rules), safe_http.RemoteFiles(policy, make_signer(rules))
 
 
 def _find_local_results(url: str, config: Config, env: Environment) -> Results | None:
@@ -191,16 +200,54 @@ def _get_results(env: Environment, id_: str) -> Results:
     return published
 
 
+@dataclass(frozen=True)
+class ResultFile:
+    """A GeoTIFF of results: its name, time, grid and the names of its bands."""
+
+    name: str
+    time: np.datetime64
+    grid: GeoBox
+    bands: tuple[str, ...]
+
+
+def list_result_files(id_: str, env: Environment) -> list[ResultFile]:
+    """The GeoTIFFs of a job of the user that are alone at their time.
+
+    Raises:
+        JobNotFound, JobNotFinished: there are no results.
+    """
+    items, place = _read_result_items(_get_results(env, id_), _get_config(env))
+    bands, scenes = read_items(items, place, process_id="load_result")
+    return [
+        _describe_file(scene, [band.name for band in bands])
+        for scene in scenes
+        if len(_list_paths(scene)) == 1
+    ]
+
+
+def _list_paths(scene: Scene) -> set[str]:
+    return {file.href for file in scene.files.values()}
+
+
+def _describe_file(scene: Scene, names: Sequence[str]) -> ResultFile:
+    (path,) = _list_paths(scene)
+    present = sorted((n for n in names if n in scene.files), key=lambda name: scene.files[name].band)
+    grid = scene.grids[scene.files[present[0]].grid]
+    return ResultFile(
+        Path(path).name, np.datetime64(scene.time.replace(tzinfo=None), "ns"), grid, tuple(present)
+    )
+
+
 def _read_result_items(published: Results, config: Config) -> LocatedItems:
-    folder = get_storage(config).find_local_path(published.folder)
+    folder = find_raster_folder(config, get_storage(config), published.folder)
     if folder is None:
-        raise FeatureUnsupported(feature="loading results, as its storage is no folder")
+        raise FeatureUnsupported(feature="loading results from this kind of storage")
 
     def locate(name: str) -> str:
-        return str(folder / name)
+        return str(folder.root / name)
 
     expires = compute_expiry(config)
     items = [
         result_stac.find_item(published, id_, locate, expires) for id_ in result_stac.group_items(published)
     ]
-    return [item for item in items if item is not None], LocalFolder(folder)
+    return [item for item in items if item is not None], folder

@@ -18,7 +18,6 @@ import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.budget import check_count
 from odc_openeo.cube import ARRAY
 from odc_openeo.cube.arrays import (
     apply_along_array,
@@ -29,6 +28,7 @@ from odc_openeo.cube.arrays import (
     make_field,
     reduce_blocks,
 )
+from odc_openeo.cube.budget import check_count
 from odc_openeo.cube.elementwise import as_float, as_json_number, make_nodata_like
 from odc_openeo.cube.streaming_reduction import make_moment_fold
 from odc_openeo.errors import (

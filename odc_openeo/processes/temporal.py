@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.budget import check_count
+from odc_openeo.cube.budget import check_count
 from odc_openeo.cube.calendar_periods import PERIODS
 from odc_openeo.cube.concat import concat
 from odc_openeo.cube.coordinates import make_coordinate, with_type

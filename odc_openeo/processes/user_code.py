@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Final
 
 from odc_openeo.config import Config
@@ -14,11 +15,13 @@ from odc_openeo.errors import (
     ProcessParameterInvalid,
 )
 from odc_openeo.registry.environment import NODES, Environment
-from odc_openeo.udf.archives import open_archive, parse_archive
-from odc_openeo.udf.calls import UdfCode, read_udf_settings
+from odc_openeo.udf.archives import Archive, open_local_archive, open_remote_archive, parse_archive
+from odc_openeo.udf.caches import Lease
+from odc_openeo.udf.calls import UdfCode, UdfSettings, read_udf_settings
 from odc_openeo.udf.functions import UserFunction
-from odc_openeo.udf.requirements import check_requirements
-from odc_openeo.udf.runtimes import ask_interpreter, find_interpreter
+from odc_openeo.udf.packages import open_packages
+from odc_openeo.udf.requirements import find_missing_requirements
+from odc_openeo.udf.runtimes import find_interpreter
 from odc_openeo.udf.user_logs import LogTarget
 from odc_openeo.user_data import files
 
@@ -33,7 +36,7 @@ def open_function(
 
     Raises:
         UdfUnavailable: user-defined functions are turned off, cannot be isolated here, or this one needs
-            libraries that the runtime does not have.
+            libraries that the runtime does not have and that cannot be installed.
         InvalidRuntime, InvalidVersion: there is no such runtime, or not in this version.
         FileNotFound, UrlForbidden, UrlUnreachable, UrlTooLarge: the code cannot be read.
     """
@@ -41,35 +44,59 @@ def open_function(
         raise FeatureUnsupported(feature="user-defined functions without a user")
     config: Config = env.catalog.config
     settings = read_udf_settings(config)
-    python = find_interpreter(settings, runtime, version)
+    interpreter = find_interpreter(settings, runtime, version)
     if env.archives or _is_url(udf):
         env.require_run()
-    code = UdfCode(_read_source(config, env.user, udf), python, links=_open_archives(config, env))
-    check_requirements(code.source, ask_interpreter(python))
+    source = read_source(config, env.user, udf)
+    missing = find_missing_requirements(source, interpreter)
+    if missing and config.udf_install:
+        env.require_run()
+    packages = (
+        [open_packages(config, settings, interpreter, str(env.user), missing, env.log)] if missing else []
+    )
+    archives = _open_archives(config, settings, env)
+    code = UdfCode(
+        source,
+        interpreter.python,
+        packages=tuple(str(lease.folder) for lease in packages),
+        links=tuple((name, str(lease.folder)) for name, lease in archives.items()),
+    )
     target = LogTarget.open(env.log, NODES.get())
-    return UserFunction(settings, env.user, code, {} if context is None else context, target)
+    leases = (*packages, *archives.values())
+    return UserFunction(settings, env.user, code, {} if context is None else context, target, leases)
 
 
-def _open_archives(config: Config, env: Environment) -> tuple[tuple[str, str], ...]:
-    """Unpack the archives that user code is given; its folders with their names for user code."""
-    archives = [parse_archive(text) for text in env.archives]
-    return tuple((a.folder, str(open_archive(config, str(env.user), a))) for a in archives)
+def _open_archives(config: Config, settings: UdfSettings, env: Environment) -> dict[str, Lease]:
+    """Unpack the archives that user code is given; leases of their folders, by their names for user code."""
+    return {
+        archive.folder: _open_archive(config, settings, str(env.user), archive)
+        for archive in map(parse_archive, env.archives)
+    }
+
+
+def _open_archive(config: Config, settings: UdfSettings, user: str, archive: Archive) -> Lease:
+    if archive.is_url:
+        return open_remote_archive(config, settings, user, archive.place)
+    path = _find_file(config, user, archive.place)
+    return open_local_archive(config, settings, user, archive.place, path)
+
+
+def _find_file(config: Config, user: str, name: str) -> Path:
+    try:
+        return files.get_local_path(config, user, name)
+    except (FilePathInvalid, FileOperationUnsupported) as error:
+        raise FileNotFound(file=name) from error
 
 
 def _is_url(udf: str) -> bool:
     return _LINE_BREAK.search(udf) is None and re.match(r"https?://", udf, re.IGNORECASE) is not None
 
 
-def _read_source(config: Config, user: str, udf: str) -> str:
+def read_source(config: Config, user: str, udf: str) -> str:
+    """Read the code of a function: as it is, from the web or from the user's files."""
     if _LINE_BREAK.search(udf):
         return udf
-    if _is_url(udf):
-        path = files.fetch_file(config, user, udf)
-    else:
-        try:
-            path = files.get_local_path(config, user, udf)
-        except (FilePathInvalid, FileOperationUnsupported) as error:
-            raise FileNotFound(file=udf) from error
+    path = files.fetch_file(config, user, udf) if _is_url(udf) else _find_file(config, user, udf)
     if path.stat().st_size > MOST_CODE_BYTES:
         reason = f"the code is larger than {MOST_CODE_BYTES} bytes."
         raise ProcessParameterInvalid(process="run_udf", parameter="udf", reason=reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -10,6 +11,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY
+from odc_openeo.cube.arrays import as_sequence
 from odc_openeo.errors import ProcessGraphComplexity, ProcessParameterInvalid, UdfResultInvalid
 from odc_openeo.processes.user_code import open_function
 from odc_openeo.registry.child_results import FROM_USER_CODE
@@ -17,10 +19,17 @@ from odc_openeo.registry.environment import NODES, Environment
 from odc_openeo.registry.process import PROCESSES, Schema, process
 from odc_openeo.registry.schemas import AnyValue
 from odc_openeo.spatial import vector_cubes
-from odc_openeo.udf.cube_messages import PlainCube, decode_outputs, encode_cube, encode_features
+from odc_openeo.udf.cube_messages import (
+    PlainCube,
+    decode_outputs,
+    describe_sizes,
+    encode_cube,
+    encode_features,
+)
 from odc_openeo.udf.functions import UserFunction
 from odc_openeo.udf.lazy_calls import (
     CallRules,
+    Geometries,
     describe_surroundings,
     make_result_cube,
     order_dimensions,
@@ -30,8 +39,10 @@ from odc_openeo.udf.lazy_calls import (
 
 BLOCK_PARENTS: Final = frozenset({"apply_neighborhood", "apply_polygon", "chunk_polygon"})
 """Processes that cut out the blocks that a function gets."""
-PIXEL_PARENTS: Final = frozenset({"aggregate_spatial", "reduce_spatial"})
+PIXEL_PARENTS: Final = frozenset({"aggregate_spatial", "aggregate_spatial_window", "reduce_spatial"})
 """Processes that reduce pixels that have no order."""
+ELEMENT_PARENTS: Final = frozenset({"array_apply", "array_filter", "count", "merge_cubes"})
+"""Processes that need a value per value, whatever labels a function gives them."""
 PIXELS: Final = "pixels"
 MEMORY_SHARE: Final = 4
 """A cube that user code gets at once may take this fraction of its memory: one quarter."""
@@ -108,9 +119,9 @@ def run_udf(
         InvalidVersion: The runtime has no such version.
         FileNotFound: You have no such file.
     """
-    if cube.is_cube(context):
-        reason = "it must be JSON, not a data cube."
-        raise ProcessParameterInvalid(process="run_udf", parameter="context", reason=reason)
+    context = _to_json(context, "context", "Pass data cubes as 'data'.")
+    parent = find_parent()
+    data = _prepare_data(data, parent)
     function = open_function(env, udf, runtime, version, context)
     if isinstance(data, xr.Dataset):
         env.require_run()
@@ -118,7 +129,6 @@ def run_udf(
     if not isinstance(data, xr.DataArray):
         env.require_run()
         return _run_on_json(function, data)
-    parent = find_parent()
     if parent is None:
         env.require_run()
         return _run_on_everything(function, data)
@@ -134,13 +144,84 @@ def find_parent() -> str | None:
     return None
 
 
+def _prepare_data(data: Any, parent: str | None) -> Any:
+    """Return a cube, or JSON; values of pixels in an array are one cube with a dimension for the array.
+
+    Raises:
+        ProcessParameterInvalid: it contains whole data cubes.
+    """
+    if parent is not None and isinstance(data, list | tuple | cube.LabeledArray):
+        data = as_sequence(data, "run_udf")
+    advice = "Merge several data cubes into one, for example by 'merge_cubes'."
+    if parent is None and isinstance(data, xr.DataArray) and ARRAY in data.dims:
+        raise ProcessParameterInvalid(process="run_udf", parameter="data", reason=_NOT_JSON + advice)
+    return data if cube.is_cube(data) else _to_json(data, "data", advice)
+
+
+_NOT_JSON: Final = "it contains a data cube where JSON is needed. "
+
+
+def _to_json(value: Any, parameter: str, advice: str) -> Any:
+    """Return JSON for user code: arrays as lists, numbers as such.
+
+    Raises:
+        ProcessParameterInvalid: there is a data cube in it, or anything else that is not JSON.
+    """
+    if isinstance(value, cube.LabeledArray):
+        value = list(value.values)
+    if isinstance(value, Mapping):
+        return {str(name): _to_json(item, parameter, advice) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item, parameter, advice) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    reason = (
+        _NOT_JSON if cube.is_cube(value) else f"it contains a {type(value).__name__}, which is not JSON. "
+    )
+    raise ProcessParameterInvalid(process="run_udf", parameter=parameter, reason=reason + advice)
+
+
 def _run_for_parent(function: UserFunction, data: xr.DataArray, parent: str) -> xr.DataArray:
     names = _find_names(data, parent)
     named = _as_floats(data).rename(names)
     named.attrs = {k: v for k, v in named.attrs.items() if k not in (cube.ARRAY_NAME, FROM_USER_CODE)}
-    result = run_on_chunks(function, named, _choose_rules(named, names.get(ARRAY), parent))
+    geometries = _find_geometries(data, names)
+    result = run_on_chunks(function, named, _choose_rules(named, names.get(ARRAY), parent), geometries)
+    if parent in ELEMENT_PARENTS:
+        joined = names.get(ARRAY) if parent == "merge_cubes" else None
+        result = _keep_labels(function, result, named, joined)
     back = {new: old for old, new in names.items() if new in result.dims}
     return result.rename(back).assign_attrs({FROM_USER_CODE: True})
+
+
+def _find_geometries(data: xr.DataArray, names: Mapping[str, str]) -> Geometries | None:
+    dimension = vector_cubes.find_geometry_dimension(data)
+    if dimension is None:
+        return None
+    return Geometries(names.get(dimension, dimension), vector_cubes.to_frame(data, dimension))
+
+
+def _keep_labels(
+    function: UserFunction, result: xr.DataArray, before: xr.DataArray, reduced: str | None
+) -> xr.DataArray:
+    """Give a result the labels from before: others would not be aligned with the values of the parent.
+
+    Dimensions with one label may be missing, ``reduced`` must be.
+    """
+    expected = {str(d): n for d, n in before.sizes.items() if d != reduced and (n != 1 or d in result.dims)}
+    given = {str(d): n for d, n in result.sizes.items()}
+    if given != expected:
+        reason = (
+            f"one value per value is needed here: it must be {describe_sizes(expected)}, not "
+            f"{describe_sizes(given)}."
+        )
+        raise UdfResultInvalid(reason=reason, node=function.target.node)
+    labels = {
+        d: c for d, c in before.coords.items() if d in result.coords and set(c.dims) <= set(result.dims)
+    }
+    return result.assign_coords(labels)
 
 
 def _find_names(data: xr.DataArray, parent: str) -> dict[str, str]:
@@ -196,9 +277,7 @@ def _call(function: UserFunction, inputs: list[Any], arrays: list[np.ndarray], p
 
 def _run_on_json(function: UserFunction, value: Any) -> Any:
     """Run a function on a JSON value, which it gets as structured data; on nothing it is not called."""
-    if isinstance(value, cube.LabeledArray):
-        value = list(value.values)
-    if isinstance(value, list | tuple) and not value:
+    if isinstance(value, list) and not value:
         return None
     outputs = _call(function, [{"kind": "json", "value": value}], [])
     if outputs.cubes:

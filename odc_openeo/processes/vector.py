@@ -14,7 +14,7 @@ import shapely
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.budget import check_count
+from odc_openeo.cube.budget import check_count
 from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParameterInvalid, UnitMismatch
 from odc_openeo.registry.geometry_schemas import GeometryCube, GeometryInput, PointCube
 from odc_openeo.registry.process import Schema, process

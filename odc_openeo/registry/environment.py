@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from odc_openeo.budget import Budget
+from odc_openeo.cube.budget import Budget
 from odc_openeo.registry.demand import ALL, Demand
 
 NODES: Final[ContextVar[tuple[tuple[str, str], ...]]] = ContextVar("nodes", default=())
@@ -46,7 +46,8 @@ class Environment:
     user-defined processes by id and namespace, ``budget`` is what JSON values and calls of child processes
     may still use, ``archives`` are those of dependencies of user code, as job options name them.
     ``checks_only``: the graph is evaluated only to find its errors; what has to be fetched from other hosts,
-    or depends on work that is still going on, is then `NotDetermined`.
+    or depends on work that is still going on, is then `NotDetermined`. ``trace``, where there is one, records
+    the value of each node (see `odc_openeo.graph.trace`).
     """
 
     catalog: Any = None
@@ -62,6 +63,7 @@ class Environment:
     budget: Budget = field(default_factory=Budget)
     archives: tuple[str, ...] = ()
     checks_only: bool = False
+    trace: Any = None
 
     def require_run(self) -> None:
         """Stop the check of what only a run can tell.

@@ -26,8 +26,11 @@ from odc_openeo.errors import (
 )
 from odc_openeo.runners.memory import MemoryWatch, memory_exceeded, read_status_bytes
 from odc_openeo.runners.notices import Notice
+from odc_openeo.runners.run_counts import RunAbandoned, count_run
 from odc_openeo.runners.runner import OUT_OF_MEMORY, Ready, Reply, RunnerSettings, Task, serve_tasks
 from odc_openeo.runners.slots import hold_slot
+from odc_openeo.telemetry.counts import pass_on
+from odc_openeo.telemetry.log_records import get_log_ids
 
 TICK_S: Final = 0.1
 """Seconds between checks of a run: its memory, its deadline, whether a client still waits for it."""
@@ -39,10 +42,6 @@ IDLE_S: Final = 60.0
 """Seconds after which idle runners are ended, except those that are kept warm."""
 
 log = logging.getLogger(__name__)
-
-
-class RunAbandoned(Exception):
-    """A run was ended because no client waits for its result any more."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,13 @@ class RunnerPool:
             InfrastructureBusy: all runners are busy with other runs.
             RunAbandoned: no client waits for the result any more.
         """
-        with self._admit_user(user, is_wanted), self._borrow_runner(is_wanted) as runner:
-            return runner.carry_out(Task(function, arguments, label), seconds, is_wanted)
+        with (
+            count_run(self.lane.name) as run,
+            self._admit_user(user, is_wanted),
+            self._borrow_runner(is_wanted) as runner,
+        ):
+            run.begin()
+            return runner.carry_out(Task(function, arguments, label, get_log_ids()), seconds, is_wanted)
 
     # --- Admission ---
 
@@ -309,6 +313,7 @@ class _Runner:
         except (EOFError, ConnectionError) as error:
             raise self._explain_end(task) from error
         self.is_good = not reply.is_spent
+        pass_on(reply.counts)
         if reply.error is not None:
             raise reply.error
         return reply.value

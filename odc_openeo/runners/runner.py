@@ -8,24 +8,26 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final
 
 from odc_openeo.config import Config, replace_environment
 from odc_openeo.errors import Internal, OpenEOError, ProcessGraphComplexity
-from odc_openeo.hidden_memory import hide_memory
-from odc_openeo.json_pickling import decode_json, encode_json
-from odc_openeo.memory_failures import is_memory_failure
+from odc_openeo.runners.hidden_memory import hide_memory
+from odc_openeo.runners.json_pickling import decode_json, encode_json
 from odc_openeo.runners.memory import (
     lift_memory_limit,
     limit_memory,
     memory_exceeded,
     read_status_bytes,
 )
+from odc_openeo.runners.memory_failures import is_memory_failure
 from odc_openeo.runners.notices import set_receiver
-from odc_openeo.server_log import log_to_stderr
+from odc_openeo.runners.server_log import log_to_stderr
+from odc_openeo.telemetry.counts import Count, drain_counts
+from odc_openeo.telemetry.log_records import set_log_ids
 
 RECYCLE_TASKS: Final = 1000
 """Tasks after which a runner is replaced, in case its libraries leak memory."""
@@ -41,27 +43,32 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """A module-level function and its arguments; ``label`` identifies it in the log."""
+    """A module-level function and its arguments; ``label`` and ``ids`` identify it in the log."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     label: str = ""
+    ids: Mapping[str, str] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_task, (self.function, tuple(map(encode_json, self.arguments)), self.label)
+        arguments = tuple(map(encode_json, self.arguments))
+        return _restore_task, (self.function, arguments, self.label, dict(self.ids))
 
 
-def _restore_task(function: Callable[..., Any], arguments: tuple[Any, ...], label: str) -> Task:
-    return Task(function, tuple(map(decode_json, arguments)), label)
+def _restore_task(
+    function: Callable[..., Any], arguments: tuple[Any, ...], label: str, ids: Mapping[str, str]
+) -> Task:
+    return Task(function, tuple(map(decode_json, arguments)), label, ids)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The value or the error of a task. ``is_spent``: the runner must be replaced."""
+    """The value or the error of a task, and what it counted. ``is_spent``: the runner must be replaced."""
 
     value: Any = None
     error: OpenEOError | None = None
     is_spent: bool = False
+    counts: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ def serve_tasks(settings: RunnerSettings, pipe: Connection) -> None:
             tasks += 1
             grown = read_status_bytes("self", "RssAnon") - baseline
             spent = reply.is_spent or tasks >= RECYCLE_TASKS or grown > settings.memory_bytes / 2
-            _send_reply(pipe, Reply(reply.value, reply.error, spent))
+            _send_reply(pipe, Reply(reply.value, reply.error, spent, tuple(drain_counts())))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (EOFError, OSError):
@@ -122,6 +129,7 @@ def _end_with_parent() -> None:
 
 
 def _carry_out_task(task: Task, settings: RunnerSettings) -> Reply:
+    set_log_ids(**task.ids)
     try:
         return Reply(task.function(settings.config, *task.arguments))
     except Exception as error:

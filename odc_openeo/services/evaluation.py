@@ -17,15 +17,16 @@ from odc_openeo.cube import dimensions_of_type, has_raster_dimensions, labels
 from odc_openeo.cube.instants import parse_instant
 from odc_openeo.errors import FormatUnsuitable, LabelNotAvailable, ProcessParameterInvalid
 from odc_openeo.graph import GraphLimits, evaluate
+from odc_openeo.jobs.options import parse_archives
 from odc_openeo.processes.filters import filter_bands
 from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.registry.process import PROCESSES
-from odc_openeo.run_environment import make_environment
 from odc_openeo.services.configuration import EXTENT
 from odc_openeo.services.model import Service
 from odc_openeo.spatial.boxes import Box
 from odc_openeo.user_data import collections
+from odc_openeo.user_data.run_environment import find_reader, make_environment
 from odc_openeo.user_data.user_defined_processes import Library
 
 MARGIN: Final = 2
@@ -74,7 +75,7 @@ def uses_extent(process: Any) -> bool:
 
 
 def find_dependencies(config: Config, service: Service) -> str | None:
-    """Return a string of the user-defined processes that the tiles depend on.
+    """Return a string of what the tiles depend on: user-defined processes, and what the owner may read.
 
     None if the process depends on something that can change unnoticed: data at URLs, files of users, or
     processes of other users.
@@ -94,7 +95,7 @@ def find_dependencies(config: Config, service: Service) -> str | None:
             if definition is not None and id_ not in definitions:
                 definitions[id_] = definition
                 waiting.append(definition)
-    return repr(sorted(definitions.items())) if definitions else ""
+    return repr((sorted(definitions.items()), find_reader(config, service.user).describe()))
 
 
 def _is_repeatable(node: Mapping[str, Any], exported: frozenset[str]) -> bool:
@@ -130,7 +131,10 @@ class ServiceEvaluator:
         """
         config, draft = self.config, service.draft
         run_limits = RunLimits(load_chunks=MOST_CHUNKS)
-        env = make_environment(config, service.user, run_limits, catalog=self.catalog, log=log)
+        archives = parse_archives(draft.extras)
+        env = make_environment(
+            config, service.user, run_limits, catalog=self.catalog, log=log, archives=archives
+        )
         parameters = {EXTENT: None if grid is None else _make_extent_argument(grid, coarsest_m)}
         limits = GraphLimits.from_config(config)
         bands = service.get_setting("bands")

@@ -10,7 +10,7 @@ from uuid import UUID
 from odc_openeo.config import Config
 from odc_openeo.errors import ResultLinkExpired
 from odc_openeo.services.model import Service
-from odc_openeo.signed_links import SIGNATURE_DIGITS, compute_expiry, is_valid_signature, sign_link
+from odc_openeo.storage.signed_links import SIGNATURE_DIGITS, compute_expiry, is_valid_signature, sign_link
 
 PATTERN: Final = rf"[0-9]{{1,12}}-[0-9a-f]{{{SIGNATURE_DIGITS}}}"
 """The key that a link has in its path after the id of the service."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from odc_openeo.json_pickling import PickledAsJson
+from odc_openeo.runners.json_pickling import PickledAsJson
 
 
 @dataclass(frozen=True)

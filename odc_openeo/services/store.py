@@ -16,7 +16,10 @@ from odc_openeo.db.logs import make_log_columns, read_logs
 from odc_openeo.db.paging import parse_place, read_page
 from odc_openeo.errors import ServiceNotFound
 from odc_openeo.jobs import Entry, Page
+from odc_openeo.jobs.usage import Amounts, find_collections
+from odc_openeo.jobs.usage import add_usage as record_usage
 from odc_openeo.services.model import Ranges, Service, ServiceDraft
+from odc_openeo.telemetry.log_records import record_event
 
 MOST_ENTRIES: Final = 10_000
 """Log entries kept per service; beyond that the oldest are deleted."""
@@ -32,7 +35,8 @@ def create_service(config: Config, user: UUID, draft: ServiceDraft) -> UUID:
     with db.session(config) as session:
         session.add(row)
         session.flush()
-        return row.id
+    record_event("service_created", service=row.id, owner=user)
+    return row.id
 
 
 def _make_columns(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,6 +127,7 @@ def delete_service(config: Config, user: UUID, id_: str) -> None:
         )
     if deleted_id is None:
         raise ServiceNotFound(identifier=id_)
+    record_event("service_deleted", service=deleted_id, owner=user)
 
 
 def _match_owner(user: UUID, id_: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
@@ -154,7 +159,11 @@ def add_usage(config: Config, id_: UUID, tiles: int, nbytes: int, cpu_s: float) 
     row = db.ServiceRow
     usage = {"tiles": row.tiles + tiles, "nbytes": row.nbytes + nbytes, "cpu_s": row.cpu_s + cpu_s}
     with db.session(config) as session:
-        session.execute(update(row).where(row.id == id_).values(**usage))
+        changed = update(row).where(row.id == id_).values(**usage).returning(row.user_id, row.process)
+        owner = session.execute(changed).first()
+    if owner is not None:
+        amounts = Amounts(runs=tiles, cpu_s=cpu_s, nbytes=nbytes)
+        record_usage(config, owner[0], "service", find_collections(json.loads(owner[1])), amounts)
 
 
 def add_log_entries(config: Config, id_: UUID, entries: Sequence[Entry]) -> None:

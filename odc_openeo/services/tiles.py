@@ -23,6 +23,7 @@ from odc_openeo.services.footprint import Footprint
 from odc_openeo.services.model import Service
 from odc_openeo.services.tile_maker import TileReply, make_error_entry, make_footprint, make_style, make_tile
 from odc_openeo.services.usage import UsageMeter
+from odc_openeo.telemetry.counts import add_count, set_gauge
 
 STATE_S: Final = 2.0
 """Seconds for which the state of the index and of user-defined processes is not looked up again."""
@@ -114,6 +115,7 @@ class Tiles:
         media_type = MEDIA_TYPES[service.get_setting("format", "PNG")]
         with self._lock:
             content = None if tag is None else self._cached_tiles.get(tag)
+        add_count("cache_requests", cache="tiles", outcome="miss" if content is None else "hit")
         cpu_s = 0.0
         if content is None:
             reply = self._run_task(service, make_tile, self.get_footprint(service), grid, time)
@@ -126,6 +128,7 @@ class Tiles:
         if tag is not None and len(content) <= self.config.tile_cache_bytes:
             with self._lock:
                 self._cached_tiles[tag] = content
+                set_gauge("cache_bytes", self._cached_tiles.currsize, cache="tiles")
 
     def get_style(self, service: Service) -> tuple[Style, tuple[str, ...]]:
         """Return how the values of a service become colours, and the names of its bands.

@@ -11,7 +11,7 @@ from affine import Affine
 from odc.geo.crs import CRS, CRSError
 from odc.geo.geobox import GeoBox
 
-from odc_openeo.budget import check_count
+from odc_openeo.cube.budget import check_count
 from odc_openeo.errors import ProcessParameterInvalid
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.globe import Projection, get_projection, locate_grid

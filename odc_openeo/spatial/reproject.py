@@ -1,7 +1,8 @@
 """Project geometries to the reference system of a grid, on the side of the Earth where the grid has them.
 
 Edges are straight lines in the original reference system, so points are added to them until they deviate
-from their curves by less than a hundredth of a pixel. Longitudes count modulo 360.
+from their curves by less than a ten-thousandth of a pixel: whether a centre is inside depends on it.
+Longitudes count modulo 360.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from odc_openeo.spatial.globe import (
 )
 
 _EARTH_RADIUS: Final = 6_371_000.0
+_DEVIATION: Final = 1e-4
+"""Pixels by which edges may deviate from their curves."""
 _MAX_PIECES: Final = 20_000
 _EDGE: Final = 3_000.0
 """Length in metres of an edge that stays straight to within a metre in any other CRS."""
@@ -200,10 +203,15 @@ def _bound_finite(shape: BaseGeometry) -> Any:
 
 def _densify(shapes: np.ndarray, source: CRS, grid: GeoBox) -> np.ndarray:
     """Add points to edges, as many as needed to follow their curves on a grid, but at most `_MAX_PIECES`."""
-    pixel = min(abs(grid.resolution.x), abs(grid.resolution.y)) * get_projection(grid.crs).metres
-    step = np.sqrt(8 * pixel / 100 * _EARTH_RADIUS / 4) / get_projection(source).metres
-    dense: np.ndarray = shapely.segmentize(shapes, np.maximum(step, shapely.length(shapes) / _MAX_PIECES))
+    step = np.maximum(find_longest_edge(source, grid), shapely.length(shapes) / _MAX_PIECES)
+    dense: np.ndarray = shapely.segmentize(shapes, step)
     return dense
+
+
+def find_longest_edge(source: CRS, grid: GeoBox) -> float:
+    """The length up to which edges stay straight on a grid, to `_DEVIATION`; in units of their own CRS."""
+    pixel = min(abs(grid.resolution.x), abs(grid.resolution.y)) * get_projection(grid.crs).metres
+    return float(np.sqrt(8 * pixel * _DEVIATION * _EARTH_RADIUS / 4) / get_projection(source).metres)
 
 
 def _reproject_shapes(shapes: np.ndarray, source: CRS, grid: GeoBox) -> np.ndarray:

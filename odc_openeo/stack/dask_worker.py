@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from odc_openeo import __version__
-from odc_openeo.compute.cluster import WORKER_MARK
+from odc_openeo.compute.cluster import UDF_METRIC, WORKER_MARK
 from odc_openeo.config import allowed_gdal_drivers
-from odc_openeo.hidden_memory import hide_memory
+from odc_openeo.runners.hidden_memory import hide_memory
+from odc_openeo.telemetry.counts import list_counts
 from odc_openeo.untrusted.gdal_drivers import secure_gdal
 
 PRELOAD: Final = ["--preload", "odc_openeo.stack.dask_worker"]
@@ -35,7 +36,12 @@ def dask_setup(worker: Any) -> None:
     hide_memory()
     secure_gdal(allowed_gdal_drivers())
     worker.metrics[WORKER_MARK] = _describe_version
+    worker.metrics[UDF_METRIC] = _count_udf_calls
 
 
 def _describe_version(_: Any) -> str:
     return __version__
+
+
+def _count_udf_calls(_: Any) -> dict[str, float]:
+    return {dict(c.labels)["outcome"]: c.value for c in list_counts() if c.name == "udf_calls"}

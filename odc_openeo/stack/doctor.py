@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from uuid import uuid4
 
-import fsspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from odc_openeo import db
 from odc_openeo.catalog import Catalog, read_overrides
+from odc_openeo.catalog.index_check import IndexUnusable, check_index
 from odc_openeo.compute import cluster
 from odc_openeo.config import (
     PREFIX,
@@ -26,8 +25,11 @@ from odc_openeo.config import (
     odc_settings,
     unknown_variables,
 )
+from odc_openeo.db.schema_check import DatabaseUnusable, check_schema
 from odc_openeo.errors import OpenEOError
+from odc_openeo.load.bucket_check import check_buckets
 from odc_openeo.stack.web_editor import find_editor_warning
+from odc_openeo.storage import check_storage
 from odc_openeo.udf.layers import check_udf, find_udf_warning
 from odc_openeo.users import oidc
 
@@ -51,11 +53,12 @@ def run_checks(config: Config) -> list[Finding]:
     """Check settings, database, index, dask, GDAL, storage and sign-in independently of each other."""
     checks: list[tuple[str, Callable[[Config], str]]] = [
         ("settings", _check_settings),
-        ("database", db.check_database),
-        ("index", _check_index),
+        ("database", _check_database),
+        ("index", check_index),
         ("dask", cluster.check_cluster),
         ("GDAL", _check_gdal),
         ("storage", _check_storage),
+        ("buckets", check_buckets),
         ("user-defined functions", check_udf),
         ("sign-in", oidc.check_providers),
     ]
@@ -75,6 +78,8 @@ def run_checks(config: Config) -> list[Finding]:
 def _run_check(part: str, check: Callable[[Config], str], config: Config) -> Finding:
     try:
         return Finding(part, True, mask_password(check(config)))
+    except (DatabaseUnusable, IndexUnusable) as error:
+        return Finding(part, False, mask_password(str(error)))
     except (OpenEOError, ValueError, OSError, ImportError, subprocess.SubprocessError) as error:
         cause = f" ({str(error.__cause__).splitlines()[0]})" if str(error.__cause__ or "") else ""
         return Finding(part, False, mask_password(f"{error}{cause}"))
@@ -83,14 +88,16 @@ def _run_check(part: str, check: Callable[[Config], str], config: Config) -> Fin
 def _check_settings(config: Config) -> str:
     unknown = unknown_variables()
     if unknown:
-        raise ValueError(f"unknown setting: {', '.join(unknown)}; the table above lists all settings")
+        raise ValueError(
+            f"unknown setting: {', '.join(unknown)}; `odc-openeo doctor --settings` lists them all"
+        )
     read_overrides(config.collection_overrides)
     return "all known"
 
 
-def _run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments],
+        command,
         env=child_environment(),
         capture_output=True,
         text=True,
@@ -106,7 +113,7 @@ def _check_gdal(config: Config) -> str:
         "from odc_openeo.untrusted.gdal_drivers import secure_gdal;"
         "secure_gdal(allowed_gdal_drivers())"
     )
-    done = _run_python("-c", code)
+    done = _run_command([sys.executable, "-c", code])
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise ValueError(lines[-1] if lines else "GDAL cannot be secured")
@@ -136,44 +143,35 @@ def _find_override_warning(config: Config) -> str | None:
         catalog.close()
 
 
-def _check_index(config: Config) -> str:
-    # Use Open Data Cube's own command, which has the same view as its users.
-    environment = ["--env", config.odc_environment] if config.odc_environment else []
-    done = _run_python("-m", "datacube.scripts.cli_app", *environment, "system", "check")
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise ValueError(
-            f"Open Data Cube reports: {lines[-1] if lines else 'nothing'}; set ODC_DEFAULT_DB_URL (and "
-            "ODC_DEFAULT_INDEX_DRIVER=postgres) or datacube.conf, then run `datacube system init`"
-        )
-    return "Open Data Cube is reachable"
+def _check_database(config: Config) -> str:
+    if config.database_url is not None:
+        check_schema(config)
+    return db.check_database(config)
 
 
 def _check_storage(config: Config) -> str:
     try:
-        files, folder = fsspec.core.url_to_fs(config.storage)
-        probe = f"{folder.rstrip('/')}/.doctor-{uuid4().hex}"
-        files.makedirs(folder, exist_ok=True)
-        with files.open(probe, "wb") as file:
-            file.write(b"probe")
-        files.rm_file(probe)
+        return check_storage(config)
     except Exception as error:  # each kind of store has its own errors
-        raise ValueError(f"cannot write to {config.storage}: {error}; set {PREFIX}STORAGE_URL") from error
-    return f"can write to {config.storage}"
+        raise ValueError(f"{error}; set {PREFIX}STORAGE_URL, or give the right to write") from error
 
 
 def print_report(config: Config, console: Console) -> bool:
-    """Print settings and findings; return whether all checks passed."""
+    """Print the findings, problems first; return whether all checks passed."""
+    findings = run_checks(config)
+    for finding in sorted(findings, key=lambda finding: (finding.good, not finding.is_warning)):
+        mark = "[green]ok  [/]" if finding.good else "[red]fail[/]"
+        if finding.is_warning:
+            mark = "[yellow]warn[/]"
+        console.print(f"{mark} {finding.part}: {escape(finding.text)}", soft_wrap=True)
+    return all(finding.good for finding in findings)
+
+
+def print_settings(config: Config, console: Console) -> None:
+    """Print the settings, and the variables of Open Data Cube."""
     table = Table(Column("Setting", no_wrap=True), "Value", "Default", "Description", title="Settings")
     for row in describe_settings(config):
         table.add_row(*map(escape, row))
     console.print(table)
     for name, value in odc_settings().items():
         console.print(escape(f"{name}={value}"))
-    findings = run_checks(config)
-    for finding in findings:
-        mark = "[green]ok  [/]" if finding.good else "[red]fail[/]"
-        if finding.is_warning:
-            mark = "[yellow]warn[/]"
-        console.print(f"{mark} {finding.part}: {escape(finding.text)}", soft_wrap=True)
-    return all(finding.good for finding in findings)

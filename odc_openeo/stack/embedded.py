@@ -7,10 +7,10 @@ is killed, the kernel sends the parts their stop signals.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, NoReturn
+from typing import IO, Final, NoReturn
 
 import psutil
 from distributed.worker_memory import parse_memory_limit
@@ -36,20 +36,31 @@ from odc_openeo.config import (
     child_environment,
     odc_database_environment,
     odc_settings,
+    odc_variables,
 )
-from odc_openeo.db import migrate
+from odc_openeo.db.schema_check import upgrade_schema
 from odc_openeo.errors import OpenEOError
+from odc_openeo.indexing.datacube_command import build_datacube_command
 from odc_openeo.jobs.options import MEMORY, SLOTS
 from odc_openeo.stack import postgres, subprocesses
 from odc_openeo.stack.dask_worker import dask_worker_command
 from odc_openeo.stack.gunicorn_command import gunicorn_command
+from odc_openeo.stack.index_setup import check_embedded_server, find_init_command
+from odc_openeo.stack.running_stack import FolderInUse, RunningStack, lock_folder, remove_note, write_note
 from odc_openeo.stack.subprocesses import Child
+from odc_openeo.storage.buckets import read_bucket_rules
+from odc_openeo.storage.metrics_folder import make_metrics_folder
+from odc_openeo.udf.caches import CACHE_PREFIX
+from odc_openeo.udf.folders import remove_folder
 from odc_openeo.users import accounts
 
 log = logging.getLogger(__name__)
 
 DATABASE = "datacube"
 SCHEDULER = "dask scheduler"
+LONGEST_TEMPORARY_FOLDER: Final = 70
+"""Python's sockets of subprocesses are in the folder for temporary files, and paths of sockets are short."""
+
 STOP_SECONDS = 4.0
 START_SECONDS = 120.0
 COMPUTING_NICENESS = 5
@@ -68,18 +79,27 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 class Stack:
-    """All parts of the service on this machine. A context manager: leaving it stops everything."""
+    """All parts of the service on this machine. A context manager: leaving it stops everything.
 
-    def __init__(self, config: Config, *, samples: bool = True, say: Say = print) -> None:
+    With ``own_index``, the settings of Open Data Cube say which index it serves, if there are any; else it
+    has one in the PostgreSQL that it brings.
+    """
+
+    def __init__(
+        self, config: Config, *, samples: bool = True, own_index: bool = False, say: Say = print
+    ) -> None:
         # Children must not compute the default again, as it depends on the home folder.
         self.config = _with_changes(config, data_dir=config.data_dir)
         self.samples = samples
+        self.own_index = own_index
         self.say = say
         self.parts: list[Child] = []
         self.logs = config.data_dir / "log"
         self._lock: IO[str] | None = None
         self._server: postgres.Postgres | None = None
         self._odc: dict[str, str] = {}
+        self._temporary: dict[str, str] = {}
+        self._metrics: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -106,8 +126,12 @@ class Stack:
 
     def _start_parts(self) -> None:
         _check_address(self.config)
+        _check_settings(self.config)
         _make_folder(self.config.data_dir)
         self._lock = _lock_folder(self.config.data_dir)
+        remove_note(self.config.data_dir)
+        self._temporary = _choose_temporary_folder(self.config.data_dir)
+        self._metrics = make_metrics_folder(self.config)
         if self.config.dask_scheduler is None:
             self._start_dask()
         self._start_database()
@@ -118,6 +142,13 @@ class Stack:
             self._find_scheduler()
         self._start_http()
         self._start_job_workers()
+        self._write_note()
+
+    def _write_note(self) -> None:
+        config = self.config
+        url = db.get_database_url(config).render_as_string(hide_password=False)
+        odc = self._odc or odc_variables()
+        write_note(config.data_dir, RunningStack(self.url, url, config.dask_scheduler, odc))
 
     def _start_dask(self, port: str = "0") -> None:
         scheduler_file = self._scheduler_file()
@@ -151,6 +182,7 @@ class Stack:
         self.config = _with_changes(self.config, dask_scheduler=address)
 
     def _start_database(self) -> None:
+        has_index = _names_index(self.config)
         if self.config.database_url is None:
             folder = self.config.data_dir / "postgresql"
             try:
@@ -160,22 +192,28 @@ class Stack:
             self.parts.append(self._server.child)
             url = self._server.create_database(DATABASE)
             self.config = _with_changes(self.config, database_url=SecretStr(url))
-            self._odc = odc_database_environment(url)
-        elif not odc_settings():
+            has_index = has_index and self.own_index
+        if not has_index:
             url = db.get_database_url(self.config).render_as_string(hide_password=False)
-            self._odc = odc_database_environment(url)
+            self._odc = odc_database_environment(url, self.config.index_driver)
 
     def _prepare_database(self) -> None:
-        command = [sys.executable, "-m", "datacube.scripts.cli_app", "system", "init"]
-        environment = child_environment(None, **self._odc)
-        # Open Data Cube's command takes seconds to import; migrate our own tables meanwhile.
-        with self._once_per_state("index", version("datacube")) as needed:
-            task = self._start_part("datacube system init", command, environment) if needed else None
-            migrate.upgrade(self.config)
-            self._prepare_users()
-            db.dispose_engine(self.config)
-            if task is not None:
-                self._run_to_end(task)
+        try:
+            upgrade_schema(self.config)
+            with self._once_per_state("index", f"{version('datacube')} {self.config.index_driver}") as needed:
+                arguments = find_init_command(self.config, own=bool(self._odc)) if needed else None
+                task = None if arguments is None else self._start_init(arguments)
+                # Open Data Cube's command takes seconds to import; prepare the users meanwhile.
+                self._prepare_users()
+                db.dispose_engine(self.config)
+                if task is not None:
+                    self._run_to_end(task)
+        except ValueError as error:
+            raise StackError(str(error)) from error
+
+    def _start_init(self, arguments: Sequence[str]) -> Child:
+        command = build_datacube_command(arguments)
+        return self._start_part("datacube system init", command, child_environment(None, **self._odc))
 
     def _prepare_users(self) -> None:
         """Create the demo user where it is allowed, else explain how to create users if there are none."""
@@ -203,7 +241,9 @@ class Stack:
         Asking the ``datacube`` command takes seconds, too long for every start.
         """
         note = self.config.data_dir / f"{step}.done"
-        state = f"{state} {db.get_database_url(self.config)}"
+        # Without passwords.
+        index = "" if self._odc else f" {self.config.odc_environment} {odc_settings()}"
+        state = f"{state} {db.get_database_url(self.config)}{index}"
         needed = not note.exists() or note.read_text() != state
         yield needed
         if needed:
@@ -211,18 +251,19 @@ class Stack:
 
     def _start_http(self) -> None:
         config = self.config
-        self._start_part("HTTP server", gunicorn_command(config), child_environment(config, **self._odc))
+        environment = child_environment(config, **self._odc, **self._metrics)
+        self._start_part("HTTP server", gunicorn_command(config), environment)
         self._wait_for("GET /health", lambda: _is_healthy(config))
 
     def _start_job_workers(self) -> None:
         command = [sys.executable, "-m", "odc_openeo.cli", "worker"]
-        environment = child_environment(self.config, **self._odc)
+        environment = child_environment(self.config, **self._odc, **self._metrics)
         for number in range(1, self.config.job_workers + 1):
             self._start_part(f"job worker {number}", command, environment)
 
     def _start_part(self, name: str, command: Sequence[str], environment: dict[str, str]) -> Child:
         log = self.logs / f"{name.replace(' ', '-').lower()}.log"
-        child = subprocesses.start_child(name, command, log, environment)
+        child = subprocesses.start_child(name, command, log, {**environment, **self._temporary})
         self.parts.append(child)
         return child
 
@@ -268,8 +309,13 @@ class Stack:
         self.parts.clear()
         self._server = None
         if self._lock is not None:
+            remove_note(self.config.data_dir)
             self._lock.close()
             self._lock = None
+
+
+def _names_index(config: Config) -> bool:
+    return bool(odc_settings()) or config.odc_environment is not None
 
 
 def _with_changes(config: Config, **changes: object) -> Config:
@@ -279,6 +325,14 @@ def _with_changes(config: Config, **changes: object) -> Config:
 def _describe_end(part: Child) -> str:
     output = part.last_output().strip()
     return f"{part.name} ended with status {part.exit_status()}; its log {part.log} ends with:\n{output}"
+
+
+def _check_settings(config: Config) -> None:
+    try:
+        check_embedded_server(config)
+        read_bucket_rules(config.buckets)
+    except ValueError as error:
+        raise StackError(str(error)) from error
 
 
 def _check_address(config: Config) -> None:
@@ -308,22 +362,30 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
+def _choose_temporary_folder(data_dir: Path) -> dict[str, str]:
+    """Choose the folder for temporary files of all parts: in the data folder if it can be there.
+
+    Started by root, user code runs as another user, who must be able to reach it. What parts that were killed
+    have left there is removed.
+    """
+    folder = data_dir / "tmp"
+    is_open = os.geteuid() != 0 or postgres.is_open_to_all(data_dir)
+    if len(os.fsencode(folder)) > LONGEST_TEMPORARY_FOLDER or not is_open:
+        return {}
+    folder.mkdir(mode=0o711, exist_ok=True)
+    for entry in folder.iterdir():
+        if entry.is_symlink() or not entry.is_dir():
+            entry.unlink()
+        elif not entry.name.startswith(CACHE_PREFIX):
+            remove_folder(entry)
+    return {"TMPDIR": str(folder)}
+
+
 def _lock_folder(folder: Path) -> IO[str]:
-    file = (folder / "launcher.pid").open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise StackError(
-            f"{folder} is in use by another `odc-openeo up` (process {owner}): stop it, or choose "
-            "another --data-dir"
-        ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        return lock_folder(folder)
+    except FolderInUse as error:
+        raise StackError(str(error)) from error
 
 
 def _is_healthy(config: Config) -> bool:
@@ -357,11 +419,22 @@ def stop_signals() -> Iterator[None]:
             signal.signal(signal_number, handler)
 
 
+def _describe_next_steps(config: Config) -> str:
+    """Describe how to add a user and data, in another terminal."""
+    is_default = config.data_dir == Config.model_fields["data_dir"].get_default(call_default_factory=True)
+    option = "" if is_default else f" --data-dir {shlex.quote(str(config.data_dir))}"
+    return (
+        f"Add a user: odc-openeo user{option} add NAME\n"
+        f'Add data:   eval "$(odc-openeo env{option})", then use `datacube` or `odc-openeo index stac`'
+    )
+
+
 def run_stack(config: Config, *, samples: bool = True, say: Say = print) -> int:
     """Run the stack until a signal or the end of a part; return the exit status."""
     try:
-        with stop_signals(), Stack(config, samples=samples, say=say) as stack:
+        with stop_signals(), Stack(config, samples=samples, own_index=True, say=say) as stack:
             say(f"Ready: {stack.url} (stop with Ctrl-C)")
+            say(_describe_next_steps(config))
             stack.watch()
     except KeyboardInterrupt:
         say("Stopped")

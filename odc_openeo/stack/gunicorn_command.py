@@ -25,5 +25,7 @@ def gunicorn_command(config: Config) -> list[str]:
     heads = ["--limit-request-line", "8190", "--limit-request-field_size", str(LONGEST_HEADER)]
     worker = ["--worker-class", "odc_openeo.stack.gunicorn_worker.Worker"]
     options = [*worker, *heads, "--no-control-socket", "--log-level", config.log_level]
+    if config.log_format == "json":
+        options += ["--logger-class", "odc_openeo.stack.gunicorn_log.JsonLogger"]
     command = [sys.executable, "-m", "gunicorn", "odc_openeo.app:create_app()"]
     return [*command, "--bind", f"{host}:{config.port}", *size, *limits, *options]

@@ -18,7 +18,7 @@ from uuid import uuid4
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from odc_openeo.config import allowed_gdal_drivers
-from odc_openeo.hidden_memory import hide_memory
+from odc_openeo.runners.hidden_memory import hide_memory
 from odc_openeo.untrusted.gdal_drivers import secure_gdal
 
 HEAD_SECONDS: Final = 15.0

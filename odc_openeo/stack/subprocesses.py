@@ -57,14 +57,15 @@ def start_child(
     log: Path,
     environment: Mapping[str, str],
     stop_signal: signal.Signals = signal.SIGTERM,
-    user: str | None = None,
+    user: int | None = None,
 ) -> Child:
-    """Start ``command`` as ``user``, so that it gets ``stop_signal`` when the calling thread ends.
+    """Start ``command``, so that it gets ``stop_signal`` when the calling thread ends.
 
-    Call it from the main thread: Linux ties a child to the thread that created it.
+    ``user`` is the number of the user who runs it, None for this one. Call it from the main thread: Linux
+    ties a child to the thread that created it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    wrapper = [sys.executable, "-S", "-E", __file__, str(int(stop_signal)), str(os.getpid()), user or ""]
+    wrapper = [sys.executable, "-S", "-E", __file__, str(int(stop_signal)), str(os.getpid()), str(user or "")]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*wrapper, *command],
@@ -88,14 +89,11 @@ def stop_children(children: Sequence[Child], seconds: float) -> None:
         child.kill()
 
 
-def _switch_user(user: str) -> None:
-    import grp
-    import pwd
-
-    entry = pwd.getpwnam(user)
-    os.setgroups([group.gr_gid for group in grp.getgrall() if user in group.gr_mem])
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
+def _switch_user(user: int) -> None:
+    # The user needs no account, so the group has the same number.
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
 
 
 def _tie_to(parent: int, stop_signal: int) -> None:
@@ -109,7 +107,7 @@ def _tie_to(parent: int, stop_signal: int) -> None:
 
 def _run_child(stop_signal: str, parent: str, user: str, *command: str) -> None:
     if user:
-        _switch_user(user)
+        _switch_user(int(user))
     _tie_to(int(parent), int(stop_signal))
     os.execvp(command[0], command)
 

@@ -1,193 +1,161 @@
-"""Archives of dependencies of user code: fetched once, and unpacked into folders that nothing leads out of.
-
-They are kept by owner and content for some days: equal archives are unpacked once.
-"""
+"""Archives of dependencies of user code: fetched, unpacked in the sandbox, and kept by owner and content."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
-import stat
 import tempfile
 import time
-import zipfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from typing import Final
 from urllib.parse import urldefrag
 
-from odc_openeo import safe_http
 from odc_openeo.config import Config
 from odc_openeo.errors import RequestInvalid, StorageFailure, UdfUnavailable, UrlTooLarge
-from odc_openeo.udf.folders import open_own_folder
+from odc_openeo.udf.builders import Builder
+from odc_openeo.udf.caches import FolderCache, Lease, find_cache_folder, find_share
+from odc_openeo.udf.folders import MOST_ENTRIES, open_own_folder
+from odc_openeo.udf.settings import UdfSettings
+from odc_openeo.untrusted import safe_http
 
 MOST_ARCHIVES: Final = 20
-MOST_MEMBERS: Final = 20_000
 MOST_BYTES: Final = 4 * 2**30
 """Bytes of an archive once it is unpacked."""
+MOST_SECONDS: Final = 300.0
 TRUSTED_S: Final = 600
 """Seconds for which an address is taken to have the same content."""
 KEPT_S: Final = 3 * 24 * 3600
 ADDRESS: Final = "address-"
-CONTENT: Final = "content-"
-BLOCK: Final = 2**20
-INVALID: Final = (
-    *(zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError, EOFError),
-    *(FileExistsError, NotADirectoryError, IsADirectoryError),
-)
-"""The errors of archives that are damaged, encrypted, or have impossible names."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
+_SUFFIXES: Final = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+_URL: Final = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The address of an archive, and the folder of the working folder that it is unpacked to."""
+    """An archive: its URL or its path in the user's files, and the folder that it is unpacked to."""
 
-    url: str
+    place: str
     folder: str
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is on another host."""
+        return _URL.match(self.place) is not None
 
 
 def parse_archive(text: str) -> Archive:
-    """Parse an archive as job options name it: ``https://…/models.zip#models``.
+    """Parse an archive as job options name it: ``https://…/models.zip#models`` or ``models.zip#models``.
 
     Raises:
         RequestInvalid: it is not such an address.
     """
-    url, fragment = urldefrag(text)
-    name = fragment or PurePosixPath(url).stem
-    if not url.startswith(("http://", "https://")):
-        raise RequestInvalid(
-            reason=f"the archive '{text}' must be a URL such as https://…/models.zip#models."
-        )
+    place, fragment = urldefrag(text) if _URL.match(text) else text.partition("#")[::2]
+    if not place or (not _URL.match(place) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place)):
+        reason = f"the archive '{text}' must be a URL such as https://…/a.zip#a, or a path in your files."
+        raise RequestInvalid(reason=reason)
+    name = fragment or _SUFFIXES.sub("", PurePosixPath(place).name)
     if not _NAME.fullmatch(name):
         reason = f"the archive '{text}' needs a folder after '#': letters, digits, '_', '-' and '.'."
         raise RequestInvalid(reason=reason)
-    return Archive(url, name)
+    return Archive(place, name)
 
 
-def open_archive(config: Config, owner: str, archive: Archive) -> Path:
-    """Return the folder that an archive is unpacked in on this machine, for user code to read.
+def open_remote_archive(config: Config, settings: UdfSettings, owner: str, url: str) -> Lease:
+    """Fetch an archive unless it is there, and unpack it; return a lease of its folder.
 
     Raises:
-        UrlForbidden, UrlUnreachable, UrlTooLarge: it cannot be fetched.
+        UrlForbidden, UrlUnreachable, UrlTooLarge: it cannot be fetched, or is too large.
         UdfUnavailable: it is not a valid archive, has links, or names that lead out of it.
     """
     try:
-        top = _open_top_folder(config, owner)
-        address = top / f"{ADDRESS}{hashlib.sha256(archive.url.encode()).hexdigest()}"
+        cache = _open_cache(config, owner)
+        address = cache.top / f"{ADDRESS}{_make_key(config, owner, url)}"
         with contextlib.suppress(FileNotFoundError):
-            target = top / address.read_text()
-            if address.stat().st_mtime > time.time() - TRUSTED_S and target.is_dir():
-                os.utime(target)
-                return target
-        return _fetch_archive(config, archive, top, address)
+            key = address.read_text()
+            if address.stat().st_mtime > time.time() - TRUSTED_S and (cache.top / key).is_dir():
+                return cache.open(key, _refuse_to_make)
+        _remove_old_addresses(cache.top)
+        with tempfile.TemporaryDirectory(prefix="incoming-", dir=cache.top) as work:
+            packed = Path(work) / "archive"
+            safe_http.download_file(safe_http.Policy.from_config(config), url, packed)
+            key = _make_key(config, owner, _digest(packed))
+            lease = cache.open(key, lambda target: _unpack(settings, packed, url, target))
+            note = Path(work) / "note"
+            note.write_text(lease.folder.name)
+            note.replace(address)
+        return lease
     except OSError as error:
         raise StorageFailure.from_os_error(error) from error
 
 
-def _open_top_folder(config: Config, owner: str) -> Path:
-    """The folder of an owner: user code runs as another user, who may enter it but not list it."""
-    secret = hashlib.sha256(f"{config.data_dir}\0{owner}".encode()).hexdigest()[:32]
-    top = Path(tempfile.gettempdir()) / f"odc-openeo-udf-archives-{os.geteuid()}"
-    return open_own_folder(open_own_folder(top) / secret)
+def open_local_archive(config: Config, settings: UdfSettings, owner: str, name: str, path: Path) -> Lease:
+    """Unpack an archive of the user's files; return a lease of its folder.
 
-
-def _fetch_archive(config: Config, archive: Archive, top: Path, address: Path) -> Path:
-    _remove_old(top)
-    work = Path(tempfile.mkdtemp(prefix="incoming-", dir=top))
+    Raises:
+        UrlTooLarge: it is too large once it is unpacked.
+        UdfUnavailable: see `open_remote_archive`.
+    """
     try:
-        packed = work / "archive"
-        safe_http.download_file(safe_http.Policy.from_config(config), archive.url, packed)
-        target = top / f"{CONTENT}{_digest(packed)}"
-        if not target.is_dir():
-            unpacked = work / "unpacked"
-            unpack_archive(packed, unpacked, archive.url)
-            # Another process may have been faster.
-            with contextlib.suppress(OSError):
-                unpacked.rename(target)
-        os.utime(target)
-        note = work / "note"
-        note.write_text(target.name)
-        note.replace(address)
-        return target
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        key = _make_key(config, owner, _digest(path))
+        return _open_cache(config, owner).open(key, lambda target: _unpack(settings, path, name, target))
+    except OSError as error:
+        raise StorageFailure.from_os_error(error) from error
 
 
-def _remove_old(top: Path) -> None:
-    """Remove what was not used for days, and what downloads that were killed have left."""
-    for entry in top.iterdir():
-        if entry.stat().st_mtime < time.time() - KEPT_S:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+def _open_cache(config: Config, owner: str) -> FolderCache:
+    top = open_own_folder(find_cache_folder(config) / "archives")
+    return FolderCache(top, int(config.udf_cache_bytes), KEPT_S, share=find_share(config, owner))
+
+
+def _make_key(config: Config, owner: str, content: str) -> str:
+    """Make a name that others do not know: their code may enter the folder of the cache, but not list it."""
+    return hashlib.sha256(f"{config.data_dir}\0{owner}\0{content}".encode()).hexdigest()
+
+
+def _refuse_to_make(target: Path) -> None:
+    raise FileNotFoundError(target)
+
+
+def _remove_old_addresses(top: Path) -> None:
+    for entry in top.glob(f"{ADDRESS}*"):
+        with contextlib.suppress(OSError):
+            if entry.stat().st_mtime < time.time() - KEPT_S:
+                entry.unlink()
 
 
 def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_version(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest_version(path: Path, *_: int) -> str:
+    """Return the digest of a version of a file: services ask for it with each map tile."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def unpack_archive(packed: Path, target: Path, name: str) -> None:
-    """Unpack a zip archive into a new folder that everybody may read.
-
-    Raises:
-        UdfUnavailable: it is not valid, has links or names that lead out of the folder.
-        UrlTooLarge: it has more than `MOST_BYTES`.
-    """
-    target.mkdir(mode=0o755)
-    target.chmod(0o755)
-    try:
-        with zipfile.ZipFile(packed) as archive:
-            members = archive.infolist()
-            if len(members) > MOST_MEMBERS:
-                raise ValueError(f"it has more than {MOST_MEMBERS} files")
-            left = MOST_BYTES
-            for member in members:
-                path = _find_place(member, target)
-                if member.is_dir():
-                    _make_folder(path, target)
-                    continue
-                _make_folder(path.parent, target)
-                with archive.open(member) as source, path.open("xb") as sink:
-                    left -= _copy(source, sink, left)
-                path.chmod(0o644)
-    except INVALID as error:
-        reason = f"the archive {name} cannot be unpacked: {error}."
-        raise UdfUnavailable(reason=reason) from error
-
-
-def _find_place(member: zipfile.ZipInfo, target: Path) -> Path:
-    mode = member.external_attr >> 16
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise ValueError(f"'{member.filename}' is a link or a special file")
-    parts = PurePosixPath(member.filename).parts
-    if not parts or member.filename.startswith("/") or ".." in parts or "\\" in member.filename:
-        raise ValueError(f"the name '{member.filename}' leads out of it")
-    return target.joinpath(*parts)
-
-
-def _make_folder(path: Path, target: Path) -> None:
-    for folder in (*reversed(path.relative_to(target).parents), path.relative_to(target)):
-        place = target / folder
-        with contextlib.suppress(FileExistsError):
-            place.mkdir(mode=0o755)
-            place.chmod(0o755)
-
-
-def _copy(source: IO[bytes], sink: IO[bytes], most: int) -> int:
-    size = 0
-    for block in _read_blocks(source):
-        size += len(block)
-        if size > most:
-            raise UrlTooLarge(most=MOST_BYTES)
-        sink.write(block)
-    return size
-
-
-def _read_blocks(source: IO[bytes]) -> Iterator[bytes]:
-    while block := source.read(BLOCK):
-        yield block
+def _unpack(settings: UdfSettings, packed: Path, name: str, target: Path) -> None:
+    size = packed.stat().st_size
+    builder = Builder(
+        program="unpacker",
+        task=f"unpacking the archive {name}",
+        python=settings.pythons[0],
+        seconds=MOST_SECONDS,
+        work_bytes=MOST_BYTES + size + 2**20,
+        most_bytes=MOST_BYTES,
+        most_entries=MOST_ENTRIES,
+    )
+    with builder.start(settings) as child:
+        shutil.copyfile(packed, child.folder / "packed")
+        (child.folder / "packed").chmod(0o644)
+        reply = builder.run(child, {"most_bytes": MOST_BYTES}, target)
+    if reply.get("too_large"):
+        raise UrlTooLarge(most=MOST_BYTES)
+    if reply.get("problem") is not None:
+        raise UdfUnavailable(reason=f"the archive {name} cannot be unpacked: {str(reply['problem'])[:500]}.")

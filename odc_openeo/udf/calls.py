@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from odc_openeo.config import PREFIX, has_udf_scheduler
 from odc_openeo.errors import OpenEOError, UdfLimitExceeded, UdfUnavailable
-from odc_openeo.udf.children import CallReply, ChildLost
+from odc_openeo.telemetry.counts import add_count
+from odc_openeo.udf.children import CallReply, Child, ChildLost, retry_lost
 from odc_openeo.udf.commands import ChildPlan
 from odc_openeo.udf.layers import find_sandbox
+from odc_openeo.udf.placement import run_in_place
 from odc_openeo.udf.pool import Key, pool
 from odc_openeo.udf.settings import UdfLimits, UdfSettings, read_udf_settings
 
 __all__ = ["UdfCode", "UdfLimits", "UdfReply", "UdfSettings", "call_udf", "read_udf_settings"]
 
 TRIES: Final = 3
-"""Times that a call is begun when its process is killed from outside."""
+"""Times at least that a call is begun when its process is killed from outside."""
+PATIENCE_S: Final = 10.0
+"""Seconds at least until a call whose processes are killed is given up."""
 
 UdfReply = CallReply
 
@@ -67,26 +72,58 @@ def call_udf(
         UdfUnavailable: no user code runs here; the text says why.
         UdfFailed: the code raised an error, ended its process, or returned what is not valid.
         UdfLimitExceeded: it was stopped at a limit.
+        InfrastructureBusy: there is no worker for user code.
 
         The entries that it had logged are in the attribute ``logs`` of the last two.
     """
-    plan = make_plan(settings, code, limits or settings.limits)
+    return run_in_place(settings, _call_here, owner, code, header, arrays, limits or settings.limits)
+
+
+def _call_here(
+    settings: UdfSettings,
+    owner: str,
+    code: UdfCode,
+    header: Mapping[str, Any],
+    arrays: Sequence[np.ndarray],
+    limits: UdfLimits,
+) -> UdfReply:
+    if has_udf_scheduler():
+        reason = f"this process leaves them to workers of their own ({PREFIX}UDF_SCHEDULER)."
+        raise UdfUnavailable(reason=reason)
+    plan = make_plan(settings, code, limits)
     key = (owner, hashlib.sha256(code.source.encode()).hexdigest(), plan)
-    for _ in range(TRIES):
-        with contextlib.suppress(ChildLost):
-            return _call_once(key, code.source, header, arrays)
-    reason = f"its process was killed {TRIES} times, probably because the machine has too little memory."
-    raise UdfLimitExceeded(reason=reason)
-
-
-def _call_once(key: Key, source: str, header: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> UdfReply:
-    child = pool.take(key)
     try:
-        return child.carry_out(source, header, arrays)
+        return retry_lost(
+            lambda: _call_once(_take_child(key), key, code.source, header, arrays), TRIES, PATIENCE_S
+        )
+    except ChildLost as error:
+        reason = f"its process was killed {error} times, probably because the machine has too little memory."
+        raise UdfLimitExceeded(reason=reason) from error
+
+
+def _take_child(key: Key) -> Child:
+    try:
+        return retry_lost(lambda: pool.take(key))
+    except ChildLost as error:
+        raise UdfUnavailable(reason=f"its process was killed {error} times when it started.") from error
+
+
+def _call_once(
+    child: Child, key: Key, source: str, header: Mapping[str, Any], arrays: Sequence[np.ndarray]
+) -> UdfReply:
+    outcome = "lost"
+    try:
+        reply = child.carry_out(source, header, arrays)
+        outcome = "finished"
+        return reply
     except OpenEOError as error:
+        outcome = "limit" if isinstance(error, UdfLimitExceeded) else "failed"
         error.logs = child.logs  # type: ignore[attr-defined]
         raise
     finally:
+        add_count("udf_calls", outcome=outcome)
+        if not child.is_good:
+            add_count("udf_processes_killed")
         pool.give_back(key, child)
 
 
@@ -102,6 +139,7 @@ def make_plan(settings: UdfSettings, code: UdfCode, limits: UdfLimits) -> ChildP
     sandbox = find_sandbox(settings, python)
     if not sandbox.is_usable:
         raise UdfUnavailable(reason=sandbox.reason)
+    _check_folders([*code.packages, *(folder for _, folder in code.links)])
     return ChildPlan(
         python=python,
         limits=limits,
@@ -110,4 +148,15 @@ def make_plan(settings: UdfSettings, code: UdfCode, limits: UdfLimits) -> ChildP
         user=sandbox.user,
         packages=code.packages,
         links=code.links,
+        relay=settings.relay,
     )
+
+
+def _check_folders(folders: Sequence[str]) -> None:
+    for folder in folders:
+        if not os.path.isdir(folder):
+            reason = (
+                "its libraries or archives are not on the machine that runs it. The operator has to set "
+                f"{PREFIX}UDF_CACHE_DIR to a folder that all machines share."
+            )
+            raise UdfUnavailable(reason=reason)

@@ -9,23 +9,29 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import psutil
 
+from odc_openeo.compute.cluster import leave_cancelled_task
 from odc_openeo.errors import OpenEOError, UdfFailed, UdfLimitExceeded, UdfUnavailable
 from odc_openeo.runners.memory import WATCH_MARGIN, read_status_bytes
+from odc_openeo.telemetry.counts import add_count
 from odc_openeo.udf import child as child_package
 from odc_openeo.udf.arenas import SMALLEST, Arena, ReplyInvalid, measure_arrays
+from odc_openeo.udf.child.main import LONGEST_TEXT
 from odc_openeo.udf.commands import ChildPlan, list_command, make_variables
 from odc_openeo.udf.connections import MOST_MESSAGE_BYTES, Connection
 from odc_openeo.udf.folders import make_work_folder, measure_files, remove_folder
+from odc_openeo.udf.relays import Relay
 from odc_openeo.udf.settings import UdfLimits
+
+T = TypeVar("T")
 
 START_S: Final = 60.0
 """Seconds that an interpreter may take to start on a busy machine."""
@@ -41,6 +47,36 @@ OUTSIDE: Final = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGI
 
 class ChildLost(Exception):
     """A process was killed from outside, not for what user code did."""
+
+
+START_TRIES: Final = 10
+"""Times at least that processes are started that are killed before they see any user code."""
+LOSSES_S: Final = 60.0
+"""Seconds at least until it is given up to start processes that are killed when they start."""
+PAUSE_S: Final = 0.1
+"""Seconds before the second start; twice as many before each later one, up to `LONGEST_PAUSE_S`."""
+LONGEST_PAUSE_S: Final = 5.0
+
+
+def retry_lost(start: Callable[[], T], tries: int = START_TRIES, patience_s: float | None = None) -> T:
+    """Call ``start``, again whenever its process is killed from outside; what kills processes may pass.
+
+    ``tries``: how often at least; ``patience_s``: and for how many seconds at least, by default `LOSSES_S`.
+
+    Raises:
+        ChildLost: the process was killed each time.
+    """
+    deadline = time.monotonic() + (LOSSES_S if patience_s is None else patience_s)
+    count = 0
+    while True:
+        try:
+            return start()
+        except ChildLost:
+            count += 1
+            if count >= tries and time.monotonic() >= deadline:
+                raise ChildLost(count) from None
+        leave_cancelled_task()
+        time.sleep(min(PAUSE_S * 2 ** (count - 1), LONGEST_PAUSE_S))
 
 
 class _Spawner:
@@ -86,6 +122,7 @@ class Child:
     folder: Path
     plan: ChildPlan
     pid: int = 0
+    relay: Relay | None = None
     arena: Arena | None = None
     is_good: bool = True
     is_paused: bool = False
@@ -107,19 +144,24 @@ class Child:
         except OSError as error:
             raise UdfUnavailable(reason=f"no working folder can be made ({error.strerror}).") from error
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        relay = None
         with theirs:
             try:
-                process = _start_process(plan, folder, theirs)
+                relay = None if plan.relay is None else Relay(plan.relay)
+                process = _start_process(plan, folder, [theirs, *([relay.end] if relay else [])])
             except (OSError, RuntimeError, subprocess.SubprocessError) as error:
                 ours.close()
+                if relay is not None:
+                    relay.close()
                 remove_folder(folder)
                 raise UdfUnavailable(reason=f"the interpreter cannot be started ({error}).") from error
-        child = cls(process, Connection(ours), folder, plan, process.pid)
+        child = cls(process, Connection(ours), folder, plan, process.pid, relay)
         try:
             child._greet()
         except BaseException:
             child.kill()
             raise
+        add_count("udf_processes_started")
         return child
 
     def _greet(self) -> None:
@@ -133,6 +175,7 @@ class Child:
             "rules": self.plan.make_rules(self.folder),
             "dispatcher": self.plan.dispatcher,
             "packages": list(self.plan.packages),
+            "relay": None if self.relay is None else self.relay.end.fileno(),
         }
         try:
             self.connection.send(start, check)
@@ -144,6 +187,8 @@ class Child:
             raise UdfUnavailable(reason=f"its process ended at its start (status {status}).") from error
         if answer.get("kind") != "ready":
             raise UdfUnavailable(reason=f"its process did not start: {answer.get('reason')}.")
+        if self.relay is not None:
+            self.relay.end.close()
         self.pid = self._find_process()
 
     def _find_process(self) -> int:
@@ -257,16 +302,15 @@ class Child:
     def _make_user_error(self, error: Any) -> OpenEOError:
         if not isinstance(error, dict):
             raise ReplyInvalid("its error is not an object")
+        kind, text, lines = (str(error.get(k) or "")[:LONGEST_TEXT] for k in ("type", "message", "traceback"))
         if error.get("memory") is True:
             self.is_good = False
             return self.exceeded_memory()
-        if error.get("traceback"):
-            lines = f"Traceback of the user-defined function:\n{error['traceback']}"
-            self.logs.append(
-                {"level": "error", "message": f"{lines}{error.get('type')}: {error.get('message')}"}
-            )
+        if lines:
+            whole = f"Traceback of the user-defined function:\n{lines}{kind}: {text}"
+            self.logs.append({"level": "error", "message": whole})
         where = f" (line {error['line']} of the code)" if isinstance(error.get("line"), int) else ""
-        return UdfFailed(reason=f"{error.get('type')}: {error.get('message')}{where}")
+        return UdfFailed(reason=f"{kind}: {text}{where}")
 
     def exceeded_memory(self) -> UdfLimitExceeded:
         """Return the error for too much memory."""
@@ -307,12 +351,19 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             self.process.kill()
         self.process.wait()
+        if self.relay is not None:
+            # Its threads close its descriptors.
+            self.relay.close()
+            self.relay = None
         self.forget()
         remove_folder(self.folder)
 
     def forget(self) -> None:
         """Close the descriptors of this side."""
         self.connection.close()
+        if self.relay is not None:
+            self.relay.close_descriptors()
+            self.relay = None
         if self.arena is not None:
             self.arena.close()
             self.arena = None
@@ -326,7 +377,10 @@ class _Watch:
     deadline: float
 
     def check(self) -> None:
-        """Raise UdfLimitExceeded if the process exceeds a limit; costs little until a tick has passed."""
+        """Raise UdfLimitExceeded if the process exceeds a limit; costs little until a tick has passed.
+
+        A call whose task was cancelled ends, and so does the process.
+        """
         now = time.monotonic()
         limits = self.child.plan.limits
         if now > self.deadline:
@@ -336,6 +390,7 @@ class _Watch:
         if now < self.child.checked + TICK_S:
             return
         self.child.checked = now
+        leave_cancelled_task()
         self._check_memory(limits)
         if _count_threads(self.child.pid) > limits.processes:
             raise UdfLimitExceeded(reason=f"it started more than {limits.processes} threads.")
@@ -358,7 +413,7 @@ class _Watch:
         """Raise UdfLimitExceeded if the files of the process are too many or too large."""
         child, most = self.child, self.child.plan.limits.file_bytes
         inode = os.fstat(child.arena.descriptor).st_ino if child.arena is not None else 0
-        size = measure_files(child.folder, child.pid, inode)
+        size = measure_files(child.folder, child.pid, inode, child.plan.user)
         if size is None or size > most:
             reason = f"its files take more than {_describe_bytes(most)}, or there are too many of them."
             raise UdfLimitExceeded(reason=reason)
@@ -375,20 +430,23 @@ def _count_threads(pid: int) -> int:
         return 0
 
 
-def _start_process(plan: ChildPlan, folder: Path, theirs: socket.socket) -> subprocess.Popen[bytes]:
-    os.set_inheritable(theirs.fileno(), True)
+def _start_process(plan: ChildPlan, folder: Path, ends: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
+    """Start a process that inherits ends of sockets: of the connection, then of the relay if there is one."""
+    descriptors = [end.fileno() for end in ends]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
     identity: dict[str, Any] = {}
     if plan.user is not None:
         identity = {"user": plan.user, "group": plan.user, "extra_groups": []}
     return _spawner.start(
-        list_command(plan, folder, Path(child_package.__file__).parent, theirs.fileno()),
+        list_command(plan, folder, Path(child_package.__file__).parent, descriptors[0]),
         env=make_variables(folder),
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         close_fds=True,
-        pass_fds=[theirs.fileno()],
+        pass_fds=descriptors,
         start_new_session=True,
         **identity,
     )

@@ -10,11 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from odc_openeo.udf.settings import LAYERS, UdfLimits
+from odc_openeo.udf.settings import LAYERS, RelayRules, UdfLimits
 
 BUBBLEWRAP: Final = "bwrap"
 CPU_SHARE: Final = 20
 """CPU seconds of a process for each second that one of its calls may take, on each processor."""
+
+CERTIFICATES: Final = ("/etc/ssl/certs", "/etc/pki/ca-trust/extracted", "/usr/share/ca-certificates")
+"""Where the certificates of authorities are that Python trusts."""
 
 BOOTSTRAP: Final = """\
 import importlib.util, sys
@@ -34,7 +37,8 @@ class ChildPlan:
 
     ``dispatcher``: the module of `odc_openeo.udf.child` that carries out calls; ``layers``: of the sandbox;
     ``user``: the id of the user it runs as, None for this one; ``packages``: folders on its module path;
-    ``links``: folders that it may read, by their names in its working folder.
+    ``links``: folders that it may read, by their names in its working folder; ``files``: what else it may
+    read; ``relay``: where it may connect to, None for nowhere.
     """
 
     python: str
@@ -45,11 +49,14 @@ class ChildPlan:
     user: int | None = None
     packages: tuple[str, ...] = ()
     links: tuple[tuple[str, str], ...] = ()
+    files: tuple[str, ...] = ()
+    relay: RelayRules | None = None
 
     @property
     def readable(self) -> list[str]:
         """The folders that the process may read besides its interpreter and the system's libraries."""
-        return [*self.packages, *(target for _, target in self.links)]
+        certificates = CERTIFICATES if self.relay is not None else ()
+        return [*self.packages, *(target for _, target in self.links), *self.files, *certificates]
 
     def make_rules(self, folder: Path) -> dict[str, Any]:
         """Make the rules that `odc_openeo.udf.child.sandbox.close_sandbox` takes."""
@@ -115,7 +122,15 @@ def find_interpreter_folders(python: str) -> tuple[str, ...]:
     )
     prefixes = {*done.stdout.split("\n"), str(Path(python).resolve().parents[1])} - {""}
     private = sorted(prefixes - {"/", "/usr", "/usr/local"}, key=len)
-    system = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/openssl.cnf")
+    system = (
+        "/usr",
+        "/lib",
+        "/lib64",
+        "/etc/ld.so.cache",
+        "/etc/localtime",
+        "/etc/ssl/openssl.cnf",
+        "/etc/mime.types",
+    )
     return (*system, "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu", *private)
 
 
@@ -133,4 +148,7 @@ def make_variables(folder: Path) -> Mapping[str, str]:
         **caches,
         # Otherwise each thread of user code reserves address space for a heap of its own.
         "MALLOC_ARENA_MAX": "2",
+        # Large arrays of one call reuse the pages of the last: new ones cost more than most calculations.
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
     }

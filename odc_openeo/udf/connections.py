@@ -11,7 +11,7 @@ from typing import Any, Final
 from odc_openeo.errors import RequestInvalid
 from odc_openeo.udf.arenas import ReplyInvalid
 from odc_openeo.udf.child.messages import LENGTH, encode_message
-from odc_openeo.untrusted.strict_json import parse_json
+from odc_openeo.untrusted.strict_json import MOST_DEPTH, is_deeper_than, parse_json
 
 TICK_MS: Final = 100
 """Milliseconds between checks of the limits of a process."""
@@ -98,6 +98,8 @@ def _parse_message(content: bytes) -> dict[str, Any]:
             json.loads(text, parse_constant=_refuse_constant)
     except (RequestInvalid, ValueError) as error:
         raise ReplyInvalid(f"its description is not valid JSON: {error}") from error
+    if is_deeper_than(message):
+        raise ReplyInvalid(f"its description has more than {MOST_DEPTH} lists or objects in each other")
     if not isinstance(message, dict):
         raise ReplyInvalid("its description is not a JSON object")
     return message

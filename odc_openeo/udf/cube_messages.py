@@ -19,7 +19,7 @@ from odc_openeo import cube
 from odc_openeo.cube.coordinates import RESERVED
 from odc_openeo.errors import RequestInvalid, UdfResultInvalid
 from odc_openeo.untrusted.reference_systems import CrsRefusedError, parse_crs
-from odc_openeo.untrusted.strict_json import parse_json
+from odc_openeo.untrusted.strict_json import MOST_DEPTH, is_deeper_than, parse_json
 
 MOST_DIMENSIONS: Final = 16
 MOST_LABELS: Final = 1_000_000
@@ -35,12 +35,13 @@ Labels = np.ndarray
 class PlainCube:
     """Values with the names, openEO types and labels of their dimensions, without xarray.
 
-    A dimension without labels is missing in ``labels``.
+    A dimension without labels is missing in ``labels``; ``features`` has the geometries of a vector cube.
     """
 
     values: np.ndarray
     dims: tuple[str, ...]
     labels: Mapping[str, Labels] = field(default_factory=dict)
+    features: gpd.GeoDataFrame | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -78,7 +79,8 @@ def encode_cube(
     data: PlainCube, types: Mapping[str, str], attrs: Mapping[str, str], arrays: list[np.ndarray]
 ) -> dict[str, Any]:
     """Describe a cube; its values and labels are appended to ``arrays``."""
-    arrays.append(np.ascontiguousarray(data.values))
+    # In any order: they are copied once, into shared memory.
+    arrays.append(data.values)
     return {
         "kind": "cube",
         "array": len(arrays) - 1,
@@ -169,7 +171,10 @@ def is_announcement(item: Any) -> bool:
     if not isinstance(item, list) or len(item) != 2 or not _is_name(item[0]):
         return False
     labels = item[1]
-    return labels is None or (isinstance(labels, list) and len(labels) <= MOST_LABELS and _are_texts(labels))
+    if labels is None:
+        return True
+    is_list = isinstance(labels, list) and len(labels) <= MOST_LABELS and _are_texts(labels)
+    return is_list and len(set(labels)) == len(labels)
 
 
 def _are_texts(labels: Any) -> bool:
@@ -191,6 +196,8 @@ def _decode_labels(labels: Mapping[str, Any], arrays: Sequence[np.ndarray], size
         values = _get_array(arrays, labels["array"])
         if labels.get("times"):
             values = np.ascontiguousarray(values, dtype=np.int64).view("datetime64[ns]")
+    if values.dtype == object and len(set(values.tolist())) < values.size:
+        raise ValueError(f"labels must differ from each other: {list_labels(values.tolist())}")
     if values.shape != (size,):
         raise ValueError(f"there are {values.size} labels for {size} values of a dimension")
     if size > MOST_LABELS or (values.dtype.kind in "fM" and bool((values != values).any())):
@@ -205,7 +212,10 @@ def _get_array(arrays: Sequence[np.ndarray], number: Any) -> np.ndarray:
 
 
 def _decode_json(description: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Any:
-    return parse_json(_get_array(arrays, description["array"]).tobytes().decode())
+    value = parse_json(_get_array(arrays, description["array"]).tobytes().decode())
+    if is_deeper_than(value):
+        raise ValueError(f"it has more than {MOST_DEPTH} lists or objects in each other")
+    return value
 
 
 def _decode_features(description: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> gpd.GeoDataFrame:

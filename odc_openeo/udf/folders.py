@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from odc_openeo.scratch_folders import describe_process, is_abandoned
+from odc_openeo.storage.scratch_folders import describe_process, is_abandoned
 
 MOST_ENTRIES: Final = 20_000
 """Files and folders that user code may make: more would take all of a disk's inodes, and long to count."""
+REMOVAL_S: Final = 60
 
 
 def make_work_folder(user: int | None, links: Mapping[str, str]) -> Path:
@@ -57,8 +60,16 @@ def open_own_folder(folder: Path) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a working folder, whatever user code left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove a working folder, whatever user code left in it.
+
+    Folders that cannot be listed, or are in each other a thousand times, are left to the commands for that.
+    """
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.is_dir():
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                subprocess.run([*command, "--", folder], capture_output=True, timeout=REMOVAL_S, check=False)
 
 
 def remove_abandoned_folders() -> None:
@@ -69,29 +80,49 @@ def remove_abandoned_folders() -> None:
                 remove_folder(folder)
 
 
-def measure_files(folder: Path, pid: int, arena: int) -> int | None:
+def count_work_folders() -> int:
+    """Count the processes of user code on this machine, by their folders."""
+    with contextlib.suppress(OSError):
+        return sum(not is_abandoned(folder) for folder in _find_top_folder().iterdir())
+    return 0
+
+
+def measure_files(folder: Path, pid: int, arena: int, user: int | None = None) -> int | None:
     """Return the bytes of the files in a folder and of deleted files that a process has open.
 
-    ``arena`` is the inode of its shared memory, which does not count. None: there are too many files.
+    ``arena`` is the inode of its shared memory, which does not count; ``user`` the id of the user that it
+    runs as, None for this one. None: there are too many files, or some that cannot be measured.
     """
+    try:
+        with _acting_as(user):
+            size = _measure_folder(folder)
+            return None if size is None else size + _measure_deleted_files(pid, arena)
+    except OSError:
+        # A folder that cannot be listed, or is too deep for a path, could hold any number of files.
+        return None
+
+
+def _measure_folder(folder: Path) -> int | None:
     size, count = 0, 0
     waiting: list[str | Path] = [folder]
     while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+        # Files come and go meanwhile.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 count += 1
                 if count > MOST_ENTRIES:
                     return None
-                status = entry.stat(follow_symlinks=False)
-                size += status.st_blocks * 512
-                if stat.S_ISDIR(status.st_mode):
-                    waiting.append(entry.path)
-    return size + _measure_deleted_files(pid, arena)
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    size += status.st_blocks * 512
+                    if stat.S_ISDIR(status.st_mode):
+                        waiting.append(entry.path)
+    return size
 
 
 def _measure_deleted_files(pid: int, arena: int) -> int:
     size = 0
-    # Not readable if this process may not look into the other one.
+    # Not readable if the process has ended.
     with contextlib.suppress(OSError):
         for name in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
@@ -99,3 +130,23 @@ def _measure_deleted_files(pid: int, arena: int) -> int:
                 if stat.S_ISREG(status.st_mode) and not status.st_nlink and status.st_ino != arena:
                     size += status.st_blocks * 512
     return size
+
+
+@contextlib.contextmanager
+def _acting_as(user: int | None) -> Iterator[None]:
+    """Let this thread use files as another user.
+
+    Root in a container may not look into the descriptors of other users' processes.
+    """
+    if user is None:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    group = os.getegid()
+    libc.setfsgid(user)
+    libc.setfsuid(user)
+    try:
+        yield
+    finally:
+        libc.setfsuid(os.geteuid())
+        libc.setfsgid(group)

@@ -11,8 +11,15 @@ from typing import Any
 import numpy as np
 
 from odc_openeo.errors import OpenEOError, UdfResultInvalid
+from odc_openeo.udf.caches import Lease
 from odc_openeo.udf.calls import UdfCode, UdfSettings, call_udf
-from odc_openeo.udf.cube_messages import PlainCube, decode_outputs, encode_cube, is_announcement
+from odc_openeo.udf.cube_messages import (
+    PlainCube,
+    decode_outputs,
+    encode_cube,
+    encode_features,
+    is_announcement,
+)
 from odc_openeo.udf.user_logs import LogTarget
 
 
@@ -31,13 +38,17 @@ class CubeSurroundings:
 
 @dataclass(frozen=True)
 class UserFunction:
-    """User code with its context, on behalf of an owner; picklable, so that dask tasks can call it."""
+    """User code with its context, on behalf of an owner; picklable, so that dask tasks can call it.
+
+    ``leases``: of the folders of its libraries and archives, in the process that evaluates the graph.
+    """
 
     settings: UdfSettings
     owner: str
     code: UdfCode
     context: Any
     target: LogTarget
+    leases: tuple[Lease | None, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -80,7 +91,8 @@ class UserFunction:
         """
         arrays: list[np.ndarray] = []
         description = encode_cube(data, about.types, about.attrs, arrays)
-        header = {"call": "run", "proj": about.proj, "inputs": [description]}
+        features = [] if data.features is None else [encode_features(data.features, arrays)]
+        header = {"call": "run", "proj": about.proj, "inputs": [description, *features]}
         reply, results = self.call(header, arrays, quiet=quiet)
         cubes = decode_outputs(reply, results, "cube")
         if len(cubes) != 1:
@@ -99,6 +111,9 @@ class UserFunction:
         reply, _ = self.call({"call": "metadata", "proj": about.proj, "inputs": [description]}, arrays)
         announced = reply.get("dimensions") or []
         if not isinstance(announced, list) or not all(map(is_announcement, announced)):
-            reason = "the names of dimensions and bands in the result of 'apply_metadata' must be strings."
+            reason = (
+                "the names of dimensions and bands in the result of 'apply_metadata' must be strings that "
+                "differ from each other."
+            )
             raise UdfResultInvalid(reason=reason, node=self.target.node)
         return dict(announced)

@@ -8,23 +8,28 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
-from odc_openeo.config import Config
+from odc_openeo.config import Config, find_udf_mode
 from odc_openeo.errors import OpenEOError, UdfUnavailable
-from odc_openeo.udf.children import Child, ChildLost
+from odc_openeo.udf.children import Child, ChildLost, retry_lost
 from odc_openeo.udf.commands import ChildPlan, find_bubblewrap, find_interpreter_folders, make_variables
-from odc_openeo.udf.settings import LAYERS, UdfSettings, describe_switch, read_udf_settings
+from odc_openeo.udf.placement import run_in_place
+from odc_openeo.udf.settings import LAYERS, Mode, UdfSettings, describe_switch, read_udf_settings
 
 log = logging.getLogger(__name__)
 
 Level = Literal["off", "filters", "namespaces"]
 
+STRICTNESS: Final = ("auto", "namespaces", "off")
+"""The values of the setting, the most permissive first."""
 RETRY_S: Final = 30.0
 """Seconds after which a sandbox that failed is tested again."""
 FIRST_USER: Final = 61184
 """The first of the ids that systemd keeps for services without a user; user code of root runs as one."""
 USERS: Final = 4000
+PROBE_TRIES: Final = 6
+"""Times that a test of a layer is begun when its process is killed from outside."""
 
 TEXTS: Final = {
     "process": "a process without privileges, with limits",
@@ -80,8 +85,11 @@ def find_sandbox(settings: UdfSettings, python: str) -> Sandbox:
 
 
 def _test_sandbox(settings: UdfSettings, python: str) -> Sandbox:
-    if settings.mode == "off":
+    # The settings are those of the caller; this worker may have stricter ones of its own.
+    mode = max(settings.mode, find_udf_mode(), key=STRICTNESS.index)
+    if mode == "off":
         return Sandbox("off", (), reason=f"the operator has turned them off ({describe_switch('off')}).")
+    settings = replace(settings, mode=cast("Mode", mode))
     try:
         _check_hidden(settings, python)
     except (OSError, ValueError) as error:
@@ -116,11 +124,15 @@ def _find_failure(plan: ChildPlan, settings: UdfSettings) -> str | None:
     if plan.namespaces and find_bubblewrap() is None:
         return "bubblewrap is not installed"
     try:
-        child = Child.start(plan)
-    except ChildLost:
-        return "its process was killed"
+        return retry_lost(lambda: _probe(plan, settings), PROBE_TRIES, patience_s=0)
+    except ChildLost as error:
+        return f"its process was killed {error} times"
     except UdfUnavailable as error:
         return str(error.message).partition(": ")[2].rstrip(".")
+
+
+def _probe(plan: ChildPlan, settings: UdfSettings) -> str | None:
+    child = Child.start(plan)
     try:
         header = {
             "layers": list(plan.layers),
@@ -130,8 +142,6 @@ def _find_failure(plan: ChildPlan, settings: UdfSettings) -> str | None:
             "programs": False,
         }
         failures = child.carry_out("", header, []).header.get("failures", {})
-    except ChildLost:
-        return "its process was killed"
     except OpenEOError as error:
         return str(error.message)
     finally:
@@ -154,12 +164,18 @@ def check_udf(config: Config) -> str:
         UdfUnavailable: namespaces are asked for, and the sandbox does not have them.
     """
     settings = read_udf_settings(config)
-    sandboxes = {python: find_sandbox(settings, python) for python in settings.pythons}
+    sandboxes = run_in_place(settings, _find_sandboxes)
     if settings.mode == "namespaces":
         for sandbox in sandboxes.values():
             if not sandbox.is_usable:
                 raise UdfUnavailable(reason=sandbox.reason)
-    return ". ".join(f"{python}: {sandbox.describe()}" for python, sandbox in sandboxes.items())
+    levels = ". ".join(f"{python}: {sandbox.describe()}" for python, sandbox in sandboxes.items())
+    place = f"on the workers of {settings.scheduler}: " if settings.scheduler else ""
+    return f"{place}{levels}" if settings.mode == "off" else f"{place}{levels}. {settings.describe_access()}"
+
+
+def _find_sandboxes(settings: UdfSettings) -> dict[str, Sandbox]:
+    return {python: find_sandbox(settings, python) for python in settings.pythons}
 
 
 def find_udf_warning(config: Config) -> str | None:
@@ -167,7 +183,7 @@ def find_udf_warning(config: Config) -> str | None:
     settings = read_udf_settings(config)
     if settings.mode == "off":
         return None
-    if all(find_sandbox(settings, python).is_usable for python in settings.pythons):
+    if all(sandbox.is_usable for sandbox in run_in_place(settings, _find_sandboxes).values()):
         return None
     return (
         "code of users is refused; run the service on Linux 5.13 or later, in a container without own seccomp"

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 import dask.array as da
+import geopandas as gpd
 import numpy as np
 import xarray as xr
 from odc.geo import CRS
@@ -53,8 +54,12 @@ class CallRules:
     reduced: str | None = None
 
 
-def run_on_chunks(function: UserFunction, data: xr.DataArray, rules: CallRules) -> xr.DataArray:
+def run_on_chunks(
+    function: UserFunction, data: xr.DataArray, rules: CallRules, geometries: Geometries | None = None
+) -> xr.DataArray:
     """Run a function on a cube of floats, lazily if the cube is lazy.
+
+    Functions that take geometries get those of each chunk.
 
     Returns:
         A cube with the dimensions and labels of the results, and the other coordinates that still fit.
@@ -70,13 +75,29 @@ def run_on_chunks(function: UserFunction, data: xr.DataArray, rules: CallRules) 
     if not ordered.size:
         return _make_empty_result(ordered, rules)
     if not isinstance(ordered.data, da.Array):
-        chunk = to_plain_cube(ordered)
+        chunk = add_features(to_plain_cube(ordered), geometries)
         result = function.run_on_cube(chunk, about)
         layout = _observe(function, chunk, result, split, about)
         return _to_cube(layout.fit(result, chunk), layout, ordered)
     chunked = _rechunk(ordered, rules)
-    layout = find_layout(function, chunked, about, split, rules)
-    return _to_cube(_call_lazily(function, chunked, about, split, layout), layout, ordered)
+    layout = find_layout(function, chunked, about, split, rules, geometries)
+    return _to_cube(_call_lazily(function, chunked, about, split, layout, geometries), layout, ordered)
+
+
+@dataclass(frozen=True)
+class Geometries:
+    """The geometries along a dimension of a vector cube, with their properties."""
+
+    dimension: str
+    frame: gpd.GeoDataFrame
+
+
+def add_features(chunk: PlainCube, geometries: Geometries | None) -> PlainCube:
+    """Add the geometries of a chunk; their labels are their positions."""
+    if geometries is None or geometries.dimension not in chunk.labels:
+        return chunk
+    frame = geometries.frame.iloc[chunk.labels[geometries.dimension]]
+    return replace(chunk, features=frame.reset_index(drop=True))
 
 
 def order_dimensions(data: xr.DataArray) -> xr.DataArray:
@@ -134,6 +155,7 @@ def find_layout(
     about: CubeSurroundings,
     split: frozenset[str],
     rules: CallRules,
+    geometries: Geometries | None = None,
 ) -> ResultLayout:
     """Determine the form of results by a call with a small chunk of made-up values."""
     sizes = _choose_trial_sizes(data, split, rules)
@@ -145,7 +167,7 @@ def find_layout(
             return _layouts[key]
     # Functions may fail on constants, or on nothing but no-data.
     values = np.random.default_rng(0).random(tuple(sizes.values())).astype(data.dtype)
-    chunk = PlainCube(values, tuple(sizes), labels)
+    chunk = add_features(PlainCube(values, tuple(sizes), labels), geometries)
     layout = _try_function(function, chunk, about, split, rules)
     with _lock:
         _layouts[key] = layout
@@ -261,6 +283,7 @@ class ChunkCall:
     labels: Mapping[str, Labels]
     labelled: tuple[str, ...]
     layout: ResultLayout
+    geometries: Geometries | None = None
 
     def __call__(self, values: Any, *labels: np.ndarray) -> np.ndarray:
         """Return the values of the result for a chunk; dask nests those of single chunks in lists."""
@@ -268,6 +291,7 @@ class ChunkCall:
             (values,) = values
         by_name = {**self.labels, **dict(zip(self.labelled, labels, strict=True))}
         chunk = PlainCube(values, self.dims, {name: by_name[name] for name in self.dims if name in by_name})
+        chunk = add_features(chunk, self.geometries)
         try:
             return self.layout.fit(self.function.run_on_cube(chunk, self.about), chunk)
         except OpenEOError as error:
@@ -281,13 +305,14 @@ def _call_lazily(
     about: CubeSurroundings,
     split: frozenset[str],
     layout: ResultLayout,
+    geometries: Geometries | None,
 ) -> da.Array:
     names = tuple(map(str, data.dims))
     labels = _list_labels(data, names)
     chunks = dict(zip(names, data.data.chunks, strict=True))
     labelled = tuple(name for name in names if name in split and name in labels)
     rest = {name: values for name, values in labels.items() if name not in split}
-    call = ChunkCall(function, about, names, rest, labelled, layout)
+    call = ChunkCall(function, about, names, rest, labelled, layout, geometries)
     output = tuple(name if name in split else f"{name} of results" for name in layout.dims)
     more: list[Any] = []
     for name in labelled:
@@ -310,6 +335,7 @@ def _call_lazily(
 
 def _to_cube(values: Any, layout: ResultLayout, before: xr.DataArray) -> xr.DataArray:
     """Make a cube of results; the coordinates along dimensions that are as before stay."""
+    layout, before = _select_geometries(layout, before)
     same = {d for d in layout.dims if d in before.dims and _has_same_labels(layout, before, d)}
     # A coordinate of a name that is now that of a dimension would get in its way.
     gone = set(before.dims) - same
@@ -322,6 +348,21 @@ def _to_cube(values: Any, layout: ResultLayout, before: xr.DataArray) -> xr.Data
     result = xr.DataArray(values, dims=layout.dims, coords=kept, attrs=_keep_attributes(before))
     new = {d: labels for d, labels in layout.labels.items() if d not in same}
     return result.assign_coords({d: _make_labels(d, labels, before) for d, labels in new.items()})
+
+
+def _select_geometries(layout: ResultLayout, before: xr.DataArray) -> tuple[ResultLayout, xr.DataArray]:
+    """Select the geometries whose positions are the labels of the result."""
+    for name in [str(d) for d in before.dims if cube.dimension_type(before, d) == "geometry"]:
+        labels = layout.labels.get(name)
+        if (
+            labels is None
+            or labels.dtype.kind not in "iu"
+            or not set(labels) < set(range(before.sizes[name]))
+        ):
+            continue
+        before = before.isel({name: labels})
+        layout = replace(layout, labels={**layout.labels, name: np.arange(labels.size)})
+    return layout, before
 
 
 def make_result_cube(function: UserFunction, result: PlainCube, before: xr.DataArray) -> xr.DataArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -10,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from odc_openeo.udf.children import Child
+from odc_openeo.errors import OpenEOError
+from odc_openeo.udf.children import Child, ChildLost
 from odc_openeo.udf.commands import ChildPlan
 from odc_openeo.udf.folders import remove_abandoned_folders
 
@@ -32,14 +34,19 @@ class ChildPool:
     """The processes of user code that this process has started; thread-safe.
 
     A call takes a process of the same owner, code and plan, the one that was used last, so that there are as
-    many as threads that call at once.
+    many as threads that call at once. Once there was more than one code, a spare process, which has imported
+    its libraries but has seen no code yet, waits for the next one.
     """
 
     idle: list[tuple[float, Key, Child]] = field(default_factory=list)
     start: Callable[[ChildPlan], Child] = Child.start
+    spare: tuple[float, ChildPlan, Child] | None = None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._last_code: tuple[str, str] | None = None
+        self._keeps_spare = False
+        self._starter: threading.Thread | None = None
         self._timer: threading.Timer | None = None
         self._due = float("inf")
         self._children: dict[int, Child] = {}
@@ -53,7 +60,8 @@ class ChildPool:
                 return child
             self._end(child)
         self._clean_sometimes()
-        child = self.start(key[2])
+        self._note_code(key)
+        child = self._take_spare(key[2]) or self.start(key[2])
         with self._lock:
             self._children[id(child)] = child
         return child
@@ -71,6 +79,56 @@ class ChildPool:
             self._schedule()
         for old in surplus:
             self._end(old)
+        self._start_spare(key[2])
+
+    # --- The spare process ---
+
+    def _note_code(self, key: Key) -> None:
+        """Keep a spare from the second code on: the processes of many jobs only ever see one."""
+        with self._lock:
+            self._keeps_spare |= self._last_code not in (None, key[:2])
+            self._last_code = key[:2]
+
+    def _take_spare(self, plan: ChildPlan) -> Child | None:
+        with self._lock:
+            if self.spare is None or self.spare[1] != plan:
+                return None
+            (_, _, child), self.spare = self.spare, None
+        if child.is_alive():
+            return child
+        self._end(child)
+        return None
+
+    def _start_spare(self, plan: ChildPlan) -> None:
+        """Start a spare in the background, unless there is one or none is needed."""
+        with self._lock:
+            is_busy = self._starter is not None and self._starter.is_alive()
+            if not self._keeps_spare or self.spare is not None or is_busy or plan.packages or plan.links:
+                return
+            self._starter = threading.Thread(target=self._add_spare, args=(plan,), daemon=True)
+            # No new thread is possible at the end of the interpreter, or if there are too many.
+            with contextlib.suppress(RuntimeError):
+                self._starter.start()
+
+    def _add_spare(self, plan: ChildPlan) -> None:
+        try:
+            child = self.start(plan)
+        except (OpenEOError, ChildLost):
+            return
+        with self._lock:
+            self._children[id(child)] = child
+            self.spare = time.monotonic(), plan, child
+            self._schedule()
+
+    def _end_old_spare(self, limit: float) -> None:
+        with self._lock:
+            if self.spare is None or self.spare[0] > limit:
+                return
+            (_, _, child), self.spare = self.spare, None
+            self._keeps_spare = False
+        self._end(child)
+
+    # --- Idle processes ---
 
     def _find_idle(self, key: Key) -> Child | None:
         with self._lock:
@@ -85,10 +143,10 @@ class ChildPool:
         child.kill()
 
     def _schedule(self) -> None:
-        due = min(
-            (since + (IDLE_S if child.is_paused else PAUSE_S) for since, _, child in self.idle),
-            default=float("inf"),
-        )
+        dues = [since + (IDLE_S if child.is_paused else PAUSE_S) for since, _, child in self.idle]
+        if self.spare is not None:
+            dues.append(self.spare[0] + IDLE_S)
+        due = min(dues, default=float("inf"))
         if due >= self._due:
             return
         if self._timer is not None:
@@ -121,10 +179,15 @@ class ChildPool:
             self._schedule()
         for child in old:
             self._end(child)
+        self._end_old_spare(limit)
 
     def stop(self) -> None:
         """End all processes, those with calls, too."""
+        starter = self._starter
+        if starter is not None and starter.is_alive():
+            starter.join()
         with self._lock:
+            self.spare = None
             children = list(self._children.values())
             self._children.clear()
             self.idle.clear()
@@ -136,6 +199,7 @@ class ChildPool:
         for child in self._children.values():
             child.forget()
         self.idle.clear()
+        self.spare = None
         self.__post_init__()
 
     def _clean_sometimes(self) -> None:

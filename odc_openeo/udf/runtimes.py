@@ -5,35 +5,64 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+from packaging.utils import canonicalize_name
+
 from odc_openeo.errors import InvalidRuntime, InvalidVersion, UdfUnavailable
 from odc_openeo.udf.layers import find_sandbox
+from odc_openeo.udf.placement import run_in_place
 from odc_openeo.udf.settings import UdfSettings, describe_switch
 
 NAME: Final = "Python"
 LATEST: Final = "latest"
 ANSWER_S: Final = 60
+REMOTE_S: Final = 300
+"""Seconds for which the answer of a worker is kept."""
 NEEDED: Final = ("openeo", "xarray")
 """Libraries without which an interpreter can't run user-defined functions."""
 QUESTION: Final = """\
-import importlib.metadata, json, sys
+import importlib.metadata, json, os, platform, sys
 libraries = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
-print(json.dumps({"version": "%d.%d" % sys.version_info[:2], "libraries": libraries}))
+version, release = "%d.%d" % sys.version_info[:2], platform.python_version()
+markers = {
+    "implementation_name": sys.implementation.name, "implementation_version": release, "os_name": os.name,
+    "platform_machine": platform.machine(), "platform_release": platform.release(),
+    "platform_system": platform.system(), "platform_version": platform.version(),
+    "python_full_version": release, "platform_python_implementation": platform.python_implementation(),
+    "python_version": version, "sys_platform": sys.platform,
+}
+print(json.dumps({"version": version, "release": release, "libraries": libraries, "markers": markers}))
 """
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """An interpreter: its path, the version of Python, and its libraries with their versions."""
+    """An interpreter: its path, the version of Python, and its libraries with their versions.
+
+    ``release``: the full version; ``markers``: what conditions of requirements (PEP 508) refer to.
+    """
 
     python: str
     version: str
     libraries: Mapping[str, str]
+    release: str
+    markers: Mapping[str, str]
+
+    @cached_property
+    def versions(self) -> Mapping[str, str]:
+        """The versions of the libraries by their normalized names."""
+        return {canonicalize_name(name): version for name, version in self.libraries.items()}
+
+
+Runtimes = dict[str, dict[str, Interpreter]]
+
+_remote: Final[dict[UdfSettings, tuple[float, Runtimes]]] = {}
 
 
 @lru_cache(maxsize=64)
@@ -54,10 +83,10 @@ def ask_interpreter(python: str) -> Interpreter:
     if missing:
         reason = f"the interpreter {python} lacks {' and '.join(missing)}."
         raise UdfUnavailable(reason=reason)
-    return Interpreter(python, answer["version"], answer["libraries"])
+    return Interpreter(python, answer["version"], answer["libraries"], answer["release"], answer["markers"])
 
 
-def list_runtimes(settings: UdfSettings) -> dict[str, dict[str, Interpreter]]:
+def list_runtimes(settings: UdfSettings) -> Runtimes:
     """List the interpreters by runtime and version; the first ones are the defaults.
 
     Interpreters of different versions belong to the runtime ``Python``. One of a version that there is
@@ -65,8 +94,19 @@ def list_runtimes(settings: UdfSettings) -> dict[str, dict[str, Interpreter]]:
 
     Raises:
         UdfUnavailable: no user code runs here.
+        InfrastructureBusy: there is no worker for user code.
     """
-    runtimes: dict[str, dict[str, Interpreter]] = {NAME: {}}
+    if settings.scheduler is None:
+        return _list_here(settings)
+    until, runtimes = _remote.get(settings, (0.0, {}))
+    if time.monotonic() > until:
+        runtimes = run_in_place(settings, _list_here)
+        _remote[settings] = time.monotonic() + REMOTE_S, runtimes
+    return runtimes
+
+
+def _list_here(settings: UdfSettings) -> Runtimes:
+    runtimes: Runtimes = {NAME: {}}
     for python in settings.pythons:
         check_sandbox(settings, python)
         interpreter = ask_interpreter(python)
@@ -86,7 +126,7 @@ def check_sandbox(settings: UdfSettings, python: str) -> None:
         raise UdfUnavailable(reason=sandbox.reason)
 
 
-def find_interpreter(settings: UdfSettings, runtime: str, version: str | None) -> str:
+def find_interpreter(settings: UdfSettings, runtime: str, version: str | None) -> Interpreter:
     """Find the interpreter of a runtime, named in any casing, in a version; None and ``latest``: the default.
 
     Raises:
@@ -99,13 +139,13 @@ def find_interpreter(settings: UdfSettings, runtime: str, version: str | None) -
         raise InvalidRuntime(runtime=runtime, available=", ".join(runtimes))
     versions = runtimes[name]
     if version is None or version.strip().lower() in ("", LATEST):
-        return next(iter(versions.values())).python
+        return next(iter(versions.values()))
     match = re.match(r"\d+\.\d+", version.strip())
     chosen = versions.get(match[0]) if match else None
     if chosen is None:
         available = ", ".join([*versions, LATEST])
         raise InvalidVersion(runtime=name, version=version, available=available)
-    return chosen.python
+    return chosen
 
 
 def describe_runtimes(settings: UdfSettings) -> dict[str, Any]:
@@ -114,7 +154,11 @@ def describe_runtimes(settings: UdfSettings) -> dict[str, Any]:
     Raises:
         UdfUnavailable: no user code runs here.
     """
-    return {name: _describe(settings, versions) for name, versions in list_runtimes(settings).items()}
+    return run_in_place(settings, _describe_here)
+
+
+def _describe_here(settings: UdfSettings) -> dict[str, Any]:
+    return {name: _describe(settings, versions) for name, versions in _list_here(settings).items()}
 
 
 def _describe(settings: UdfSettings, versions: Mapping[str, Interpreter]) -> dict[str, Any]:
@@ -127,7 +171,8 @@ def _describe(settings: UdfSettings, versions: Mapping[str, Interpreter]) -> dic
     return {
         "type": "language",
         "title": f"{NAME} {', '.join(versions)}",
-        "description": f"Functions with the signatures of `openeo.udf`. Sandbox: {sandbox.describe()}.",
+        "description": f"Functions with the signatures of `openeo.udf`. {settings.describe_access()} "
+        f"Sandbox: {sandbox.describe()}.",
         "default": default.version,
         "versions": libraries,
     }

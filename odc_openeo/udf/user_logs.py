@@ -10,12 +10,13 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import uuid4
 
 from odc_openeo.compute import cluster
+from odc_openeo.udf.child.main import LONGEST_TEXT
 
 LEVELS: Final = {
     "error": logging.ERROR,
@@ -29,9 +30,39 @@ CODE: Final = "UDF"
 WINDOW_S: Final = 3600
 MOST_ENTRIES: Final = 10_000
 """Entries of a run within an hour: each is a row of the database, and chunks may be many."""
+MOST_CHARACTERS: Final = 20_000_000
+"""Characters of these."""
+MOST_ERRORS: Final = 100
+"""Entries of level ``error`` beyond that."""
+LONGEST_CODE: Final = 100
+TOO_MUCH: Final = "User code has logged too much within an hour; more is left out, but for some errors."
+
+
+@dataclass
+class _Budget:
+    """Room for what a run may still log within an hour from ``begin`` on."""
+
+    entries: int
+    characters: int = MOST_CHARACTERS
+    errors: int = field(default_factory=lambda: MOST_ERRORS)
+    begin: float = field(default_factory=time.monotonic)
+    is_exceeded: bool = False
+    is_announced: bool = False
+
+    def take(self, entry: Mapping[str, Any]) -> bool:
+        """Return whether there is room for an entry; then there is less."""
+        size = len(repr(entry))
+        if self.entries > 0 and size <= self.characters:
+            self.entries -= 1
+            self.characters -= size
+            return True
+        self.is_exceeded = True
+        self.errors -= entry.get("level") == "error"
+        return entry.get("level") == "error" and self.errors >= 0
+
 
 _loggers: weakref.WeakValueDictionary[str, logging.Logger] = weakref.WeakValueDictionary()
-_counts: dict[logging.Logger, tuple[float, int]] = {}
+_budgets: weakref.WeakKeyDictionary[logging.Logger, _Budget] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -83,29 +114,32 @@ def _write_event(topic: str, event: Mapping[str, Any]) -> None:
 def _write_entries(
     logger: logging.Logger, path: Iterable[tuple[str, str]], entries: Iterable[Mapping[str, Any]]
 ) -> None:
-    for entry in _limit_entries(logger, list(entries)):
+    for entry in _limit_entries(logger, [_limit_texts(entry) for entry in entries]):
         level = LEVELS.get(str(entry.get("level")), logging.INFO)
-        extra: dict[str, Any] = {"code": str(entry.get("code", CODE)), "path": tuple(path)}
+        extra: dict[str, Any] = {"code": entry.get("code", CODE), "path": tuple(path)}
         if "data" in entry:
             extra["data"] = entry["data"]
-        logger.log(level, "%s", entry.get("message", ""), extra=extra)
+        logger.log(level, "%s", entry["message"], extra=extra)
 
 
-def _limit_entries(logger: logging.Logger, entries: list[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    """Leave out the entries that a run has too many of, all errors excepted."""
-    now = time.monotonic()
+def _limit_texts(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Shorten what user code logs; it may also send entries by itself, with anything in them."""
+    texts = {"message": str(entry.get("message", ""))[:LONGEST_TEXT]}
+    if "code" in entry:
+        texts["code"] = str(entry["code"])[:LONGEST_CODE]
+    return {**entry, **texts}
+
+
+def _limit_entries(
+    logger: logging.Logger, entries: Iterable[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """Leave out the entries that a run has too many of, most errors excepted."""
     with _lock:
-        begin, count = _counts.get(logger, (now, 0))
-        begin, count = (now, 0) if now - begin > WINDOW_S else (begin, count)
-        _counts[logger] = begin, count + len(entries)
-    left = max(MOST_ENTRIES - count, 0)
-    more = entries[left:]
-    if more and left:
-        message = (
-            f"User code has logged {MOST_ENTRIES} entries within an hour; more are left out, but for errors."
-        )
-        more = [{"level": "warning", "message": message}, *more]
-    return [
-        *entries[:left],
-        *(e for i, e in enumerate(more) if (i == 0 and left) or e.get("level") == "error"),
-    ]
+        budget = _budgets.get(logger)
+        if budget is None or time.monotonic() - budget.begin > WINDOW_S:
+            budget = _budgets[logger] = _Budget(MOST_ENTRIES)
+        kept = [entry for entry in entries if budget.take(entry)]
+        is_exceeded, budget.is_announced = budget.is_exceeded and not budget.is_announced, budget.is_exceeded
+    yield from kept
+    if is_exceeded:
+        yield {"level": "warning", "message": TOO_MUCH}

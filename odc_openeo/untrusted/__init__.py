@@ -1,1 +1,1 @@
-"""Guards against untrusted input: rasters, GDAL drivers, reference systems, JSON."""
+"""Guards against untrusted input: addresses, rasters, GDAL drivers, reference systems, JSON."""

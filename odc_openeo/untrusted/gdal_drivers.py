@@ -36,6 +36,9 @@ SELF_CONTAINED: Final = frozenset(
 HDF5 and netCDF can, by external links; users' files in these formats are checked for links first.
 """
 
+FOLDER_FORMATS: Final = frozenset({"netCDF", "HDF4", "HDF4Image", "HDF5", "HDF5Image"})
+"""Drivers that cannot read from buckets: their libraries may read in threads without the options for it."""
+
 VRT: Final = "VRT"
 HARMLESS: Final = ("XPM", "ZMap", "BMP")
 """Drivers of simple formats, one of which replaces the VRT driver."""
@@ -78,7 +81,7 @@ def close_gdal(allowed: Collection[str] = ()) -> None:
     """
     kept = SELF_CONTAINED | set(allowed)
     registered = list_drivers()
-    gdal = _load_gdal()
+    gdal = load_gdal()
     blocked = sorted(registered - kept - {VRT})
     if VRT not in kept:
         _replace_vrt_driver(gdal)
@@ -95,7 +98,8 @@ def list_drivers() -> set[str]:
         return set(environment.drivers())
 
 
-def _load_gdal() -> ctypes.CDLL:
+@cache
+def load_gdal() -> ctypes.CDLL:
     """Load the GDAL library that rasterio uses, as rasterio itself cannot unregister drivers."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     paths = {line.split(maxsplit=5)[-1] for line in lines if "/libgdal" in line}
@@ -111,6 +115,7 @@ def _load_gdal() -> ctypes.CDLL:
     gdal.GDALGetMetadataItem.restype = ctypes.c_char_p
     gdal.GDALGetMetadataItem.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
     gdal.CPLSetConfigOption.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+    gdal.VSICurlPartialClearCache.argtypes = [ctypes.c_char_p]
     return gdal
 
 

@@ -35,6 +35,25 @@ _DOUBTFUL: Final = re.compile(r"\\u0000|\\ud[89a-f]|\d{309}", re.IGNORECASE | re
 """Escapes and digits without which JSON contains nothing that `_check_scalars` refuses."""
 
 
+MOST_DEPTH: Final = 100
+"""Levels of arrays and objects in what user code sends: others walk over it recursively."""
+
+
+def is_deeper_than(value: Any, depth: int = MOST_DEPTH) -> bool:
+    """Return whether a JSON value has more than ``depth`` levels of arrays and objects in each other."""
+    level = [value]
+    for _ in range(depth + 1):
+        level = [item for container in level for item in _list_containers(container)]
+        if not level:
+            return False
+    return True
+
+
+def _list_containers(value: Any) -> list[Any]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, dict | list)]
+
+
 def _check_scalars(value: Any) -> None:
     waiting = [value]
     while waiting:

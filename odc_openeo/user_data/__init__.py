@@ -1,1 +1,1 @@
-"""Data of users on the back-end: files, collections, workspaces, user-defined processes."""
+"""Data of users on the back-end (files, collections, workspaces, processes) and what a run uses of it."""

@@ -39,7 +39,10 @@ from odc_openeo.storage import get_storage
 from odc_openeo.untrusted.model_messages import describe_model_faults
 from odc_openeo.untrusted.rasters import LocalFolder
 from odc_openeo.user_data import stac_export
+from odc_openeo.user_data.object_copies import ObjectFolder, find_raster_folder
 from odc_openeo.user_data.stac_export import Package
+
+RasterFolder = LocalFolder | ObjectFolder
 
 COLLECTIONS: Final = "collections"
 DESCRIPTION_MEMBERS: Final = ("title", "description", "license", "keywords", "providers")
@@ -111,23 +114,23 @@ def list_ids(config: Config, user: UUID) -> frozenset[str]:
         return frozenset(collection_ids)
 
 
-def find_items(config: Config, user: UUID, id_: str) -> tuple[list[dict[str, Any]], LocalFolder] | None:
+def find_items(config: Config, user: UUID, id_: str) -> tuple[list[dict[str, Any]], RasterFolder] | None:
     """Find the STAC Items of a collection with paths to their files, and the folder of these, or None."""
     with db.session(config) as session:
         if session.get(db.UserCollection, (user, id_)) is None:
             return None
-        folder = _local_folder(config, user, id_)
+        folder = _find_raster_folder(config, user, id_)
         return _read_items(session, user, id_, folder), folder
 
 
-def _local_folder(config: Config, user: UUID, id_: str) -> LocalFolder:
-    folder = get_storage(config).find_local_path(_make_folder_path(user, id_))
+def _find_raster_folder(config: Config, user: UUID, id_: str) -> RasterFolder:
+    folder = find_raster_folder(config, get_storage(config), _make_folder_path(user, id_))
     if folder is None:
-        raise FeatureUnsupported(feature="collections of users, as its storage is not a local folder")
-    return LocalFolder(folder)
+        raise FeatureUnsupported(feature="collections of users in this kind of storage")
+    return folder
 
 
-def _read_items(session: Session, user: UUID, id_: str, folder: LocalFolder) -> list[dict[str, Any]]:
+def _read_items(session: Session, user: UUID, id_: str, folder: RasterFolder) -> list[dict[str, Any]]:
     query = select(db.UserItem).where(db.UserItem.user_id == user, db.UserItem.collection == id_)
     rows = session.scalars(query.order_by(db.UserItem.id))
     return [_place_assets(json.loads(row.item), folder.root / row.run) for row in rows]
@@ -173,7 +176,7 @@ def export_package(config: Config, user: UUID, id_: str, content: Package) -> No
         session.execute(new.on_conflict_do_nothing())
         row = session.scalars(select(db.UserCollection).where(*key_conditions).with_for_update()).one()
         _replace_items(session, user, id_, content)
-        folder = _local_folder(config, user, id_)
+        folder = _find_raster_folder(config, user, id_)
         row.details = json.dumps(_derive_details(_read_items(session, user, id_, folder), folder))
         row.updated = db.now()
 
@@ -219,7 +222,7 @@ def _make_folder_path(user: UUID, id_: str, *parts: str) -> str:
 # --- Metadata derived from the Items -----------------------------------------------------------------
 
 
-def _derive_details(items: Sequence[Mapping[str, Any]], folder: LocalFolder) -> dict[str, Any]:
+def _derive_details(items: Sequence[Mapping[str, Any]], folder: RasterFolder) -> dict[str, Any]:
     bands, scenes = read_items(items, folder)
     return {"bands": [asdict(band) for band in bands], "summary": _derive_summary(items, scenes)}
 

@@ -145,8 +145,7 @@ def get_sizes(config: Config, content: Package) -> dict[str, int]:
 def copy_files(config: Config, content: Package, store: Storage, folder: str) -> None:
     """Copy all files of a package into a folder of a storage."""
     for path in get_sizes(config, content):
-        with get_storage(config).open(f"{content.source}/{path}") as stream:
-            store.write(f"{folder}/{path}", stream)
+        store.copy(get_storage(config), f"{content.source}/{path}", f"{folder}/{path}")
 
 
 def find_fixed_members(changes: Mapping[str, Any]) -> Iterator[str]:

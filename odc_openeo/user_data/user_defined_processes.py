@@ -15,11 +15,12 @@ from sqlalchemy import delete as delete_
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from odc_openeo import db, safe_http
+from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.db.paging import read_page
 from odc_openeo.errors import OpenEOError, ProcessGraphNotFound, ProcessNamespaceInvalid
 from odc_openeo.jobs import Page
+from odc_openeo.untrusted import safe_http
 
 SHARED: Final = "/shared/processes"
 """Path of public processes below the root URL of the service; they need no sign-in."""

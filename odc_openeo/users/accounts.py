@@ -7,8 +7,8 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from uuid import UUID
@@ -17,21 +17,25 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from joserfc import jwt
 from joserfc.jwk import OctKey
-from sqlalchemy import delete, select
+from sqlalchemy import Select, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from odc_openeo import db
-from odc_openeo.config import DEMO_USER, ROLES, Config
+from odc_openeo.config import DEMO_USER, Config
 from odc_openeo.errors import (
     AuthenticationRequired,
     AuthenticationSchemeInvalid,
     CredentialsInvalid,
     InfrastructureBusy,
     TokenInvalid,
+    TooManyRequests,
 )
+from odc_openeo.telemetry.log_records import record_event
 from odc_openeo.users import failed_attempts, oidc
+from odc_openeo.users.claim_rules import ClaimRule
 from odc_openeo.users.oidc import Identity, OidcProvider
+from odc_openeo.users.roles import ROLE, check_role
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 MIN_PASSWORD_LENGTH = 8
@@ -44,24 +48,47 @@ _hasher = PasswordHasher()
 
 @dataclass(frozen=True)
 class Account:
-    """A user as the rest of the service sees it."""
+    """A user as the rest of the service sees it.
+
+    ``grants`` open collections: roles, and the rules about claims that applied when the user was last seen.
+    """
 
     id: UUID
     name: str
     roles: tuple[str, ...] = ()
     disabled: bool = False
     issuer: str | None = None
+    grants: frozenset[str] = frozenset()
 
 
 def create_user(config: Config, name: str, password: str, roles: Sequence[str] = ()) -> Account:
     """Create a user who can log in with ``password``; ValueError that says why if that is not possible."""
+    _check_new_user(name, password, roles)
+    return _insert_user(config, name, password, roles)
+
+
+def create_first_user(config: Config, name: str, password: str) -> Account:
+    """Create the first user besides the demo user; ValueError if there is one, or as `create_user`."""
+    _check_new_user(name, password, ())
+    with db.session(config) as session:
+        # Two requests may come at once.
+        session.execute(text(f"LOCK TABLE {db.SCHEMA}.users IN SHARE ROW EXCLUSIVE MODE"))
+        if session.scalar(_select_users()) is not None:
+            raise ValueError("there is an account already: ask its owner, or use `odc-openeo user add`")
+        user = db.User(name=name, password_hash=_hasher.hash(password), roles=[], grants=[])
+        session.add(user)
+        session.flush()
+    record_event("user_created", target=user.id, name=name, roles=[])
+    return make_account(user)
+
+
+def _check_new_user(name: str, password: str, roles: Sequence[str]) -> None:
     _check_roles(roles)
     _check_password(password)
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a valid user name: use 1 to 64 letters, digits and . _ @ -")
     if name == DEMO_USER:
         raise ValueError(f"the name {DEMO_USER} is reserved for the demonstration user; choose another")
-    return _insert_user(config, name, password, roles)
 
 
 def _check_password(password: str) -> None:
@@ -70,9 +97,8 @@ def _check_password(password: str) -> None:
 
 
 def _check_roles(roles: Iterable[str]) -> None:
-    unknown = sorted(set(roles) - set(ROLES))
-    if unknown:
-        raise ValueError(f"unknown role {', '.join(unknown)}; choose from: {', '.join(ROLES)}")
+    for role in roles:
+        check_role(role)
 
 
 def _insert_user(config: Config, name: str, password: str, roles: Sequence[str]) -> Account:
@@ -81,7 +107,8 @@ def _insert_user(config: Config, name: str, password: str, roles: Sequence[str])
         user = session.scalar(row.on_conflict_do_nothing().returning(db.User))
         if user is None:
             raise ValueError(f"there is already a user {name!r}")
-        return make_account(user)
+    record_event("user_created", target=user.id, name=name, roles=sorted(roles))
+    return make_account(user)
 
 
 def list_users(config: Config) -> list[Account]:
@@ -101,7 +128,8 @@ def disable_user(config: Config, who: str, *, disabled: bool = True) -> Account:
         user.disabled = disabled
         if disabled:
             session.execute(delete(db.Token).where(db.Token.user_id == user.id))
-        return make_account(user)
+    record_event("user_disabled" if disabled else "user_enabled", target=user.id)
+    return make_account(user)
 
 
 def set_roles(config: Config, who: str, roles: Iterable[str]) -> Account:
@@ -110,8 +138,9 @@ def set_roles(config: Config, who: str, roles: Iterable[str]) -> Account:
     _check_roles(role_names)
     with db.session(config) as session:
         user = _get_user(session, who)
-        user.roles = role_names
-        return make_account(user)
+        before, user.roles = user.roles, role_names
+    record_event("roles_changed", target=user.id, roles=role_names, before=sorted(before))
+    return make_account(user)
 
 
 def set_password(config: Config, who: str, password: str) -> Account:
@@ -123,7 +152,8 @@ def set_password(config: Config, who: str, password: str) -> Account:
             raise ValueError(f"the password of {user.name} is not stored here, or must not be changed")
         user.password_hash = _hasher.hash(password)
         session.execute(delete(db.Token).where(db.Token.user_id == user.id))
-        return make_account(user)
+    record_event("password_changed", target=user.id)
+    return make_account(user)
 
 
 def end_sessions(config: Config, who: str) -> tuple[Account, int]:
@@ -131,7 +161,9 @@ def end_sessions(config: Config, who: str) -> tuple[Account, int]:
     with db.session(config) as session:
         user = _get_user(session, who)
         gone = session.scalars(delete(db.Token).where(db.Token.user_id == user.id).returning(db.Token.hash))
-        return make_account(user), len(gone.all())
+        count = len(gone.all())
+    record_event("sessions_ended", target=user.id, count=count)
+    return make_account(user), count
 
 
 def _get_user(session: Session, who: str) -> db.User:
@@ -148,8 +180,12 @@ def _get_user(session: Session, who: str) -> db.User:
     return user
 
 
-def get_or_create_user(config: Config, identity: Identity) -> Account:
-    """Get the user of a provider, created at the first sign-in; TokenInvalid if they are disabled."""
+def get_or_create_user(config: Config, identity: Identity, rules: Collection[ClaimRule] = ()) -> Account:
+    """Get the user of a provider, created at the first sign-in; TokenInvalid if they are disabled.
+
+    Which of the ``rules`` apply is kept, with the roles from the provider, for jobs that run without a token.
+    """
+    grants = sorted({*identity.roles, *(rule.grant for rule in rules if rule.matches(identity.claims))})
     same = (db.User.issuer == identity.issuer) & (db.User.subject == identity.subject)
     with db.session(config) as session:
         user = session.scalar(select(db.User).where(same))
@@ -158,12 +194,15 @@ def get_or_create_user(config: Config, identity: Identity) -> Account:
             # Two first requests of a user may arrive at the same time.
             session.execute(insert(db.User).values(roles=[], **values).on_conflict_do_nothing())
             user = session.scalars(select(db.User).where(same)).one()
+            record_event("user_created", target=user.id, issuer=identity.issuer)
         elif user.name != identity.name:
             user.name = identity.name
+        if user.grants != grants:
+            record_event("grants_changed", target=user.id, grants=grants, before=sorted(user.grants))
+            user.grants = grants
     if user.disabled:
         raise TokenInvalid
-    account = make_account(user)
-    return replace(account, roles=tuple(sorted({*account.roles, *identity.roles})))
+    return make_account(user)
 
 
 def log_in(config: Config, name: str, password: str, address: str) -> Account:
@@ -184,14 +223,25 @@ def log_in(config: Config, name: str, password: str, address: str) -> Account:
         network_only: 10 * config.login_attempts,
     }
     # Only failures count: clients may well sign in many times at once with the right password.
-    failed_attempts.check(config, limits, config.login_wait_s)
     try:
+        failed_attempts.check(config, limits, config.login_wait_s)
         account = verify_password(config, name, password)
+    except TooManyRequests:
+        record_event("sign_in_refused", target=_find_user_id(config, name), address=address)
+        raise
     except CredentialsInvalid:
+        record_event("sign_in_failed", target=_find_user_id(config, name), address=address)
         failed_attempts.count(config, limits, config.login_wait_s)
         raise
+    record_event("sign_in", target=account.id, address=address)
     failed_attempts.forget(config, name_and_network, config.login_wait_s)
     return account
+
+
+def _find_user_id(config: Config, name: str) -> UUID | None:
+    """Find who a name belongs to; a name that nobody has is not logged: it may be a mistyped password."""
+    with db.autocommit_session(config) as session:
+        return session.scalar(select(db.User.id).where(db.User.name == name, db.User.issuer.is_(None)))
 
 
 def get_network(address: str) -> str:
@@ -264,6 +314,7 @@ def revoke_token(config: Config, token: str) -> None:
     """Revoke ``token``."""
     with db.session(config) as session:
         session.execute(delete(db.Token).where(db.Token.hash == _hash_token(token)))
+    record_event("token_revoked")
 
 
 @dataclass(frozen=True)
@@ -297,8 +348,10 @@ def parse_bearer(authorization: str | None) -> Bearer:
     return Bearer(token, provider)
 
 
-def get_user_by_bearer(config: Config, bearer: Bearer, address: str = "") -> Account:
-    """Get the user of a request with this token, from an IP address.
+def get_user_by_bearer(
+    config: Config, bearer: Bearer, address: str = "", rules: Collection[ClaimRule] = ()
+) -> Account:
+    """Get the user of a request with this token, from an IP address; ``rules`` as in `get_or_create_user`.
 
     Raises:
         TokenInvalid: the token is unknown, expired, revoked or for another service, or the user is disabled.
@@ -309,7 +362,8 @@ def get_user_by_bearer(config: Config, bearer: Bearer, address: str = "") -> Acc
     """
     provider = oidc.find_provider(config, bearer.provider, bearer.token)
     if provider is not None:
-        return get_or_create_user(config, _identify_within_limits(config, provider, bearer.token, address))
+        identity = _identify_within_limits(config, provider, bearer.token, address)
+        return get_or_create_user(config, identity, rules)
     if not config.basic_login:
         raise AuthenticationSchemeInvalid("There is no Basic login here: sign in with OpenID Connect.")
     return get_user_by_token(config, bearer.token)
@@ -326,6 +380,13 @@ def _identify_within_limits(config: Config, provider: OidcProvider, token: str, 
     except (TokenInvalid, InfrastructureBusy):
         failed_attempts.count(config, limits, config.login_wait_s)
         raise
+
+
+def get_user(config: Config, id_: UUID) -> Account | None:
+    """Get a user by id, None if there is none or the user is disabled."""
+    with db.autocommit_session(config) as session:
+        user = session.get(db.User, id_)
+    return None if user is None or user.disabled else make_account(user)
 
 
 def ensure_demo_user(config: Config) -> None:
@@ -350,9 +411,13 @@ def has_demo_user(config: Config) -> bool:
 
 def has_users(config: Config) -> bool:
     """Whether there is an account other than the demo user's."""
-    not_demo = (db.User.name != DEMO_USER) | db.User.issuer.is_not(None)
     with db.autocommit_session(config) as session:
-        return session.scalar(select(db.User.id).where(not_demo).limit(1)) is not None
+        return session.scalar(_select_users()) is not None
+
+
+def _select_users() -> Select[UUID]:
+    not_demo = (db.User.name != DEMO_USER) | db.User.issuer.is_not(None)
+    return select(db.User.id).where(not_demo).limit(1)
 
 
 def is_locked_out(config: Config, user: db.User) -> bool:
@@ -368,4 +433,6 @@ def _hash_token(token: str) -> bytes:
 
 def make_account(user: db.User) -> Account:
     """Make an account from a row of the table."""
-    return Account(user.id, user.name, tuple(user.roles), user.disabled, user.issuer)
+    grants = frozenset({*user.roles, *user.grants})
+    roles = tuple(sorted(filter(ROLE.fullmatch, grants)))
+    return Account(user.id, user.name, roles, user.disabled, user.issuer, grants)

@@ -11,6 +11,7 @@ from sqlalchemy import delete
 from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.errors import TokenInvalid
+from odc_openeo.telemetry.log_records import record_event
 from odc_openeo.users.accounts import Account, is_locked_out, make_account
 
 
@@ -38,6 +39,7 @@ def end(config: Config, value: str) -> None:
     """End a session."""
     with db.session(config) as session:
         session.execute(delete(db.Token).where(db.Token.hash == _hash_value(config, value)))
+    record_event("sign_out")
 
 
 def _hash_value(config: Config, value: str) -> bytes:

@@ -43,6 +43,7 @@ def remove_old_files(config: Config) -> int:
     unknown = folders.keys() - queue.find_live_attempts(config, folders)
     for attempt in unknown:
         store.delete(folders[attempt])
+    store.remove_abandoned()
     if unknown:
         log.info("removed the files of %d attempts", len(unknown))
     return len(unknown)

@@ -15,6 +15,7 @@ from odc_openeo.db.logs import Entry
 from odc_openeo.errors import InfrastructureBusy
 from odc_openeo.jobs import queue
 from odc_openeo.jobs.queue import Claim, RunLock
+from odc_openeo.telemetry.log_records import set_log_ids
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Heartbeats:
         return entries
 
     def _send_until_stopped(self) -> None:
+        set_log_ids(job=self.claim.job.id, user=self.claim.job.user)
         while not self._stop.is_set() and not self._is_obsolete:
             try:
                 self._send()

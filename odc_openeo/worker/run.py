@@ -23,32 +23,39 @@ from dask.array import PerformanceWarning
 import odc_openeo.processes  # noqa: F401  importing registers the processes
 from odc_openeo import db
 from odc_openeo.compute import cluster
-from odc_openeo.config import Config, allowed_gdal_drivers
-from odc_openeo.errors import InfrastructureBusy, Internal, OpenEOError, StorageFailure
+from odc_openeo.config import Config, allowed_gdal_drivers, mask_password
+from odc_openeo.errors import InfrastructureBusy, Internal, OpenEOError, StorageFailure, walk_causes
 from odc_openeo.formats import Asset, Output, name_outputs, write_outputs
 from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.formats.thumbnail import write_thumbnail
 from odc_openeo.formats.write_errors import as_storage_failure, is_disk_full
 from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.graph.estimate import count_read_bytes
-from odc_openeo.hidden_memory import hide_memory
 from odc_openeo.jobs import LEVELS, Entry, Job
 from odc_openeo.jobs.options import MEMORY, parse_archives, parse_resources
 from odc_openeo.jobs.records import make_entry
 from odc_openeo.load.read_errors import explain_read_failure
-from odc_openeo.memory_failures import is_memory_failure
-from odc_openeo.run_environment import make_environment
+from odc_openeo.runners.hidden_memory import hide_memory
 from odc_openeo.runners.memory import lift_memory_limit, limit_memory, memory_exceeded
-from odc_openeo.storage import get_storage
+from odc_openeo.runners.memory_failures import is_memory_failure
+from odc_openeo.runners.server_log import log_to_stderr
+from odc_openeo.storage import be_patient, get_storage
+from odc_openeo.telemetry.counts import drain_counts
+from odc_openeo.telemetry.log_records import set_process_log_ids
 from odc_openeo.udf.pool import pool
 from odc_openeo.untrusted.gdal_drivers import secure_gdal
+from odc_openeo.user_data.run_environment import make_environment
 from odc_openeo.worker.exporting import carry_out_exports
+from odc_openeo.worker.messages import RunDone, RunFailed, RunUpdate
 from odc_openeo.worker.provenance import RecordingCatalog, collect_provenance, describe_asset
 
 log = logging.getLogger(__name__)
 
 MOST_PROGRESS: Final = 99.0
 """Only finished jobs are at 100 %."""
+
+LONGEST_CAUSE: Final = 500
+"""Characters of each error in the log of the worker."""
 
 FORWARDED_LOGGERS: Final = (
     "odc_openeo.compute.cluster",
@@ -68,36 +75,6 @@ NOT_FOR_USERS: Final = (
     PerformanceWarning,
 )
 """Warnings for developers, and warnings of numpy about NaN, which is no-data here."""
-
-
-@dataclass(frozen=True)
-class RunUpdate:
-    """An update from a run to its supervisor; any of the fields may be set."""
-
-    entry: Entry | None = None
-    progress: float | None = None
-    cluster_cpu_s: float | None = None
-    partial_assets: Sequence[dict[str, Any]] | None = None
-
-
-@dataclass(frozen=True)
-class RunDone:
-    """The outcome of a run that has written all its files."""
-
-    assets: Sequence[dict[str, Any]]
-    details: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RunFailed:
-    """The outcome of a run that ended with an error; ``transient``: another try may succeed.
-
-    ``counts``: the computation had begun, so this run counts as one of the tries of the job.
-    """
-
-    entry: Entry
-    transient: bool
-    counts: bool = True
 
 
 @dataclass
@@ -134,14 +111,22 @@ class OwnerLogHandler(logging.Handler):
 def run_job(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
     """Run a job and store its files below ``key``; ``folder`` is where they are written first."""
     hide_memory()
+    set_process_log_ids(job=job.id, user=job.user)
+    log_to_stderr(config)
+    # What a run says to its owner is in the logs of the job only.
+    logging.getLogger("odc_openeo.run").propagate = False
     threading.Thread(target=_end_with_parent, daemon=True).start()
     secure_gdal(allowed_gdal_drivers())
     limit_memory(config.job_memory)
+    be_patient()
     channel = Channel(pipe)
     job_run = Run(config, job, key, folder, channel, _make_logger(channel, job))
     try:
-        channel.send(job_run.produce_results())
+        done = job_run.produce_results()
+        channel.send(RunUpdate(counts=tuple(drain_counts())))
+        channel.send(done)
     except Exception as error:
+        channel.send(RunUpdate(counts=tuple(drain_counts())))
         channel.send(_explain_failure(error, counts=job_run.began, memory_bytes=config.job_memory))
     finally:
         pipe.close()
@@ -248,10 +233,10 @@ class Run:
         return assets
 
     def _store_assets(self, assets: Sequence[Asset]) -> None:
-        store = get_storage(self.config)
+        store = get_storage(self.config, patient=True)
         if store.find_local_path(self.key) != self.folder:
             for asset in assets:
-                store.put(asset.path, f"{self.key}/{asset.path.name}")
+                store.put(asset.path, f"{self.key}/{asset.path.name}", asset.media_type)
 
     def compute(self, *collections: Any) -> tuple[Any, ...]:
         """Compute on the cluster and report the progress."""
@@ -324,5 +309,13 @@ def _explain_failure(error: Exception, *, counts: bool, memory_bytes: int) -> Ru
     path = {"path": [{"node_id": explained.node}]} if explained.node else {}
     entry = Entry("error", body["message"], db.now(), {"code": explained.code, **path})
     is_cluster_lost = isinstance(explained, InfrastructureBusy)
-    is_storage_unreachable = isinstance(explained, StorageFailure) and not is_disk_full(error)
-    return RunFailed(entry, is_cluster_lost or is_storage_unreachable, counts)
+    is_storage_unreachable = (
+        isinstance(explained, StorageFailure) and not explained.is_permanent and not is_disk_full(error)
+    )
+    return RunFailed(entry, is_cluster_lost or is_storage_unreachable, counts, _describe_causes(error))
+
+
+def _describe_causes(error: Exception) -> str:
+    """Describe the errors from the one that ended the run down to its first cause, each on one line."""
+    text = " <- ".join(f"{type(e).__name__}: {str(e)[:LONGEST_CAUSE]}" for e in walk_causes(error))
+    return mask_password("".join(c if c.isprintable() else " " for c in text))

@@ -20,32 +20,41 @@ import psutil
 
 from odc_openeo import db
 from odc_openeo.config import Config
-from odc_openeo.errors import InfrastructureBusy, OpenEOError
+from odc_openeo.errors import InfrastructureBusy, OpenEOError, PaymentRequired
 from odc_openeo.jobs import LEVELS, Entry, queue
 from odc_openeo.jobs.queue import Claim
+from odc_openeo.jobs.quotas import check_cpu_budget
+from odc_openeo.jobs.usage import Amounts, add_usage, find_collections
 from odc_openeo.runners.memory import MemoryWatch, memory_exceeded
 from odc_openeo.storage import get_storage
+from odc_openeo.telemetry.counts import add_count, pass_on
+from odc_openeo.telemetry.log_records import log_ids
 from odc_openeo.worker.cleaning import get_scratch_folder, remove_attempt, remove_old_files
 from odc_openeo.worker.heartbeats import Heartbeats
-from odc_openeo.worker.run import RunDone, RunFailed, RunUpdate, run_job
+from odc_openeo.worker.messages import RunDone, RunFailed, RunUpdate
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.4
 TICK_SECONDS: Final = 0.2
 BUSY_SECONDS: Final = 1.0
-CLEAN_SECONDS: Final = 600.0
 END_SECONDS: Final = 3.0
 LONGEST_PAUSE: Final = 60.0
 MOST_ENTRIES: Final = 10_000
 """Log entries kept per run."""
+
+OUTCOMES: Final = {"RunDone": "finished", "RunFailed": "failed", "NoneType": "returned"}
+"""Outcomes of recorded runs, by the type of the last message of the run."""
+
+PRELOAD: Final = ("odc_openeo.worker.run", __name__)
+"""Modules that the processes of jobs need, imported once by the server that they are forked from."""
 
 
 def run_worker(config: Config, stop: threading.Event) -> None:
     """Run jobs until ``stop`` is set; the job that is running then goes back to the queue."""
     context = multiprocessing.get_context("forkserver")
     # Heavy modules are imported only once: the process of a job then starts in milliseconds.
-    context.set_forkserver_preload([run_job.__module__])
+    context.set_forkserver_preload(list(PRELOAD))
     name = f"{socket.gethostname()}:{os.getpid()}"
     upkeep = Upkeep(config)
     log.info("worker %s is waiting for jobs", name)
@@ -63,8 +72,15 @@ def run_worker(config: Config, stop: threading.Event) -> None:
         if claim is None:
             stop.wait(POLL_SECONDS)
         else:
-            with Heartbeats(config, claim) as heartbeats:
+            with log_ids(job=claim.job.id, user=claim.job.user), Heartbeats(config, claim) as heartbeats:
                 Supervision(config, claim, context, heartbeats).run(stop)
+
+
+def _run_job(*arguments: Any) -> None:
+    # A supervisor does not compute: without the libraries for it, it starts soon and needs little memory.
+    from odc_openeo.worker.run import run_job
+
+    run_job(*arguments)
 
 
 @dataclass
@@ -83,7 +99,7 @@ class Upkeep:
             again, failed = queue.recover_lost_jobs(self.config)
             if again or failed:
                 log.warning("lost workers: %d jobs queued again, %d failed", again, failed)
-        if not self.cleaned or now - self.cleaned > CLEAN_SECONDS:
+        if not self.cleaned or now - self.cleaned > get_storage(self.config).sweep_seconds:
             self.cleaned = now
             try:
                 remove_old_files(self.config)
@@ -140,15 +156,31 @@ class Supervision:
         job = self.claim.job
         log.info("job %s: try %d", job.id, job.tries)
         self.add_message("info", f"The job has started (try {job.tries} of {self.config.job_tries})")
-        with self._start_process() as (process, pipe):
-            is_wanted = self._watch_run(process, pipe, stop)
-        if self.outcome is None and is_wanted:
-            self.outcome = self._make_lost_failure(process.exitcode)
+        is_wanted = True
+        self.outcome = self._find_refusal()
+        if self.outcome is None:
+            with self._start_process() as (process, pipe):
+                is_wanted = self._watch_run(process, pipe, stop)
+            if self.outcome is None and is_wanted:
+                self.outcome = self._make_lost_failure(process.exitcode)
+        if isinstance(self.outcome, RunFailed):
+            self._log_failure(self.outcome)
         self.heartbeats.stop()
         is_stopped = stop.is_set() and not self._has_ended
         self.entries = self.heartbeats.take_entries()
         self._retry_until_recorded(self._return_job if is_stopped else self._record_outcome)
         self._remove_leftovers()
+
+    def _find_refusal(self) -> RunFailed | None:
+        """Find why the run may not begin: jobs that ran since it was queued may have used the budget."""
+        try:
+            check_cpu_budget(self.config, self.claim.job.user)
+        except PaymentRequired as error:
+            entry = Entry("error", error.message, db.now(), {"code": error.code})
+            return RunFailed(entry, transient=False)
+        except InfrastructureBusy as error:
+            log.warning("job %s: its budget was not checked: %s", self.claim.job.id, error)
+        return None
 
     @property
     def _has_ended(self) -> bool:
@@ -160,7 +192,7 @@ class Supervision:
         local = get_storage(self.config).find_local_path(self.claim.folder)
         folder = local or get_scratch_folder(self.config) / str(self.claim.attempt)
         arguments = (self.config, self.claim.job, self.claim.folder, folder, theirs)
-        process = self.context.Process(target=run_job, args=arguments)
+        process = self.context.Process(target=_run_job, args=arguments)
         process.start()
         theirs.close()
         try:
@@ -207,6 +239,7 @@ class Supervision:
             self._add_entry(update.entry)
         self.heartbeats.progress = max(self.heartbeats.progress, update.progress or 0.0)
         self.usage.cluster_cpu_s = max(self.usage.cluster_cpu_s, update.cluster_cpu_s or 0.0)
+        pass_on(update.counts)
         if update.partial_assets:
             self.heartbeats.publish(update.partial_assets)
 
@@ -247,6 +280,11 @@ class Supervision:
         entries = [*self.entries, last_entry] if is_logged else self.entries
         return queue.finish_run(self.config, self.claim, done.assets, done.details, usage, entries)
 
+    def _log_failure(self, failed: RunFailed) -> None:
+        job, code = self.claim.job, failed.entry.more.get("code")
+        cause = failed.cause or failed.entry.message
+        log.error("job %s of user %s failed (try %d, %s): %s", job.id, job.user, job.tries, code, cause)
+
     def _record_failure(self, failed: RunFailed) -> bool:
         tries, most = self.claim.job.tries, self.config.job_tries
         if failed.transient and (tries < most or not failed.counts):
@@ -284,8 +322,20 @@ class Supervision:
                     return
                 time.sleep(0.5)
                 continue
-            log.info("job %s: %s", self.claim.job.id, type(self.outcome).__name__ if recorded else "obsolete")
+            outcome = type(self.outcome).__name__ if recorded else "obsolete"
+            log.info("job %s: %s", self.claim.job.id, outcome)
+            add_count("job_runs", outcome=OUTCOMES.get(outcome, outcome))
+            add_count("job_cpu_seconds", self.usage.cpu_s + self.usage.cluster_cpu_s)
+            self._add_usage()
             return
+
+    def _add_usage(self) -> None:
+        """Add what the run has taken to the usage of its owner, however it has ended."""
+        job, done = self.claim.job, self.outcome
+        stored = sum(asset["file:size"] for asset in done.assets) if isinstance(done, RunDone) else 0
+        cpu_s, seconds = self.usage.cpu_s + self.usage.cluster_cpu_s, time.monotonic() - self.usage.start
+        collections = find_collections(job.draft.process)
+        add_usage(self.config, job.user, "job", collections, Amounts(1, cpu_s, seconds, stored))
 
     def _remove_leftovers(self) -> None:
         try:

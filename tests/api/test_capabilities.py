@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from flask.testing import FlaskClient
 from jsonschema import Draft7Validator
 
 from odc_openeo.app import create_app
+from odc_openeo.compute import cluster
 from odc_openeo.config import Config
+from odc_openeo.stack.embedded import free_port
 from tests.api.conftest import API
 
 OPENAPI = Path(__file__).parents[2].parent / "shared" / "openeo" / "openapi-1.3.0.yaml"
@@ -69,10 +72,11 @@ BEYOND = {
     ("/processing_parameters", "GET"),
     ("/workspace_providers", "GET"),
     *(("/workspaces", method) for method in ("GET", "POST")),
+    ("/explain", "POST"),
     *((WORKSPACE, method) for method in ("GET", "PATCH", "DELETE")),
     *((f"{WORKSPACE}/files{below}", "GET") for below in ("", "/{path}")),
 }
-"""What is offered beyond the API: extensions, the files in workspaces, own collections."""
+"""Offers beyond the API: extensions, the files in workspaces, own collections, explanations."""
 
 
 def test_every_endpoint_of_the_listing_is_in_the_api_definition(client: FlaskClient) -> None:
@@ -130,6 +134,20 @@ def test_no_user_code_is_claimed_where_it_is_turned_off(odc_config: Config) -> N
     listed = client.get(f"{API}/processes").get_json()["processes"]
     assert "run_udf" not in {process["id"] for process in listed}
     assert client.get("/processes/run_udf").status_code == 404
+
+
+def test_user_code_is_offered_while_its_workers_are_missing(odc_config: Config) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    client = create_app(odc_config.model_copy(update={"udf_scheduler": address})).test_client()
+    begin = time.monotonic()
+    for _ in range(3):
+        endpoints = client.get(f"{API}/").get_json()["endpoints"]
+        assert "/udf_runtimes" in {endpoint["path"] for endpoint in endpoints}
+    response = client.get(f"{API}/udf_runtimes")
+    assert (response.status_code, response.get_json()["code"]) == (503, "InfrastructureBusy")
+    assert address not in response.get_data(as_text=True)
+    # They are asked once, which takes the time to give up connecting, not at each request.
+    assert time.monotonic() - begin < 4 * cluster.CONNECT_SECONDS
 
 
 def test_links_of_the_landing_page_have_titles_of_their_own(client: FlaskClient) -> None:

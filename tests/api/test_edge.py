@@ -37,6 +37,9 @@ def addresses(app: Flask) -> Iterator[tuple[str, set[str]]]:
     for rule in app.url_map.iter_rules():
         path = re.sub(r"<(?:(\w+)(?:\([^)]*\))?:)?\w+>", lambda m: some.get(m[1] or "", "none"), rule.rule)
         methods_by_path.setdefault(path, set()).update(rule.methods or set())
+    # An action of a job may have any name, which is refused later.
+    for path in [path for path in methods_by_path if re.fullmatch(r"/my/jobs/[^/]+/[^/]+", path)]:
+        methods_by_path[path] |= {"POST", "OPTIONS"}
     yield from methods_by_path.items()
 
 

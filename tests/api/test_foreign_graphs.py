@@ -22,6 +22,7 @@ from werkzeug.serving import make_server
 from odc_openeo.app import create_app
 from odc_openeo.catalog import OverridesError
 from odc_openeo.config import Config
+from odc_openeo.storage.scratch_folders import FOLDER
 from tests.api.conftest import API, PASSWORD, code
 from tests.catalog.scenes import PRODUCT, Index, scene
 
@@ -194,3 +195,17 @@ def test_options_are_published_with_titles(client: FlaskClient) -> None:
         for option, schema in format_["parameters"].items():
             assert {"title", "type", "description", "default"} <= set(schema), (name, option)
         json.dumps(format_, allow_nan=False)
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_nothing_is_left_of_an_archive(
+    client: FlaskClient, bearer: dict[str, str], odc_config: Config, is_read: bool
+) -> None:
+    """Its files stay while it is sent, and are removed when it is sent or its client has gone."""
+    response = save(client, bearer, "GTiff", ["B04"])
+    scratch = odc_config.data_dir / FOLDER
+    assert len(list(scratch.rglob("*.tif"))) == 2
+    if is_read:
+        assert len(response.data) == response.content_length
+    response.close()
+    assert list(scratch.iterdir()) == []

@@ -429,8 +429,8 @@ def test_database_is_queried_once_for_all_nodes(odc_config: Config, tmp_path: Pa
     try:
         process = {"process_graph": {**nodes, "n": node("add", {"x": 1, "y": 1})}}
         # In this process, where the statements can be seen; runners do the same.
-        path, *_ = compute_result(odc_config, process, str(uuid4()), tmp_path)
-        assert json.loads(path.read_text()) == 2
+        download, _ = compute_result(odc_config, process, str(uuid4()), tmp_path)
+        assert json.loads(download.files["result.json"].read_text()) == 2
     finally:
         event.remove(engine, "before_cursor_execute", note)
     assert len(queries) == 1

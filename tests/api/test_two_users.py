@@ -27,12 +27,12 @@ from werkzeug.test import TestResponse
 from odc_openeo import db
 from odc_openeo.api.pages.forms import make_csrf_token
 from odc_openeo.app import create_app
-from odc_openeo.config import Config, child_environment, odc_database_environment
-from odc_openeo.stack.postgres import Postgres
+from odc_openeo.config import Config, child_environment
 from odc_openeo.users import accounts, browser_sessions
 from tests.api.conftest import API, PASSWORD, addition, code
-from tests.conftest import COMMAND, copy_database
+from tests.conftest import COMMAND, CopyDatabase
 from tests.identity_provider import DEFAULT_CLIENT
+from tests.support.index_drivers import index_environment
 
 WORD: Final = "confidential"
 """Is in all that the first user has, and must not be in any answer to somebody else."""
@@ -57,6 +57,8 @@ TILES: Final = (
 TABLE: Final[dict[str, str]] = {
     "/": PUBLIC,
     "/health": PUBLIC,
+    "/health/live": PUBLIC,
+    "/health/ready": PUBLIC,
     "/static/<path:filename>": PUBLIC,
     "/.well-known/openeo": PUBLIC,
     f"{API}/": PUBLIC,
@@ -81,6 +83,7 @@ TABLE: Final[dict[str, str]] = {
     f"{API}/credentials/basic": LOGIN,
     f"{API}/me": OWN,
     f"{API}/result": OWN,
+    f"{API}/explain": OWN,
     f"{API}/jobs": OWN,
     f"{API}/jobs/<job_id>": BY_ID,
     f"{API}/jobs/<job_id>/estimate": BY_ID,
@@ -109,12 +112,18 @@ TABLE: Final[dict[str, str]] = {
     "/processes": PUBLIC,
     "/processes/<process_id>": PUBLIC,
     "/sign-in": LOGIN,
+    "/first-account": LOGIN,
     "/sign-in/callback": LOGIN,
     "/sign-in/with/<provider>": LOGIN,
     "/sign-out": PAGE,
     "/my/jobs": PAGE,
     "/my/jobs/<job_id>": PAGE_BY_ID,
     "/my/jobs/<job_id>/<action>": PAGE_BY_ID,
+    "/my/jobs/<job_id>/explanation": PAGE_BY_ID,
+    "/my/jobs/<job_id>/program.py": PAGE_BY_ID,
+    "/my/services": PAGE,
+    "/my/services/<service_id>/explanation": PAGE_BY_ID,
+    "/my/services/<service_id>/program.py": PAGE_BY_ID,
     "/my/files": PAGE,
     "/my/files/<path:path>": PAGE_BY_ID,
 }
@@ -136,6 +145,7 @@ BODIES: Final[dict[str, Any]] = {
     f"{API}/search": {"limit": 1},
     f"{API}/jobs": {"process": addition(), "title": "of bob"},
     f"{API}/result": {"process": addition()},
+    f"{API}/explain": {"process": addition()},
     f"{API}/jobs/<job_id>": {"title": "changed by bob"},
     f"{API}/process_graphs/<process_graph_id>": {**addition(), "summary": "of bob"},
     f"{API}/files/<path:path>": {"of": "bob"},
@@ -180,13 +190,13 @@ class Ada:
 
 @pytest.fixture(scope="module")
 def service_config(
-    postgres_server: Postgres, _templates: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    copy_database: CopyDatabase, _templates: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Config]:
     """One database for all tests here: each leaves the first user as she was."""
-    for url in copy_database(postgres_server, _templates["odc"]):
+    with copy_database(_templates["odc"]) as url:
         config = Config(database_url=url, data_dir=tmp_path_factory.mktemp("two-users") / "data")
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in odc_database_environment(url).items():
+            for name, value in index_environment(url).items():
                 patch.setenv(name, value)
             yield config
         db.dispose_engine(config)

@@ -156,9 +156,14 @@ def bands_of(seed: int, left: float = 600000) -> dict[str, tuple[Grid, np.ndarra
 class Index:
     """What the `datacube` command does, without a process for each call, over its own connection."""
 
-    def __init__(self) -> None:
-        self.datacube = Datacube(app="test")
+    def __init__(self, datacube: Datacube | None = None) -> None:
+        self.datacube = datacube or Datacube(app="test")
         self.index = self.datacube.index
+
+    @classmethod
+    def of(cls, url: str, driver: str) -> Index:
+        """The index in a database, whichever is the default one."""
+        return cls(Datacube(raw_config={"default": {"db_url": url, "index_driver": driver}}, app="test"))
 
     def add_product(self, definition: Mapping[str, Any]) -> None:
         """`datacube product add`."""

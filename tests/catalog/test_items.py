@@ -18,6 +18,7 @@ from odc_openeo.catalog import (
     ItemQuery,
     Place,
     SortKey,
+    item_search,
     parse_bbox,
     parse_filter,
     parse_geometry,
@@ -27,6 +28,7 @@ from odc_openeo.catalog.items import ALTERNATE
 from odc_openeo.config import Config
 from odc_openeo.errors import CollectionNotFound, NotFound, RequestInvalid, RequestTimeout
 from tests.catalog.scenes import PRODUCT, Grid, Index, document, product, scene
+from tests.support.index_drivers import copy_dataset, needs_postgres_driver
 
 BASE = "https://example.org/openeo/1.3"
 BANDS = {name: {"path": f"{name}.tif"} for name in ("B04", "B08", "B11", "SCL")}
@@ -105,6 +107,34 @@ def test_pages_hold_every_item_once(catalog: Catalog, documents: list[dict[str, 
     assert ids(catalog, limit=1) == newest_first(documents)
     only = [d for d in documents if d["product"]["name"] == "other"]
     assert ids(catalog, collections=("other",)) == newest_first(only)
+
+
+def test_a_gap_in_time_costs_nothing(
+    catalog: Catalog, index: Index, odc_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One scene years after many: pages before the gap sort as few datasets as any others."""
+    index.add(scene(tmp_path / "late", 1, "2022-01-05T10:00:00Z"))
+    copy_dataset(odc_database, "^tiny_s2$", 3000)
+    crowds: list[int] = []
+    count_crowd = item_search._Search._count_crowd
+
+    def note(search: Any, sources: Any, low: Any, high: Any, most: int) -> int:
+        crowd = count_crowd(search, sources, low, high, most)
+        crowds.append(min(crowd, most))
+        return crowd
+
+    monkeypatch.setattr(item_search, "CROWD", 60)
+    monkeypatch.setattr(item_search._Search, "_count_crowd", note)
+    first = catalog.search_items(ItemQuery(20), BASE, places)
+    last = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(hours=3000)
+    times = [datetime(2022, 1, 5, 10, tzinfo=UTC), *(last - timedelta(hours=n) for n in range(19))]
+    assert [item["properties"]["datetime"] for item in first.items] == [
+        f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in times
+    ]
+    assert max(crowds) <= 60
+    # A filter that rejects all reads more and more at a time.
+    assert ids(catalog, filter=parse_filter("eo:instrument = 'none'", "cql2-text")) == []
+    assert max(crowds) > 500
 
 
 def test_number_of_items(catalog: Catalog, documents: list[dict[str, Any]]):
@@ -374,6 +404,7 @@ def test_scene_over_the_antimeridian(catalog: Catalog, index: Index, tmp_path: P
         assert len(ids(catalog, area=parse_bbox(bbox))) == there
 
 
+@needs_postgres_driver("it cannot index a dataset without a place")
 def test_products_without_datasets_and_without_extents(catalog: Catalog, index: Index, tmp_path: Path):
     assert ids(catalog) == []
     document_ = scene(tmp_path / "a", 1, "2022-06-01T10:00:00Z")

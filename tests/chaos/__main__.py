@@ -1,4 +1,7 @@
-"""`python -m tests.chaos`: 60 jobs on 2 workers, three minutes of kills; prints figures."""
+"""`python -m tests.chaos`: 60 jobs on 2 workers, three minutes of kills; prints figures.
+
+With `--user-code` the jobs run user-defined functions, and mostly their processes are killed.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,19 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--user-code", action="store_true")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="odc-openeo-chaos-"))
     folder.chmod(0o711)
     try:
-        outcome = storm(folder, jobs=given.jobs, seconds=given.seconds, seed=given.seed, say=print)
+        outcome = storm(
+            folder,
+            jobs=given.jobs,
+            seconds=given.seconds,
+            seed=given.seed,
+            say=print,
+            user_code=given.user_code,
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(report(outcome))

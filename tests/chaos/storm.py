@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +27,29 @@ from odc_openeo.stack import postgres
 from odc_openeo.stack.embedded import SCHEDULER, Stack, free_port
 from odc_openeo.stack.gunicorn_command import gunicorn_command
 from odc_openeo.storage import get_storage
+from odc_openeo.storage.scratch_folders import is_abandoned
+from odc_openeo.udf import folders
 from odc_openeo.worker.cleaning import remove_old_files
 from tests.clients import truth
 
 BOX = (679720.0, 5151080.0, 680680.0, 5151920.0)
 SEASON = ("2022-05-01", "2022-09-01")
+USER_CODE = "process of user code"
 VICTIMS = ("API", "job worker", "job worker", "dask worker", "dask cluster", "PostgreSQL")
+UDF_VICTIMS = (*[USER_CODE] * 10, "dask worker", "job worker")
 LONGEST_WAIT = 240.0
+ADD = """
+import time
+import xarray
+
+calls = []
+
+def apply_datacube(cube: xarray.DataArray, context: dict) -> xarray.DataArray:
+    calls.append(1)
+    time.sleep(0.2)
+    return cube + context["add"]
+"""
+"""Slow, so that its process is often killed during a call."""
 Say = Callable[[str], None]
 
 
@@ -46,6 +65,10 @@ class FragileStack(Stack):
             ]
             if computing:
                 dice.choice(computing).kill()
+        elif what == USER_CODE:
+            if running := self.find_user_code():
+                with suppress(psutil.NoSuchProcess):
+                    dice.choice(running).kill()
         elif what == "dask cluster":
             self._restart_dask()
         elif what == "PostgreSQL":
@@ -56,6 +79,14 @@ class FragileStack(Stack):
             number = dice.randint(1, self.config.job_workers)
             self._kill(f"job worker {number}", whole=dice.random() < 0.5)
             self._start_job_worker(number)
+
+    def find_user_code(self) -> list[psutil.Process]:
+        """The processes of user-defined functions that parts of the stack have started."""
+        running = []
+        for part in self.parts:
+            with suppress(psutil.NoSuchProcess):
+                running += psutil.Process(part.process.pid).children(recursive=True)
+        return [process for process in running if is_user_code(process)]
 
     def _again(self, name: str, command: list[str]) -> None:
         self._kill(name, whole=True)
@@ -96,6 +127,13 @@ class FragileStack(Stack):
         self.parts.append(self._server.child)
 
 
+def is_user_code(process: psutil.Process) -> bool:
+    """Whether a process runs the code of users."""
+    with suppress(psutil.Error):
+        return any("odc_openeo_udf" in word for word in process.cmdline())
+    return False
+
+
 @dataclass
 class Outcome:
     """What became of the jobs."""
@@ -104,17 +142,19 @@ class Outcome:
     states: Counter[str]
     wrong: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     lost: int = 0
     tries: int = 0
     orphans: int = 0
     swept: int = 0
+    left_over: int = 0
     seconds: float = 0.0
 
     @property
     def good(self) -> bool:
         """Whether every job ended, with right values or a reason, and nothing is left over."""
         ended = set(self.states) <= {"finished", "error"}
-        return ended and not (self.wrong or self.unexplained or self.lost or self.orphans)
+        return ended and not (self.wrong or self.unexplained or self.lost or self.orphans or self.left_over)
 
 
 def report(outcome: Outcome) -> str:
@@ -124,15 +164,28 @@ def report(outcome: Outcome) -> str:
     return (
         f"killed: {kills}\njobs: {states}; runs begun: {outcome.tries}\n"
         f"wrong values: {len(outcome.wrong)}, errors without a log: {len(outcome.unexplained)}, "
-        f"lost: {outcome.lost}, orphan folders: {outcome.orphans} (swept at the end: {outcome.swept})\n"
-        f"seconds until the last job ended: {outcome.seconds:.0f}"
+        f"lost: {outcome.lost}, orphan folders: {outcome.orphans} (swept at the end: {outcome.swept}), "
+        f"processes and folders of user code left over: {outcome.left_over}\n"
+        f"seconds until the last job ended: {outcome.seconds:.0f}\n"
+        f"reasons of errors: {'; '.join(outcome.errors) or 'none'}"
     )
 
 
 def storm(
-    folder: Path, *, jobs: int, seconds: float, seed: int, say: Say, samples: Path | None = None
+    folder: Path,
+    *,
+    jobs: int,
+    seconds: float,
+    seed: int,
+    say: Say,
+    samples: Path | None = None,
+    user_code: bool = False,
 ) -> Outcome:
-    """Run ``jobs`` jobs on two workers while parts are killed for ``seconds``."""
+    """Run ``jobs`` jobs on two workers while parts are killed for ``seconds``.
+
+    With ``user_code`` the jobs run user-defined functions, whose processes are killed more often than others.
+    """
+    victims, pause = (UDF_VICTIMS, (0.3, 1.2)) if user_code else (VICTIMS, (3, 7))
     dice = random.Random(seed)
     data_dir = folder / "storm"
     data_dir.mkdir()
@@ -151,23 +204,33 @@ def storm(
     )
     with FragileStack(config, say=say) as stack:
         client = Client(stack.url)
-        ids = [client.submit(number) for number in range(jobs)]
+        ids = [client.submit(number, user_code=user_code) for number in range(jobs)]
         begun = time.monotonic()
         queue: list[str] = []
         kills: Counter[str] = Counter()
         while time.monotonic() - begun < seconds:
-            queue = queue or dice.sample(VICTIMS, len(VICTIMS))
+            queue = queue or dice.sample(victims, len(victims))
             what = queue.pop()
             stack.strike(what, dice)
             kills[what] += 1
             say(f"{time.monotonic() - begun:5.1f} s: killed {what}")
-            time.sleep(dice.uniform(3, 7))
+            time.sleep(dice.uniform(*pause))
         states = client.wait(ids)
         outcome = Outcome(kills, Counter(states.values()), seconds=time.monotonic() - begun)
         outcome.lost = jobs - len(states)
         _judge(outcome, client, states, ids, data_dir / "samples")
         _count_files(outcome, stack.config, states)
+        processes = stack.find_user_code()
+    gone, alive = psutil.wait_procs(processes, 10)
+    outcome.left_over = len(alive) + len(find_abandoned_folders())
     return outcome
+
+
+def find_abandoned_folders() -> list[Path]:
+    """Working folders of user code whose owners have ended, once those that can be removed are."""
+    folders.remove_abandoned_folders()
+    top = Path(tempfile.gettempdir()) / f"odc-openeo-udf-{os.geteuid()}"
+    return [f for f in top.iterdir() if is_abandoned(f)] if top.is_dir() else []
 
 
 class Client:
@@ -196,16 +259,16 @@ class Client:
                 raise AssertionError(f"no answer: {problem}")
             time.sleep(0.3)
 
-    def submit(self, number: int) -> str:
+    def submit(self, number: int, *, user_code: bool = False) -> str:
         """Create and start a job."""
-        body = {"process": graph(number), "title": str(number)}
+        body = {"process": graph(number, user_code=user_code), "title": str(number)}
         id_ = self._ask("POST", "/jobs", json=body).headers["OpenEO-Identifier"]
         assert self._ask("POST", f"/jobs/{id_}/results").status_code == 202
         return id_
 
     def wait(self, ids: list[str]) -> dict[str, str]:
         """The states of the jobs once all have ended."""
-        deadline = time.monotonic() + LONGEST_WAIT
+        deadline = time.monotonic() + LONGEST_WAIT + 30 * len(ids)
         while True:
             listed = {job["id"]: job["status"] for job in self._ask("GET", "/jobs").json()["jobs"]}
             states = {id_: listed[id_] for id_ in ids if id_ in listed}
@@ -226,8 +289,8 @@ class Client:
         return list(self._ask("GET", f"/jobs/{id_}/logs").json()["logs"])
 
 
-def graph(number: int) -> dict[str, Any]:
-    """The maximum of a season, plus a number of the job's own."""
+def graph(number: int, *, user_code: bool = False) -> dict[str, Any]:
+    """The maximum of a season, plus a number of the job's own, by a user-defined function or without one."""
     area = dict(zip(("west", "south", "east", "north"), BOX, strict=True))
     load = {
         "id": S2_PRODUCT,
@@ -236,7 +299,11 @@ def graph(number: int) -> dict[str, Any]:
         "bands": ["B04"],
     }
     longest = {"process_graph": {"m": _node("max", {"data": {"from_parameter": "data"}}, result=True)}}
-    more = {"process_graph": {"p": _node("add", {"x": {"from_parameter": "x"}, "y": number}, result=True)}}
+    add = _node("add", {"x": {"from_parameter": "x"}, "y": number}, result=True)
+    if user_code:
+        udf = {"udf": ADD, "runtime": "Python", "context": {"add": number}}
+        add = _node("run_udf", {"data": {"from_parameter": "x"}, **udf}, result=True)
+    more = {"process_graph": {"p": add}}
     nodes = {
         "load": _node("load_collection", load),
         "max": _node(
@@ -261,7 +328,10 @@ def _judge(outcome: Outcome, client: Client, states: dict[str, str], ids: list[s
         if states.get(id_) == "finished":
             if not np.allclose(client.pixels(id_), expected + number, equal_nan=True):
                 outcome.wrong.append(id_)
-        elif not any(entry["level"] == "error" for entry in entries):
+            continue
+        errors = [entry["message"] for entry in entries if entry["level"] == "error"]
+        outcome.errors += errors[-1:]
+        if not errors:
             outcome.unexplained.append(id_)
 
 

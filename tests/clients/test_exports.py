@@ -17,8 +17,6 @@ from openeo.rest import JobFailedException, OpenEoApiError
 
 from odc_openeo.config import child_environment
 from odc_openeo.indexing.samples import S2_PRODUCT
-from odc_openeo.stack import postgres
-from odc_openeo.stack.embedded import DATABASE
 from tests.clients.test_external import pixels
 from tests.clients.test_values import extent, load
 from tests.conftest import COMMAND, SharedStack
@@ -87,9 +85,7 @@ def workspace(connection: openeo.Connection) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def eve(running_stack: SharedStack) -> openeo.Connection:
     """Another user of the service."""
-    socket = running_stack.data_dir / "postgresql" / "pgdata"
-    url = f"postgresql://{postgres.DATABASE_USER}@/{DATABASE}?host={socket}"
-    environment = child_environment(ODC_OPENEO_DATABASE_URL=url)
+    environment = child_environment(ODC_OPENEO_DATA_DIR=str(running_stack.data_dir))
     command = [*COMMAND, "user", "add", "eve", "--password-stdin"]
     subprocess.run(command, input="correct horse\n", text=True, env=environment, check=True)
     return openeo.connect(running_stack.url).authenticate_basic("eve", "correct horse")

@@ -72,10 +72,14 @@ def test_the_python_program_runs(stack: str, collection: str, tmp_path: Path) ->
     assert 100 <= piece.sizes["x"] <= 400 or collection == "climate_daily_sample"
 
 
-def test_the_javascript_program_runs(stack: str, node_modules: Path, tmp_path: Path) -> None:
-    (tmp_path / "program.mjs").write_text(program(stack, "javascript", S2_PRODUCT))
+@pytest.mark.parametrize("collection", PRODUCTS)
+def test_the_javascript_program_runs(stack: str, node_modules: Path, collection: str, tmp_path: Path) -> None:
+    code = program(stack, "javascript", collection)
+    (tmp_path / "program.mjs").write_text(code)
     (tmp_path / "node_modules").symlink_to(node_modules)
-    assert set(bands_of(run(["node", "program.mjs"], tmp_path))) == set(BANDS)
+    bands = re.search(r"^  \[(.*)\]$", code, re.MULTILINE)
+    assert bands is not None
+    assert set(bands_of(run(["node", "program.mjs"], tmp_path))) == set(re.findall(r'"([^"]+)"', bands[1]))
 
 
 # --- In a browser --------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +233,31 @@ def test_code_from_files_and_unknown_runtimes(connection: openeo.Connection, tmp
     with pytest.raises(OpenEoApiError) as caught:
         cube.process("run_udf", data=cube, udf="functions/none.py", runtime="Python").execute()
     assert caught.value.code == "FileNotFound"
+
+
+NUMBER_OF_ARCHIVE = """
+from openeo.udf import StructuredData, UdfData
+
+def apply_udf_data(data: UdfData):
+    with open("deps/number.txt") as file:
+        data.set_structured_data_list([StructuredData(int(file.read()))])
+"""
+
+
+def test_archives_of_requests_and_jobs(connection: openeo.Connection, tmp_path: Path) -> None:
+    packed = tmp_path / "number.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        info = tarfile.TarInfo("number.txt")
+        info.size = 3
+        archive.addfile(info, io.BytesIO(b"200"))
+    connection.upload_file(packed, "functions/number.tar.gz")
+    options = {"udf-dependency-archives": ["functions/number.tar.gz#deps"]}
+    arguments = {"data": 0, "udf": NUMBER_OF_ARCHIVE, "runtime": "Python"}
+    number = {"it": {"process_id": "run_udf", "arguments": arguments, "result": True}}
+    assert connection.execute(number, job_options=options) == 200
+    with pytest.raises(OpenEoApiError, match=r"number\.txt"):
+        connection.execute(number)
+    job = connection.create_job(number, job_options=options)
+    job.start_and_wait(print=lambda _: None, connection_retry_interval=1, max_poll_interval=1)
+    (asset,) = job.get_results().get_assets()
+    assert asset.load_json() == 200

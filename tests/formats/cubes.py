@@ -41,7 +41,7 @@ def raster(
 def vector(dates: int | None = 2, bands: int | None = 2, crs: Any = 4326) -> xr.DataArray:
     """A cube geometry, t, bands of three boxes with a property ``field``; the first value is no-data."""
     shapes = [shapely.box(i, 50 + i, i + 0.5, 50.5 + i) for i in range(3)]
-    if crs != 4326:
+    if crs not in (None, 4326):
         shapes = list(gpd.GeoSeries(shapes, crs=4326).to_crs(crs))
     dims, sizes, coords = ["geometry"], [3], {"field": ("geometry", ["a", "b", "c"])}
     if dates is not None:

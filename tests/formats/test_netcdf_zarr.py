@@ -194,12 +194,22 @@ def test_fractions_of_seconds(tmp_path, name):
     np.testing.assert_array_equal(read(save(cube, tmp_path, name))["t"], cube["t"])
 
 
-def test_vector_cubes_are_written(tmp_path, name):
-    cube = vector()
+@pytest.mark.parametrize("crs", [4326, 32632])
+def test_vector_cubes_are_written(tmp_path, name, crs):
+    cube = vector(crs=crs)
     read_cube = read(save(cube, tmp_path, name)).xvec.decode_cf()
     np.testing.assert_array_equal(read_cube["B02"].transpose("geometry", "t"), cube[..., 1])
     assert [g.bounds for g in read_cube["geometry"].values] == [g.bounds for g in cube["geometry"].values]
     assert read_cube["field"].values.tolist() == ["a", "b", "c"]
+    assert pyproj.CRS(read_cube.xindexes["geometry"].crs) == pyproj.CRS(crs)
+
+
+def test_vector_cubes_without_a_crs_are_written(tmp_path, name):
+    read_cube = read(save(vector(crs=None), tmp_path, name))
+    assert "spatial_ref" not in read_cube.variables
+    assert [g.bounds for g in read_cube.xvec.decode_cf()["geometry"].values] == [
+        g.bounds for g in vector()["geometry"].values
+    ]
 
 
 def test_unsupported_cubes_are_refused(tmp_path, name):

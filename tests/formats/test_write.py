@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import zipfile
 
 import dask
@@ -13,11 +14,12 @@ from odc_openeo import graph
 from odc_openeo.errors import DataCubeEmpty, FileTypeInvalid, FormatUnsuitable, ProcessParameterInvalid
 from odc_openeo.formats import (
     FORMATS,
+    Download,
     Output,
     choose_format,
     describe_formats,
     get_format,
-    pack_files,
+    make_download,
     write_outputs,
 )
 from odc_openeo.processes import export  # noqa: F401
@@ -102,7 +104,8 @@ def test_default_formats_of_results(tmp_path, value, format_, file):
     assert choose_format(value) == format_
     (asset,) = write_outputs(value, [], tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [file]
-    assert pack_files([asset], tmp_path) == (asset.path, FORMATS[format_].media_type)
+    media_type = FORMATS[format_].media_type
+    assert make_download([asset], []) == Download(file, media_type, {file: asset.path})
 
 
 def test_several_outputs_are_computed_once_and_packed(tmp_path):
@@ -130,10 +133,11 @@ def test_several_outputs_are_computed_once_and_packed(tmp_path):
     assert len(reads) == 2
     names = ["result_1_2022-06-01.tif", "result_1_2022-06-06.tif", "result_2.png", "result_3.zarr"]
     assert [a.path.name for a in assets] == names
-    path, media_type = pack_files(assets, tmp_path)
-    assert (path.name, media_type) == ("result.zip", "application/zip")
-    first = path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
+    download = make_download(assets, outputs)
+    assert (download.name, download.media_type) == ("result.zip", "application/zip")
+    content = b"".join(download.open_archive())
+    assert len(content) == len(download.open_archive())
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
         assert set(names[:3]) < set(archive.namelist())
         archive.extractall(tmp_path / "out")
@@ -141,7 +145,6 @@ def test_several_outputs_are_computed_once_and_packed(tmp_path):
     np.testing.assert_array_equal(back["B02"], cube[:, 1].values)
     with rasterio.open(tmp_path / "out" / names[1]) as file:
         np.testing.assert_array_equal(file.read(), cube[1].values)
-    assert pack_files(assets, tmp_path)[0].read_bytes() == first
 
 
 def test_all_files_or_none(tmp_path):

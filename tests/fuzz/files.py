@@ -29,7 +29,7 @@ from odc_openeo.load.stac_scenes import read_items
 from odc_openeo.untrusted.rasters import LocalFolder
 from tests.fuzz.trials import Report, run_in_runners
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 MEMORY = 2**30
 """Memory of the runner."""
 

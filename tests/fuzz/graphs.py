@@ -30,7 +30,7 @@ from odc_openeo.registry.process import PROCESSES, Parameter
 from tests.fuzz.graph_sources import ARRAYS, CUBES, EMPTY, FEATURES, NULLS, POLYGON, VECTORS, make_sources
 from tests.fuzz.trials import Outcome, Report, run_trials
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 MOST_BYTES, MOST_TASKS = 2**28, 100_000
 NEED_A_CATALOG = frozenset(
     {

@@ -6,8 +6,6 @@ import gzip
 import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from odc_openeo.api.pages import forms
 from odc_openeo.app import create_app
 from odc_openeo.config import Config, odc_database_environment, use_odc_database
 from odc_openeo.db import migrate
+from odc_openeo.indexing.index import init_command, run_datacube
 from odc_openeo.stack import postgres
 from odc_openeo.users import accounts, browser_sessions
 from tests.fuzz.request_cases import API, UUID, Case, Site, generate_cases
@@ -46,9 +45,7 @@ def run(cases: int, seed: int) -> Report:
         url = server.create_database("fuzz")
         use_odc_database(url)
         migrate.upgrade(_config(url, str(folder / "data")))
-        command = [sys.executable, "-m", "datacube.scripts.cli_app", "system", "init"]
-        environment = {**os.environ, **odc_database_environment(url)}
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        run_datacube(init_command("postgres"), {**os.environ, **odc_database_environment(url)})
         return run_cases(make_site(url, folder), cases, seed)
     finally:
         server.stop(5)

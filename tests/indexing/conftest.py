@@ -10,10 +10,10 @@ import pytest
 from datacube import Datacube
 from datacube.index import Index
 
-from odc_openeo.config import odc_database_environment
-from odc_openeo.indexing.index import index_samples, init_index
+from odc_openeo.indexing.index import index_samples
 from odc_openeo.indexing.samples import SampleSet, find_samples
 from odc_openeo.stack import postgres
+from tests.support.index_drivers import get_test_driver, index_environment, init_test_index
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +26,8 @@ def sample_sets(samples: Path) -> dict[str, SampleSet]:
 def index_environ(postgres_server: postgres.Postgres) -> dict[str, str]:
     """The environment that names a fresh, empty ODC index, shared by the tests here."""
     url = postgres_server.create_database("indexing")
-    environ = {**os.environ, **odc_database_environment(url)}
-    init_index(environ)
+    environ = {**os.environ, **index_environment(url)}
+    init_test_index(url)
     return environ
 
 
@@ -41,6 +41,6 @@ def sample_environ(index_environ: dict[str, str], samples: Path) -> dict[str, st
 @pytest.fixture(scope="session")
 def index(sample_environ: dict[str, str]) -> Iterator[Index]:
     """An index of the sample scenes."""
-    raw = {"default": {"db_url": sample_environ["ODC_DEFAULT_DB_URL"], "index_driver": "postgres"}}
+    raw = {"default": {"db_url": sample_environ["ODC_DEFAULT_DB_URL"], "index_driver": get_test_driver()}}
     with Datacube(raw_config=raw) as cube:
         yield cube.index

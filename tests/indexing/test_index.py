@@ -25,6 +25,7 @@ from odc_openeo.indexing.samples import (
     S2_PRODUCT,
     SampleSet,
 )
+from tests.support.index_drivers import needs_postgres_driver
 
 
 def test_every_sample_is_indexed(index: Index, sample_sets: dict[str, SampleSet]) -> None:
@@ -62,6 +63,7 @@ def test_search_by_time_and_place(index: Index) -> None:
     assert {dataset.metadata_doc["properties"]["odc:region_code"] for dataset in western} <= {"32TPS"}
 
 
+@needs_postgres_driver("its own search by numbers is broken in 1.9.20")
 def test_search_by_cloud_cover_and_platform(index: Index) -> None:
     clear = list(index.datasets.search(product=S2_PRODUCT, cloud_cover=Range(0, 10), platform="sentinel-2b"))
     assert clear
@@ -93,9 +95,25 @@ def test_archive_restore_and_update(
         run_datacube(
             ["dataset", "update", "--allow-any", "properties.eo:cloud_cover", str(path)], sample_environ
         )
-        assert index.datasets.count(product=LANDSAT_PRODUCT, cloud_cover=Range(98.9, 99.1)) == 1
+        assert index.datasets.get(document["id"]).metadata_doc["properties"]["eo:cloud_cover"] == 99
     finally:
         path.write_text(original)
+
+
+def test_scenes_that_have_moved_get_their_new_place(
+    index: Index, sample_environ: dict[str, str], sample_sets: dict[str, SampleSet], tmp_path: Path
+) -> None:
+    original = sample_sets[DEM_PRODUCT].documents[0]
+    id_ = yaml.safe_load(original.read_text())["id"]
+    moved = tmp_path / "moved" / original.name
+    moved.parent.mkdir()
+    moved.write_text(original.read_text())
+    try:
+        index_datasets([moved], sample_environ)
+        assert index.datasets.get(id_).uris == [moved.as_uri()]
+    finally:
+        index.datasets.add_location(id_, original.as_uri())
+        index.datasets.remove_location(id_, moved.as_uri())
 
 
 def test_refusals_are_reported(sample_environ: dict[str, str], tmp_path: Path) -> None:

@@ -171,13 +171,13 @@ def test_only_the_files_of_the_band_are_read(
     catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    original = driver.Reader.read
+    original = driver.RasterReader.read
 
     def read(self: Any, *args: Any, **kwargs: Any) -> Any:
         opened.append(self._place["name"])
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(driver.Reader, "read", read)
+    monkeypatch.setattr(driver.RasterReader, "read", read)
     reduce = node("reduce_dimension", dimension="bands", reducer=element("TOC-B04_10M"))
     for nodes in ({"end": reduce}, {"end": node("filter_bands", bands=["B04_10m"])}):
         opened.clear()
@@ -275,6 +275,11 @@ def test_hidden_collections_have_no_aliases(catalog: Catalog, overrides: Path) -
         ("a: {bands: {r: {aliases: ['x\\n']}}}", "a.bands.r.aliases.0: 'x"),
         ('a: {bands: {r: {aliases: ["\\u0000"]}}}', "a.bands.r.aliases.0: '\\x00' is not a valid alias"),
         ("a: {bands: {r: {alias: [x]}}}", "a.bands.r.alias is not a known key"),
+        ("a: {access: everybody}", "a.access"),
+        ("a: {access: {}}", "name at least one of roles and claims"),
+        ("a: {access: {roles: [Planet Labs]}}", "is not a valid role"),
+        ("a: {access: {claims: [{claim: groups, values: []}]}}", "a.access"),
+        ("a: {thumbnail: 'javascript:alert(1)'}", "is not an http(s) URL of a picture"),
         ("- a", "the file: Input should be a valid dictionary"),
         ("a: [", "are not valid YAML"),
     ],

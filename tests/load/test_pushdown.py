@@ -22,7 +22,7 @@ from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.graph import evaluate
 from odc_openeo.indexing.cog import write_cog
 from odc_openeo.load import chunking
-from odc_openeo.load.driver import Reader
+from odc_openeo.load.driver import RasterReader
 from odc_openeo.registry.environment import Environment, RunLimits
 from tests.catalog.scenes import Grid, Index, document
 from tests.load.test_load_collection import BOX, two  # noqa: F401  (a fixture)
@@ -157,13 +157,13 @@ def large(catalog: Catalog, index: Index, tmp_path: Path) -> dict[str, np.ndarra
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """What is read: the bands, and how many pixels of them."""
     items: list[tuple[str, int]] = []
-    read = Reader.read
+    read = RasterReader.read
 
     def recording(self: Any, cfg: Any, dst_geobox: GeoBox, **options: Any) -> Any:
         items.append((self._place["name"], dst_geobox.shape[0] * dst_geobox.shape[1]))
         return read(self, cfg, dst_geobox, **options)
 
-    monkeypatch.setattr(Reader, "read", recording)
+    monkeypatch.setattr(RasterReader, "read", recording)
     return items
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyproj
 import pytest
 import shapely
 import xarray as xr
@@ -79,6 +80,27 @@ def test_filter_spatial_crops_and_masks() -> None:
     part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     np.testing.assert_array_equal(result.values, np.where(inside, values, np.nan)[(slice(None), *part)])
     assert result.odc.geobox == source[part]
+
+
+@pytest.mark.parametrize("size", [0.7, 3, 30])
+def test_edges_are_straight_where_the_geometry_is(size: float) -> None:
+    """Triangles in degrees: a pixel is inside if its centre, reckoned in degrees, is."""
+    box = grid(300, 300)
+    columns, rows = np.meshgrid(np.arange(300) + 0.5, np.arange(300) + 0.5)
+    centres = pyproj.Transformer.from_crs(UTM, 4326, always_xy=True).transform(
+        *(box.transform @ (columns, rows))
+    )
+    middle, extent = np.mean(centres, axis=(1, 2)), np.ptp(centres, axis=(1, 2))
+    data, random = raster(np.ones((1, 300, 300), "uint8"), box, nodata=0), np.random.default_rng(int(size))
+    for _ in range(12):
+        triangle = shapely.Polygon(middle + random.normal(size=(3, 2)) * extent * size)
+        expected = shapely.contains_xy(triangle, *centres)
+        geometry = gpd.GeoDataFrame(geometry=[triangle], crs=4326)
+        masked = mask_polygon(data, vector_cubes.from_frame(geometry), inside=True)
+        np.testing.assert_array_equal(masked.values[0] == 0, expected)
+        if expected.any():
+            cropped = filter_spatial(data, vector_cubes.from_frame(geometry))
+            np.testing.assert_array_equal(cropped.reindex_like(data, fill_value=0)[0] == 1, expected)
 
 
 def test_filter_spatial_with_points_and_outside() -> None:

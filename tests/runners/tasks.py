@@ -18,6 +18,7 @@ from odc_openeo.compute import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import NoDataAvailable
 from odc_openeo.runners.notices import opening_files
+from odc_openeo.telemetry.log_records import get_log_ids
 from odc_openeo.untrusted.gdal_drivers import list_drivers
 
 KEPT: list[Any] = []
@@ -184,3 +185,7 @@ def list_sockets(config: Config) -> list[str]:
         except OSError:
             continue
     return listening
+
+
+def report_log_ids(_: Config) -> dict[str, str]:
+    return get_log_ids()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from odc_openeo.budget import MOST_CALLS, MOST_ELEMENTS, Budget, measure_json
 from odc_openeo.cube import LabeledArray
+from odc_openeo.cube.budget import MOST_CALLS, MOST_ELEMENTS, Budget, measure_json
 from odc_openeo.errors import OpenEOError, ProcessGraphComplexity
 from odc_openeo.graph import evaluate
 from tests.fuzz.graph_sources import make_sources

@@ -36,22 +36,22 @@ from werkzeug.test import TestResponse
 
 from odc_openeo import db, jobs
 from odc_openeo.app import create_app
-from odc_openeo.config import Config, odc_database_environment
+from odc_openeo.config import Config
 from odc_openeo.errors import FileContentInvalid, OpenEOError
 from odc_openeo.formats.model import Asset
 from odc_openeo.formats.read import get_input_format
 from odc_openeo.formats.thumbnail import write_thumbnail
 from odc_openeo.jobs import JobDraft
-from odc_openeo.safe_http import Policy, RemoteFiles
-from odc_openeo.stack.postgres import Postgres
 from odc_openeo.untrusted.rasters import LocalFolder, RasterRefusedError, open_foreign_raster, open_overview
+from odc_openeo.untrusted.safe_http import Policy, RemoteFiles
 from odc_openeo.user_data import workspaces
 from odc_openeo.user_data.workspaces.store import get_storage
 from odc_openeo.users import accounts
 from odc_openeo.worker import run_worker
 from tests.api.conftest import API, PASSWORD
-from tests.conftest import Site, SiteHandler, copy_database
+from tests.conftest import CopyDatabase, Site, SiteHandler
 from tests.runners import tasks
+from tests.support.index_drivers import index_environment
 
 SIDE = 16
 SECRET = 137
@@ -124,18 +124,18 @@ class Attacker:
 
 @pytest.fixture(scope="module")
 def attacker(
-    postgres_server: Postgres, _templates: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    copy_database: CopyDatabase, _templates: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Attacker]:
     folder = tmp_path_factory.mktemp("foreign")
     (folder / "site").mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(SiteHandler, directory=folder / "site")) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         site = Site(f"http://127.0.0.1:{server.server_port}", folder / "site")
-        for url in copy_database(postgres_server, _templates["odc"]):
+        with copy_database(_templates["odc"]) as url:
             # The public address is not allowed: the service's own documents are behind the guard.
             config = Config(database_url=url, data_dir=folder / "data", outgoing_allow="127.0.0.1")
             with pytest.MonkeyPatch.context() as patch:
-                for name, value in odc_database_environment(url).items():
+                for name, value in index_environment(url).items():
                     patch.setenv(name, value)
                 yield make_attacker(config, site)
             db.dispose_engine(config)

@@ -153,7 +153,7 @@ def test_the_self_test_notices_an_open_gdal() -> None:
     skipping = (
         "import rasterio; from odc_openeo.untrusted import gdal_drivers as g;"
         "e = rasterio.Env(); e.__enter__();"
-        "gdal = g._load_gdal(); names = g.list_drivers() - g.SELF_CONTAINED;"
+        "gdal = g.load_gdal(); names = g.list_drivers() - g.SELF_CONTAINED;"
         "gdal.CPLSetConfigOption(b'GDAL_SKIP', ','.join(names).encode());"
         "[gdal.GDALDeregisterDriver(gdal.GDALGetDriverByName(n.encode())) for n in names];"
         "g.verify_gdal_is_closed()"

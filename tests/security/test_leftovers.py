@@ -17,8 +17,8 @@ from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from odc_openeo.db import normalise_url
 from odc_openeo.errors import StorageFailure, UrlUnreachable
-from odc_openeo.safe_http import Policy, download_file
-from odc_openeo.scratch_folders import FOLDER, make_scratch_folder, remove_abandoned_scratch
+from odc_openeo.storage.scratch_folders import FOLDER, make_scratch_folder, remove_abandoned_scratch
+from odc_openeo.untrusted.safe_http import Policy, download_file
 from tests.api.conftest import API, addition
 from tests.catalog.scenes import PRODUCT, Index, scene
 from tests.conftest import Site
@@ -26,7 +26,7 @@ from tests.conftest import Site
 OWNER = """
 import sys, time
 from odc_openeo.config import Config
-from odc_openeo.scratch_folders import make_scratch_folder
+from odc_openeo.storage.scratch_folders import make_scratch_folder
 with make_scratch_folder(Config(data_dir=sys.argv[1])) as folder:
     (folder / "result.tif").write_bytes(b"x")
     print(folder, flush=True)

@@ -55,11 +55,18 @@ def make_targets(folder: Path) -> dict[str, Any]:
         end.bind(name)
     sockets[0].listen()
     keep.extend([listener, *sockets])
+    # As shared memory of other processes looks, which is open to all of the same user.
+    shared = tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="udf-test-")  # noqa: SIM115
+    shared.write(SECRET.encode())
+    shared.flush()
+    keep.append(shared)
     return {
         "secret": SECRET,
         "secret_files": [str(path) for path in files],
         "secret_folders": [str(secrets), str(folder)],
         "port": listener.getsockname()[1],
+        "ports": [listener.getsockname()[1]],
+        "shared": shared.name,
         "path": names[0],
         "abstract": names[1],
         "parent": os.getpid(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,11 +59,21 @@ def _get_logger(request: pytest.FixtureRequest) -> logging.Logger:
 
 
 @pytest.fixture(scope="session")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     """The configuration of a service that runs user code."""
     if not SANDBOX.is_usable:
         pytest.skip(f"no user code runs here: {SANDBOX.reason}")
-    return Config(data_dir=Path(tmp_path_factory.mktemp("data")))
+    with make_shared_folder() as folder:
+        yield Config(data_dir=Path(tmp_path_factory.mktemp("data")), udf_cache_dir=folder / "cache")
+
+
+@contextlib.contextmanager
+def make_shared_folder() -> Iterator[Path]:
+    """Make a folder that every user may enter: user code may run as another one."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
 
 
 @pytest.fixture
@@ -75,6 +87,11 @@ def environment(config: Config, request: pytest.FixtureRequest) -> Environment:
 @pytest.fixture
 def run(environment: Environment) -> Run:
     """Evaluate a process on a cube, which it refers to as ``cube``; other cubes may be arguments, too."""
+    return make_run(environment)
+
+
+def make_run(environment: Environment) -> Run:
+    """Make the function that evaluates a process in an environment."""
 
     def run_node(cube: Any, process_id: str, /, **arguments: Any) -> Any:
         cubes = {name: given for name, given in arguments.items() if is_cube(given)}

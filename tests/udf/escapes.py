@@ -136,6 +136,32 @@ def attempt(header, got):
                 if works(function):
                     got.append((number, target))
 """
+SERVICES = """
+def attempt(header, got):
+    # What a scheduler and a nanny of dask, and a database, listen on, by every way to a connection.
+    for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "udf-scheduler", "postgres"):
+        for port in (*header["ports"], 8786, 5432):
+            if works(socket.create_connection, (host, port), 0.5):
+                got.append((host, port))
+    for function in (socket.gethostbyname, socket.gethostbyname_ex, lambda n: socket.getaddrinfo(n, 53)):
+        for name in ("localhost", "udf-scheduler", "secret.attacker.example.org"):
+            if works(function, name) and name != "localhost":
+                got.append(name)
+    begin = time.monotonic()
+    works(socket.getaddrinfo, "x" * 50 + ".example.org", 80)
+    if time.monotonic() - begin > 2:
+        got.append("a question to a resolver")
+    # The connection of this process is a pair: it has no other end to go to.
+    for number in range(3, 64):
+        for option in ((socket.SOL_SOCKET, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY)):
+            try:
+                end = socket.socket(fileno=os.dup(number))
+            except OSError:
+                continue
+            with end:
+                if end.family != socket.AF_UNIX or works(end.setsockopt, *option, 1) and option[0] == 6:
+                    got.append((number, end.family))
+"""
 SIGNALS = """
 def attempt(header, got):
     for process in {header["parent"], os.getppid(), 1, -1, 0, *header["processes"]} - {os.getpid()}:
@@ -173,6 +199,173 @@ def attempt(header, got):
             "scheduler": lambda: os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0)),
         }
         got += [(name, process) for name, function in functions.items() if works(function)]
+"""
+SIBLINGS = """
+NUMBERS = {
+    "kcmp": (312, 272), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
+    "pidfd_send_signal": (424, 424), "perf_event_open": (298, 241), "inotify_add_watch": (254, 27),
+    "fanotify_mark": (301, 263), "move_pages": (279, 239), "migrate_pages": (256, 238),
+    "name_to_handle_at": (303, 264), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
+    "request_key": (249, 218), "shmat": (30, 196), "msgrcv": (70, 188), "mount_setattr": (442, 442),
+}
+
+def attempt(header, got):
+    for name, numbers in NUMBERS.items():
+        for process in (header["parent"], os.getpid(), 0):
+            ctypes.set_errno(0)
+            result = libc.syscall(ctypes.c_long(numbers[0 if X86 else 1]), process, process, 0, 0, 0, 0)
+            if result != -1 or ctypes.get_errno() != errno.EPERM:
+                got.append((name, result, ctypes.get_errno()))
+    # Shared memory of others, under names and through what they have open.
+    for folder in ("/dev/shm", "/dev/mqueue", "/run", "/proc", "/sys/fs/cgroup", *header["secret_folders"]):
+        if works(os.listdir, folder):
+            got.append(folder)
+    for path in (header["shared"], "/dev/mem", "/dev/kmem", "/dev/kvm", "/dev/fuse", "/dev/loop-control"):
+        for mode in (os.O_RDONLY, os.O_RDWR):
+            if works(os.open, path, mode):
+                got.append(path)
+    for process in (header["parent"], *header["processes"]):
+        for number in range(40):
+            read(f"/proc/{process}/fd/{number}", got)
+            read(f"/proc/{process}/map_files", got)
+    # The first three are /dev/null; files without a name are its arena.
+    for number in range(3, 40):
+        for way in (f"/proc/self/fd/{number}", f"/dev/fd/{number}", f"/proc/thread-self/fd/{number}"):
+            if works(os.stat, way) and os.stat(way).st_nlink and works(os.open, way, os.O_RDWR):
+                got.append(way)
+            if works(os.open, way, os.O_RDWR | os.O_TRUNC) or works(os.listdir, way + "/.."):
+                got.append(way)
+"""
+TERMINAL = """
+import fcntl
+
+def attempt(header, got):
+    # Nothing is typed into a terminal of the operator: there is none, nor the call for it.
+    for path in ("/dev/tty", "/dev/console", "/dev/ptmx", "/dev/pts/0", "/dev/tty0"):
+        if works(os.open, path, os.O_RDWR | os.O_NOCTTY):
+            got.append(path)
+    for number in range(64):
+        for request in (0x5412, 0x541C, 0x540E, 0x5414):  # TIOCSTI, TIOCLINUX, TIOCSCTTY, TIOCSWINSZ
+            if works(fcntl.ioctl, number, request, b"x" * 16):
+                got.append((number, hex(request)))
+    if works(os.ttyname, 0) or works(os.tcsetpgrp, 0, os.getpid()) or works(os.openpty):
+        got.append("a terminal")
+    os.write(1, b"\\x1b]0;title\\x07 forged line\\n")
+    os.write(2, b"forged line\\n")
+"""
+PROGRAMS = """
+def attempt(header, got):
+    # Programs of other users' rights, own ones, and libraries as programs.
+    with open("mine", "w") as file:
+        file.write("#!/bin/sh\\ntrue\\n")
+    for function in (lambda: os.chmod("mine", 0o6755), lambda: os.chown("mine", 0, 0)):
+        works(function)
+    if os.stat("mine").st_mode & 0o6111 or os.stat("mine").st_uid != os.getuid():
+        got.append(oct(os.stat("mine").st_mode))
+    programs = ("/usr/bin/su", "/usr/bin/sudo", "/usr/bin/passwd", "/usr/bin/newuidmap", "/bin/mount", "mine",
+                "/lib64/ld-linux-x86-64.so.2", "/usr/bin/python3", sys.executable, "/proc/self/exe")
+    for program in programs:
+        if works(os.execve, program, [program], {"LD_PRELOAD": "/x"}):
+            got.append(program)
+        if works(os.posix_spawn, program, [program], {}):
+            got.append(("spawn", program))
+    descriptor = os.open(np.__file__, os.O_RDONLY)
+    if libc.fexecve(descriptor, (ctypes.c_char_p * 2)(b"x", None), (ctypes.c_char_p * 1)(None)) != -1:
+        got.append("fexecve")
+    if libc.syscall(322 if X86 else 281, descriptor, b"", None, None, 0x1000) != -1:
+        got.append("execveat")
+    for identity in (0, 1, 33, 1000, 65534):
+        for function in (os.setuid, os.setgid, os.seteuid, os.setegid):
+            if works(function, identity) and identity not in (os.getuid(), os.getgid()):
+                got.append((function.__name__, identity))
+    if works(os.setgroups, [0]):
+        got.append("groups")
+"""
+DAEMON = """
+def attempt(header, got):
+    # Out of the session and the group that end with the caller, and life after it.
+    for name, function in {"daemon": lambda: libc.daemon(1, 1) and int("x"), "child": os.fork,
+                           "terminal": os.forkpty}.items():
+        if works(function):
+            got.append(name)
+    if libc.prctl(1, 0, 0, 0, 0) == 0:
+        got.append("life after the parent")
+    for group in (header["parent"], os.getppid(), 1):
+        if group not in (0, os.getpid()) and works(os.setpgid, 0, group):
+            got.append(("group", group))
+    if os.getppid() not in (0, header["parent"]):
+        got.append(("parent", os.getppid()))
+    # A session of its own is of no use: the caller finds and ends it all the same.
+    works(os.setsid)
+    works(os.setpgid, 0, 0)
+    while not got:
+        time.sleep(1000)
+"""
+CORE = """
+def attempt(header, got):
+    for limit in (resource.RLIM_INFINITY, 2**20):
+        if works(resource.setrlimit, resource.RLIMIT_CORE, (limit, limit)):
+            got.append(limit)
+    for path in ("/proc/self/coredump_filter", "/proc/sys/kernel/core_pattern", "/proc/self/oom_score_adj"):
+        if works(open, path, "w"):
+            got.append(path)
+    if not got:
+        os.abort()
+"""
+TRAPS = """
+import json
+
+def attempt(header, got):
+    # Traps for whoever measures and removes this folder: links to others' folders, loops, odd names.
+    for number, folder in enumerate([*header["secret_folders"], "/", "..", "/proc", "/dev"]):
+        os.symlink(folder, f"folder{number}")
+        os.makedirs(f"deep{number}/a")
+        os.symlink(folder, f"deep{number}/a/link")
+    for number, path in enumerate([*header["secret_files"], np.__file__]):
+        os.symlink(path, f"file{number}")
+    os.symlink("loop", "loop")
+    os.symlink(".", "here")
+    if works(os.mkfifo, "pipe"):
+        got.append("a pipe that whoever opens it waits at")
+    for name in (b"\\xff\\xfe", b"\\n\\x1b[31m", b"-rf", b"a" * 255):
+        os.mkdir(name)
+    path = "nested"
+    for _ in range(400):
+        os.mkdir(path)
+        path += "/n"
+    # The folder itself cannot be put in another place, nor another thing in its place.
+    folder = os.getcwd()
+    for function in (lambda: os.rename(folder, folder + "x"), lambda: os.rmdir(folder),
+                     lambda: os.symlink("/", folder + "x"), lambda: os.mkdir(folder + "y"),
+                     lambda: os.rename(folder, "/tmp/x"),
+                     lambda: os.rename(header["secret_folders"][0], "x")):
+        if works(function):
+            got.append(folder)
+    for path in header["secret_files"]:
+        if works(os.link, path, "hard") or works(os.link, path, "hard", follow_symlinks=False):
+            got.append(path)
+"""
+CACHES = """
+import importlib.util, site, sysconfig, tempfile
+
+def attempt(header, got):
+    # Where an interpreter takes code from at its next start, and its caches.
+    places = {*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("scripts"), *sys.path}
+    places |= {os.path.dirname(importlib.util.cache_from_source(m)) for m in (os.__file__, np.__file__)}
+    places |= {os.path.join(sys.prefix, name) for name in ("bin", "lib", "etc", "share")}
+    places |= {"/var/cache", "/usr/share", "/etc/ld.so.conf.d", "/root/.cache", "/usr/local/bin"}
+    for folder in sorted(map(str, places)):
+        for name in ("evil.pth", "sitecustomize.py", "usercustomize.py", "numpy.py", "evil.so", "pyvenv.cfg"):
+            path = os.path.join(folder, name)
+            if folder not in ("", ".") and not os.path.realpath(path).startswith(os.getcwd()):
+                if works(os.open, path, os.O_WRONLY | os.O_CREAT) or works(os.symlink, "/x", path):
+                    got.append(path)
+                if works(os.replace, "mine.py", path) or works(os.unlink, path):
+                    got.append(path)
+    for path in (sys.executable, os.__file__, np.__file__, importlib.util.cache_from_source(os.__file__)):
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND):
+            if works(os.open, path, flags):
+                got.append(path)
 """
 PROCESSES = """
 def attempt(header, got):
@@ -280,13 +473,32 @@ def attempt(header, got):
             file.write(bytes(2**20))
 """
 DELETED_FILES = """
+files = []
 def attempt(header, got):
-    files = []
-    while True:
+    for _ in range(4):
         files.append(open("deleted", "w+b"))
         os.unlink("deleted")
-        files[-1].write(bytes(2**20))
+        files[-1].write(bytes(2**23))
         files[-1].flush()
+    time.sleep(0.5)
+"""
+UNLISTED_FILES = """
+def attempt(header, got):
+    os.mkdir("unlisted", 0o300)
+    for number in range(4):
+        with open(f"unlisted/{number}", "wb") as file:
+            file.write(bytes(2**23))
+    time.sleep(0.5)
+"""
+DEEP_FILES = """
+def attempt(header, got):
+    for _ in range(3000):
+        os.mkdir("deep")
+        os.chdir("deep")
+    for number in range(4):
+        with open(str(number), "wb") as file:
+            file.write(bytes(2**23))
+    time.sleep(0.5)
 """
 SMALL_FILES = """
 def attempt(header, got):
@@ -351,6 +563,17 @@ TEXT_ARRAY = """
 def call(header, arrays):
     return {}, [np.array(["a", "b"])]
 """
+WRONG_ANSWERS = """
+def call(header, arrays):
+    return ANSWER
+"""
+DEEPER_HEADER = """
+def call(header, arrays):
+    value = []
+    for _ in range(900):
+        value = [value]
+    return {"value": value}, []
+"""
 DEEP_HEADER = """
 def call(header, arrays):
     value = []
@@ -380,6 +603,7 @@ def lie(description):
 LIES = {
     "a place outside": {"dtype": "<f8", "shape": [10], "offset": 2**40},
     "objects": {"dtype": "|O", "shape": [1], "offset": 64},
+    "10 GB": {"dtype": "<f8", "shape": [1250, 2**20], "offset": 64},
 }
 ARENA = """
 def attempt(header, got):
@@ -403,7 +627,15 @@ ATTEMPTS: dict[str, Attempt] = {
     "change modes and owners": Attempt(MODES),
     "open sockets": Attempt(SOCKETS),
     "use the connection for others": Attempt(INHERITED_SOCKET),
+    "reach the services": Attempt(SERVICES),
     "signal others": Attempt(SIGNALS),
+    "reach siblings": Attempt(SIBLINGS),
+    "type into a terminal": Attempt(TERMINAL),
+    "run programs": Attempt(PROGRAMS),
+    "become a daemon": Attempt(DAEMON, (STOPPED,)),
+    "dump a core": Attempt(CORE, (FAILED,)),
+    "traps in the folder": Attempt(TRAPS),
+    "write into the interpreter": Attempt(CACHES),
     "reach into other processes": Attempt(OTHER_PROCESSES),
     "start processes": Attempt(PROCESSES),
     "use the kernel": Attempt(KERNEL),
@@ -417,6 +649,8 @@ ATTEMPTS: dict[str, Attempt] = {
     "one large file": Attempt(ONE_FILE, (FAILED, STOPPED)),
     "many files": Attempt(MANY_FILES, (STOPPED,)),
     "deleted files": Attempt(DELETED_FILES, (STOPPED,)),
+    "files in a folder that nobody lists": Attempt(UNLISTED_FILES, (STOPPED,)),
+    "files deeper than paths": Attempt(DEEP_FILES, (STOPPED,)),
     "small files": Attempt(SMALL_FILES, (STOPPED,)),
     "descriptors": Attempt(DESCRIPTORS, (FAILED,)),
     "sleep for ever": Attempt(SLEEP, (STOPPED,)),
@@ -429,6 +663,14 @@ ATTEMPTS: dict[str, Attempt] = {
     "an object in the header": Attempt(OBJECT_IN_HEADER, (FAILED,)),
     "NaN as label": Attempt(NAN_LABELS, (FAILED,)),
     "an array of texts": Attempt(TEXT_ARRAY, (FAILED,)),
+    **{
+        f"an answer that is {name}": Attempt(WRONG_ANSWERS.replace("ANSWER", value), (FAILED,))
+        for name, value in {
+            "nothing": "None",
+            "no header": "1, []",
+        }.items()
+    },
+    "a header of deep lists": Attempt(DEEPER_HEADER, (FAILED,)),
     "too many arrays": Attempt(DEEP_HEADER, (FAILED,)),
     **{
         f"a lie about an array: {name}": Attempt(

@@ -107,3 +107,51 @@ def apply_udf_data(data: UdfData):
     frame = vector_cubes.to_frame(result)
     assert frame["size"].tolist()[0] == 1.5
     assert (frame.area > 20000).all()
+
+
+AREAS = """
+import geopandas
+import xarray
+
+def apply_vectorcube(
+    geometries: geopandas.geodataframe.GeoDataFrame, cube: xarray.DataArray, context: dict
+) -> tuple[geopandas.geodataframe.GeoDataFrame, xarray.DataArray]:
+    areas = xarray.DataArray(geometries.area.to_numpy("float32"), dims="geometry")
+    wide = xarray.DataArray((geometries["size"].fillna(0) > 1).to_numpy(), dims="geometry")
+    return geometries, eval(context["returns"]).transpose(*cube.dims, missing_dims="ignore")
+"""
+
+
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
+@pytest.mark.parametrize("dimension", ["t", "bands", "geometry"])
+def test_geometries_under_a_parent(run: Run, means: xr.DataArray, dimension: str, lazy: bool) -> None:
+    data = means.chunk({"geometry": 1, "t": 2}) if lazy else means.compute()
+    process = udf(AREAS, context={"returns": "cube * areas + wide"})
+    result = run(data, "apply_dimension", data=CUBE, process=process, dimension=dimension)
+    expected = means.values * np.float32(20000) + np.array([True, False])[:, None, None]
+    np.testing.assert_allclose(result.values, expected, rtol=1e-6)
+    assert vector_cubes.to_frame(result)["name"].tolist() == ["west", "east"]
+
+
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
+def test_reducers_and_geometries(run: Run, means: xr.DataArray, lazy: bool) -> None:
+    data = means if lazy else means.compute()
+    process = udf(AREAS, context={"returns": "cube.max('t') * areas"})
+    result = run(data, "reduce_dimension", data=CUBE, reducer=process, dimension="t")
+    np.testing.assert_allclose(result.values, means.values.max(1) * 20000, rtol=1e-6)
+    process = udf(AREAS, "x", context={"returns": "cube * areas"})
+    result = run(data, "apply", data=CUBE, process=process)
+    np.testing.assert_allclose(result.values, means.values * 20000, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
+def test_some_of_the_geometries(run: Run, means: xr.DataArray, lazy: bool) -> None:
+    code = (
+        "import xarray\n"
+        "def apply_datacube(cube: xarray.DataArray, context: dict) -> xarray.DataArray:\n"
+        "    return cube.isel(geometry=[1])\n"
+    )
+    data = means if lazy else means.compute()
+    result = run(data, "apply_dimension", data=CUBE, process=udf(code), dimension="geometry")
+    assert vector_cubes.to_frame(result)["name"].tolist() == ["east"]
+    np.testing.assert_array_equal(result.values, means.values[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -9,12 +10,15 @@ from uuid import UUID
 from odc_openeo import db, jobs
 from odc_openeo.api.graph_checks import find_errors_if_free
 from odc_openeo.config import Config
-from odc_openeo.errors import OpenEOError
-from odc_openeo.jobs import Entry
+from odc_openeo.errors import OpenEOError, StorageFailure
+from odc_openeo.jobs import Entry, quotas
 from odc_openeo.jobs.model import BUSY
 from odc_openeo.jobs.options import parse_resources
 from odc_openeo.jobs.queue import get_result_folder
 from odc_openeo.storage import get_storage
+from odc_openeo.user_data.files import count_free_storage
+
+log = logging.getLogger(__name__)
 
 
 def find_warnings(user: UUID, process: Mapping[str, Any] | None, extras: Mapping[str, Any]) -> list[Entry]:
@@ -35,19 +39,42 @@ def start_job(config: Config, user: UUID, job: str) -> None:
     """Check and queue a job; the results of an earlier run are discarded.
 
     Raises:
+        PaymentRequired: the user has no CPU hours left.
+        StorageQuotaExceeded: or no storage.
         OpenEOError: the first error of its process.
     """
     stored = jobs.get_job(config, user, job)
+    if stored.status not in BUSY:
+        check_quotas(config, user)
     for error in () if stored.status in BUSY else find_errors_if_free(stored.draft.process, user):
         # The request is wrong, whatever the error would be called elsewhere: the job itself was found.
         error.status = 400
         raise error
     previous_run = jobs.start_job(config, user, job)
     if previous_run is not None:
-        get_storage(config).delete(f"results/{job}/{previous_run}")
+        _delete_files(config, f"results/{job}/{previous_run}")
+
+
+def check_quotas(config: Config, user: UUID, size: int = 1) -> None:
+    """Check that a user has CPU hours left, and storage for results of that size in bytes.
+
+    Raises:
+        PaymentRequired, StorageQuotaExceeded: that is not the case.
+    """
+    if config.quotas is not None:
+        quotas.check_cpu_budget(config, user)
+        quotas.check_storage(count_free_storage(config, str(user)), size)
 
 
 def delete_job(config: Config, user: UUID, job: str) -> None:
     """Delete a job with its logs and results; a running job is canceled first."""
     id_ = jobs.delete_job(config, user, job)
-    get_storage(config).delete(get_result_folder(id_))
+    _delete_files(config, get_result_folder(id_))
+
+
+def _delete_files(config: Config, folder: str) -> None:
+    try:
+        get_storage(config).delete(folder)
+    except StorageFailure as error:
+        # Nothing refers to them any more: workers remove such files from time to time.
+        log.warning("files could not be removed yet: %s", error.__cause__ or error)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import zipfile
-from typing import IO, Any, cast
+from http import HTTPStatus
+from typing import IO, Any, Final, cast
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
@@ -29,11 +31,14 @@ from odc_openeo.jobs.result_stac import (
     make_collection,
     make_feature,
 )
-from odc_openeo.signed_links import compute_expiry
-from odc_openeo.storage import get_storage
+from odc_openeo.storage import Storage, get_storage
+from odc_openeo.storage.signed_links import compute_expiry
 
 blueprint = Blueprint("job_results", __name__)
 downloads = Blueprint("downloads", __name__)
+
+REDIRECT_SECONDS: Final = 3600
+"""How long signed URLs of a store are valid at most. Each download gets a new one."""
 
 
 @blueprint.get("/jobs/<job_id>/results")
@@ -101,7 +106,7 @@ def download(job: UUID, expires: int, signature: str, name: str) -> Response:
     asset = job_results.find_asset(name)
     if asset is None:
         raise NotFound
-    return _send_result_file(job_results, name, dict(asset))
+    return _send_result_file(job_results, name, dict(asset), expires)
 
 
 def _find_stac_document(job_results: Results, expires: int, name: str) -> Response | None:
@@ -125,10 +130,13 @@ def _find_stac_document(job_results: Results, expires: int, name: str) -> Respon
     return response
 
 
-def _send_result_file(job_results: Results, name: str, asset: dict[str, Any]) -> Response:
+def _send_result_file(job_results: Results, name: str, asset: dict[str, Any], expires: int) -> Response:
     store, key = get_storage(backend().config), f"{job_results.folder}/{name}"
     try:
         size = store.size(key)
+        redirect = None if size is None else _redirect_to_store(store, key, expires)
+        if redirect is not None:
+            return redirect
         file = store.open(key) if size is not None else _zip_folder(job_results, name)
     except (FileNotFoundError, ValueError) as error:
         raise NotFound from error
@@ -136,6 +144,26 @@ def _send_result_file(job_results: Results, name: str, asset: dict[str, Any]) ->
     etag = f"{job_results.attempt.hex}-{asset.get('file:checksum', '')[4:20]}-{name}"
     response = make_file_response(file, size if size is not None else _measure_length(file), media_type, etag)
     response.cache_control.private = True
+    return response
+
+
+def _redirect_to_store(store: Storage, key: str, expires: int) -> Response | None:
+    """Redirect a download to a signed URL of the store; None if this service is to send the file itself.
+
+    HEAD requests are answered here: signed URLs are valid for one method only.
+    """
+    if backend().config.storage_links != "store" or request.method != "GET":
+        return None
+    seconds = min(int(expires - time.time()), REDIRECT_SECONDS)
+    url = store.sign_url(key, max(seconds, 1))
+    if url is None:
+        return None
+    response = Response(status=HTTPStatus.TEMPORARY_REDIRECT)
+    response.headers["Location"] = url
+    response.headers["Referrer-Policy"] = "no-referrer"
+    # The URL opens the file for anyone.
+    response.cache_control.private = True
+    response.cache_control.no_store = True
     return response
 
 

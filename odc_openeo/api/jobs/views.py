@@ -82,12 +82,16 @@ def delete_job(job_id: str) -> Response:
 @blueprint.get("/jobs/<job_id>/estimate")
 @signed_in
 def estimate_job(job_id: str) -> Any:
-    """``GET /jobs/{job_id}/estimate``: an estimate of the size of the results.
+    """``GET /jobs/{job_id}/estimate``: an estimate of the size of the results; an error beyond the quotas.
 
     Results may be downloaded as often as one likes until they are deleted.
     """
-    user = current_user().id
-    return run_for_view(estimates.estimate_job, jobs.get_job(backend().config, user, job_id), user=str(user))
+    config, user = backend().config, current_user().id
+    job = jobs.get_job(config, user, job_id)
+    actions.check_quotas(config, user)
+    estimate = run_for_view(estimates.estimate_job, job, user=str(user))
+    actions.check_quotas(config, user, estimate["size"])
+    return estimate
 
 
 @blueprint.get("/jobs/<job_id>/logs")

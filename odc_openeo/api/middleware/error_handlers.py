@@ -24,6 +24,7 @@ from odc_openeo.errors import (
     UnsupportedApiVersion,
 )
 from odc_openeo.runners import RunAbandoned
+from odc_openeo.telemetry.counts import add_count
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def register(app: Flask) -> None:
 def make_error_response(error: OpenEOError) -> Response:
     """Make the response for an openEO error and log it."""
     error.id = error.id or request_id()
+    add_count("errors", code=error.code)
     level = logging.ERROR if error.status >= 500 else logging.INFO
     log.log(level, "%s: %s", error.code, error, exc_info=error.__cause__ if error.status >= 500 else None)
     response = jsonify(error.to_dict())

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
 from typing import Final
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from flask import Flask, Response, g, has_request_context, request
 
 from odc_openeo.api.backend import backend
+from odc_openeo.telemetry.counts import add_count, observe_seconds
+from odc_openeo.telemetry.log_records import set_log_ids
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID: Final = "X-Request-Id"
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECRET_PATH_PARTS: Final = frozenset({"signature", "share", "token", "key"})
 """Path parameters that are redacted in logs, because they grant access."""
 
@@ -47,17 +51,44 @@ def register(app: Flask) -> None:
         logging.getLogger(name).addFilter(marker)
     app.before_request(_start_clock)
     app.after_request(_log_response)
+    app.teardown_request(_forget_ids)
 
 
 def _start_clock() -> None:
     g.started = time.monotonic()
+    set_log_ids(request=request_id(), job=_find_job_id())
+
+
+def _forget_ids(_: BaseException | None) -> None:
+    set_log_ids()
+
+
+def _find_job_id() -> str | None:
+    """Find the id of the job in the path, if it looks like one."""
+    with contextlib.suppress(KeyError, ValueError):
+        return str(UUID((request.view_args or {})["job_id"]))
+    return None
 
 
 def _log_response(response: Response) -> Response:
     seconds = time.monotonic() - g.get("started", time.monotonic())
-    level = logging.DEBUG if request.path == "/health" else logging.INFO
-    log.log(level, "%s %s %d %.3f s", request.method, _redact_path(), response.status_code, seconds)
+    level = logging.DEBUG if request.path.startswith("/health") else logging.INFO
+    path, status = _redact_path(), response.status_code
+    fields = {"method": request.method, "path": path, "status": status, "seconds": round(seconds, 3)}
+    log.log(level, "%s %s %d %.3f s", request.method, path, status, seconds, extra={"fields": fields})
+    _count_request(response.status_code, seconds)
     return response
+
+
+def _count_request(status: int, seconds: float) -> None:
+    """Count a request by the rule of its endpoint: paths and methods are whatever clients send."""
+    rule = request.url_rule
+    labels = {
+        "method": request.method if request.method in METHODS else "other",
+        "endpoint": "unknown" if rule is None or request.routing_exception is not None else rule.rule,
+    }
+    add_count("requests", status=str(status), **labels)
+    observe_seconds("request_duration_seconds", seconds, **labels)
 
 
 def _redact_path() -> str:

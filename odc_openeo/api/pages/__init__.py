@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from odc_openeo.api.pages import collections, editor, files, jobs, processes, sign_in, start
+from odc_openeo.api.pages import (
+    collections,
+    editor,
+    explanations,
+    files,
+    first_account,
+    health,
+    jobs,
+    processes,
+    sign_in,
+    start,
+)
 from odc_openeo.api.pages.html import render_markdown
 from odc_openeo.config import Config
 
@@ -13,5 +24,6 @@ __all__ = ["list_blueprints", "render_markdown"]
 
 def list_blueprints(config: Config) -> list[Blueprint]:
     """List the blueprints of all configured pages; ValueError if the configuration is invalid."""
-    blueprints = [module.blueprint for module in (start, collections, processes, sign_in, jobs, files)]
+    modules = (start, health, collections, processes, sign_in, first_account, jobs, explanations, files)
+    blueprints = [module.blueprint for module in modules]
     return [*blueprints, *([editor.blueprint] if editor.has_editor(config) else [])]

@@ -11,13 +11,14 @@ from odc.geo import CRS
 from pyproj.exceptions import CRSError
 
 from odc_openeo.api.backend import backend, root_url
-from odc_openeo.api.pages.chart import Chart, make_chart
+from odc_openeo.api.pages.chart import make_chart
+from odc_openeo.api.pages.forms import get_visible_catalog
 from odc_openeo.api.pages.html import has_demo_user, render_markdown, render_page, with_error_pages
 from odc_openeo.api.pages.locator import find_extent_box, make_close_up, read_interval
 from odc_openeo.api.pages.preview import get_preview
 from odc_openeo.api.pages.snippets import LoadExample, make_example
 from odc_openeo.api.view_bodies import ANY, answers
-from odc_openeo.catalog import Band, Product, Summary
+from odc_openeo.catalog import Band, Catalog, Product, Summary
 from odc_openeo.errors import OpenEOError
 from odc_openeo.spatial.reference_system_names import name_crs
 from odc_openeo.users import oidc
@@ -36,7 +37,7 @@ def collection_list() -> Response:
 @blueprint.get("/collections/<path:collection_id>")
 def collection(collection_id: str) -> Response:
     """The page of a collection."""
-    catalog = backend().catalog
+    catalog = get_visible_catalog()
     document = catalog.get_collection(collection_id)
     product, summary = catalog.get_product(collection_id), catalog.get_summary(collection_id)
     box = find_extent_box(document) if summary.count else None
@@ -49,8 +50,8 @@ def collection(collection_id: str) -> Response:
         bands=[_make_band_row(band, document, summary) for band in product.bands],
         box=box,
         close_up=make_close_up(box) if box else None,
-        chart=_make_collection_chart(collection_id),
-        example=_make_collection_example(product),
+        chart=make_chart(catalog.count_by_month(collection_id)),
+        example=_make_collection_example(catalog, product),
         links=[link for link in document["links"] if link["href"].startswith(("http:", "https:"))],
         previews=backend().config.collection_previews and summary.count > 0,
     )
@@ -60,7 +61,7 @@ def collection(collection_id: str) -> Response:
 @answers(media_type=ANY)
 def preview(collection_id: str) -> Response:
     """A small picture of a scene of a collection, or a placeholder if there is none."""
-    picture = get_preview(backend(), collection_id)
+    picture = get_preview(get_visible_catalog(), collection_id)
     response = Response(picture.data, mimetype=picture.media_type)
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
     response.cache_control.public = True
@@ -100,13 +101,9 @@ def _make_band_row(band: Band, document: Mapping[str, Any], summary: Summary) ->
     return {"band": band, "resolution": resolution}
 
 
-def _make_collection_chart(id_: str) -> Chart | None:
-    return make_chart(backend().catalog.count_by_month(id_))
-
-
-def _make_collection_example(product: Product) -> LoadExample | None:
+def _make_collection_example(catalog: Catalog, product: Product) -> LoadExample | None:
     try:
-        scene = backend().catalog.find_preview_scene(product.name)
+        scene = catalog.find_preview_scene(product.name)
     except OpenEOError:
         # There is no example for datasets of an unsupported kind.
         return None

@@ -24,7 +24,7 @@ def file_list() -> Response:
         "files.html",
         files=files.list_files(config, owner),
         used=files.count_used_bytes(config, owner),
-        quota=config.user_storage_bytes,
+        quota=files.get_storage_quota(config, owner),
     )
 
 

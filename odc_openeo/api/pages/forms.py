@@ -15,10 +15,13 @@ from urllib.parse import urlsplit
 from flask import Response, g, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from odc_openeo.api.backend import backend, root_url
+from odc_openeo.api.auth import restrict_catalog
+from odc_openeo.api.backend import backend, public_path, root_url
 from odc_openeo.api.middleware.request_strings import iterate_strings
 from odc_openeo.api.pages.html import make_page_path, render_page
+from odc_openeo.catalog import Catalog
 from odc_openeo.errors import FormInvalid, TokenInvalid
+from odc_openeo.telemetry.log_records import add_log_ids
 from odc_openeo.untrusted.strict_json import check_string
 from odc_openeo.users import browser_sessions
 from odc_openeo.users.accounts import Account
@@ -63,9 +66,17 @@ def find_visitor() -> Account | None:
     """Find the signed-in user, None if nobody is signed in."""
     value = read_cookie(SESSION_COOKIE)
     try:
-        return browser_sessions.get_user(backend().config, value) if value else None
+        user = browser_sessions.get_user(backend().config, value) if value else None
     except TokenInvalid:
         return None
+    if user is not None:
+        add_log_ids(user=user.id)
+    return user
+
+
+def get_visible_catalog() -> Catalog:
+    """Return the catalogue as the visitor of the pages may read it."""
+    return restrict_catalog(find_visitor, "Cookie")
 
 
 def for_users(view: Callable[P, AnyResponse]) -> Callable[P, AnyResponse]:
@@ -78,7 +89,7 @@ def for_users(view: Callable[P, AnyResponse]) -> Callable[P, AnyResponse]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> AnyResponse:
         user = find_visitor()
         if user is None:
-            target = request.full_path.rstrip("?") if request.method == "GET" else None
+            target = public_path(request.full_path.rstrip("?")) if request.method == "GET" else None
             return redirect(make_page_path("sign_in.show", to=target), 303)
         g.page_user = user
         if request.method == "POST":
@@ -92,6 +103,14 @@ def get_visitor() -> Account:
     """Return the signed-in user; only valid in views that are `for_users`."""
     account: Account = g.page_user
     return account
+
+
+def render_visitor_form(template: str, status: int, **context: Any) -> Response:
+    """Render a page with a form for somebody who is not signed in; a cookie holds the secret of its token."""
+    secret = read_cookie(VISITOR_COOKIE) or make_visit_secret()
+    response = render_page(template, status, private=True, form_key=make_csrf_token(secret), **context)
+    set_cookie(response, VISITOR_COOKIE, secret, VISIT_SECONDS)
+    return response
 
 
 def make_csrf_token(secret: str | None) -> str:

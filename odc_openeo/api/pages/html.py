@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from flask import Blueprint, Response, render_template, request, url_for
 from markdown_it import MarkdownIt
@@ -13,6 +13,7 @@ from markupsafe import Markup
 from odc_openeo import __version__
 from odc_openeo.api.backend import API_VERSION, api_url, backend, public_path, root_url, web_editor_url
 from odc_openeo.api.middleware.error_handlers import make_error_response
+from odc_openeo.config import is_loopback
 from odc_openeo.errors import OpenEOError
 from odc_openeo.users import accounts
 
@@ -43,6 +44,15 @@ def has_demo_user() -> bool:
         return accounts.has_demo_user(backend().config)
     except OpenEOError:
         return False
+
+
+def offers_first_account() -> bool:
+    """Whether this request may create the first account: it comes from a browser on this machine."""
+    config = backend().config
+    # A page of another site could be served under a name that leads to this machine.
+    hosts = (urlsplit(f"//{request.host}").hostname or "", request.remote_addr or "")
+    is_local = config.basic_login and config.is_local_only and all(map(is_loopback, hosts))
+    return is_local and not accounts.has_users(config)
 
 
 def _make_site_context() -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _round_down(value: float) -> float:
 
 
 @dataclass(frozen=True)
-class Span:
+class LocatorSpan:
     """A time span: ``left`` and ``width`` in percent of the axis, and as text."""
 
     left: float
@@ -158,7 +158,7 @@ class TimeAxis:
         """Convert a time to its position on the axis in percent."""
         return 100 * (time - self.start) / (self.end - self.start)
 
-    def find_span(self, collection: dict[str, Any]) -> Span | None:
+    def find_span(self, collection: dict[str, Any]) -> LocatorSpan | None:
         """Find the temporal extent of a collection on this axis, None if it has none."""
         start, end = read_interval(collection)
         if start is None and end is None:
@@ -166,7 +166,7 @@ class TimeAxis:
         left = self.to_percent(start or self.start)
         right = self.to_percent(end or self.end)
         words = f"{start:%Y-%m-%d}" if start else "open", f"{end:%Y-%m-%d}" if end else "open"
-        return Span(left, max(right - left, 0.8), " – ".join(dict.fromkeys(words)))
+        return LocatorSpan(left, max(right - left, 0.8), " – ".join(dict.fromkeys(words)))
 
 
 def read_interval(collection: dict[str, Any]) -> tuple[datetime | None, datetime | None]:

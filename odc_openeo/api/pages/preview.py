@@ -16,10 +16,9 @@ from cachetools import TTLCache
 from flask import render_template
 from odc.geo.geobox import GeoBox
 
-from odc_openeo.api.backend import Backend
 from odc_openeo.api.pages.bands import choose_display_bands
 from odc_openeo.api.runner_calls import run_for_view
-from odc_openeo.catalog import Product, Scene
+from odc_openeo.catalog import Catalog, Product, Scene
 from odc_openeo.errors import OpenEOError
 from odc_openeo.evaluation.previews import SECONDS, draw_preview
 
@@ -52,16 +51,16 @@ _cache_lock = threading.Lock()
 _render_lock = threading.Lock()
 
 
-def get_preview(backend: Backend, id_: str) -> Picture:
+def get_preview(catalog: Catalog, id_: str) -> Picture:
     """Return the picture of a collection, rendered on the first call.
 
     Raises:
         CollectionNotFound: there is no such collection.
     """
-    product = backend.catalog.get_product(id_)
-    if not backend.config.collection_previews:
+    product = catalog.get_product(id_)
+    if not catalog.config.collection_previews:
         return _draw_placeholder("Previews are disabled")
-    scene = _find_scene(backend, id_)
+    scene = _find_scene(catalog, id_)
     if scene is None:
         return _draw_placeholder("There is no scene to show")
     names = tuple(band.name for band in choose_display_bands(product.bands))
@@ -93,9 +92,9 @@ def _draw_placeholder(reason: str, seconds: int = PLACEHOLDER_LIFETIME_S) -> Pic
     return Picture(drawing.encode(), "image/svg+xml", seconds)
 
 
-def _find_scene(backend: Backend, id_: str) -> Scene | None:
+def _find_scene(catalog: Catalog, id_: str) -> Scene | None:
     try:
-        return backend.catalog.find_preview_scene(id_)
+        return catalog.find_preview_scene(id_)
     except OpenEOError as error:
         log.info("No preview of %s: %s", id_, error)
         return None

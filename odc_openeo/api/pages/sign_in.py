@@ -16,12 +16,16 @@ from odc_openeo.api.pages.forms import (
     delete_cookie,
     find_visitor,
     for_users,
-    make_csrf_token,
-    make_visit_secret,
     read_cookie,
+    render_visitor_form,
     set_cookie,
 )
-from odc_openeo.api.pages.html import has_demo_user, make_page_path, render_page, with_error_pages
+from odc_openeo.api.pages.html import (
+    has_demo_user,
+    make_page_path,
+    offers_first_account,
+    with_error_pages,
+)
 from odc_openeo.errors import AuthenticationSchemeInvalid, OpenEOError
 from odc_openeo.users import accounts, browser_sessions, oidc
 from odc_openeo.users.accounts import Account, Bearer
@@ -49,7 +53,7 @@ def with_password() -> AnyResponse:
         user = accounts.log_in(config, name, password, request.remote_addr or "")
     except OpenEOError as error:
         return _refuse_sign_in(error, name)
-    return _start_session(user, request.form.get("to"))
+    return start_session(user, request.form.get("to"))
 
 
 @blueprint.get("/sign-in/with/<provider>")
@@ -72,8 +76,9 @@ def from_provider() -> AnyResponse:
         config, read_cookie(OIDC_COOKIE) or "", _make_callback_url(), request.args.to_dict()
     )
     bearer = Bearer(arrival.token, arrival.provider)
-    user = accounts.get_user_by_bearer(config, bearer, request.remote_addr or "")
-    response = _start_session(user, arrival.to)
+    rules = backend().catalog.list_claim_rules()
+    user = accounts.get_user_by_bearer(config, bearer, request.remote_addr or "", rules)
+    response = start_session(user, arrival.to)
     delete_cookie(response, OIDC_COOKIE)
     return response
 
@@ -94,21 +99,17 @@ def _make_callback_url() -> str:
 
 def _render_form(status: int = 200, error: OpenEOError | None = None, name: str = "") -> Response:
     config = backend().config
-    secret = read_cookie(VISITOR_COOKIE) or make_visit_secret()
-    response = render_page(
+    return render_visitor_form(
         "sign_in.html",
         status,
-        private=True,
-        form_key=make_csrf_token(secret),
         to=request.values.get("to", ""),
         name=name,
         error=error,
         basic=config.basic_login,
         demo=has_demo_user(),
+        lacks_accounts=offers_first_account(),
         providers=oidc.list_browser_providers(config, _make_callback_url()),
     )
-    set_cookie(response, VISITOR_COOKIE, secret, VISIT_SECONDS)
-    return response
 
 
 def _refuse_sign_in(error: OpenEOError, name: str) -> Response:
@@ -119,7 +120,7 @@ def _refuse_sign_in(error: OpenEOError, name: str) -> Response:
     return response
 
 
-def _start_session(user: Account, to: str | None) -> AnyResponse:
+def start_session(user: Account, to: str | None) -> AnyResponse:
     """Start a new session (never reuse one) and redirect to the requested page."""
     config = backend().config
     response = redirect(_choose_target_path(to), 303)

@@ -1,4 +1,4 @@
-"""Unversioned endpoints: the start page, discovery of the API, and the health check."""
+"""Unversioned endpoints: the start page and discovery of the API."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from flask import Blueprint, redirect, request
 from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
-from odc_openeo import __version__, db
 from odc_openeo.api import capabilities
-from odc_openeo.api.backend import API_PATH, backend
+from odc_openeo.api.backend import API_PATH, backend, public_path
+from odc_openeo.api.pages.forms import get_visible_catalog
 from odc_openeo.api.pages.html import (
     contains_words,
     has_demo_user,
@@ -22,7 +22,7 @@ from odc_openeo.api.pages.html import (
 from odc_openeo.api.pages.locator import (
     CloseUp,
     DegreeBox,
-    Span,
+    LocatorSpan,
     TimeAxis,
     find_extent_box,
     make_close_up,
@@ -43,7 +43,7 @@ PAGE_SIZE: Final = 24
 @blueprint.get("/")
 def start() -> AnyResponse:
     """The start page for browsers; API clients are redirected to the capabilities."""
-    response = _render_start_page() if _wants_html() else redirect(f"{API_PATH}/", 307)
+    response = _render_start_page() if _wants_html() else redirect(public_path(f"{API_PATH}/"), 307)
     response.vary.add("Accept")
     return response
 
@@ -53,16 +53,6 @@ def start() -> AnyResponse:
 def well_known() -> dict[str, Any]:
     """The API versions served here."""
     return capabilities.describe_versions()
-
-
-@blueprint.get("/health")
-@answers(media_type=JSON)
-def health() -> tuple[dict[str, str], int]:
-    """Status 200 if requests can be served: the database is available. The cluster is not checked."""
-    config = backend().config
-    db.check_database(config)
-    scheduler = config.dask_scheduler or "none: computing on threads"
-    return {"status": "ok", "version": __version__, "dask": scheduler}, 200
 
 
 def _wants_html() -> bool:
@@ -80,7 +70,7 @@ class Card:
     bands: list[dict[str, Any]]
     box: DegreeBox | None
     close_up: CloseUp | None
-    span: Span | None
+    span: LocatorSpan | None
 
 
 def _render_start_page() -> AnyResponse:
@@ -117,7 +107,7 @@ def _render_start_page() -> AnyResponse:
 def _list_collections() -> tuple[list[dict[str, Any]], str | None]:
     """List all collections; none, and an error message, if the index is unavailable."""
     try:
-        return list(backend().catalog.list_collections()), None
+        return list(get_visible_catalog().list_collections()), None
     except OpenEOError as error:
         return [], error.message
 

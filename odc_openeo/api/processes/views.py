@@ -1,4 +1,4 @@
-"""Tag Process Discovery, and validation of process graphs."""
+"""Tag Process Discovery, validation and explanation of process graphs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, request
 
-from odc_openeo.api.auth import user_if_signed_in
+from odc_openeo.api.auth import current_user, signed_in, user_if_signed_in
 from odc_openeo.api.backend import api_url, make_link
 from odc_openeo.api.graph_checks import find_graph_errors
-from odc_openeo.api.json_body import read_json_object
+from odc_openeo.api.json_body import read_json_object, read_process
 from odc_openeo.api.paging import read_limit
 from odc_openeo.api.processes.offered import list_offered_processes
+from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.errors import ProcessParameterMissing
+from odc_openeo.evaluation import explanations
 from odc_openeo.registry.process import PROCESSES
 
 blueprint = Blueprint("processes", __name__)
@@ -42,6 +44,19 @@ def validate_process() -> dict[str, Any]:
     errors = find_graph_errors(read_json_object(), id_)
     # Process parameters get their values when the process is called, so missing ones are not errors here.
     return {"errors": [e.to_dict() for e in errors if not isinstance(e, ProcessParameterMissing)]}
+
+
+@blueprint.post("/explain")
+@signed_in
+def explain_process() -> Any:
+    """``POST /explain``: the plan of a process, and a program that gives the same values.
+
+    The body is that of ``POST /result``. Nothing is computed. The answer has the plan as JSON (``plan``), in
+    words (``text``) and as a Mermaid flowchart (``diagram``), a Python program for Open Data Cube and xarray
+    (``program``), and what the program leaves out (``incomplete``).
+    """
+    user = str(current_user().id)
+    return run_for_view(explanations.explain_process, read_process(read_json_object()), user, user=user)
 
 
 @lru_cache(maxsize=4)

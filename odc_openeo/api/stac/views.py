@@ -8,7 +8,8 @@ from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, jsonify, request
 
-from odc_openeo.api.backend import api_url, backend, make_link
+from odc_openeo.api.auth import get_readable_catalog
+from odc_openeo.api.backend import api_url, make_link
 from odc_openeo.api.json_body import read_json_object
 from odc_openeo.api.query_parameters import takes
 from odc_openeo.api.stac.assets import find_place
@@ -62,14 +63,16 @@ def list_items(collection_id: str) -> Response:
 @takes(exclusively=True)
 def describe_item(collection_id: str, item_id: str) -> Response:
     """``GET /collections/{collection_id}/items/{item_id}``: a single item."""
-    return _make_geojson_response(backend().catalog.get_item(collection_id, item_id, api_url(), find_place))
+    return _make_geojson_response(
+        get_readable_catalog().get_item(collection_id, item_id, api_url(), find_place)
+    )
 
 
 @blueprint.get("/queryables")
 @answers(media_type=JSON_SCHEMA)
 def list_item_queryables() -> Response:
     """``GET /queryables``: properties for filtering the items of any collection."""
-    response = jsonify(backend().catalog.get_item_queryables(api_url()))
+    response = jsonify(get_readable_catalog().get_item_queryables(api_url()))
     response.mimetype = "application/schema+json"
     return response
 
@@ -86,7 +89,7 @@ def make_landing_links() -> list[dict[str, Any]]:
 
 def _search_items(body: Mapping[str, Any], path: str, collection: str | None = None) -> Response:
     query, fields = parse_search(body, collection)
-    page = backend().catalog.search_items(query, api_url(), find_place)
+    page = get_readable_catalog().search_items(query, api_url(), find_place)
     feature_collection: dict[str, Any] = {
         "type": "FeatureCollection",
         "features": [fields.select_members(item) for item in page.items],

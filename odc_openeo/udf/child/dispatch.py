@@ -32,6 +32,11 @@ Header = dict[str, Any]
 Arrays = list[np.ndarray]
 
 
+def prepare() -> None:
+    """Import what functions are called with, so that the first call does not wait for it."""
+    install_old_names()
+
+
 def dispatch(code: str, header: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> tuple[Header, Arrays]:
     """Carry out a call of user code.
 
@@ -226,7 +231,7 @@ def encode_cube(array: Any, arrays: Arrays) -> dict[str, Any]:
         values = values.astype(float)
     if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
         raise TypeError(f"the values of the result are of type {values.dtype}. Return numbers or booleans.")
-    arrays.append(np.ascontiguousarray(values))
+    arrays.append(values)
     number = len(arrays) - 1
     coords = {str(d): encode_labels(array.coords[d].values, arrays) for d in array.dims if d in array.coords}
     return {"kind": "cube", "array": number, "dims": [str(d) for d in array.dims], "coords": coords}

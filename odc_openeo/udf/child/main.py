@@ -41,16 +41,35 @@ def serve(descriptor: int) -> None:
     start, _ = link.receive()
     try:
         close_sandbox(start["rules"])
-        sys.path[1:1] = start["packages"]
+        if start.get("relay") is not None:
+            from .relayed_sockets import open_network  # noqa: PLC0415
+
+            open_network(start["relay"])
+        add_packages(start["packages"])
         dispatcher = importlib.import_module(f"{__package__}.{start['dispatcher']}")
     except (OSError, ImportError) as error:
         link.send({"kind": "refused", "reason": f"{type(error).__name__}: {error}"})
         return
+    # What fails here fails again in the first call, where it is the error of user code.
+    with contextlib.suppress(Exception):
+        getattr(dispatcher, "prepare", _do_nothing)()
     link.send({"kind": "ready"})
     with contextlib.suppress(EOFError, BrokenPipeError):
         _serve_calls(link, dispatcher)
     # Threads of user code would keep the process alive.
     os._exit(0)
+
+
+def add_packages(folders: Sequence[str]) -> None:
+    """Put folders of packages in front of those of the interpreter, but behind its standard library."""
+    names = ("site-packages", "dist-packages")
+    places = [place for place, path in enumerate(sys.path) if os.path.basename(path) in names]
+    place = places[0] if places else len(sys.path)
+    sys.path[place:place] = folders
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _serve_calls(link: Link, dispatcher: Dispatcher) -> None:

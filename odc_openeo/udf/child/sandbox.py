@@ -38,7 +38,7 @@ SYSTEM_FOLDERS = (
 )
 SYSTEM_FILES = (
     *("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/openssl.cnf", "/proc/cpuinfo", "/proc/meminfo"),
-    *("/dev/urandom", "/dev/random", "/dev/zero"),
+    *("/dev/urandom", "/dev/random", "/dev/zero", "/etc/mime.types"),
 )
 NETWORK_FILES = ("/etc/ssl", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/services")
 NULL = "/dev/null"

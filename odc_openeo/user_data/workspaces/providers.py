@@ -33,10 +33,10 @@ class WorkspaceProvider(BaseModel):
     options: dict[str, SecretStr | bool | int | float] = Field(default_factory=dict)
     public_url: str | None = Field(None, pattern=r"^\w[\w+.-]*://[^\s]+$")
 
-    def open(self) -> Storage:
-        """The storage of this provider."""
+    def open(self, buckets: Path | None) -> Storage:
+        """The storage of this provider; ``buckets`` is the file of rules on how buckets are reached."""
         plain = {k: v.get_secret_value() if isinstance(v, SecretStr) else v for k, v in self.options.items()}
-        return storage_at(self.url.get_secret_value(), plain)
+        return storage_at(self.url.get_secret_value(), plain, buckets)
 
 
 _PROVIDERS_FILE = TypeAdapter(dict[str, WorkspaceProvider])
@@ -76,7 +76,7 @@ def find_storage(config: Config, name: str) -> Storage | None:
         return get_storage(config)
     provider = load_providers(config).get(name)
     try:
-        return None if provider is None else provider.open()
+        return None if provider is None else provider.open(config.buckets)
     except (ImportError, ValueError):
         log.exception("the workspace provider %s can't be used", name)
         return None

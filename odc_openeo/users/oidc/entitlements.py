@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from odc_openeo.errors import PermissionsInsufficient, TokenInvalid
-from odc_openeo.users.oidc.settings import ProviderSettings, Rule
+from odc_openeo.users.oidc.settings import ProviderSettings
 
 MAX_NAME_LENGTH = 200
 
@@ -21,12 +20,17 @@ class Identity:
     subject: str
     name: str
     roles: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def make_identity(settings: ProviderSettings, claims: Mapping[str, Any]) -> Identity:
     """Make the identity from verified claims; PermissionsInsufficient if the rules do not admit the user."""
     return Identity(
-        settings.issuer, _get_subject(claims), choose_name(settings, claims), grant_roles(settings, claims)
+        settings.issuer,
+        _get_subject(claims),
+        choose_name(settings, claims),
+        grant_roles(settings, claims),
+        claims,
     )
 
 
@@ -60,7 +64,7 @@ def choose_name(settings: ProviderSettings, claims: Mapping[str, Any]) -> str:
 
 def grant_roles(settings: ProviderSettings, claims: Mapping[str, Any]) -> frozenset[str]:
     """Grant roles by the rules; PermissionsInsufficient for users who are refused or not entitled."""
-    matching = [rule for rule in settings.rules if _matches_rule(rule, claims)]
+    matching = [rule for rule in settings.rules if rule.matches(claims)]
     if any(rule.refuse for rule in matching):
         raise PermissionsInsufficient("Your account is not admitted to this service. Ask its operator.")
     if settings.entitled_only and not matching:
@@ -69,22 +73,3 @@ def grant_roles(settings: ProviderSettings, claims: Mapping[str, Any]) -> frozen
             "Ask its operator."
         )
     return frozenset(role for rule in matching for role in rule.roles)
-
-
-def _matches_rule(rule: Rule, claims: Mapping[str, Any]) -> bool:
-    # Only the asterisk is special: brackets and question marks are common in entitlements.
-    patterns = [".*".join(map(re.escape, pattern.split("*"))) for pattern in rule.values]
-    values = list(_iter_values(rule, claims))
-    return any(re.fullmatch(pattern, value, re.DOTALL) for pattern in patterns for value in values)
-
-
-def _iter_values(rule: Rule, claims: Mapping[str, Any]) -> Iterable[str]:
-    claim: Any = claims
-    for step in rule.path:
-        claim = claim.get(step) if isinstance(claim, Mapping) else None
-    values = claim if isinstance(claim, list) else [claim]
-    for value in values:
-        if isinstance(value, bool):
-            yield str(value).lower()
-        elif isinstance(value, str | int):
-            yield str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -10,16 +9,15 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from odc_openeo.config import PREFIX, ROLES
+from odc_openeo import config
+from odc_openeo.config import PREFIX
+from odc_openeo.users.claim_rules import ClaimRule
+from odc_openeo.users.roles import check_role
 
 
 def is_loopback(url: str) -> bool:
     """Whether a URL refers to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return config.is_loopback(urlsplit(url).hostname or "")
 
 
 def _check_issuer(url: str) -> str:
@@ -31,28 +29,15 @@ def _check_issuer(url: str) -> str:
     return url.rstrip("/")
 
 
-def _check_roles(names: tuple[str, ...]) -> tuple[str, ...]:
-    if set(names) - set(ROLES):
-        raise ValueError(f"unknown role; choose from: {', '.join(ROLES)}")
-    return names
-
-
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Rule(_Settings):
-    """A rule for users with one of the values in a claim: it grants roles, or refuses access."""
+class Rule(ClaimRule):
+    """A rule about a claim that grants roles, or refuses access."""
 
-    claim: str | tuple[str, ...]
-    values: tuple[str, ...] = Field(min_length=1)
-    roles: Annotated[tuple[str, ...], AfterValidator(_check_roles)] = ()
+    roles: tuple[Annotated[str, AfterValidator(check_role)], ...] = ()
     refuse: bool = False
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        """The names that lead to the claim, from the outermost object inwards."""
-        return (self.claim,) if isinstance(self.claim, str) else self.claim
 
 
 class Client(_Settings):

@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: what is counted in processes, and the state of jobs, cluster and parts."""
