@@ -287,7 +287,7 @@ def _wait_while_there_are_workers(client: Client, future: Future, wait_s: float)
 
 @contextlib.contextmanager
 def _closed_client_named(client: Client) -> Iterator[None]:
-    """A client that another thread has closed has no scheduler any more: what is asked of it is no attribute."""
+    """Name the cause where a client that another thread has closed fails: it has no scheduler any more."""
     try:
         yield
     except AttributeError as error:
