@@ -21,6 +21,7 @@ from odc_openeo.registry.process import PROCESSES
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "https://github.com/odc-openeo/odc-openeo/blob/main/"
+NOTEBOOK_LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\.ipynb\)")
 LINK = re.compile(r"\]\((?P<target>\.\./[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -48,9 +49,9 @@ def on_files(files: Any, config: Any) -> Any:
         "reference/process-list.md": describe_processes(),
         "reference/errors.md": describe_errors(),
     }
-    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
-        files.remove(files.get_file_from_path(f"notebooks/{path.name}"))
-        pages[f"notebooks/{path.stem}.md"] = describe_notebook(path)
+    for path in sorted((ROOT / "docs").glob("*/*.ipynb")):
+        files.remove(files.get_file_from_path(f"{path.parent.name}/{path.name}"))
+        pages[f"{path.parent.name}/{path.stem}.md"] = describe_notebook(path)
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
     return files
@@ -68,7 +69,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             raise ValueError(f"{page.file.src_uri}: {match['target']} does not exist")
         return f"]({REPOSITORY}{target}{match['anchor'] or ''})"
 
-    return LINK.sub(replace, markdown)
+    return NOTEBOOK_LINK.sub(r"](\1.md)", LINK.sub(replace, markdown))
 
 
 # --- Pages ---------------------------------------------------------------------------------------
@@ -141,16 +142,16 @@ def iterate_errors(kind: type[errors.OpenEOError]) -> Iterator[type[errors.OpenE
 
 
 def describe_notebook(path: Path) -> str:
-    """Make a page from the cells of a notebook, with the picture that it draws."""
+    """Make a page from the cells of a notebook; its picture stands below the cell that draws it."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     parts = []
     for cell in cells:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-    picture = ROOT / "docs" / "pictures" / f"{path.stem}.png"
-    if picture.exists():
-        parts.append(f"![What the notebook draws](../pictures/{picture.name})")
-    parts.append(f"[The notebook]({REPOSITORY}docs/notebooks/{path.name}) runs against the sample scenes.")
+        if cell["metadata"].get("picture"):
+            parts.append(f"![What this cell draws](../pictures/{path.stem}.png)")
+    address = f"{REPOSITORY}docs/{path.parent.name}/{path.name}"
+    parts.append(f"[This page is a notebook]({address}): it runs against the sample scenes of `odc-openeo up`.")
     return "\n\n".join(parts)
 
 

@@ -47,7 +47,7 @@ def list_workspaces() -> dict[str, Any]:
     config, limit = backend().config, read_limit()
     page = workspaces.list_workspaces(config, current_user().id, limit, request.args.get("after") or None)
     return {
-        "workspaces": [_summary_to_dict(provider) for provider in page.items],
+        "workspaces": [summary_to_dict(provider) for provider in page.items],
         "links": make_page_links("/workspaces", page.next, limit=limit),
     }
 
@@ -70,7 +70,7 @@ def create_workspace() -> Response:
 @signed_in
 def describe_workspace(workspace_id: str) -> dict[str, Any]:
     """``GET /workspaces/{workspace_id}``: the full metadata of a workspace."""
-    return _workspace_to_dict(_get_workspace(workspace_id))
+    return workspace_to_dict(_get_workspace(workspace_id))
 
 
 @blueprint.patch("/workspaces/<workspace_id>")
@@ -108,7 +108,12 @@ def list_workspace_files(workspace_id: str) -> dict[str, Any]:
 @signed_in
 def download_workspace_file(workspace_id: str, path: str) -> Response:
     """``GET /workspaces/{workspace_id}/files/{path}``: a file; HEAD and Range are supported."""
-    content, size = workspaces.open_file(backend().config, _get_workspace(workspace_id), path)
+    return send_workspace_file(_get_workspace(workspace_id), path)
+
+
+def send_workspace_file(workspace: Workspace, path: str) -> Response:
+    """Send the content of a file of a workspace; FileNotFound if there is none."""
+    content, size = workspaces.open_file(backend().config, workspace, path)
     body, media_type = wrap_file(request.environ, content, COPY_BYTES), guess_type(path)[0]
     response = Response(body, content_type=media_type or "application/octet-stream", direct_passthrough=True)
     response.content_length = size
@@ -153,7 +158,8 @@ def _parse_workspace(body: Mapping[str, Any]) -> WorkspaceDraft:
     return WorkspaceDraft(workspace.title, workspace.description, workspace.type, workspace.quota)
 
 
-def _summary_to_dict(workspace: Workspace) -> dict[str, Any]:
+def summary_to_dict(workspace: Workspace) -> dict[str, Any]:
+    """Describe a workspace in a listing."""
     document = {
         "id": workspace.id,
         "title": workspace.title,
@@ -167,8 +173,9 @@ def _summary_to_dict(workspace: Workspace) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
-def _workspace_to_dict(workspace: Workspace) -> dict[str, Any]:
-    summary = _summary_to_dict(workspace)
+def workspace_to_dict(workspace: Workspace) -> dict[str, Any]:
+    """Describe a workspace in full, with the bytes that its files take."""
+    summary = summary_to_dict(workspace)
     try:
         used = workspaces.count_used_bytes(backend().config, workspace)
     except (WorkspaceUnavailable, StorageFailure) as error:

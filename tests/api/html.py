@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
@@ -10,6 +12,8 @@ from xml.etree.ElementTree import Element
 import html5lib
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
+
+from odc_openeo.api.pages.html import COPY_SCRIPT
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 ORIGIN = "http://localhost"
@@ -39,7 +43,12 @@ def checked(response: TestResponse, address: str = "") -> Element:
     policy = response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    assert not list(elements(root, "script", "style", "iframe", "object", "embed")), address
+    assert not list(elements(root, "style", "iframe", "object", "embed")), address
+    (script,) = elements(root, "script")
+    content = "".join(script.itertext())
+    assert content == COPY_SCRIPT, address
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
     for element in elements(root):
         names = set(element.attrib)
         assert "style" not in names, (address, element.tag)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "docs" / "notebooks"
-PICTURES = ROOT / "docs" / "pictures"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+DOCS = ROOT / "docs"
+PICTURES = DOCS / "pictures"
+TOOLS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.ipynb"))
+NOTEBOOKS = [*TUTORIALS, *TOOLS]
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:

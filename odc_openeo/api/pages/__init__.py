@@ -1,4 +1,4 @@
-"""HTML pages: rendered on the server, without scripts or resources from other servers."""
+"""HTML pages: rendered on the server, without resources from other servers; one script copies code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from odc_openeo.api.pages import (
     health,
     jobs,
     processes,
+    services,
     sign_in,
     start,
+    stored_processes,
+    workspaces,
 )
 from odc_openeo.api.pages.html import render_markdown
 from odc_openeo.config import Config
@@ -24,6 +27,7 @@ __all__ = ["list_blueprints", "render_markdown"]
 
 def list_blueprints(config: Config) -> list[Blueprint]:
     """List the blueprints of all configured pages; ValueError if the configuration is invalid."""
-    modules = (start, health, collections, processes, sign_in, first_account, jobs, explanations, files)
-    blueprints = [module.blueprint for module in modules]
+    public = (start, health, collections, processes, sign_in, first_account)
+    private = (jobs, explanations, services, stored_processes, files, workspaces)
+    blueprints = [module.blueprint for module in (*public, *private)]
     return [*blueprints, *([editor.blueprint] if editor.has_editor(config) else [])]

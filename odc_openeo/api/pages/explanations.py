@@ -40,21 +40,13 @@ def download_job_program(job_id: str) -> Response:
     return _send_program(jobs.get_job(backend().config, get_visitor().id, job_id).draft.process)
 
 
-@blueprint.get("/services")
-@for_users
-def service_list() -> Response:
-    """The list of the user's secondary web services, newest first."""
-    page = services.list_services(backend().config, get_visitor().id, None)
-    return render_private_page("services.html", services=page.items)
-
-
 @blueprint.get("/services/<service_id>/explanation")
 @for_users
 def explain_service(service_id: str) -> Response:
     """The explanation of a service's process."""
     service = services.get_service(backend().config, get_visitor().id, service_id)
     paths = {
-        "back": make_page_path("my_explanations.service_list"),
+        "back": make_page_path("my_services.service", service_id=service_id),
         "program": make_page_path("my_explanations.download_service_program", service_id=service_id),
     }
     title = service.draft.title or f"Service {service_id[:8]}"

@@ -84,7 +84,15 @@ def for_users(view: Callable[P, AnyResponse]) -> Callable[P, AnyResponse]:
 
     Submitted forms are accepted only with a valid CSRF token.
     """
+    return _guard_page(view, checks_forms=True)
 
+
+def for_users_who_upload(view: Callable[P, AnyResponse]) -> Callable[P, AnyResponse]:
+    """Restrict a page to signed-in users; the view itself checks the token, before it reads the files."""
+    return _guard_page(view, checks_forms=False)
+
+
+def _guard_page(view: Callable[P, AnyResponse], *, checks_forms: bool) -> Callable[P, AnyResponse]:
     @wraps(view)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> AnyResponse:
         user = find_visitor()
@@ -92,7 +100,7 @@ def for_users(view: Callable[P, AnyResponse]) -> Callable[P, AnyResponse]:
             target = public_path(request.full_path.rstrip("?")) if request.method == "GET" else None
             return redirect(make_page_path("sign_in.show", to=target), 303)
         g.page_user = user
-        if request.method == "POST":
+        if request.method == "POST" and checks_forms:
             check_form(read_cookie(SESSION_COOKIE))
         return view(*args, **kwargs)
 
@@ -123,7 +131,11 @@ def check_form(secret: str | None) -> None:
     """Check the CSRF token and origin of a form; FormInvalid if it does not come from one of these pages."""
     for value in iterate_strings(request.form):
         check_string(value)
-    token = request.form.get("form_key", "")
+    check_form_token(secret, request.form.get("form_key", ""))
+
+
+def check_form_token(secret: str | None, token: str) -> None:
+    """Check the CSRF token and the origin of a form; FormInvalid if it does not come from one of these pages."""
     if (
         not secret
         or not hmac.compare_digest(token.encode(), make_csrf_token(secret).encode())

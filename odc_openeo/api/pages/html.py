@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -17,9 +20,13 @@ from odc_openeo.config import is_loopback
 from odc_openeo.errors import OpenEOError
 from odc_openeo.users import accounts
 
+COPY_SCRIPT: Final = (files("odc_openeo.api") / "static" / "copy.js").read_text(encoding="utf-8")
+"""Adds buttons that copy code. It is part of each page; browsers run no other script."""
+
+_script_hash = b64encode(sha256(COPY_SCRIPT.encode()).digest()).decode()
 CSP: Final = (
-    "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    f"default-src 'none'; script-src 'sha256-{_script_hash}'; img-src 'self'; style-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
@@ -59,6 +66,8 @@ def _make_site_context() -> dict[str, Any]:
     config = backend().config
     return {
         "url_for": make_page_path,
+        "as_size": format_size,
+        "copy_script": Markup(COPY_SCRIPT),  # noqa: S704
         "site": config.title,
         "root": root_url(),
         "api": api_url(),
@@ -93,6 +102,16 @@ def _render_error(error: OpenEOError) -> Response:
     if "Retry-After" in api_response.headers:
         response.headers["Retry-After"] = api_response.headers["Retry-After"]
     return response
+
+
+def format_size(size: float) -> str:
+    """Write a number of bytes with a decimal prefix, such as ``1.5 MB``."""
+    if size < 999.5:
+        return f"{size:.0f} bytes"
+    units = ["kB", "MB", "GB", "TB", "PB"]
+    while (size := size / 1000) >= 999.95 and len(units) > 1:
+        units.pop(0)
+    return f"{size:,.1f} {units[0]}"
 
 
 @lru_cache(maxsize=1024)

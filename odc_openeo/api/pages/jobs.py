@@ -15,7 +15,7 @@ from odc_openeo.api.jobs import actions
 from odc_openeo.api.jobs.documents import job_to_dict, log_entry_to_dict, summary_to_dict
 from odc_openeo.api.jobs.results import make_signed_paths
 from odc_openeo.api.pages.forms import for_users, get_visitor, render_private_page
-from odc_openeo.api.pages.html import make_page_path, render_markdown, with_error_pages
+from odc_openeo.api.pages.html import format_size, make_page_path, render_markdown, with_error_pages
 from odc_openeo.api.paging import read_level
 from odc_openeo.errors import NotFound
 from odc_openeo.jobs import results
@@ -100,20 +100,10 @@ def _describe_amount(value: Any, unit: str, seconds: float | None) -> str:
     if not isinstance(value, int | float):
         return f"{value} {unit}"
     if unit == "b":
-        return _format_bytes(value)
+        return format_size(value)
     if unit == "mb-seconds":
-        return f"{_format_bytes(value * 1e6 / seconds)} on average" if seconds else f"{value / 1e3:,.1f} GB·s"
+        return f"{format_size(value * 1e6 / seconds)} on average" if seconds else f"{value / 1e3:,.1f} GB·s"
     return f"{value:,.6g} {'seconds' if unit in ('seconds', 'cpu-seconds') else unit}"
-
-
-def _format_bytes(size: float) -> str:
-    """Write a size with a decimal prefix."""
-    if size < 999.5:
-        return f"{size:.0f} bytes"
-    units = ["kB", "MB", "GB", "TB", "PB"]
-    while (size := size / 1000) >= 999.95 and len(units) > 1:
-        units.pop(0)
-    return f"{size:,.1f} {units[0]}"
 
 
 def _find_thumbnail(job: jobs.JobSummary) -> str | None:
