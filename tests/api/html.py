@@ -17,7 +17,7 @@ from odc_openeo.api.pages.html import COPY_SCRIPT
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 ORIGIN = "http://localhost"
-LOADED = {"img": "src", "script": "src", "iframe": "src", "link": "href", "source": "src", "object": "data"}
+LOADED = {"img": "src", "iframe": "src", "link": "href", "source": "src", "object": "data"}
 FIELDS = ("input", "select", "textarea")
 
 
@@ -45,6 +45,7 @@ def checked(response: TestResponse, address: str = "") -> Element:
     assert "unsafe" not in policy
     assert not list(elements(root, "style", "iframe", "object", "embed")), address
     (script,) = elements(root, "script")
+    assert not script.attrib, address
     content = "".join(script.itertext())
     assert content == COPY_SCRIPT, address
     digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

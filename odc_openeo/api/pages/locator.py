@@ -20,6 +20,9 @@ MARGIN: Final = 1.7
 
 MAX_LINES: Final = 4.5
 MIN_DEGREES: Final = 0.02
+MIN_COAST_DEGREES: Final = 5
+"""Height of the smallest close-up with coastlines: they are wrong by up to some ten kilometres."""
+
 KM_PER_DEGREE: Final = 111.32
 
 
@@ -77,8 +80,8 @@ class CloseUp:
 
     @property
     def shows_land(self) -> bool:
-        """Whether the visible area is large enough for the coarse outline of the continents."""
-        return self.view.height > 12
+        """Whether the visible area is large enough for coastlines of the scale 1:110 million."""
+        return self.view.height > MIN_COAST_DEGREES
 
 
 def find_extent_box(collection: dict[str, Any]) -> DegreeBox | None:

@@ -31,6 +31,9 @@ SIDE: Final = 512
 """Maximum number of pixels along the longer side of the picture."""
 
 WAIT_SECONDS: Final = 20
+MAX_WAITING: Final = 4
+"""Requests that wait while a picture is rendered; each of them holds a thread of the server."""
+
 LIFETIME_S: Final = 24 * 3600
 PLACEHOLDER_LIFETIME_S: Final = 120
 MAX_KEPT: Final = 200
@@ -49,6 +52,7 @@ _previews: TTLCache[tuple[Any, ...], Picture] = TTLCache(MAX_KEPT, LIFETIME_S)
 _placeholders: TTLCache[tuple[Any, ...], Picture] = TTLCache(MAX_KEPT, PLACEHOLDER_LIFETIME_S)
 _cache_lock = threading.Lock()
 _render_lock = threading.Lock()
+_waiting = threading.BoundedSemaphore(MAX_WAITING)
 
 
 def get_preview(catalog: Catalog, id_: str) -> Picture:
@@ -68,12 +72,22 @@ def get_preview(catalog: Catalog, id_: str) -> Picture:
     picture = _find_picture(key)
     if picture is not None:
         return picture
-    if not _render_lock.acquire(timeout=WAIT_SECONDS):
+    if not _acquire_turn():
         return _draw_placeholder("Busy: try again in a minute", seconds=10)
     try:
         return _find_picture(key) or _keep_picture(key, _render_picture(product, scene))
     finally:
         _render_lock.release()
+
+
+def _acquire_turn() -> bool:
+    """Wait for the turn to render; False at once if enough others wait, so that pages of cards cannot fill the server."""
+    if not _waiting.acquire(blocking=False):
+        return False
+    try:
+        return _render_lock.acquire(timeout=WAIT_SECONDS)
+    finally:
+        _waiting.release()
 
 
 def _find_picture(key: tuple[Any, ...]) -> Picture | None:

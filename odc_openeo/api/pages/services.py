@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
@@ -50,6 +50,7 @@ def service(service_id: str) -> Response:
         service=document,
         description=render_markdown(web_service.draft.description or ""),
         public=web_service.public,
+        settings={name: _describe_setting(setting) for name, setting in web_service.draft.configuration.items()},
         map={"box": box, "close_up": make_close_up(box) if box else None, "title": "The service"},
         process=json.dumps(web_service.draft.process, indent=2, ensure_ascii=False),
         logs=[
@@ -57,6 +58,14 @@ def service(service_id: str) -> Response:
             for entry in store.list_logs(config, web_service, "info", LOG_PAGE_SIZE, None).items
         ],
     )
+
+
+def _describe_setting(setting: Any) -> str:
+    if isinstance(setting, bool):
+        return "yes" if setting else "no"
+    if isinstance(setting, list):
+        return " to ".join(map(str, setting)) if len(setting) == 2 else ", ".join(map(str, setting))
+    return str(setting) if isinstance(setting, str | int | float) else json.dumps(setting, ensure_ascii=False)
 
 
 @blueprint.post("/services/<service_id>/<action>")

@@ -71,6 +71,7 @@ class Card:
     box: DegreeBox | None
     close_up: CloseUp | None
     span: LocatorSpan | None
+    has_preview: bool
 
 
 def _render_start_page() -> AnyResponse:
@@ -122,6 +123,7 @@ def _make_card(collection: dict[str, Any], axis: TimeAxis | None) -> Card:
         box=box,
         close_up=make_close_up(box) if box else None,
         span=axis.find_span(collection) if axis else None,
+        has_preview=box is not None and backend().config.collection_previews,
     )
 
 
