@@ -151,7 +151,9 @@ def describe_notebook(path: Path) -> str:
         if cell["metadata"].get("picture"):
             parts.append(f"![What this cell draws](../pictures/{path.stem}.png)")
     address = f"{REPOSITORY}docs/{path.parent.name}/{path.name}"
-    parts.append(f"[This page is a notebook]({address}): it runs against the sample scenes of `odc-openeo up`.")
+    parts.append(
+        f"[This page is a notebook]({address}): it runs against the sample scenes of `odc-openeo up`."
+    )
     return "\n\n".join(parts)
 
 

@@ -16,7 +16,7 @@ from odc_openeo.api.account import authenticate_basic
 from odc_openeo.api.backend import backend, root_url
 from odc_openeo.api.pages import html
 from odc_openeo.api.query_parameters import PARAMETERS
-from odc_openeo.api.view_bodies import ACCEPTED, ANSWER, ANY, HTML, JSON, Answer, answers
+from odc_openeo.api.view_bodies import ACCEPTED, ANSWER, ANY, HTML, JSON, MULTIPART, Answer, answers
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -160,7 +160,11 @@ def _describe_request_body(rule: Rule, view: Callable[..., Any]) -> dict[str, An
     media_type: str | None = getattr(view, ACCEPTED, FORM if _is_page(rule) else JSON)
     if media_type is None:
         return None
-    schema = {"type": "object"} if media_type in (JSON, FORM) else {"type": "string", "format": "binary"}
+    schema = (
+        {"type": "object"}
+        if media_type in (JSON, FORM, MULTIPART)
+        else {"type": "string", "format": "binary"}
+    )
     return {"required": True, **_make_content(media_type, schema)}
 
 

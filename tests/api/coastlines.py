@@ -16,15 +16,11 @@ import shapely
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DRAWING: Final = ROOT / "odc_openeo" / "api" / "templates" / "world.svg"
-SOURCE: Final = (
-    Path(pyogrio.__file__).parent / "tests/fixtures/naturalearth_lowres/naturalearth_lowres.shp"
-)
+SOURCE: Final = Path(pyogrio.__file__).parent / "tests/fixtures/naturalearth_lowres/naturalearth_lowres.shp"
 LEAST_DEGREES: Final = 0.2
 """Details smaller than this are left out: half a pixel of the map of the world."""
 LEAST_AREA: Final = 0.5
-HEAD: Final = (
-    "{# Land of Natural Earth at 1:110 million (public domain) in degrees: x is the longitude, y minus the latitude. #}"
-)
+HEAD: Final = "{# Land of Natural Earth (1:110 million, public domain) in degrees, the latitude negative. #}"
 
 
 def load_land() -> shapely.Geometry:

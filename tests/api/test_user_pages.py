@@ -13,7 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from odc_openeo.api.pages import uploads
+from odc_openeo.api.view_bodies import MULTIPART
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from odc_openeo.services import ServiceDraft, store
@@ -41,7 +41,11 @@ def browser(client: FlaskClient, odc_config: Config, ada: Account) -> FlaskClien
 
 
 def upload(
-    browser: FlaskClient, *contents: tuple[bytes, str], folder: str = "", key: str | None = None, **headers: str
+    browser: FlaskClient,
+    *contents: tuple[bytes, str],
+    folder: str = "",
+    key: str | None = None,
+    **headers: str,
 ) -> TestResponse:
     """Send the form of the page with files: contents and names."""
     fields: dict[str, Any] = {
@@ -49,7 +53,7 @@ def upload(
         "folder": folder,
         "file": [(BytesIO(content), name) for content, name in contents],
     }
-    return browser.post("/my/files", data=fields, content_type=uploads.MULTIPART, headers=headers)
+    return browser.post("/my/files", data=fields, content_type=MULTIPART, headers=headers)
 
 
 def read_files(config: Config, user: Account) -> dict[str, bytes]:
@@ -110,13 +114,16 @@ def test_forged_uploads_store_nothing(browser: FlaskClient, odc_config: Config, 
     assert upload(browser, (b"x", "x.txt"), **foreign).status_code == 403
     # The token after the file is too late.
     head = "--b\r\nContent-Disposition: form-data; name="
-    body = f'{head}"file"; filename="x.txt"\r\n\r\nx\r\n{head}"form_key"\r\n\r\n{form_key(browser.get("/my/files"))}'
-    media_type = f"{uploads.MULTIPART}; boundary=b"
+    key = form_key(browser.get("/my/files"))
+    body = f'{head}"file"; filename="x.txt"\r\n\r\nx\r\n{head}"form_key"\r\n\r\n{key}'
+    media_type = f"{MULTIPART}; boundary=b"
     assert browser.post("/my/files", data=f"{body}\r\n--b--\r\n", content_type=media_type).status_code == 403
     assert read_files(odc_config, ada) == {}
 
 
-def test_forms_that_are_no_uploads_are_refused(browser: FlaskClient, odc_config: Config, ada: Account) -> None:
+def test_forms_that_are_no_uploads_are_refused(
+    browser: FlaskClient, odc_config: Config, ada: Account
+) -> None:
     key = form_key(browser.get("/my/files"))
     head = f'--b\r\nContent-Disposition: form-data; name="form_key"\r\n\r\n{key}\r\n'
     part = '--b\r\nContent-Disposition: form-data; name="file"; filename="cut.txt"\r\n\r\nhalf of'
@@ -134,11 +141,11 @@ def test_forms_that_are_no_uploads_are_refused(browser: FlaskClient, odc_config:
     }
     for kind, body in bodies.items():
         answer = browser.post(
-            "/my/files", data=body.encode(), content_type=f"{uploads.MULTIPART}; boundary=b", headers=HTML
+            "/my/files", data=body.encode(), content_type=f"{MULTIPART}; boundary=b", headers=HTML
         )
         assert answer.status_code in (400, 403), kind
         checked(answer)
-    for media_type in (uploads.MULTIPART, f"{uploads.MULTIPART}; boundary=", "text/plain"):
+    for media_type in (MULTIPART, f"{MULTIPART}; boundary=", "text/plain"):
         answer = browser.post("/my/files", data=(head + part).encode(), content_type=media_type)
         assert answer.status_code in (400, 403), media_type
     assert browser.post("/my/files", data={"form_key": key}).status_code == 400

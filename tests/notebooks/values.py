@@ -1,4 +1,4 @@
-"""Values that the tutorials must arrive at, computed from the files of the sample scenes or known of the land."""
+"""Values that the tutorials must arrive at, computed from the sample scenes or known of their land."""
 
 from __future__ import annotations
 

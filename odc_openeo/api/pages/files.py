@@ -17,7 +17,7 @@ from odc_openeo.api.pages.forms import (
 )
 from odc_openeo.api.pages.html import make_page_path, with_error_pages
 from odc_openeo.api.pages.uploads import receive_uploads
-from odc_openeo.api.view_bodies import ANY, answers
+from odc_openeo.api.view_bodies import ANY, MULTIPART, accepts, answers
 from odc_openeo.errors import FormInvalid, OpenEOError
 from odc_openeo.user_data import files
 
@@ -32,6 +32,7 @@ def file_list() -> Response:
 
 
 @blueprint.post("/files")
+@accepts(MULTIPART)
 @for_users_who_upload
 def upload() -> AnyResponse:
     """Store the files of the form; a file that has the path of another one replaces it."""

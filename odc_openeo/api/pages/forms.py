@@ -135,7 +135,7 @@ def check_form(secret: str | None) -> None:
 
 
 def check_form_token(secret: str | None, token: str) -> None:
-    """Check the CSRF token and the origin of a form; FormInvalid if it does not come from one of these pages."""
+    """Check the CSRF token and origin of a form; FormInvalid if it comes from elsewhere."""
     if (
         not secret
         or not hmac.compare_digest(token.encode(), make_csrf_token(secret).encode())

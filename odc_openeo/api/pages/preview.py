@@ -81,7 +81,7 @@ def get_preview(catalog: Catalog, id_: str) -> Picture:
 
 
 def _acquire_turn() -> bool:
-    """Wait for the turn to render; False at once if enough others wait, so that pages of cards cannot fill the server."""
+    """Wait for the turn to render; False at once if enough others wait: cards must not fill the server."""
     if not _waiting.acquire(blocking=False):
         return False
     try:

@@ -50,7 +50,9 @@ def service(service_id: str) -> Response:
         service=document,
         description=render_markdown(web_service.draft.description or ""),
         public=web_service.public,
-        settings={name: _describe_setting(setting) for name, setting in web_service.draft.configuration.items()},
+        settings={
+            name: _describe_setting(setting) for name, setting in web_service.draft.configuration.items()
+        },
         map={"box": box, "close_up": make_close_up(box) if box else None, "title": "The service"},
         process=json.dumps(web_service.draft.process, indent=2, ensure_ascii=False),
         logs=[

@@ -1,7 +1,7 @@
 """Uploads from the form of the files page.
 
-The parts of a form are read one after the other: its token is checked before a byte of a file is stored, and files go
-straight to where they are kept, so that no copy fills a disk before a limit is checked.
+The parts of a form are read one after the other: its token is checked before a byte of a file is stored, and
+files go straight to where they are kept, so that no copy fills a disk before a limit is checked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 
 from odc_openeo.api.backend import backend
 from odc_openeo.api.pages.forms import check_form, check_form_token
+from odc_openeo.api.view_bodies import MULTIPART
 from odc_openeo.errors import RequestInvalid
 from odc_openeo.untrusted.strict_json import check_string
 from odc_openeo.user_data import files
@@ -26,13 +27,12 @@ from odc_openeo.user_data.file_rules import UserFile
 BLOCK_BYTES: Final = 256 * 1024
 MAX_FIELD_BYTES: Final = 4096
 MAX_PARTS: Final = 100
-MULTIPART: Final = "multipart/form-data"
 FOLDER: Final = "folder"
 """Name of the field with the folder in which the files are to be."""
 
 
 def receive_uploads(user: str, secret: str | None) -> list[UserFile]:
-    """Store the files of the submitted form for a user, each as a whole; files before one that is refused stay.
+    """Store the files of the submitted form for a user; those before one that is refused stay.
 
     Raises:
         FormInvalid: the form does not come from one of these pages; nothing was stored.
@@ -63,7 +63,7 @@ def receive_uploads(user: str, secret: str | None) -> list[UserFile]:
 
 
 def _join_path(folder: str, filename: str) -> str:
-    """Join folder and name; the name may not lead into another folder than the one that the user has typed."""
+    """Join folder and name; the name may not lead into another folder than the one that was typed."""
     for text in (folder, filename):
         check_string(text)
     if "/" in filename:
@@ -85,7 +85,7 @@ def _translate_form_errors() -> Iterator[None]:
 
 
 class FormParts:
-    """The parts of a body of multipart/form-data, in their order; the body is read only as far as is asked for."""
+    """The parts of a body of multipart/form-data in their order, read only as far as is asked for."""
 
     def __init__(self, stream: IO[bytes], boundary: str) -> None:
         self._stream = stream
