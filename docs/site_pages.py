@@ -1,4 +1,4 @@
-"""Pages of the documentation site that are made from the code: settings, processes, errors, notebooks.
+"""Pages of the documentation site that are made from the code: the reference, and the notebooks.
 
 MkDocs calls the functions ``on_...`` of this file while it builds the site.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,23 @@ from mkdocs.structure.files import File
 
 import odc_openeo.processes  # noqa: F401  (registers them)
 from odc_openeo import errors
+from odc_openeo.api import openapi
+from odc_openeo.api.backend import API_PATH
+from odc_openeo.api.pages.schemas import describe_type
+from odc_openeo.app import create_app
 from odc_openeo.config import PREFIX, Config
+from odc_openeo.formats import describe_formats
 from odc_openeo.registry.process import PROCESSES
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "https://github.com/odc-openeo/odc-openeo/blob/main/"
 NOTEBOOK_LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\.ipynb\)")
+LIMIT = re.compile(
+    r"_(bytes|s|hours|days|user|address|nodes|depth|tasks|attempts|tries|entries|memory|output|disk|threads)$"
+    r"|^runners$"
+)
+"""Names of settings that limit something."""
+
 LINK = re.compile(r"\]\((?P<target>\.\./[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -48,6 +60,9 @@ def on_files(files: Any, config: Any) -> Any:
         "reference/settings.md": describe_settings(),
         "reference/process-list.md": describe_processes(),
         "reference/errors.md": describe_errors(),
+        "reference/endpoints.md": describe_endpoints(),
+        "reference/formats.md": describe_format_options(),
+        "reference/limits.md": describe_limits(),
     }
     for path in sorted((ROOT / "docs").glob("*/*.ipynb")):
         files.remove(files.get_file_from_path(f"{path.parent.name}/{path.name}"))
@@ -131,6 +146,88 @@ def describe_errors() -> str:
         "|---|---|---|",
     ]
     return "\n".join([*head, *rows])
+
+
+def describe_endpoints() -> str:
+    """Make the page of all addresses of the service, in groups."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Nothing connects to a database as long as nothing is asked.
+        app = create_app(Config(database_url="postgresql://nobody@127.0.0.1/nothing", data_dir=Path(folder)))
+        with app.test_request_context():
+            described = openapi.describe_api()
+    summaries = {tag["name"]: tag["description"] for tag in described["tags"]}
+    groups: dict[str, list[str]] = {name: [] for name in summaries}
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            needs = "" if operation["security"] == [{}] else ", ".join(*operation["security"])
+            row = f"| {method.upper()} | `{path}` | {escape_cell(operation['summary'])} | {needs} |"
+            groups[operation["tags"][0]].append(row)
+    parts = [
+        "# Endpoints",
+        "",
+        f"Addresses below `{API_PATH}` are the openEO API and the STAC API; clients find them by",
+        "`/.well-known/openeo`. A running service describes all of them with parameters and bodies at `/api`",
+        "(OpenAPI) and `/api.html`. *Bearer* is the token of a signed-in user.",
+    ]
+    for name, rows in groups.items():
+        title = name.replace("_", " ").capitalize()
+        parts += ["", f"## {title}", "", escape_cell(summaries[name]), ""]
+        parts += ["| method | address | what it does | needs |", "|---|---|---|---|", *rows]
+    return "\n".join(parts)
+
+
+def describe_format_options() -> str:
+    """Make the page of all formats with their options."""
+    formats = describe_formats()
+    parts = ["# Formats and options", "", "[File formats](../formats.md) says what the files look like."]
+    for direction, title in (("output", "Written"), ("input", "Read")):
+        for name, format_ in formats[direction].items():
+            kinds = ", ".join(format_["gis_data_types"])
+            parts += ["", f"## {title}: {name}", "", f"{format_['title']} ({kinds})."]
+            if format_["parameters"]:
+                parts += ["", "| option | type | default | meaning |", "|---|---|---|---|"]
+            for option, schema in format_["parameters"].items():
+                default = f"`{json.dumps(schema['default'])}`" if "default" in schema else ""
+                meaning = escape_cell(schema.get("description", ""))
+                parts.append(f"| `{option}` | {describe_type(schema)} | {default} | {meaning} |")
+    return "\n".join(parts)
+
+
+def describe_limits() -> str:
+    """Make the page of the settings that limit something, with their defaults in the units of people."""
+    limits = {
+        name: field
+        for name, field in Config.model_fields.items()
+        if LIMIT.search(name) and type(field.default) in (int, float)
+    }
+    rows = [
+        f"| {escape_cell(field.description or '')} | {describe_amount(name, field.default)} "
+        f"| `{PREFIX}{name.upper()}` |"
+        for name, field in limits.items()
+    ]
+    head = [
+        "# Limits",
+        "",
+        "What the operator can change. What happens beyond each limit, and limits that are fixed, are in",
+        "[limits and safety](../safety.md#limits) and, for process graphs, in",
+        "[processes](../processes.md#arguments-and-limits).",
+        "",
+        "| what | default | setting |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+def describe_amount(name: str, amount: float) -> str:
+    """Write an amount with the unit that the name of its setting implies."""
+    if re.search(r"(bytes|memory|output|disk)$", name) or name == "udf_cache_user_bytes":
+        for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+            if amount >= size:
+                return f"{amount / size:g} {unit}"
+        return f"{amount:g} bytes"
+    unit = re.search(r"_(s|hours|days)$", name)
+    words = {"s": "seconds", "hours": "hours", "days": "days"}
+    return f"{amount:,} {words[unit[1]]}" if unit else f"{amount:,}"
 
 
 def iterate_errors(kind: type[errors.OpenEOError]) -> Iterator[type[errors.OpenEOError]]:
