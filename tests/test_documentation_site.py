@@ -10,8 +10,11 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -23,9 +26,12 @@ from datacube.scripts.cli_app import cli as datacube_cli
 from odc_openeo.cli import cli
 from odc_openeo.config import PREFIX, Config
 from odc_openeo.registry.process import PROCESSES
+from tests.browser import browser, find_program
+from tests.conftest import SiteHandler
 from tests.support.command_lines import SHELLS, check_arguments, find_arguments, list_commands
 
 ROOT = Path(__file__).resolve().parents[1]
+SCREENSHOTS = ROOT / "build" / "screenshots"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [
     *PAGES,
@@ -58,6 +64,44 @@ def test_every_page_is_there(site: Path) -> None:
         text = (site / notebook.parent.name / f"{notebook.stem}.html").read_text()
         assert f"pictures/{notebook.stem}.png" in text
     assert "migrations" not in {path.name for path in site.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def site_url(site: Path) -> Iterator[str]:
+    """The site on a web server of its own."""
+    handler = partial(SiteHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.skipif(
+    find_program() is None, reason="no Chromium is installed (Debian: apt-get install chromium)"
+)
+def test_the_site_looks_right(site_url: str) -> None:
+    """Light, dark and on a phone; pictures of the last run are in build/screenshots."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    names = ("index", "tutorials/ndvi-composite", "reference/settings")
+    with browser(str(find_program())) as page:
+        for look, (width, scheme) in {
+            "light": (1280, "light"),
+            "dark": (1280, "dark"),
+            "narrow": (390, "light"),
+        }.items():
+            page.looks(width, scheme)
+            for name in names:
+                page.open(f"{site_url}/{name}.html")
+                page.picture(SCREENSHOTS / f"site-{name.replace('/', '-')}-{look}.png")
+                assert page.problems == [], name
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (name, look)
+                assert all(url.startswith((site_url, "data:", "blob:")) for url in page.requested), (
+                    page.requested
+                )
+                color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+                brightness = sum(int(v) for v in re.findall(r"\d+", color)[:3])
+                assert (brightness < 200) == (scheme == "dark"), (name, color)
 
 
 class LinkReader(HTMLParser):

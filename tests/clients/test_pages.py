@@ -168,6 +168,87 @@ def test_the_keyboard_is_enough(chromium: Page, stack: str) -> None:
     assert all(text.endswith(("solid", "auto")) for text in focused)
 
 
+def sign_in(chromium: Page, stack: str, path: str) -> None:
+    """Go to a page of the user demo by way of the form."""
+    chromium.open(f"{stack}{path}")
+    if "/sign-in?to=" in chromium.evaluate("location.href"):
+        fill = "".join(
+            f'document.getElementById("{field}").value = "demo";' for field in ("name", "password")
+        )
+        chromium.submit(f'{fill}document.querySelector("form.fields button").click()')
+    assert chromium.evaluate("location.href") == f"{stack}{path}"
+
+
+def test_pages_of_users_look_right(chromium: Page, stack: str, connection: openeo.Connection) -> None:
+    box = {"west": 11.33, "south": 46.48, "east": 11.36, "north": 46.5}
+    cube = connection.load_collection(
+        S2_PRODUCT, spatial_extent=box, temporal_extent=["2022-06-01", "2022-06-03"], bands=BANDS
+    )
+    service = connection.create_service(cube.max_time().flat_graph(), "XYZ", title="June in colours")
+    graph = {"add": {"process_id": "add", "arguments": {"x": 1, "y": 1}, "result": True}}
+    connection.save_user_defined_process("pages_sum", graph, summary="A sum", public=True)
+    title = {"intent": "create", "title": "Shelf of the pages"}
+    shelf = connection.post("/workspaces", json=title, expected_status=201).headers["OpenEO-Identifier"]
+    pages = {
+        "services": "/my/services",
+        "service": f"/my/services/{service.service_id}",
+        "my-processes": "/my/processes",
+        "my-process": "/my/processes/pages_sum",
+        "workspaces": "/my/workspaces",
+        "workspace": f"/my/workspaces/{shelf}",
+    }
+    for look, names in (("dark", pages), ("narrow", ["service", "my-process", "workspace"])):
+        chromium.looks(*LOOKS[look])
+        for name in names:
+            sign_in(chromium, stack, pages[name])
+            check(chromium, stack, f"{name}-{look}")
+            assert chromium.evaluate(CONTRAST) == [], name
+    for name, last in (("my-process", "/my/processes"), ("workspace", "/my/workspaces")):
+        chromium.open(f"{stack}{pages[name]}")
+        chromium.submit('document.querySelector(".confirm form button").click()')
+        assert chromium.evaluate("location.pathname") == last
+    service.delete_service()
+
+
+def test_a_file_is_uploaded_in_the_browser(chromium: Page, stack: str, tmp_path: Path) -> None:
+    name = "parcels <b>of</b> 'June'.geojson".replace("'", "")
+    (tmp_path / name).write_text("{}")
+    chromium.looks()
+    sign_in(chromium, stack, "/my/files")
+    root = chromium.call("DOM.getDocument")["root"]["nodeId"]
+    field = chromium.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+    chromium.call("DOM.setFileInputFiles", nodeId=field, files=[str(tmp_path / name)])
+    fill = 'document.getElementById("folder").value = "of the pages";'
+    chromium.submit(f'{fill}document.querySelector("form.upload button").click()')
+    names = 'Array.from(document.querySelectorAll("tbody a")).map(a => a.textContent)'
+    assert f"of the pages/{name}" in chromium.evaluate(names)
+    check(chromium, stack, "files-light")
+    chromium.submit(
+        'Array.from(document.querySelectorAll("tbody tr"))'
+        '.find(row => row.textContent.includes("of the pages")).querySelector("form button").click()'
+    )
+    assert f"of the pages/{name}" not in chromium.evaluate(names)
+
+
+def test_code_is_copied(chromium: Page, stack: str) -> None:
+    chromium.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    chromium.call("Page.bringToFront")
+    chromium.open(f"{stack}{PAGES['collection']}")
+    code = chromium.evaluate('document.querySelector("#code-python").textContent.trim()')
+    button = 'document.querySelector("#code-python").closest(".copy-frame").querySelector("button")'
+    chromium.evaluate(f"{button}.click()")
+    deadline = time.monotonic() + 20
+    while chromium.evaluate(f"{button}.textContent") != "Copied" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert chromium.evaluate("navigator.clipboard.readText()") == code
+    # No other script runs, wherever it comes from.
+    image = '<img src=x: onerror="window.ran = 1">'
+    chromium.evaluate(f"document.body.insertAdjacentHTML('beforeend', '{image}')")
+    script = "const s = document.createElement('script'); s.textContent = 'window.ran = 1';"
+    chromium.evaluate(f"{script} document.body.append(s)")
+    assert chromium.evaluate("window.ran === undefined")
+
+
 def test_jobs_in_the_browser(chromium: Page, stack: str, connection: openeo.Connection) -> None:
     box = {"west": 11.33, "south": 46.48, "east": 11.36, "north": 46.5}
     cube = connection.load_collection(
