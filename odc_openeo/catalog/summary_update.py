@@ -112,9 +112,12 @@ class SummaryUpdate:
 
     def _try_update(self, product: Any, window: Row[Any] | None, count: int | None) -> Summary:
         """Update the summary of a product; without extents if that fails, so that others are not affected."""
+        before = self.stored.get(product.name)
+        if before is not None and self._is_unchanged(before, window, count):
+            return before
         try:
             with self.connection.begin_nested():
-                if self._is_large(product):
+                if window is not None and self._is_large(product):
                     return self._update_large(product, window, self.stored[product.name])
                 return self._update_small(product, window, count)
         except (OperationalError, InterfaceError):
@@ -124,6 +127,16 @@ class SummaryUpdate:
             change = f"{FAILED} {_describe_change(window, count or 0)}"
             return Summary(product.name, count=count or 0, last_change=change)
 
+    def _is_unchanged(self, before: Summary, window: Row[Any] | None, count: int | None) -> bool:
+        if before.pending:
+            return True
+        if window is None:
+            return count is None or before.count == count
+        # Where some were deleted, as many others may have been added.
+        return (
+            not self.deleted and count is not None and before.last_change == _describe_change(window, count)
+        )
+
     # --- Products whose datasets may all be read -----------------------------------------------------
 
     def _update_small(self, product: Any, window: Row[Any] | None, count: int | None) -> Summary:
@@ -131,11 +144,6 @@ class SummaryUpdate:
         if count is None or count > self.allowance:
             return self._postpone(product, before, count)
         change = _describe_change(window, count)
-        may_hide_deletion = self.deleted and window is not None
-        if before is not None and not may_hide_deletion:
-            is_same = before.last_change == change or (window is None and before.count == count)
-            if is_same:
-                return before
         summary = self._compute_small(product, window, before, count)
         if summary is None:
             return self._postpone(product, before, count)
@@ -175,9 +183,7 @@ class SummaryUpdate:
             return replace(before, pending=True)
         return self.extents.add_sample(product, Summary(product.name, pending=True, count=count or 0))
 
-    def _update_large(self, product: Any, window: Row[Any] | None, before: Summary) -> Summary:
-        if before.pending or window is None:
-            return before
+    def _update_large(self, product: Any, window: Row[Any], before: Summary) -> Summary:
         counted = self._count_increment(product, before)
         change = _describe_change(window, counted.count)
         if before.last_change == change and not self.deleted:
