@@ -48,6 +48,7 @@ SETTINGS: Final = (
     "random_page_cost=1.1",
     "synchronous_commit=off",
     "jit=off",
+    "max_locks_per_transaction=1024",
 )
 """Those that docs/sizing.md advises, but for the commits: nobody needs this server after a crash."""
 
