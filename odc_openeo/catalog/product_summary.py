@@ -29,6 +29,10 @@ class Summary:
     by band and ``properties`` the names of metadata properties with a JSON type, both as in one of the
     datasets. ``misplaced`` and ``has_offsets`` say whether the index has any of the datasets in a wrong place
     or at a wrong time (see `misplaced`).
+
+    Of a ``pending`` summary, extents and count may be wrong or missing until it is made in the background.
+    ``looked`` is when the count was right, ``settled`` the datasets of these that were registered before the
+    moment ``horizon``. ``months`` are counts by month, kept here of products that are too large for requests.
     """
 
     product: str
@@ -42,6 +46,7 @@ class Summary:
     instruments: tuple[str, ...] = ()
     grids: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)
+    months: Mapping[str, int] = field(default_factory=dict)
     misplaced: bool = False
     has_offsets: bool = False
     pending: bool = False

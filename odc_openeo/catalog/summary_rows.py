@@ -32,7 +32,7 @@ FORM: Final = 3
 
 NEVER: Final = datetime(1900, 1, 1, tzinfo=UTC)
 
-DETAILS: Final = ("lon", "x", "y", *SETS, "grids", "properties", *FLAGS, "pending", "settled")
+DETAILS: Final = ("lon", "x", "y", *SETS, "grids", "properties", "months", *FLAGS, "pending", "settled")
 MOMENTS: Final = ("horizon", "looked")
 
 
