@@ -36,8 +36,8 @@ ONE_MONTH: Final[ColumnElement[Any]] = literal_column("interval '1 month'")
 def count_by_month(config: Config, connect: Connect, source: Source) -> Mapping[str, int]:
     """Count datasets by month (``2022-06``), without gaps from the first month to the last one.
 
-    A dataset that spans several months counts in each. Those of products with more datasets than a request may
-    read were counted in the background, when their summary was made.
+    A dataset that spans several months counts in each. Datasets of products that are too large for requests
+    were counted in the background, when their summary was made.
     """
     summary = source.summary
     if summary.pending or summary.count > config.summary_datasets:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from odc_openeo.catalog.index_driver import IndexDriver
+from odc_openeo.catalog.monthly_counts import read_months
 from odc_openeo.catalog.product_extents import ExtentReader
 from odc_openeo.catalog.product_summary import Summary
 from odc_openeo.catalog.summary_rows import OVERLAP, IndexState
@@ -27,6 +28,8 @@ FAILED: Final = "failed"
 
 MOST_COUNTED_AT_ONCE: Final = 50
 """Products whose datasets are counted by one statement."""
+
+UNSETTLED: Final[dict[str, Any]] = {"settled": None, "horizon": None, "looked": None}
 
 _log = logging.getLogger(__name__)
 
@@ -147,7 +150,7 @@ class SummaryUpdate:
         summary = self._compute_small(product, window, before, count)
         if summary is None:
             return self._postpone(product, before, count)
-        return replace(summary, count=count, last_change=change, settled=None, horizon=None, looked=None)
+        return replace(summary, count=count, last_change=change, months={}, **UNSETTLED)
 
     def _compute_small(
         self, product: Any, window: Row[Any] | None, before: Summary | None, count: int
@@ -229,12 +232,15 @@ def compute_summary(connection: Connection, driver: IndexDriver, product: Any, c
     try:
         with connection.begin_nested():
             whole = extents.compute_whole(product) if row.number else Summary(product.name)
+            fields = product.metadata_type.dataset_fields
+            is_wrong = whole.has_offsets and not driver.has_exact_times
+            months = read_months(connection, driver, product.id, fields, in_documents=is_wrong)
     except (OperationalError, InterfaceError):
         raise
     except Exception:  # documents are those of others, and may be damaged in any way
         _log.exception("the extents of product %s cannot be found", product.name)
         return Summary(product.name, last_change=f"{FAILED} {change}", **counts)
-    return replace(whole, last_change=change, **counts)
+    return replace(whole, months=months, last_change=change, **counts)
 
 
 def _describe_change(window: Row[Any] | None, count: int) -> str:
