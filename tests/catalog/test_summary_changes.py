@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
 from odc_openeo.catalog import Catalog, ItemQuery, Query, Summary, summary_rows, summary_update
 from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.product_extents import ExtentReader
+from odc_openeo.cli import cli
 from odc_openeo.config import Config
 from tests.catalog.conftest import Site
 from tests.catalog.scenes import FINE, PRODUCT, Grid, Index, document, product
@@ -224,3 +226,23 @@ def test_a_huge_product_holds_no_request(
     registry.add_some()
     wait_until_right([catalog], registry, config)
     catalog.close()
+
+
+@pytest.mark.parametrize("config", [3], indirect=True)
+def test_the_command_makes_what_is_pending(
+    config: Config, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(6):
+        registry.add_some()
+    for name, value in config.environment().items():
+        monkeypatch.setenv(name, value)
+    counts = {name: sum(d["product"]["name"] == name for d in registry.active.values()) for name in NAMES}
+    lines = {f"{name}: {count} datasets" for name, count in counts.items() if count > 3}
+    last = "Extents and counts of 2 collections are up to date"
+    for options, expected in (([], lines), ([], set()), (["--all"], lines)):
+        done = CliRunner().invoke(cli, ["collections", "refresh", *options], catch_exceptions=False)
+        assert done.exit_code == 0
+        *made, end = done.output.splitlines()
+        assert expected <= set(made)
+        assert end == last
+        assert bool(made) == bool(expected)
