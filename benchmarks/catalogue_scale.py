@@ -18,7 +18,6 @@ from typing import Any, Final
 
 import numpy as np
 import requests
-import yaml
 from odc.geo.geobox import GeoBox
 from pydantic import SecretStr
 from rich.console import Console
@@ -48,7 +47,7 @@ SETTINGS: Final = (
     "random_page_cost=1.1",
     "synchronous_commit=off",
     "jit=off",
-    "max_locks_per_transaction=1024",
+    "max_locks_per_transaction=2048",
 )
 """Those that docs/sizing.md advises, but for the commits: nobody needs this server after a crash."""
 
@@ -117,6 +116,33 @@ COPIES: Final = {
         INSERT INTO odc.dataset_search_string SELECT new.id, t.search_key, t.search_val FROM new, strings t
     """,
 }
+COPIED_PRODUCTS: Final = """
+    SELECT n.name, jsonb_set(metadata, '{product,name}', to_jsonb(n.name)), metadata_type_ref,
+      jsonb_set(jsonb_set(definition, '{name}', to_jsonb(n.name)),
+        '{metadata,product,name}', to_jsonb(n.name))
+"""
+NEW_NAMES: Final = (
+    "(SELECT 'scale_' || lpad(i::text, 5, '0') AS name FROM generate_series(1, :products - 1) i) n"
+)
+PRODUCT_COPIES: Final = {
+    "postgres": (
+        f"INSERT INTO agdc.dataset_type (name, metadata, metadata_type_ref, definition) {COPIED_PRODUCTS} "
+        f"FROM agdc.dataset_type, {NEW_NAMES} WHERE dataset_type.name = 'scale_00000'",
+        # Open Data Cube makes these for each product.
+        """
+        DO $$ DECLARE statement text; BEGIN FOR statement IN
+          SELECT regexp_replace(replace(d.indexdef, 'scale_00000', p.name),
+            'dataset_type_ref = [0-9]+', 'dataset_type_ref = ' || p.id)
+          FROM pg_indexes d, agdc.dataset_type p
+          WHERE d.indexname LIKE 'dix_scale_00000%' AND p.name <> 'scale_00000'
+        LOOP EXECUTE statement; END LOOP; END $$
+        """,
+    ),
+    "postgis": (
+        f"INSERT INTO odc.product (name, metadata, metadata_type_ref, definition) {COPIED_PRODUCTS} "
+        f"FROM odc.product, {NEW_NAMES} WHERE product.name = 'scale_00000'",
+    ),
+}
 PREPARATION: Final = {
     "postgres": (
         "CREATE TEMP TABLE IF NOT EXISTS template AS SELECT * FROM agdc.dataset LIMIT 1",
@@ -170,19 +196,16 @@ def start_catalogue(driver: str) -> Iterator[tuple[Service, Engine]]:
             server.stop(5)
 
 
-def fill_index(running: Service, products: int) -> None:
-    """Index the products and one dataset with the `datacube` command, which makes their search indexes."""
+def fill_index(running: Service, engine: Engine, products: int) -> None:
+    """Index one product and one dataset by `datacube`, and copy the product with its indexes."""
     with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
-        folder = Path(name)
-        first = ONE.write_definition(folder)
-        definition = yaml.safe_load(first.read_text())
-        names = [f"scale_{number:05}" for number in range(products)]
-        all_products = [{**definition, "name": n, "metadata": {"product": {"name": n}}} for n in names]
-        first.write_text(yaml.safe_dump_all(all_products))
         environment = child_environment(running.stack.config, **running.stack.odc_environment)
-        index_products([first], environment)
+        index_products([ONE.write_definition(Path(name))], environment)
         documents = ONE.write_scenes(running.stack.config.data_dir / "scenes")
         index_datasets(documents, environment)
+    with engine.begin() as connection:
+        for statement in PRODUCT_COPIES[running.stack.config.index_driver]:
+            connection.execute(text(statement), {"products": products})
 
 
 def grow_index(engine: Engine, driver: str, products: int, before: int, after: int) -> float:
@@ -345,7 +368,7 @@ def main() -> None:
     options = parser.parse_args()
     states = []
     with start_catalogue(options.index_driver) as (running, engine):
-        fill_index(running, options.products)
+        fill_index(running, engine, options.products)
         for before, after in ((1, FEW), (FEW, options.datasets)):
             seconds = grow_index(engine, options.index_driver, options.products, before, after)
             states.append(measure_state(running, options.products, after, options.rounds))
