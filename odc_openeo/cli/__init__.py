@@ -193,9 +193,11 @@ def _load_with_data_dir() -> Config:
 
 def _load_with_database() -> Config:
     """Load the configuration of a command that needs the tables of this service."""
+    from odc_openeo import db
     from odc_openeo.db.schema_check import check_schema
     from odc_openeo.runners.server_log import write_audit_log
 
+    db.use_patient_connections()
     config = load_operator_settings()
     _need_database(config)
     check_schema(config)
