@@ -9,6 +9,7 @@ moment some minutes ago) and of the ones since, so that only these are counted.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,6 +29,9 @@ FAILED: Final = "failed"
 
 MOST_COUNTED_AT_ONCE: Final = 50
 """Products whose datasets are counted by one statement."""
+
+LOOK_SECONDS: Final = 3.0
+"""After this, the rest is left to the background: with thousands of indexes, statements take long to plan."""
 
 UNSETTLED: Final[dict[str, Any]] = {"settled": None, "horizon": None, "looked": None}
 
@@ -70,6 +74,7 @@ class SummaryUpdate:
         self.clock = clock
         self.deleted = deleted or self.is_first
         self.allowance = self.left = allowance
+        self.deadline = time.monotonic() + LOOK_SECONDS
         self.extents = ExtentReader(connection, driver, self.since)
 
     def find_changes(self) -> Change:
@@ -118,6 +123,8 @@ class SummaryUpdate:
         before = self.stored.get(product.name)
         if before is not None and self._is_unchanged(before, window, count):
             return before
+        if time.monotonic() > self.deadline:
+            return replace(before or Summary(product.name, count=count or 0), pending=True)
         try:
             with self.connection.begin_nested():
                 if window is not None and self._is_large(product):

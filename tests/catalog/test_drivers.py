@@ -19,12 +19,14 @@ import rasterio
 import requests
 from PIL import Image
 from pydantic import SecretStr
+from sqlalchemy import text
 
 import odc_openeo.processes  # noqa: F401  (registers the processes that graphs use)
 from odc_openeo import cli, cube, db
 from odc_openeo.app import create_app
 from odc_openeo.catalog import Catalog, ItemQuery, parse_bbox, parse_filter
 from odc_openeo.catalog.index_check import check_index
+from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.config import Config
 from odc_openeo.db import migrate
 from odc_openeo.graph import evaluate
@@ -464,3 +466,15 @@ def test_a_stack_on_a_server_with_postgis(postgis_server: Postgres, short_folder
     finally:
         assert stack.stop() == 0
         postgis_server.drop_database("stack_on_postgis")
+
+
+def test_the_state_is_read_behind_a_pool_of_connections(site: Site, documents: list[dict[str, Any]]) -> None:
+    index = IndexConnection(site.config)
+    before, _ = index.read_marker()
+    with index.connect() as connection:
+        # Another client's connection to the server: what was prepared is not there.
+        connection.execute(text("DEALLOCATE ALL"))
+        connection.commit()
+    assert index.read_marker()[0] == before
+    assert index.read_marker()[0] == before
+    index.close()
