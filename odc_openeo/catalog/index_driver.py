@@ -155,30 +155,38 @@ class IndexDriver(ABC):
 
     @property
     def all_counts(self) -> TextClause:
-        """The statement that counts the active datasets of all products: a scan of an index."""
-        return text(
-            f"SELECT {self.product_column} AS product, count(*) AS number FROM {self.table} "
-            f"WHERE archived IS NULL GROUP BY {self.product_column}"
-        )
-
-    @property
-    def recent_counts(self) -> TextClause:
-        """The statement that counts the active datasets of ``product`` that were added from ``horizon`` on
-        (null: all), and those of them that were added before ``since``."""
+        """The statement that counts the active datasets of ``products`` (null: of all), and those of
+        them that were added before the moment ``since``."""
         return text(
             f"""
-            SELECT count(*) AS number, count(*) FILTER (WHERE added < :since) AS settled FROM {self.table}
-            WHERE archived IS NULL AND {self.product_column} = :product
-              AND (CAST(:horizon AS timestamptz) IS NULL OR added >= :horizon)
+            SELECT {self.product_column} AS product, count(*) AS number,
+              count(*) FILTER (WHERE added < :since) AS settled FROM {self.table}
+            WHERE archived IS NULL
+              AND (CAST(:products AS smallint[]) IS NULL OR {self.product_column} = ANY(:products))
+            GROUP BY {self.product_column}
             """
         )
 
     @property
-    def sample(self) -> TextClause:
-        """The statement that reads the document of an active dataset of ``product``."""
+    def recent_counts(self) -> TextClause:
+        """The statement that counts the active datasets of ``product`` that were added from ``horizon`` on,
+        and those of them that were added before ``since``."""
         return text(
-            f"SELECT metadata FROM {self.table} "
-            f"WHERE archived IS NULL AND {self.product_column} = :product LIMIT 1"
+            f"""
+            SELECT count(*) AS number, count(*) FILTER (WHERE added < :since) AS settled FROM {self.table}
+            WHERE archived IS NULL AND {self.product_column} = :product AND added >= :horizon
+            """
+        )
+
+    @property
+    def samples(self) -> TextClause:
+        """The statement that reads the document of an active dataset of each of ``products``."""
+        return text(
+            f"""
+            SELECT product, (SELECT metadata FROM {self.table}
+              WHERE archived IS NULL AND {self.product_column} = product LIMIT 1) AS metadata
+            FROM unnest(CAST(:products AS smallint[])) AS product
+            """
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, cast
@@ -66,7 +66,25 @@ class ExtentReader:
 
     def aggregate_datasets(self, product: Any, condition: str) -> Summary:
         """Compute the extents of the datasets of a product that meet a condition; `:since` in it is ours."""
-        fields = product.metadata_type.dataset_fields
+        row = self._select_one(product, condition, self._list_columns(product.metadata_type.dataset_fields))
+        return self._make_summary(product, condition, row)
+
+    def aggregate_products(self, products: Sequence[Any]) -> dict[str, Summary]:
+        """Compute the extents of all active datasets of products of one metadata type, with one statement."""
+        number = self.driver.dataset.c[self.driver.product_column]
+        condition = "archived IS NULL"
+        rows = self.connection.execute(
+            select(number.label("product"), *self._list_columns(products[0].metadata_type.dataset_fields))
+            .select_from(self.driver.rows)
+            .where(number.in_([product.id for product in products]), text(condition))
+            .group_by(number)
+        ).mappings()
+        by_number = {row["product"]: row for row in rows}
+        return {
+            p.name: self._make_summary(p, condition, by_number[p.id]) for p in products if p.id in by_number
+        }
+
+    def _list_columns(self, fields: Fields) -> list[Any]:
         columns: list[Any] = [
             column.label(label)
             for name in ("lon", "lat", "time")
@@ -75,8 +93,9 @@ class ExtentReader:
         ]
         columns += [literal_column(sql).label(name) for name, sql in NATIVE.items()]
         columns += [literal_column(f"array_agg(DISTINCT {sql})").label(name) for name, sql in VALUES.items()]
-        columns.append(literal_column(f"bool_or({HAS_OFFSET})").label("has_offsets"))
-        row = self._select_one(product, condition, columns)
+        return [*columns, literal_column(f"bool_or({HAS_OFFSET})").label("has_offsets")]
+
+    def _make_summary(self, product: Any, condition: str, row: RowMapping) -> Summary:
         intervals = {name: (row.get(f"{name}_min"), row.get(f"{name}_max")) for name in INTERVALS}
         values = {name: tuple(sorted(v for v in row[name] or () if v)) for name in SETS}
         summary = Summary(product.name, has_offsets=bool(row["has_offsets"]), **cast(Any, intervals | values))
@@ -150,11 +169,21 @@ class ExtentReader:
 
     def add_sample(self, product: Any, summary: Summary) -> Summary:
         """Add pixel sizes and properties of one of the datasets."""
-        document = self.connection.execute(self.driver.sample, {"product": product.id}).scalar_one_or_none()
-        if document is None:
-            return summary
-        document = as_eo3(document, product.definition)
-        return replace(summary, grids=_pixel_sizes(document), properties=_property_types(document))
+        return self.add_samples([product], {product.name: summary})[product.name]
+
+    def add_samples(self, products: Sequence[Any], summaries: Mapping[str, Summary]) -> dict[str, Summary]:
+        """Add pixel sizes and properties of one of its datasets to the summary of each product."""
+        numbers = {"products": [product.id for product in products]}
+        rows = self.connection.execute(self.driver.samples, numbers)
+        documents = {row.product: row.metadata for row in rows if row.metadata is not None}
+        sampled = dict(summaries)
+        for product in products:
+            if product.id in documents and product.name in sampled:
+                document = as_eo3(documents[product.id], product.definition)
+                sampled[product.name] = replace(
+                    sampled[product.name], grids=_pixel_sizes(document), properties=_property_types(document)
+                )
+        return sampled
 
 
 def _pixel_sizes(document: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
@@ -20,8 +21,8 @@ from sqlalchemy import Connection, func, select
 from odc_openeo import db
 from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.product_summary import Summary
+from odc_openeo.catalog.summary_computation import compute_summaries
 from odc_openeo.catalog.summary_rows import IndexState, lock_summaries, make_row, make_state_row, upsert_rows
-from odc_openeo.catalog.summary_update import compute_summary
 from odc_openeo.config import Config
 
 BACKGROUND_LOCK: Final = 0x6F646362
@@ -32,6 +33,9 @@ RESTART_SECONDS: Final = 10.0
 
 REST: Final = 4
 """A product that changes all the time is made anew no sooner than after this many times the duration."""
+
+MOST_TOGETHER: Final = 50
+"""Products whose summaries are made together."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +84,7 @@ class BackgroundRefresh:
                 elif not pending:
                     return True
                 else:
-                    self._make_pending(pending, rest_until, report)
+                    self._make_pending([stored[name] for name in pending], rest_until, report)
 
     def mark_all(self) -> None:
         """Mark all summaries as pending."""
@@ -125,8 +129,8 @@ class BackgroundRefresh:
 
     def _mark_miscounted(self) -> None:
         """Mark the products whose count is not that of their summary: some of their datasets were deleted."""
-        with self._open_snapshot() as (connection, _):
-            rows = connection.execute(self._index.driver.all_counts)
+        with self._open_snapshot() as (connection, clock):
+            rows = connection.execute(self._index.driver.all_counts, {"products": None, "since": clock})
             numbers = {row.product: row.number for row in rows}
         counts = {product.name: numbers.get(product.id, 0) for product in self._list_products()}
         with db.session(self._config) as session:
@@ -136,34 +140,50 @@ class BackgroundRefresh:
             upsert_rows(session, [make_state_row(replace(state, recount=False))])
 
     def _make_pending(
-        self, names: list[str], rest_until: dict[str, float], report: Callable[[Summary], None]
+        self, pending: list[Summary], rest_until: dict[str, float], report: Callable[[Summary], None]
     ) -> None:
-        products = {product.name: product for product in self._list_products()}
-        due = [name for name in names if rest_until.get(name, 0.0) <= time.monotonic()]
+        due = [s for s in pending if rest_until.get(s.product, 0.0) <= time.monotonic()]
         if not due:
             time.sleep(1.0)
-        for name in due:
+        products = {product.name: product for product in self._list_products()}
+        # Of products that were deleted meanwhile, the next look forgets the summaries.
+        for group in self._group_products([s for s in due if s.product in products], products):
             start = time.monotonic()
-            summary = self._make_summary(name, products.get(name))
+            summaries = self._make_summaries([products[s.product] for s in group])
             duration = time.monotonic() - start
-            rest_until[name] = time.monotonic() + REST * duration
-            report(summary)
+            for summary in summaries:
+                rest_until[summary.product] = time.monotonic() + REST * duration
+                report(summary)
 
-    def _make_summary(self, name: str, product: Any) -> Summary:
+    def _group_products(self, pending: list[Summary], products: dict[str, Any]) -> Iterator[list[Summary]]:
+        """Group small products of one metadata type; large ones are alone."""
+
+        def get_kind(summary: Summary) -> str:
+            return str(products[summary.product].metadata_type.name)
+
+        for _, members in groupby(sorted(pending, key=get_kind), get_kind):
+            group: list[Summary] = []
+            for summary in members:
+                if summary.count > self._config.summary_datasets:
+                    yield [summary]
+                    continue
+                group.append(summary)
+                if len(group) == MOST_TOGETHER or sum(s.count for s in group) > self._config.summary_datasets:
+                    yield group
+                    group = []
+            if group:
+                yield group
+
+    def _make_summaries(self, products: list[Any]) -> list[Summary]:
         with self._open_snapshot() as (connection, clock):
-            summary = (
-                Summary(name)
-                if product is None
-                else compute_summary(connection, self._index.driver, product, clock)
-            )
+            summaries = compute_summaries(connection, self._index.driver, products, clock)
         with db.session(self._config) as session:
             stored, state = lock_summaries(session)
-            if name in stored:
-                upsert_rows(session, [make_row(summary)])
+            upsert_rows(session, [make_row(s) for s in summaries if s.product in stored])
             if state.clock is not None and state.clock > clock:
                 # What a request has seen since the snapshot is seen once more.
                 upsert_rows(session, [make_state_row(replace(state, marker=None, clock=clock))])
-        return summary
+        return summaries
 
     def _list_products(self) -> list[Any]:
         return list(self._index.datacube.index.products.get_all())

@@ -19,10 +19,9 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from odc_openeo.catalog.index_driver import IndexDriver
-from odc_openeo.catalog.monthly_counts import read_months
 from odc_openeo.catalog.product_extents import ExtentReader
 from odc_openeo.catalog.product_summary import Summary
-from odc_openeo.catalog.summary_rows import OVERLAP, IndexState
+from odc_openeo.catalog.summary_rows import IndexState
 
 FAILED: Final = "failed"
 """The state of a product whose summary could not be made; the next change makes it anew."""
@@ -134,7 +133,7 @@ class SummaryUpdate:
             raise
         except Exception:  # documents are those of others, and may be damaged in any way
             _log.exception("the extents of product %s cannot be found", product.name)
-            change = f"{FAILED} {_describe_change(window, count or 0)}"
+            change = f"{FAILED} {describe_change(window, count or 0)}"
             return Summary(product.name, count=count or 0, last_change=change)
 
     def _is_unchanged(self, before: Summary, window: Row[Any] | None, count: int | None) -> bool:
@@ -143,9 +142,7 @@ class SummaryUpdate:
         if window is None:
             return count is None or before.count == count
         # Where some were deleted, as many others may have been added.
-        return (
-            not self.deleted and count is not None and before.last_change == _describe_change(window, count)
-        )
+        return not self.deleted and count is not None and before.last_change == describe_change(window, count)
 
     # --- Products whose datasets may all be read -----------------------------------------------------
 
@@ -153,7 +150,7 @@ class SummaryUpdate:
         before = self.stored.get(product.name)
         if count is None or count > self.allowance:
             return self._postpone(product, before, count)
-        change = _describe_change(window, count)
+        change = describe_change(window, count)
         summary = self._compute_small(product, window, before, count)
         if summary is None:
             return self._postpone(product, before, count)
@@ -195,7 +192,7 @@ class SummaryUpdate:
 
     def _update_large(self, product: Any, window: Row[Any], before: Summary) -> Summary:
         counted = self._count_increment(product, before)
-        change = _describe_change(window, counted.count)
+        change = describe_change(window, counted.count)
         if before.last_change == change and not self.deleted:
             return before
         is_increment = not (self.deleted or window.changed_in_place or window.archived or _has_failed(before))
@@ -220,37 +217,8 @@ class SummaryUpdate:
         )
 
 
-def compute_summary(connection: Connection, driver: IndexDriver, product: Any, clock: datetime) -> Summary:
-    """Compute the summary of a product from all its datasets; ``clock`` is the moment of the snapshot."""
-    horizon = clock - OVERLAP
-    extents = ExtentReader(connection, driver, horizon)
-    parameters = {"since": horizon, "most": None}
-    windows = {row.product: row for row in connection.execute(driver.changes, parameters)}
-    row = connection.execute(
-        driver.recent_counts, {"product": product.id, "horizon": None, "since": horizon}
-    ).one()
-    change = _describe_change(windows.get(product.id), row.number)
-    counts: dict[str, Any] = {
-        "count": row.number,
-        "settled": row.settled,
-        "horizon": horizon,
-        "looked": clock,
-    }
-    try:
-        with connection.begin_nested():
-            whole = extents.compute_whole(product) if row.number else Summary(product.name)
-            fields = product.metadata_type.dataset_fields
-            is_wrong = whole.has_offsets and not driver.has_exact_times
-            months = read_months(connection, driver, product.id, fields, in_documents=is_wrong)
-    except (OperationalError, InterfaceError):
-        raise
-    except Exception:  # documents are those of others, and may be damaged in any way
-        _log.exception("the extents of product %s cannot be found", product.name)
-        return Summary(product.name, last_change=f"{FAILED} {change}", **counts)
-    return replace(whole, months=months, last_change=change, **counts)
-
-
-def _describe_change(window: Row[Any] | None, count: int) -> str:
+def describe_change(window: Row[Any] | None, count: int) -> str:
+    """Describe a state of a product: it differs whenever datasets have changed, but also when time passes."""
     if window is None:
         return f"None None 0 {count}"
     return f"{window.added} {window.updated} {window.number} {count}"
