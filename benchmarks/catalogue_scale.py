@@ -54,7 +54,7 @@ SETTINGS: Final = (
 GRID: Final = GeoBox.from_bbox((0, 45, 0.5, 45.5), "EPSG:4326", shape=(128, 128), tight=True)
 ONE: Final = Scenes("scale_00000", GRID, 1, {"B04": "uint16"}, lambda n, band, shape: np.ones(shape))
 
-# A dataset's number `i` tells its product (half are of the second one), its place (a cell of half a degree) and its time.
+# A dataset's number `i` tells its product (the second one has half of all), its place and its time.
 LEFT: Final = "-179.75 + 0.5 * (i * 7919 % 718)"
 BOTTOM: Final = "-60.25 + 0.5 * (i * 104729 % 240)"
 MOMENT: Final = "timestamp '2000-01-01' + (i * 15485863 % 13150000) * interval '1 minute'"
@@ -87,7 +87,8 @@ DOCUMENT: Final = f"""
         'eo:cloud_cover', i % 101, 'datetime', to_char(moment, 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))
 """
 NUMBERS_SQL: Final = f"""
-    SELECT gen_random_uuid() AS id, i, ({LEFT})::float8 AS w, ({BOTTOM})::float8 AS s, {MOMENT} AS moment,
+    SELECT gen_random_uuid() AS id, i, CASE WHEN i % 2 = 0 THEN 1 ELSE i / 2 END AS place,
+      ({LEFT})::float8 AS w, ({BOTTOM})::float8 AS s, {MOMENT} AS moment,
       {ADDED} AS added FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) i
 """
 COPIES: Final = {
@@ -95,7 +96,7 @@ COPIES: Final = {
         WITH n AS ({NUMBERS_SQL}), new AS (
           INSERT INTO agdc.dataset (id, metadata_type_ref, dataset_type_ref, metadata, added, updated)
           SELECT n.id, d.metadata_type_ref, p.number, {DOCUMENT}, n.added, n.added
-          FROM n JOIN products p ON p.place = CASE WHEN n.i % 2 = 0 THEN 1 ELSE n.i / 2 % :products END, template d RETURNING id)
+          FROM n JOIN products p ON p.place = n.place % :products, template d RETURNING id)
         INSERT INTO agdc.dataset_location (dataset_ref, uri_scheme, uri_body)
         SELECT new.id, l.uri_scheme, l.uri_body FROM new, (SELECT * FROM agdc.dataset_location LIMIT 1) l
     """,
@@ -105,7 +106,7 @@ COPIES: Final = {
           INSERT INTO odc.dataset
             (id, metadata_type_ref, product_ref, metadata, added, updated, uri_scheme, uri_body)
           SELECT n.id, d.metadata_type_ref, p.number, {DOCUMENT}, n.added, n.added, d.uri_scheme, d.uri_body
-          FROM n JOIN products p ON p.place = CASE WHEN n.i % 2 = 0 THEN 1 ELSE n.i / 2 % :products END, template d RETURNING id),
+          FROM n JOIN products p ON p.place = n.place % :products, template d RETURNING id),
         times AS (INSERT INTO odc.dataset_search_datetime
           SELECT new.id, 'time', tstzrange(moment AT TIME ZONE 'UTC', moment AT TIME ZONE 'UTC', '[]')
           FROM new JOIN n USING (id)),

@@ -76,7 +76,9 @@ class BackgroundRefresh:
             rest_until: dict[str, float] = {}
             while True:
                 stored, state = self._read_stored()
-                pending = sorted(name for name, summary in stored.items() if summary.pending)
+                # Summaries of products that were deleted meanwhile are forgotten by the next look.
+                products = {product.name: product for product in self._list_products()}
+                pending = [s for name, s in sorted(stored.items()) if s.pending and name in products]
                 if state.behind:
                     self._mark_changed(state)
                 elif state.recount:
@@ -84,7 +86,7 @@ class BackgroundRefresh:
                 elif not pending:
                     return True
                 else:
-                    self._make_pending([stored[name] for name in pending], rest_until, report)
+                    self._make_pending(pending, products, rest_until, report)
 
     def mark_all(self) -> None:
         """Mark all summaries as pending."""
@@ -140,14 +142,16 @@ class BackgroundRefresh:
             upsert_rows(session, [make_state_row(replace(state, recount=False))])
 
     def _make_pending(
-        self, pending: list[Summary], rest_until: dict[str, float], report: Callable[[Summary], None]
+        self,
+        pending: list[Summary],
+        products: dict[str, Any],
+        rest_until: dict[str, float],
+        report: Callable[[Summary], None],
     ) -> None:
         due = [s for s in pending if rest_until.get(s.product, 0.0) <= time.monotonic()]
         if not due:
             time.sleep(1.0)
-        products = {product.name: product for product in self._list_products()}
-        # Of products that were deleted meanwhile, the next look forgets the summaries.
-        for group in self._group_products([s for s in due if s.product in products], products):
+        for group in self._group_products(due, products):
             start = time.monotonic()
             summaries = self._make_summaries([products[s.product] for s in group])
             duration = time.monotonic() - start

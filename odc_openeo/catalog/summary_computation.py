@@ -35,9 +35,7 @@ def compute_summaries(
         raise
     except Exception:  # documents are those of others, and may be damaged in any way
         if len(products) > 1:
-            return [
-                s for product in products for s in compute_summaries(connection, driver, [product], clock)
-            ]
+            return [s for p in products for s in compute_summaries(connection, driver, [p], clock)]
         _log.exception("the extents of product %s cannot be found", products[0].name)
         (counted,) = _count_products(connection, driver, products, clock)
         return [replace(counted, last_change=f"{FAILED} {counted.last_change}")]
@@ -91,7 +89,7 @@ def _count_products(
 def _count_months(
     connection: Connection, driver: IndexDriver, products: Sequence[Any], summaries: dict[str, Summary]
 ) -> dict[str, dict[str, int]]:
-    """Count datasets by month of a product whose datasets requests do not read; others count them when needed."""
+    """Count datasets by month of a product that is too large for requests, which count those of others."""
     if len(products) != 1:
         return {}
     (product,) = products

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import create_engine, text
 
-from odc_openeo.catalog import Catalog, ItemQuery, Query, Summary, summary_rows, summary_update
+from odc_openeo.catalog import Catalog, ItemQuery, Query, Summary, summary_rows
 from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.product_extents import ExtentReader
 from odc_openeo.cli import cli
@@ -166,8 +166,7 @@ def wait_until_right(catalogs: list[Catalog], registry: Registry, config: Config
 def test_random_changes(
     config: Config, registry: Registry, overlap_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (summary_rows, summary_update):
-        monkeypatch.setattr(module, "OVERLAP", timedelta(seconds=overlap_s))
+    monkeypatch.setattr(summary_rows, "OVERLAP", timedelta(seconds=overlap_s))
     # A deletion that hides behind an addition is found while that is still looked at.
     registry.hides_deletions = overlap_s > 1
     catalogs = [Catalog(config), Catalog(config)]
@@ -205,8 +204,7 @@ def test_changes_that_commit_late(config: Config, site: Site, registry: Registry
 def test_a_huge_product_holds_no_request(
     config: Config, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (summary_rows, summary_update):
-        monkeypatch.setattr(module, "OVERLAP", timedelta(seconds=0.2))
+    monkeypatch.setattr(summary_rows, "OVERLAP", timedelta(seconds=0.2))
     for _ in range(8):
         registry.add_some()
     time.sleep(0.3)
