@@ -293,6 +293,12 @@ class Config(BaseSettings):
     sync_timeout_s: float = Field(300, gt=0, description="Seconds until a synchronous request is given up.")
 
     search_timeout_s: float = Field(20, gt=0, description="Seconds that a search for STAC Items may take.")
+    summary_datasets: int = Field(
+        50_000,
+        ge=1,
+        description="Datasets of the index that a request may read to bring extents and counts of "
+        "collections up to date; more are read in the background.",
+    )
 
     # --- Reading ---
     gdal_drivers: str = Field(

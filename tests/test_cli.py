@@ -6,14 +6,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 from click.testing import CliRunner
 
-from odc_openeo import __version__
+from odc_openeo import __version__, db
 from odc_openeo.cli import cli, main
 from odc_openeo.config import Config, child_environment
 from odc_openeo.errors import CredentialsInvalid, TokenInvalid
@@ -84,6 +86,23 @@ def test_serve_makes_the_user_demo_if_the_setting_says_so(odc_config, monkeypatc
     done = CliRunner().invoke(cli, ["serve"], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert [user.name for user in accounts.list_users(odc_config)] == (["demo"] if setting else [])
+
+
+def test_commands_wait_for_a_busy_server(config, postgres_server, monkeypatch):
+    monkeypatch.setitem(db._connect_seconds, "limit", 5)
+    variables = config.environment()
+    db.dispose_engine(config)
+    server = psutil.Process(postgres_server.child.process.pid)
+    server.suspend()
+    # Longer than a request would wait for a connection.
+    timer = threading.Timer(7, server.resume)
+    timer.start()
+    try:
+        done = run("user", "add", "ada", "--password-stdin", stdin="long enough\n", **variables)
+    finally:
+        timer.cancel()
+        server.resume()
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_users_are_added_listed_and_disabled(config):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -28,6 +28,7 @@ from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.overrides import OverridesError, get_change_time, read_overrides
 from odc_openeo.catalog.preview_scene import find_preview_scene
 from odc_openeo.catalog.product_list import ProductCache
+from odc_openeo.catalog.product_summary import Summary
 from odc_openeo.catalog.scene_search import Condition, Query, filter_scenes, search_scenes
 from odc_openeo.catalog.scenes import File, Scene, find_interval, get_nominal_time
 from odc_openeo.catalog.search_columns import Source
@@ -38,7 +39,6 @@ from odc_openeo.catalog.stac_documents import (
     make_property_schemas,
     make_queryables,
 )
-from odc_openeo.catalog.summaries import Summary
 from odc_openeo.catalog.times import parse_interval
 from odc_openeo.config import Config
 from odc_openeo.errors import CollectionNotFound, NotFound, OpenEOError
@@ -218,6 +218,15 @@ class Catalog:
         with self._lock:
             self._preview_scenes[key] = scene
         return scene
+
+    def refresh_summaries(
+        self, report: Callable[[Summary], None] = lambda summary: None, *, anew: bool = False
+    ) -> None:
+        """Bring extents and counts of all collections up to date, however long it takes.
+
+        Each summary that is made is reported; with ``anew``, all are.
+        """
+        self._products.refresh_summaries(report, anew=anew)
 
     def close(self) -> None:
         """Close the connections of this process."""

@@ -125,34 +125,68 @@ class IndexDriver(ABC):
 
     @property
     def changes(self) -> TextClause:
-        """The statement that reads what changed in each product since the moment ``since``."""
+        """The statement that reads what changed in each product since the moment ``since``.
+
+        It reads at most ``most`` datasets: as many mean that there may be more.
+        """
         # Where the driver sets `updated` at once, a new row has the moment of its transaction twice.
         later = "updated >= :since AND updated > added"
         return text(
             f"""
-            SELECT {self.product_column} AS product, max(added)::text AS added, max(updated)::text AS updated,
+            SELECT product, max(added)::text AS added, max(updated)::text AS updated, count(*) AS number,
               bool_or({later} AND archived IS NULL) AS changed_in_place,
               bool_or({later} AND archived IS NOT NULL) AS archived
-            FROM {self.table} WHERE added >= :since OR updated >= :since GROUP BY {self.product_column}
+            FROM (SELECT {self.product_column} AS product, added, updated, archived FROM {self.table}
+              WHERE added >= :since OR updated >= :since LIMIT :most) AS changed
+            GROUP BY product
             """
         )
 
     @property
     def counts(self) -> TextClause:
-        """The statement that counts the active datasets of ``products``."""
+        """The statement that counts the active datasets of ``products``, each up to ``most``."""
         return text(
             f"""
-            SELECT {self.product_column} AS product, count(*) AS number FROM {self.table}
-            WHERE archived IS NULL AND {self.product_column} = ANY(:products) GROUP BY {self.product_column}
+            SELECT product, (SELECT count(*) FROM (SELECT 1 FROM {self.table}
+              WHERE archived IS NULL AND {self.product_column} = product LIMIT :most) AS active) AS number
+            FROM unnest(CAST(:products AS smallint[])) AS product
             """
         )
 
     @property
-    def sample(self) -> TextClause:
-        """The statement that reads the document of an active dataset of ``product``."""
+    def all_counts(self) -> TextClause:
+        """The statement that counts the active datasets of ``products`` (null: of all), and those of
+        them that were added before the moment ``since``."""
         return text(
-            f"SELECT metadata FROM {self.table} "
-            f"WHERE archived IS NULL AND {self.product_column} = :product LIMIT 1"
+            f"""
+            SELECT {self.product_column} AS product, count(*) AS number,
+              count(*) FILTER (WHERE added < :since) AS settled FROM {self.table}
+            WHERE archived IS NULL
+              AND (CAST(:products AS smallint[]) IS NULL OR {self.product_column} = ANY(:products))
+            GROUP BY {self.product_column}
+            """
+        )
+
+    @property
+    def recent_counts(self) -> TextClause:
+        """The statement that counts the active datasets of ``product`` that were added from ``horizon`` on,
+        and those of them that were added before ``since``."""
+        return text(
+            f"""
+            SELECT count(*) AS number, count(*) FILTER (WHERE added < :since) AS settled FROM {self.table}
+            WHERE archived IS NULL AND {self.product_column} = :product AND added >= :horizon
+            """
+        )
+
+    @property
+    def samples(self) -> TextClause:
+        """The statement that reads the document of an active dataset of each of ``products``."""
+        return text(
+            f"""
+            SELECT product, (SELECT metadata FROM {self.table}
+              WHERE archived IS NULL AND {self.product_column} = product LIMIT 1) AS metadata
+            FROM unnest(CAST(:products AS smallint[])) AS product
+            """
         )
 
 

@@ -157,6 +157,8 @@ class _Search:
         return cql2.compile_filter(self.query.filter, columns)
 
     def _may_have_some(self, source: Source) -> bool:
+        if source.summary.pending:
+            return True
         first, last = source.summary.time
         early = last is not None and self.query.start is not None and last < self.query.start
         late = first is not None and self.query.end is not None and self.query.end < first
@@ -193,6 +195,8 @@ class _Search:
         query = self.query
         if not more and query.token is None:
             return len(page)
+        if any(s.summary.pending for s in self.sources):
+            return None
         limits = (query.ids, query.area, query.start, query.end, query.filter)
         return sum(s.summary.count for s in self.sources) if all(v is None for v in limits) else None
 
@@ -213,7 +217,7 @@ class _Search:
     def _iter_ordered(self, sources: Sequence[Source], cursor: _Cursor | None) -> Iterator[Any]:
         if not sources:
             return
-        has_times = all(s.summary.time[0] and s.summary.time[1] for s in sources)
+        has_times = all(s.bounds.time[0] and s.bounds.time[1] for s in sources)
         by_time = has_times and self.keys[0].name == "datetime"
         windows = self._iter_windows(sources, cursor) if by_time else [(None, None)]
         for low, high in windows:
@@ -223,8 +227,8 @@ class _Search:
         self, sources: Sequence[Source], cursor: _Cursor | None
     ) -> Iterator[tuple[datetime | None, datetime | None]]:
         """Iterate over half-open time windows, in the order of the items; None is open."""
-        first = min(_as_utc(s.summary.time[0]) for s in sources if s.summary.time[0])
-        last = max(_as_utc(s.summary.time[1]) for s in sources if s.summary.time[1])
+        first = min(_as_utc(s.bounds.time[0]) for s in sources if s.bounds.time[0])
+        last = max(_as_utc(s.bounds.time[1]) for s in sources if s.bounds.time[1])
         backwards, at = self.keys[0].descending, cursor.values[0] if cursor else None
         lowest, highest = self.query.start if not backwards else None, self.query.end if backwards else None
         edge = (
@@ -232,7 +236,7 @@ class _Search:
             if backwards
             else max(t for t in (first, lowest, at) if t)
         )
-        share = (self.query.limit + 1) * WIDER / sum(s.summary.count for s in sources)
+        share = (self.query.limit + 1) * WIDER / sum(s.bounds.count for s in sources)
         width, most = max((last - first) * share, SHORTEST), CROWD
         limit = at + timedelta(microseconds=1) if at is not None and backwards else at
         while first < edge if backwards else edge < last:

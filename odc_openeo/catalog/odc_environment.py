@@ -16,7 +16,7 @@ from sqlalchemy.pool import QueuePool
 
 from odc_openeo.catalog.odc_internals import use_tokens_as_passwords
 from odc_openeo.config import PREFIX, Config
-from odc_openeo.db import normalise_url
+from odc_openeo.db import get_connect_seconds, normalise_url
 
 DRIVERS: Final = ("postgres", "postgis")
 
@@ -66,7 +66,10 @@ class OdcEnvironment:
             pool_size=2,
             max_overflow=20,
             hide_parameters=True,
-            connect_args={"connect_timeout": 5, "application_name": "odc-openeo catalogue"},
+            connect_args={
+                "connect_timeout": get_connect_seconds(),
+                "application_name": "odc-openeo catalogue",
+            },
         )
         if self.uses_iam:
             # Needs the package boto3, which only sites on AWS have.

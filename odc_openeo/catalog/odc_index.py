@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from datacube import Datacube
 from datacube.index.exceptions import IndexSetupError, NoIndexError
-from sqlalchemy import Connection
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from odc_openeo.catalog.index_driver import IndexDriver
 from odc_openeo.catalog.odc_environment import OdcEnvironment, read_environment
@@ -25,6 +25,12 @@ from odc_openeo.errors import InfrastructureBusy
 
 NO_INDEX: Final = ("3F000", "42P01", "42501", "42704")
 """States of SQL without the schema of the index, its tables or types, or the right to read them."""
+
+MARKER: Final = "odc_openeo_marker"
+"""Name of the prepared statement that reads the state of the index."""
+
+NOT_PREPARED: Final = ("26000", "42P05")
+"""States of SQL of a prepared statement that is unknown, or known already."""
 
 CLOSED: Final = (
     "The index of Open Data Cube cannot be read at the moment. Try again later; operators: run "
@@ -57,6 +63,7 @@ class IndexConnection:
         self._products: str | None = None
         self._datacube: Datacube | None = None
         self._engine: Any = None
+        self._is_pooled_by_others = False
 
     @property
     def datacube(self) -> Datacube:
@@ -99,10 +106,26 @@ class IndexConnection:
     def read_marker(self) -> tuple[Marker, datetime]:
         """Read the state of the index, and the clock of the server at that moment."""
         with self.connect() as connection:
-            row = connection.execute(self.driver.marker).one()
+            row = self._select_marker(connection)
         marker = Marker(row.products, row.added, row.updated, row.written or 0, row.deleted or 0)
         self._forget_products(marker)
         return marker, row.clock
+
+    def _select_marker(self, connection: Connection) -> Row[Any]:
+        # With the indexes of hundreds of products, the statement takes far longer to plan than to execute: it
+        # is prepared once in each connection. Where a pool of connections is before the server, that fails.
+        if not self._is_pooled_by_others:
+            try:
+                if MARKER not in connection.info:
+                    connection.execute(text(f"PREPARE {MARKER} AS {self.driver.marker.text}"))
+                    connection.info[MARKER] = True
+                return connection.execute(text(f"EXECUTE {MARKER}")).one()
+            except DBAPIError as error:
+                if getattr(error.orig, "pgcode", None) not in NOT_PREPARED:
+                    raise
+                connection.rollback()
+                self._is_pooled_by_others = True
+        return connection.execute(self.driver.marker).one()
 
     def _forget_products(self, marker: Marker) -> None:
         # Open Data Cube caches products forever: only a new Datacube sees changed ones.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from odc_openeo.catalog.bands import read_bands
 from odc_openeo.catalog.load_hints import find_load_hint
 from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.overrides import NOTHING, Override, read_overrides
+from odc_openeo.catalog.product_summary import Summary
 from odc_openeo.catalog.search_columns import Source
 from odc_openeo.catalog.stac_documents import Product
-from odc_openeo.catalog.summaries import Summaries, Summary
+from odc_openeo.catalog.summaries import Summaries
 from odc_openeo.config import Config
 from odc_openeo.db import as_infrastructure_busy
 
@@ -61,6 +62,10 @@ class ProductCache:
         for problem in sorted({*products.problems} - {*(previous[2].problems if previous else ())}):
             log.warning("collection overrides: %s", problem)
         return products
+
+    def refresh_summaries(self, report: Callable[[Summary], None], *, anew: bool) -> None:
+        """Make all summaries that are pending, with ``anew`` all; report each. Waits for other processes."""
+        self._summaries.finish(report, anew=anew)
 
     def _read_products(
         self, summaries: Mapping[str, Summary], overrides: Mapping[str, Override]

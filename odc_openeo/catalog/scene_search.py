@@ -125,7 +125,7 @@ def _make_conditions(source: Source, query: Query, names: Mapping[str, str]) -> 
     columns = SourceColumns(source)
     conditions = [columns.overlaps_interval(*_limit_time(query, source))]
     if query.area is not None:
-        conditions.append(columns.overlaps_boxes(_list_boxes(query.area, source.summary.lon)))
+        conditions.append(columns.overlaps_boxes(_list_boxes(query.area, source.bounds.lon)))
     return [*conditions, *_property_conditions(source, query, names)]
 
 

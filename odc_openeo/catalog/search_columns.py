@@ -38,8 +38,8 @@ from odc_openeo.catalog.misplaced import (
     is_misplaced,
     utc_sql,
 )
+from odc_openeo.catalog.product_summary import Summary
 from odc_openeo.catalog.stac_documents import EO3_NAMES, Product, make_property_schemas
-from odc_openeo.catalog.summaries import Summary
 from odc_openeo.catalog.times import shift_moment
 from odc_openeo.errors import RequestInvalid
 from odc_openeo.spatial.globe import list_touching_turns
@@ -66,10 +66,15 @@ class Source:
         """Names of the properties that its items have."""
         return frozenset(make_property_schemas(self.product, self.summary))
 
+    @cached_property
+    def bounds(self) -> Summary:
+        """The summary with extents that hold all datasets, also while they are not known exactly."""
+        return self.summary.widen_unknown()
+
     @property
     def has_wrong_times(self) -> bool:
         """Whether the index has times without their offset from UTC."""
-        return self.summary.has_offsets and not self.driver.has_exact_times
+        return self.bounds.has_offsets and not self.driver.has_exact_times
 
     def has_property(self, name: str) -> bool:
         """Return whether items can be filtered and sorted by this property."""
@@ -99,7 +104,7 @@ class SourceColumns:
         start, end = self.interval_columns()
         if name != "datetime":
             return start if name == "start_datetime" else end
-        read = instant_sql if self.source.summary.has_offsets else utc_sql
+        read = instant_sql if self.source.bounds.has_offsets else utc_sql
         return func.coalesce(literal_column(f"({read('datetime')})", TIME), start, type_=TIME)
 
     def interval_columns(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
@@ -153,7 +158,7 @@ class SourceColumns:
 
         Scenes over the antimeridian are indexed with longitudes beyond 180.
         """
-        low, high = self.source.summary.lon
+        low, high = self.source.bounds.lon
         if low is None:
             return self.overlaps_boxes(())
         return self.overlaps_boxes(

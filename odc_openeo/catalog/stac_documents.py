@@ -17,7 +17,7 @@ from odc.geo import CRS
 from odc_openeo.catalog.bands import Band, ExtraDimension, eo_band, stac_band
 from odc_openeo.catalog.load_hints import LoadHint
 from odc_openeo.catalog.overrides import Override
-from odc_openeo.catalog.summaries import Summary
+from odc_openeo.catalog.product_summary import Summary
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.timestamps import format_rfc3339_ms
 

@@ -193,9 +193,11 @@ def _load_with_data_dir() -> Config:
 
 def _load_with_database() -> Config:
     """Load the configuration of a command that needs the tables of this service."""
+    from odc_openeo import db
     from odc_openeo.db.schema_check import check_schema
     from odc_openeo.runners.server_log import write_audit_log
 
+    db.use_patient_connections()
     config = load_operator_settings()
     _need_database(config)
     check_schema(config)
@@ -495,6 +497,30 @@ def collections_check(file: Path | None) -> None:
     if problems:
         raise click.ClickException("\n".join(problems))
     click.echo(f"No problems: {visible} collections are visible, {restricted} of them not to everybody")
+
+
+@collection_group.command("refresh")
+@click.option(
+    "--all", "anew", is_flag=True, help="Read all datasets, also of collections that are up to date."
+)
+def collections_refresh(anew: bool) -> None:
+    """Bring extents and counts of all collections up to date, however long it takes.
+
+    The service does this by itself in the background; run it after an upgrade, or after millions of datasets
+    were indexed, before users come.
+    """
+    from odc_openeo.catalog import Catalog, Summary
+
+    def print_summary(summary: Summary) -> None:
+        click.echo(f"{summary.product}: {summary.count} datasets")
+
+    catalog = Catalog(_load_with_database())
+    try:
+        catalog.refresh_summaries(print_summary, anew=anew)
+        count = len(catalog.list_collections())
+    finally:
+        catalog.close()
+    click.echo(f"Extents and counts of {count} collections are up to date")
 
 
 @cli.command()

@@ -366,6 +366,19 @@ def get_database_url(config: Config) -> URL:
     return normalise_url(config.database_url.get_secret_value())
 
 
+_connect_seconds = {"limit": 5}
+
+
+def get_connect_seconds() -> int:
+    """Return how long new connections to a database may take."""
+    return _connect_seconds["limit"]
+
+
+def use_patient_connections() -> None:
+    """Let connections take longer: an operator's command should rather wait than fail on a busy machine."""
+    _connect_seconds["limit"] = 60
+
+
 _engines: dict[tuple[int, URL], Engine] = {}
 _lock = threading.Lock()
 
@@ -400,7 +413,7 @@ def get_engine(config: Config) -> Engine:
                 json_serializer=dump_finite_json,
                 # Messages of errors would have them: hashes of passwords, process graphs of users.
                 hide_parameters=True,
-                connect_args={"connect_timeout": 5, "application_name": "odc-openeo"},
+                connect_args={"connect_timeout": get_connect_seconds(), "application_name": "odc-openeo"},
             )
         return _engines[key]
 

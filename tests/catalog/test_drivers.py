@@ -7,7 +7,6 @@ import io
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,90 +19,28 @@ import rasterio
 import requests
 from PIL import Image
 from pydantic import SecretStr
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 import odc_openeo.processes  # noqa: F401  (registers the processes that graphs use)
 from odc_openeo import cli, cube, db
 from odc_openeo.app import create_app
 from odc_openeo.catalog import Catalog, ItemQuery, parse_bbox, parse_filter
 from odc_openeo.catalog.index_check import check_index
+from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.config import Config
 from odc_openeo.db import migrate
 from odc_openeo.graph import evaluate
 from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.stack.postgres import Postgres
 from odc_openeo.users import accounts
+from tests.catalog.conftest import SERVERS, Site
 from tests.catalog.scenes import PRODUCT, Index, scene
 from tests.conftest import start_stack
 from tests.services.conftest import load
-from tests.support.index_drivers import SCHEMAS, index_environment, init_test_index
 from tests.support.waiting import wait_for
 
-SERVERS = {"postgres": "postgres_server", "postgis": "postgis_server"}
 DATES = ("2022-06-01T10:00:00Z", "2022-06-04T10:00:00Z", "2022-08-04T10:00:00Z")
 PASSWORD = "s3cret:of/the@reader"
-
-
-@dataclass(frozen=True)
-class Site:
-    """A database with our tables and an index of one driver, which is the default one."""
-
-    driver: str
-    url: str
-    server: Postgres
-    config: Config
-
-    @property
-    def schema(self) -> str:
-        return SCHEMAS[self.driver]
-
-    @property
-    def database(self) -> str:
-        return str(db.normalise_url(self.url).database)
-
-    def run(self, *statements: str) -> None:
-        engine = create_engine(self.url)
-        with engine.begin() as connection:
-            for statement in statements:
-                connection.execute(text(statement))
-        engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def templates() -> dict[str, str]:
-    """Names of databases to copy, by driver, as far as they are made."""
-    return {}
-
-
-def make_template(server: Postgres, driver: str) -> str:
-    name = f"template_driver_{driver}"
-    url = server.create_database(name)
-    config = Config(database_url=SecretStr(url))
-    migrate.upgrade(config)
-    db.dispose_engine(config)
-    init_test_index(url, driver)
-    return name
-
-
-@pytest.fixture(params=list(SERVERS))
-def site(
-    request: pytest.FixtureRequest,
-    templates: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Site]:
-    driver = request.param
-    server: Postgres = request.getfixturevalue(SERVERS[driver])
-    if driver not in templates:
-        templates[driver] = make_template(server, driver)
-    name = f"driver_{uuid4().hex}"
-    url = server.create_database(name, templates[driver])
-    for variable, value in index_environment(url, driver).items():
-        monkeypatch.setenv(variable, value)
-    config = Config(database_url=SecretStr(url), data_dir=tmp_path / "data")
-    yield Site(driver, url, server, config)
-    db.dispose_engine(config)
-    server.drop_database(name)
 
 
 @pytest.fixture
@@ -529,3 +466,15 @@ def test_a_stack_on_a_server_with_postgis(postgis_server: Postgres, short_folder
     finally:
         assert stack.stop() == 0
         postgis_server.drop_database("stack_on_postgis")
+
+
+def test_the_state_is_read_behind_a_pool_of_connections(site: Site, documents: list[dict[str, Any]]) -> None:
+    index = IndexConnection(site.config)
+    before, _ = index.read_marker()
+    with index.connect() as connection:
+        # Another client's connection to the server: what was prepared is not there.
+        connection.execute(text("DEALLOCATE ALL"))
+        connection.commit()
+    assert index.read_marker()[0] == before
+    assert index.read_marker()[0] == before
+    index.close()
