@@ -16,7 +16,7 @@ from mkdocs.structure.files import File
 
 import odc_openeo.processes  # noqa: F401  (registers them)
 from odc_openeo import errors
-from odc_openeo.config import PREFIX, Config
+from odc_openeo.config import PREFIX, Config, describe_field
 from odc_openeo.registry.process import PROCESSES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,7 +77,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def describe_settings() -> str:
     """Make the page of all settings from their definitions."""
     rows = [
-        f"| `{PREFIX}{name.upper()}` | {describe_default(field)} | {escape_cell(field.description or '')} |"
+        f"| `{PREFIX}{name.upper()}` | {describe_default(field)} "
+        f"| {escape_cell(describe_field(name, field))} |"
         for name, field in Config.model_fields.items()
     ]
     head = [
