@@ -119,7 +119,7 @@ def _normalize_band_name(name: str) -> str:
 
 @cache
 def _load_model() -> Any:
-    """Load the model of s2cloudless by its file: the package itself loads OpenCV, of which nothing is used."""
+    """Load the model of s2cloudless by its file: the package loads OpenCV, of which nothing is used."""
     from lightgbm import Booster
 
     package = find_spec("s2cloudless")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -45,32 +46,38 @@ def make_secrets(
 
 
 def _write_missing(folder: Path, url: str, signing_key: Path | None, renew: bool) -> Iterator[str]:
-    if renew or not (folder / PASSWORD).exists():
-        # An operator's own URL is not replaced by one of a database that does not know this password.
-        if not renew and (folder / URL).exists():
-            raise ValueError(f"{folder} has {URL} but no {PASSWORD}: add the password that the URL has")
-        yield _write_secret(folder / PASSWORD, secrets.token_urlsafe(32))
-    password = (folder / PASSWORD).read_text().strip()
+    # An operator's own URL is not replaced by one of a database that does not know this password.
+    if not renew and (folder / URL).exists() and not (folder / PASSWORD).exists():
+        raise ValueError(f"{folder} has {URL} but no {PASSWORD}: add the password that the URL has")
+    yield from _write_secret(folder / PASSWORD, secrets.token_urlsafe(32), renew)
+    password = (folder / PASSWORD).read_text(encoding="utf-8").strip()
     user = urlsplit(url).username
     full = url.replace(f"//{user}@", f"//{user}:{quote(password, safe='')}@", 1)
-    if renew or not (folder / URL).exists():
-        yield _write_secret(folder / URL, full)
-    if renew or not (folder / INDEX).exists():
-        yield _write_secret(folder / INDEX, f"[default]\nindex_driver: postgres\ndb_url: {full.replace('%', '%%')}")
-    if not (folder / KEY).exists():
-        earlier = signing_key is not None and signing_key.is_file()
-        key = signing_key.read_text().strip() if signing_key and earlier else secrets.token_urlsafe(48)
-        yield _write_secret(folder / KEY, key)
+    yield from _write_secret(folder / URL, full, renew)
+    # A lone % refers to another entry.
+    escaped = full.replace("%", "%%")
+    yield from _write_secret(folder / INDEX, f"[default]\nindex_driver: postgres\ndb_url: {escaped}", renew)
+    earlier = signing_key.read_text().strip() if signing_key and signing_key.is_file() else ""
+    yield from _write_secret(folder / KEY, earlier or secrets.token_urlsafe(48), False)
 
 
-def _write_secret(path: Path, text: str) -> str:
-    """Write a file at once, so that nobody reads half of it; return its name."""
+def _write_secret(path: Path, text: str, replace: bool) -> Iterator[str]:
+    """Write a file at once, and yield its name; if it is there and stays, do nothing.
+
+    Several may write at the same time: the first one wins.
+    """
+    if path.exists() and not replace:
+        return
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(f"{text}\n")
         draft.chmod(READABLE)
-        draft.replace(path)
+        if replace:
+            draft.replace(path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        yield path.name
     finally:
         draft.unlink(missing_ok=True)
-    return path.name
