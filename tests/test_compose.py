@@ -151,7 +151,7 @@ def test_volumes_are_declared(name):
 
 
 def test_profiles():
-    assert PROFILES == {"samples", "jupyter", "editor", "explorer", "proxy", "monitoring"}
+    assert {"samples", "jupyter", "editor", "explorer", "proxy", "monitoring"} == PROFILES
 
 
 @pytest.mark.parametrize("name", LASTING)
