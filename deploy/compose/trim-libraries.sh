@@ -13,7 +13,6 @@ for environment in "$@"; do
       ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name rds -exec rm -r {} +
   fi
   find "$packages" -type f \( -name '*.so' -o -name '*.so.*' \) -exec strip --strip-unneeded {} + 2>/dev/null || true
-  find "$packages" -name '*.pyi' -delete
   # Sources for other versions of Python cannot be compiled, and are not used.
   python3 -W ignore -m compileall -qq -j 0 -s "$packages" --invalidation-mode unchecked-hash "$packages" || true
 done

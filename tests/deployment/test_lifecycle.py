@@ -122,6 +122,29 @@ def test_a_job_and_user_code(project: Project, highest: np.ndarray, tmp_path: Pa
     np.testing.assert_array_equal(doubled, 2 * highest)
 
 
+SERVICE_LIBRARIES = """
+import boto3, cql2, dask.array, datacube, distributed, flox, geopandas, h5py, lightgbm, netCDF4, numcodecs
+import numpy.testing, obstore, pandas.testing, PIL.Image, psycopg2, pyarrow.dataset, pyarrow.fs
+import pyarrow.parquet, pyogrio, pyproj, rasterio, scipy.linalg, scipy.stats, shapely, sklearn.ensemble
+import skops, xarray.testing, zarr
+from odc_openeo.processes.clouds import _load_model
+_load_model()
+for name in ("s3", "sts", "rds"):
+    boto3.client(name, region_name="eu-central-1")
+"""
+UDF_LIBRARIES = """
+import bottleneck, geopandas, numpy.testing, onnxruntime, openeo.udf, pandas.testing, pip, pyogrio
+import scipy.stats, skimage.data, skimage.filters, skimage.measure, sklearn.ensemble, xarray.testing
+assert "CPUExecutionProvider" in onnxruntime.get_available_providers()
+"""
+
+
+def test_libraries_are_whole(project: Project) -> None:
+    """What was taken out of them is not needed."""
+    project.execute("api", "python", "-c", SERVICE_LIBRARIES)
+    project.execute("udf-worker", "/opt/udf/bin/python", "-c", UDF_LIBRARIES)
+
+
 def test_every_container_is_confined(project: Project) -> None:
     for service in (*SERVICES, "secrets", "migrate"):
         container = project.inspect(service)
