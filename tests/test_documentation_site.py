@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from odc_openeo.cli import cli
-from odc_openeo.config import PREFIX, Config
+from odc_openeo.config import PREFIX, Config, list_secrets
 from odc_openeo.registry.process import PROCESSES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +92,8 @@ def test_commands_exist() -> None:
 
 
 def test_names_of_settings_exist() -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in Config.model_fields}
+    files = {f"{name}_FILE" for name in list_secrets()}
+    known = {f"{PREFIX}{name.upper()}" for name in {*Config.model_fields, *files}}
     name = re.compile(rf"\b{PREFIX}[A-Z0-9_]+\b(?![*<…])")
     for page in PAGES:
         if page.parent.name != "adr":

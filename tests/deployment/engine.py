@@ -15,6 +15,9 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 IMAGE: Final = "odc-openeo"
+USER, PASSWORD = "anna", "anna-password"
+KEEP: Final = "COMPOSE_TEST_PORT"
+"""Variable with the port of containers that stay when a run ends, for the next one."""
 BUILD_S, START_S, COMMAND_S = 3600, 900, 300
 
 FIGURES: dict[str, str] = {}

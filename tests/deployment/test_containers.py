@@ -6,10 +6,8 @@ Started by `make compose-test` only, as images are built.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ import pytest
 import xarray as xr
 
 from odc_openeo.indexing.samples import S2_PRODUCT
-from odc_openeo.stack.embedded import free_port
 from tests.clients import truth
 from tests.clients.test_values import BOX, JUNE, load, netcdf
-from tests.deployment.engine import ROOT, Project, find_missing, measure, run_docker
+from tests.deployment.engine import PASSWORD, ROOT, USER, Project, measure, run_docker
 from tests.udf.escapes import ATTEMPTS, LAX
 
 pytestmark = pytest.mark.compose
@@ -53,24 +50,8 @@ PYTHON = "/opt/udf/bin/python"
 
 
 @pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    """The running service, with the sample scenes and a user."""
-    missing = find_missing()
-    if missing is not None:
-        pytest.skip(missing)
-    project = Project(f"odc-openeo-test-{os.getpid()}", free_port())
-    try:
-        project.build()
-        project.start()
-        project.execute("api", "odc-openeo", "user", "add", "anna", "--password-stdin", text="anna-password")
-        yield project
-    finally:
-        project.stop()
-
-
-@pytest.fixture(scope="module")
 def connection(project: Project) -> openeo.Connection:
-    return openeo.connect(project.url).authenticate_basic("anna", "anna-password")
+    return openeo.connect(project.url).authenticate_basic(USER, PASSWORD)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +24,10 @@ from odc_openeo.stack.demo import run_demo
 from odc_openeo.stack.embedded import free_port
 from tests.clients import truth
 from tests.clients.test_values import BOX, JUNE, load, netcdf
-from tests.deployment.engine import BUILD_S, ROOT, Project, find_missing, measure, run_docker
+from tests.deployment.engine import BUILD_S, PASSWORD, ROOT, USER, Project, measure, run_docker
 
 pytestmark = pytest.mark.compose
 
-USER, PASSWORD = "anna", "anna-password"
 SERVICES = ("api", "job-worker", "dask-worker", "dask-scheduler", "udf-worker", "udf-scheduler", "postgres")
 VERSION = "0.2.0"
 DOUBLE = """
@@ -40,25 +38,6 @@ def apply_datacube(cube: xarray.DataArray, context: dict) -> xarray.DataArray:
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def engine() -> None:
-    missing = find_missing()
-    if missing is not None:
-        pytest.skip(missing)
-
-
-@pytest.fixture(scope="module")
-def project(engine: None) -> Iterator[Project]:
-    project = Project(f"odc-openeo-life-{os.getpid()}", free_port())
-    try:
-        project.build()
-        project.start()
-        add_user(project)
-        yield project
-    finally:
-        project.stop()
-
-
 @pytest.fixture(scope="module")
 def highest(samples: Path) -> np.ndarray:
     """The highest values over time, straight from the files."""
@@ -66,10 +45,6 @@ def highest(samples: Path) -> np.ndarray:
     chosen = [s for s in scenes if s.epsg == 32632 and "TPS" in str(s.properties["odc:region_code"])]
     values: np.ndarray = np.nanmax(truth.series(chosen, "B04", BOX), axis=0)
     return values
-
-
-def add_user(project: Project) -> None:
-    project.execute("api", "odc-openeo", "user", "add", USER, "--password-stdin", text=PASSWORD)
 
 
 def connect(project: Project) -> openeo.Connection:
@@ -279,7 +254,7 @@ def test_upgrade_with_data(earlier: Project, highest: np.ndarray, tmp_path: Path
         earlier.compose("up", "--detach", "--no-build", timeout=900)
         earlier.compose("wait", "samples", timeout=900)
         earlier.wait_until_answered()
-        add_user(earlier)
+        earlier.execute("api", "odc-openeo", "user", "add", USER, "--password-stdin", text=PASSWORD)
         connection = connect(earlier)
         job = run_job(make_cube(connection))
         np.testing.assert_array_equal(read_results(job, tmp_path / "before"), highest)
