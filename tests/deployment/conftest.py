@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from odc_openeo.stack.embedded import free_port
-from tests.deployment.engine import FIGURES, KEEP, PASSWORD, USER, Project, find_missing
+from tests.deployment.engine import FIGURES, KEEP, PASSWORD, USER, Project, find_missing, find_port
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +25,7 @@ def project(engine: None) -> Iterator[Project]:
     With COMPOSE_TEST_PORT its containers are named by that port, and are found by the next run.
     """
     kept = os.environ.get(KEEP)
-    project = Project(f"odc-openeo-test-{kept or os.getpid()}", int(kept or free_port()))
+    project = Project(f"odc-openeo-test-{kept or os.getpid()}", int(kept or find_port()))
     try:
         project.build()
         project.start("healthy, with the sample scenes")

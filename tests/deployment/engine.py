@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -49,6 +51,15 @@ def run_docker(*words: str, timeout: float = COMMAND_S, check: bool = True, **op
     if check and done.returncode:
         raise AssertionError(f"docker {' '.join(words)}: {done.stderr[-4000:]}\n{done.stdout[-2000:]}")
     return done.stdout
+
+
+def find_port() -> int:
+    """Find a free port that no outgoing connection takes in the minutes until the containers have it."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.closing(socket.socket()) as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager

@@ -21,10 +21,9 @@ from rich.console import Console
 
 from odc_openeo.indexing.samples import S2_PRODUCT
 from odc_openeo.stack.demo import run_demo
-from odc_openeo.stack.embedded import free_port
 from tests.clients import truth
 from tests.clients.test_values import BOX, JUNE, load, netcdf
-from tests.deployment.engine import BUILD_S, PASSWORD, ROOT, USER, Project, measure, run_docker
+from tests.deployment.engine import BUILD_S, PASSWORD, ROOT, USER, Project, find_port, measure, run_docker
 
 pytestmark = pytest.mark.compose
 
@@ -232,7 +231,7 @@ def earlier(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
     subprocess.run(["git", "archive", f"--output={archive}", commit], cwd=ROOT, check=True)
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
-    image, port = f"odc-openeo:{VERSION}", free_port()
+    image, port = f"odc-openeo:{VERSION}", find_port()
     with measure(f"build of {VERSION}"):
         run_docker("build", "--tag", image, str(folder), timeout=BUILD_S)
     services = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]
