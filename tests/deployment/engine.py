@@ -150,9 +150,17 @@ class Project:
         return self.compose("exec", "--no-TTY", service, *words, input=text, check=check)
 
     def kill(self, service: str) -> None:
-        """Kill all processes of a container as an accident would, so that the engine starts it again."""
+        """Kill all processes of its first container as an accident would; wait until the engine starts it."""
+        container = self.inspect(service)
         user = ("--user=postgres",) if service == "postgres" else ()
-        self.compose("exec", "--no-TTY", *user, service, "sh", "-c", "kill -9 -1", check=False)
+        run_docker("exec", *user, container["Id"], "sh", "-c", "kill -9 -1", check=False)
+        deadline = time.monotonic() + COMMAND_S
+        while True:
+            (state,) = json.loads(run_docker("inspect", container["Id"]))
+            if state["RestartCount"] > container["RestartCount"]:
+                return
+            assert time.monotonic() < deadline, state["State"]
+            time.sleep(0.2)
 
     def inspect(self, service: str) -> dict[str, Any]:
         """Describe the first container of a service as the engine sees it."""
