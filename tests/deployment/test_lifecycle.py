@@ -184,6 +184,22 @@ def test_all_containers_are_made_anew(project: Project, highest: np.ndarray, tmp
     np.testing.assert_array_equal(compute_values(project, tmp_path), highest)
 
 
+def test_backup_and_restore(project: Project, highest: np.ndarray, tmp_path: Path) -> None:
+    connection = connect(project)
+    identity = run_job(make_cube(connection)).job_id
+    with measure("backup"):
+        project.execute("api", "odc-openeo", "backup", "/data/backups")
+    (path,) = project.execute("api", "sh", "-c", "ls -t /data/backups/*.tar | head -1").split()
+    connection.job(identity).delete_job()
+    project.compose("stop", "api", "job-worker")
+    with measure("restore"):
+        project.compose(
+            "run", "--rm", "--no-deps", "--no-TTY", "api", "odc-openeo", "restore", "--replace", path
+        )
+    project.start("healthy after the restore")
+    np.testing.assert_array_equal(read_results(connect(project).job(identity), tmp_path), highest)
+
+
 def test_the_password_of_the_database_is_renewed(
     project: Project, highest: np.ndarray, tmp_path: Path
 ) -> None:
