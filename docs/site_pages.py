@@ -21,7 +21,7 @@ from odc_openeo.api import openapi
 from odc_openeo.api.backend import API_PATH
 from odc_openeo.api.pages.schemas import describe_type
 from odc_openeo.app import create_app
-from odc_openeo.config import PREFIX, Config
+from odc_openeo.config import PREFIX, Config, describe_field
 from odc_openeo.formats import describe_formats
 from odc_openeo.registry.process import PROCESSES
 
@@ -93,7 +93,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def describe_settings() -> str:
     """Make the page of all settings from their definitions."""
     rows = [
-        f"| `{PREFIX}{name.upper()}` | {describe_default(field)} | {escape_cell(field.description or '')} |"
+        f"| `{PREFIX}{name.upper()}` | {describe_default(field)} "
+        f"| {escape_cell(describe_field(name, field))} |"
         for name, field in Config.model_fields.items()
     ]
     head = [

@@ -17,6 +17,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ODC_OPENEO_"
 
+FILE_SUFFIX = "_FILE"
+"""Ending of the variables that name a file with a secret, such as ``ODC_OPENEO_SECRET_KEY_FILE``."""
+
+MAX_SECRET_BYTES = 64 * 2**10
+
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Variable of prometheus-client: the folder in which processes share their metrics."""
 
@@ -447,6 +452,17 @@ class Config(BaseSettings):
         description="Token with which /metrics is served on the main port, too, as a Bearer token.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secret_files(cls, values: Any) -> Any:
+        """Take secrets that are not set themselves from the files that ``ODC_OPENEO_<FIELD>_FILE`` name."""
+        contents = {}
+        for name in list_secrets():
+            variable = f"{PREFIX}{name.upper()}{FILE_SUFFIX}"
+            if values.get(name) is None and os.environ.get(variable):
+                contents[name] = _read_secret_file(variable, Path(os.environ[variable]))
+        return {**values, **contents}
+
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Config:
         if self.demo_user and not self.is_local_only:
@@ -551,6 +567,33 @@ class Config(BaseSettings):
         return {
             PREFIX + name.upper(): _to_string(value) for name, value in values.items() if value is not None
         }
+
+
+def list_secrets() -> list[str]:
+    """Return the names of the settings that are secrets; a file may have each of them."""
+    return [name for name, field in Config.model_fields.items() if "SecretStr" in str(field.annotation)]
+
+
+def _read_secret_file(variable: str, path: Path) -> str:
+    """Return what the file has, without white space around it.
+
+    Raises:
+        ValueError: it cannot be read, is not a regular file, or has no line of text.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError(f"{variable}: {path} is not a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{variable}: {path} cannot be read: {error.strerror}") from None
+    try:
+        secret = content.decode().strip()
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret.isprintable() or not secret or len(content) > MAX_SECRET_BYTES:
+        raise ValueError(f"{variable}: {path} should have the secret as its only line of text")
+    return secret
 
 
 def is_loopback(host: str) -> bool:
@@ -660,6 +703,7 @@ def odc_settings() -> dict[str, str]:
 def unknown_variables() -> list[str]:
     """Variables that look like settings of this service but are not; most often typing errors."""
     settings = {PREFIX + name.upper() for name in Config.model_fields}
+    settings |= {PREFIX + name.upper() + FILE_SUFFIX for name in list_secrets()}
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name not in settings)
 
 
@@ -670,10 +714,16 @@ def describe_settings(config: Config) -> list[tuple[str, str, str, str]]:
             PREFIX + name.upper(),
             _display_value(name, getattr(config, name)),
             _default_value(field),
-            field.description or "",
+            describe_field(name, field),
         )
         for name, field in Config.model_fields.items()
     ]
+
+
+def describe_field(name: str, field: FieldInfo) -> str:
+    """Return what a setting is for, and the variable of its file if it is a secret."""
+    from_file = f" May be in a file that {PREFIX}{name.upper()}{FILE_SUFFIX} names."
+    return (field.description or "") + (from_file if name in list_secrets() else "")
 
 
 def _default_value(field: FieldInfo) -> str:

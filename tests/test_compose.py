@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from odc_openeo.cli import cli
-from odc_openeo.config import PREFIX, Config
+from odc_openeo.cli.secret_files import DATABASE_URL
+from odc_openeo.config import PREFIX, Config, list_secrets
+from odc_openeo.stack.secret_files import make_secrets
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -23,12 +25,17 @@ SERVICES = COMPOSE["services"]
 TEXT = {"type": "string"}
 TEXTS = {"type": "array", "items": TEXT}
 DURATION = {"type": "string", "pattern": r"^(\d+(us|ms|s|m|h))+$"}
-PORT = {"type": "string", "pattern": r"^([\d.]+:)?(\d+|\$\{[A-Z_]+:-\d+\}):\d+(/(tcp|udp))?$"}
+PORT = {"type": "string", "pattern": r"^(127\.0\.0\.1:)?(\d+|\$\{[A-Z_]+:-\d+\}):\d+(/(tcp|udp))?$"}
 VALUES = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
 
 
-def closed(required: list[str], **properties: object) -> dict:
+def closed(required: list[str], /, **properties: object) -> dict:
     return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
+
+
+def settable(pattern: str) -> dict:
+    """A value, or a variable with such a default."""
+    return {"type": "string", "pattern": rf"^(\$\{{STACK_[A-Z_]+:-)?{pattern}\}}?$"}
 
 
 CONDITIONS = ["service_started", "service_healthy", "service_completed_successfully"]
@@ -41,12 +48,28 @@ HEALTHCHECK = closed(
     retries={"type": "integer"},
     disable={"type": "boolean"},
 )
-SIZE = {"type": "string", "pattern": r"^\d+[kmg]$"}
+SIZE = settable(r"\d+[kmg]")
+BUILD = closed(["context"], context=TEXT, dockerfile=TEXT, secrets=TEXTS)
+ENV_FILE = closed(["path", "required"], path=TEXT, required={"const": False})
+LOGGING = closed(
+    ["driver", "options"],
+    driver={"const": "json-file"},
+    options=closed(["max-size", "max-file"], **{"max-size": settable(r"\d+[kmg]"), "max-file": TEXT}),
+)
 SERVICE = closed(
     ["image"],
     image=TEXT,
-    build={"anyOf": [TEXT, closed(["context"], context=TEXT, dockerfile=TEXT)]},
-    network_mode={"type": "string", "pattern": "^service:[a-z-]+$"},
+    build=BUILD,
+    network_mode={"type": "string", "pattern": "^(none|service:[a-z-]+)$"},
+    env_file={"type": "array", "items": ENV_FILE},
+    logging=LOGGING,
+    cap_add=TEXTS,
+    cpus=settable(r"[\d.]+"),
+    cpu_shares={"type": "integer", "minimum": 2},
+    shm_size=SIZE,
+    stop_grace_period=DURATION,
+    entrypoint=TEXTS,
+    user=TEXT,
     restart={"enum": ["no", "always", "on-failure", "unless-stopped"]},
     environment=VALUES,
     volumes=TEXTS,
@@ -63,10 +86,12 @@ SERVICE = closed(
     pids_limit={"type": "integer", "minimum": 1},
     working_dir=TEXT,
     ports={"type": "array", "items": PORT},
-    deploy=closed([], replicas={"type": "integer", "minimum": 0}),
+    deploy=closed([], replicas=settable(r"\d+")),
     depends_on={
         "type": "object",
-        "additionalProperties": closed(["condition"], condition={"enum": CONDITIONS}),
+        "additionalProperties": closed(
+            ["condition"], condition={"enum": CONDITIONS}, required={"const": False}
+        ),
     },
 )
 SCHEMA = {
@@ -81,6 +106,7 @@ SCHEMA = {
             "additionalProperties": closed([], internal={"type": "boolean"}),
         },
         "volumes": {"type": "object", "additionalProperties": {"type": ["object", "null"]}},
+        "secrets": {"type": "object", "additionalProperties": closed(["file"], file=TEXT)},
     },
     "patternProperties": {"^x-": {}},
 }
@@ -106,10 +132,139 @@ def test_dependencies_can_be_met(name):
             assert SERVICES[other]["restart"] == "no"
 
 
+LASTING = [name for name, service in SERVICES.items() if service["restart"] != "no"]
+PROFILES = {profile for service in SERVICES.values() for profile in service.get("profiles", [])}
+VARIABLE = re.compile(r"\$\{([A-Z_]+):-([^}]*)\}")
+
+
+def list_mounts(name):
+    """List (source, target, mode) of the volumes of a service, variables at their defaults."""
+    for volume in SERVICES[name].get("volumes", []):
+        source, target, *mode = VARIABLE.sub(r"\2", volume).split(":")
+        yield source, target, *mode
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_volumes_are_declared(name):
-    for volume in SERVICES[name].get("volumes", []):
-        assert volume.split(":")[0] in COMPOSE["volumes"]
+    for source, *_ in list_mounts(name):
+        assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"]
+
+
+def test_profiles():
+    assert {"samples", "jupyter", "editor", "explorer", "proxy", "monitoring"} == PROFILES
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_every_lasting_service_tells_its_health(name):
+    """`docker compose up --wait` waits for all of them."""
+    check = SERVICES[name]["healthcheck"]
+    assert check["test"][0] == "CMD"
+    assert check["retries"] >= 5
+    assert {"interval", "timeout"} <= check.keys()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_limited(name):
+    service = SERVICES[name]
+    assert service["mem_limit"]
+    assert service["pids_limit"] <= 1024
+    assert service["init"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+    assert service["restart"] in ("no", "unless-stopped")
+    # JupyterLab writes where its users do.
+    assert service.get("read_only", False) == (name != "jupyter")
+    assert {*service.get("cap_add", [])} <= {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+    assert "cap_add" not in service or name == "postgres"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_only_the_proxy_is_reached_from_elsewhere(name):
+    for port in SERVICES[name].get("ports", []):
+        assert port.startswith("127.0.0.1:") or name == "proxy"
+
+
+def test_memory_of_dask_workers_is_within_the_limit():
+    for name in ("dask-worker", "udf-worker"):
+        command = SERVICES[name]["command"]
+        assert command[command.index("--memory-limit") + 1] == "4GiB"
+        assert int(SERVICES[name]["mem_limit"].rstrip("g")) > 4
+
+
+def test_there_is_one_build_of_the_image():
+    builders = [name for name, service in SERVICES.items() if "build" in service]
+    images = [SERVICES[name]["image"] for name in builders]
+    assert len(images) == len({*images})
+    assert builders[0] == "secrets"
+    assert all(
+        "build" in service or service["image"] in images or VARIABLE.match(service["image"])
+        for service in SERVICES.values()
+    )
+
+
+# --- Secrets -------------------------------------------------------------------------------------
+
+
+def test_there_is_no_password_in_the_file():
+    """Not even one of the samples: all are made at the first start, for this installation only."""
+    text = (ROOT / "docker-compose.yml").read_text() + (ROOT / "Dockerfile").read_text()
+    for line in text.splitlines():
+        if re.search("PASSWORD|SECRET_KEY|DATABASE_URL|TOKEN", line) and not line.lstrip().startswith("#"):
+            assert re.search(r"_FILE: /run/secrets/\w+$", line), line
+    assert "://odc:" not in text
+
+
+def test_services_name_the_files_that_are_made(tmp_path):
+    made = {*make_secrets(tmp_path, DATABASE_URL)}
+    text = (ROOT / "docker-compose.yml").read_text()
+    named = {*re.findall(r"/run/secrets/([\w.]+)", text)}
+    assert named == made
+    url = (tmp_path / "database_url").read_text()
+    postgres = SERVICES["postgres"]["environment"]
+    assert url.startswith(f"postgresql+psycopg2://{postgres['POSTGRES_USER']}:")
+    assert url.strip().endswith(f"@postgres:5432/{postgres['POSTGRES_DB']}")
+
+
+def test_secrets_are_where_they_are_needed_only():
+    holders = {
+        name for name in SERVICES if any(target == "/run/secrets" for _, target, *_ in list_mounts(name))
+    }
+    assert holders == {
+        *("secrets", "postgres", "index-init", "migrate", "samples", "api", "job-worker", "jupyter-api"),
+        *("explorer-init", "explorer"),
+    }
+    for name in holders - {"secrets"}:
+        (mount,) = (mount for mount in list_mounts(name) if mount[1] == "/run/secrets")
+        assert mount == ("secrets", "/run/secrets", "ro")
+    assert SERVICES["secrets"]["network_mode"] == "none"
+
+
+def test_imagery_is_never_written():
+    mounts = [mount for name in SERVICES for mount in list_mounts(name) if mount[1] == "/imagery"]
+    assert len(mounts) > 3
+    assert {*mounts} == {("imagery", "/imagery", "ro")}
+    readers = {name for name in SERVICES if any(mount[1] == "/imagery" for mount in list_mounts(name))}
+    assert {"api", "job-worker", "dask-worker"} <= readers
+
+
+def test_the_example_of_settings_is_complete():
+    """It names each variable of the compose file, with its default, and settings that exist."""
+    example = (ROOT / "deploy" / "compose" / "example.env").read_text()
+    named = {*re.findall(r"^#?([A-Z][A-Z_]+)=", example, re.MULTILINE)}
+    text = (ROOT / "docker-compose.yml").read_text()
+    page = (ROOT / "docs" / "compose.md").read_text()
+    for variable in {name for name, _ in VARIABLE.findall(text)}:
+        assert variable in named or f"`{variable}`" in page, variable
+    for name in named:
+        if name.startswith(PREFIX):
+            assert name.removeprefix(PREFIX).lower() in Config.model_fields, name
+        elif name.startswith("STACK_"):
+            assert name in text, name
+    defaults = dict(VARIABLE.findall(text))
+    for line in re.findall(r"^#(STACK_[A-Z_]+(?:CPUS|MEMORY|WORKERS)=.*)$", example, re.MULTILINE):
+        name, _, default = line.partition("=")
+        assert defaults[name] == default
 
 
 def list_networks(name):
@@ -132,6 +287,7 @@ def test_user_code_is_confined():
         assert service.get("volumes", []) in ([], ["udf-cache:/udf-cache:ro"])
         assert "ports" not in service
         assert set(service.get("environment", {})) <= {"ODC_OPENEO_UDF"}
+        assert "env_file" not in service
         assert {place.split(":")[0] for place in service["tmpfs"]} == {"/tmp", "/data"}
 
 
@@ -156,7 +312,7 @@ def test_user_code_has_an_interpreter_without_this_package():
     text = (ROOT / "Dockerfile").read_text()
     assert "ODC_OPENEO_UDF_PYTHONS=/opt/udf/bin/python" in text
     (line,) = re.findall(r"/opt/udf/bin/pip install (.*)", text)
-    assert "--requirement /tmp/udf.txt" in line
+    assert "--requirement udf.txt" in line
     assert ".whl" not in line
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[^\w-]", text)[0] for text in project["optional-dependencies"]["udf"]}
@@ -200,7 +356,10 @@ def exists(command: list[str]) -> None:
         assert re.search(rf"{option}\b", shown), (command, option)
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if "command" in SERVICES[name]])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, service in SERVICES.items() if "command" in service and service["image"] == "odc-openeo"],
+)
 def test_every_command_exists(name):
     exists(SERVICES[name]["command"])
 
@@ -254,7 +413,7 @@ def test_docker_compose_accepts_the_file():
         or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode
     ):
         pytest.skip("Docker Compose is not installed")
-    for profile in ("samples", "jupyter"):
+    for profile in PROFILES:
         command = [docker, "compose", "--profile", profile, "config", "--quiet"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr
@@ -262,11 +421,14 @@ def test_docker_compose_accepts_the_file():
 
 def test_settings_exist():
     text = (ROOT / "docker-compose.yml").read_text() + (ROOT / "Dockerfile").read_text()
+    files = {f"{name}_file" for name in list_secrets()}
     for name in re.findall(rf"{PREFIX}([A-Z_]+)", text):
-        assert name.lower() in Config.model_fields, name
+        assert name.lower() in {*Config.model_fields, *files}, name
 
 
-def test_service_and_index_share_a_database():
-    environment = SERVICES["api"]["environment"]
-    assert environment["ODC_OPENEO_DATABASE_URL"] == environment["ODC_DEFAULT_DB_URL"]
-    assert environment["ODC_OPENEO_DASK_SCHEDULER"] == SERVICES["dask-worker"]["command"][2]
+def test_services_share_their_settings():
+    environments = {name: SERVICES[name]["environment"] for name in ("api", "job-worker", "migrate")}
+    assert environments["job-worker"] == environments["migrate"]
+    api = environments["api"]
+    assert environments["migrate"].items() <= api.items()
+    assert api["ODC_OPENEO_DASK_SCHEDULER"] == SERVICES["dask-worker"]["command"][2]

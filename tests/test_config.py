@@ -1,4 +1,5 @@
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -101,6 +102,85 @@ def test_secrets_are_never_shown():
     for secret in ("hush-hush", "pw@ss", "ss@host", "s3same"):
         assert secret not in shown
     assert ("ODC_OPENEO_SECRET_KEY", "***") in [row[:2] for row in settings.describe_settings(config)]
+
+
+SECRETS = ["database_url", "secret_key", "metrics_token", "udf_package_index"]
+
+
+def test_every_secret_may_be_in_a_file(monkeypatch, tmp_path):
+    assert {*SECRETS} <= {*settings.list_secrets()}
+    for name in settings.list_secrets():
+        path = tmp_path / name
+        path.write_text(f"the-content-of-{name}\n")
+        monkeypatch.setenv(f"ODC_OPENEO_{name.upper()}_FILE", str(path))
+    config = Config()
+    assert settings.unknown_variables() == []
+    for name in settings.list_secrets():
+        assert getattr(config, name).get_secret_value() == f"the-content-of-{name}"
+        assert config.environment()[f"ODC_OPENEO_{name.upper()}"] == f"the-content-of-{name}"
+    shown = repr(config) + str(settings.describe_settings(config))
+    assert "the-content-of" not in repr(config)
+    assert not re.search("the-content-of-(secret_key|metrics_token)", shown)
+    assert "ODC_OPENEO_SECRET_KEY_FILE" in shown
+    # The children of a process have both, and read no file.
+    for variable, value in config.environment().items():
+        monkeypatch.setenv(variable, value)
+    (tmp_path / "secret_key").unlink()
+    assert Config() == config
+
+
+def test_a_secret_itself_precedes_its_file(monkeypatch, tmp_path):
+    (tmp_path / "key").write_text("from-the-file")
+    monkeypatch.setenv("ODC_OPENEO_SECRET_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("ODC_OPENEO_SECRET_KEY", "from-the-variable")
+    assert Config().signing_key() == b"from-the-variable"
+    assert Config(secret_key="from-the-code").signing_key() == b"from-the-code"
+    monkeypatch.setenv("ODC_OPENEO_SECRET_KEY", "")
+    assert Config().signing_key() == b"from-the-file"
+
+
+def make_absent(path):
+    pass
+
+
+def make_device(path):
+    path.symlink_to("/dev/zero")
+
+
+CONTENTS = {
+    "empty": b" \n",
+    "binary": bytes(range(256)),
+    "two lines": b"one\ntwo\n",
+    "zero": b"with\0zero",
+    "huge": b"x" * 2**17,
+}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_absent,
+        make_device,
+        Path.mkdir,
+        *(pytest.param(lambda path, c=c: path.write_bytes(c), id=name) for name, c in CONTENTS.items()),
+    ],
+)
+def test_files_that_are_no_secrets(monkeypatch, tmp_path, make):
+    make(tmp_path / "key")
+    monkeypatch.setenv("ODC_OPENEO_SECRET_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(ValidationError) as raised:
+        Config()
+    (error,) = raised.value.errors()
+    assert "ODC_OPENEO_SECRET_KEY_FILE" in error["msg"]
+    assert str(tmp_path / "key") in error["msg"]
+    assert "two" not in error["msg"]
+    assert "xxx" not in error["msg"]
+
+
+def test_only_secrets_have_files(monkeypatch):
+    monkeypatch.setenv("ODC_OPENEO_TITLE_FILE", "/etc/hostname")
+    assert Config().title == Config.model_fields["title"].default
+    assert settings.unknown_variables() == ["ODC_OPENEO_TITLE_FILE"]
 
 
 def test_mask_password():

@@ -24,7 +24,7 @@ import yaml
 from datacube.scripts.cli_app import cli as datacube_cli
 
 from odc_openeo.cli import cli
-from odc_openeo.config import PREFIX, Config
+from odc_openeo.config import PREFIX, Config, list_secrets
 from odc_openeo.registry.process import PROCESSES
 from tests.browser import browser, find_program
 from tests.conftest import SiteHandler
@@ -241,7 +241,8 @@ def test_wrong_command_lines_are_noticed(line: str) -> None:
 
 
 def test_names_of_settings_exist() -> None:
-    known = {f"{PREFIX}{name.upper()}" for name in Config.model_fields}
+    files = {f"{name}_FILE" for name in list_secrets()}
+    known = {f"{PREFIX}{name.upper()}" for name in {*Config.model_fields, *files}}
     name = re.compile(rf"\b{PREFIX}[A-Z0-9_]+\b(?![*<…])")
     for page in PAGES:
         if page.parent.name != "adr":

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from odc_openeo import __version__
 from odc_openeo.cli.jobs import make_jobs_group
+from odc_openeo.cli.secret_files import make_secrets
 from odc_openeo.config import (
     DEMO_USER,
     PREFIX,
@@ -471,6 +472,7 @@ def usage(since: datetime | None, until: datetime | None, by: Any, as_csv: bool)
 
 
 cli.add_command(make_jobs_group(_load_with_database, DATA_DIR))
+cli.add_command(make_secrets)
 
 
 @cli.group("collections")

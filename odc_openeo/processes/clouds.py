@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import dask.array as da
@@ -116,10 +118,15 @@ def _normalize_band_name(name: str) -> str:
 
 
 @cache
-def _get_detector() -> Any:
-    from s2cloudless import S2PixelCloudDetector
+def _load_model() -> Any:
+    """Load the model of s2cloudless by its file: the package loads OpenCV, of which nothing is used."""
+    from lightgbm import Booster
 
-    return S2PixelCloudDetector(average_over=None, dilation_size=None)
+    package = find_spec("s2cloudless")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("s2cloudless is not installed", name="s2cloudless")
+    (path,) = (Path(package.origin).parent / "models").glob("*lightGBM*.txt")
+    return Booster(model_file=path)
 
 
 def _cloud_probabilities(block: np.ndarray) -> np.ndarray:
@@ -130,8 +137,7 @@ def _cloud_probabilities(block: np.ndarray) -> np.ndarray:
         raise _not_reflectance_error(f"there are values up to {pixels[complete].max():g}")
     probabilities = np.full(len(pixels), np.nan, np.float32)
     if complete.any():
-        image = pixels[complete].astype(float)[None, None]
-        probabilities[complete] = _get_detector().get_cloud_probability_maps(image)[0, 0]
+        probabilities[complete] = _load_model().predict(pixels[complete].astype(float))
     return probabilities.reshape(*block.shape[:-1], 1)
 
 

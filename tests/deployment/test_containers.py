@@ -6,10 +6,8 @@ Started by `make compose-test` only, as images are built.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ import pytest
 import xarray as xr
 
 from odc_openeo.indexing.samples import S2_PRODUCT
-from odc_openeo.stack.embedded import free_port
 from tests.clients import truth
 from tests.clients.test_values import BOX, JUNE, load, netcdf
-from tests.deployment.engine import ROOT, Project, find_missing, run_docker
+from tests.deployment.engine import PASSWORD, ROOT, USER, Project, measure, run_docker
 from tests.udf.escapes import ATTEMPTS, LAX
 
 pytestmark = pytest.mark.compose
@@ -53,24 +50,8 @@ PYTHON = "/opt/udf/bin/python"
 
 
 @pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    """The running service, with the sample scenes and a user."""
-    missing = find_missing()
-    if missing is not None:
-        pytest.skip(missing)
-    project = Project(f"odc-openeo-test-{os.getpid()}", free_port())
-    try:
-        project.start()
-        project.execute("api", "odc-openeo", "user", "add", "anna", "--password-stdin", text="anna-password")
-        yield project
-        print(f"\nseconds: {project.seconds}")
-    finally:
-        project.stop()
-
-
-@pytest.fixture(scope="module")
 def connection(project: Project) -> openeo.Connection:
-    return openeo.connect(project.url).authenticate_basic("anna", "anna-password")
+    return openeo.connect(project.url).authenticate_basic(USER, PASSWORD)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +78,10 @@ def run_job(cube: openeo.DataCube, folder: Path) -> tuple[openeo.BatchJob, xr.Da
 def test_user_code_in_requests_and_jobs(
     project: Project, connection: openeo.Connection, expected: np.ndarray, tmp_path: Path
 ) -> None:
-    with project.measure("request"):
+    with measure("request"):
         sync = netcdf(compute_range(connection), tmp_path / "sync.nc")
     np.testing.assert_allclose(sync["B04"].values, expected, rtol=1e-6)
-    with project.measure("job"):
+    with measure("job"):
         job, result = run_job(compute_range(connection), tmp_path)
     np.testing.assert_array_equal(result["B04"].values, sync["B04"].values)
     hosts = {entry["data"]["host"] for entry in job.logs() if entry.get("code") == "HOST"}
@@ -168,7 +149,8 @@ def test_workers_of_user_code_are_confined(project: Project) -> None:
     assert [(mount["Destination"], mount["RW"]) for mount in mounts] == [("/udf-cache", False)]
     assert project.execute("udf-worker", "touch", "/udf-cache/x", check=False) == ""
     environment = "\n".join(container["Config"]["Env"]) + project.execute("udf-worker", "env")
-    for secret in ("the-password", "the-signing-key", "DATABASE_URL", "DB_URL", "SECRET"):
+    assert project.execute("udf-worker", "ls", "/run/secrets") == ""
+    for secret in ("DATABASE_URL", "DB_URL", "SECRET", "PASSWORD"):
         assert secret not in environment
     for folder in ("/opt/udf", "/usr/lib", "/", "/etc"):
         assert project.execute("udf-worker", "touch", f"{folder}/x", check=False) == ""
@@ -219,7 +201,7 @@ def attempt_escapes(project: Project, kind: str) -> dict[str, Any]:
 @pytest.fixture(scope="module", params=["root", "ordinary", "service"])
 def attempts(request: pytest.FixtureRequest, project: Project) -> dict[str, Any]:
     """What became of all attempts in one kind of container."""
-    with project.measure(f"escapes, {request.param}"):
+    with measure(f"escapes, {request.param}"):
         return attempt_escapes(project, request.param)
 
 
