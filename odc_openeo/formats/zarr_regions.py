@@ -21,7 +21,7 @@ import zarr
 from odc_openeo.cube import X, Y, has_raster_dimensions
 from odc_openeo.formats.cf import CHUNK, choose_chunk_sizes, make_dataset
 from odc_openeo.formats.geozarr import make_grid_attributes
-from odc_openeo.formats.raster import find_band_dimension
+from odc_openeo.formats.raster import find_band_dimension, has_even_labels
 
 MOST_FILES: Final = 4096
 """Chunks of a variable above which they are packed into shards unless the options say otherwise."""
@@ -67,9 +67,16 @@ def choose_tiling(
         return Tiling(chunks)
     shards = dict(chunks)
     for name in sides:
-        wanted = CHUNKS_OF_SHARD if shard_size is None else math.ceil(shard_size / chunks[name])
-        shards[name] = chunks[name] * min(wanted, math.ceil(variable.sizes[name] / chunks[name]))
+        side = _choose_shard_side(variable, name, chunks[name]) if shard_size is None else shard_size
+        most = math.ceil(variable.sizes[name] / chunks[name])
+        shards[name] = chunks[name] * min(math.ceil(side / chunks[name]), most)
     return Tiling(chunks, shards)
+
+
+def _choose_shard_side(variable: xr.DataArray, dimension: str, chunk: int) -> int:
+    """Choose the side of shards: that of dask's chunks if it fits, as each is then written at once."""
+    longest = max(variable.chunksizes.get(dimension, (chunk,)))
+    return longest if longest > chunk and longest % chunk == 0 else chunk * CHUNKS_OF_SHARD
 
 
 def create_template(
@@ -102,8 +109,10 @@ def create_template(
 
 
 def make_cube_attributes(cube: xr.DataArray | xr.Dataset) -> dict[str, Any]:
-    """Make the GeoZarr attributes of a group; empty for cubes without a regular grid."""
+    """Make the GeoZarr attributes of a group; empty for cubes without an even grid."""
     if not isinstance(cube, xr.DataArray) or not has_raster_dimensions(cube):
+        return {}
+    if not all(has_even_labels(cube, dimension) for dimension in (X, Y)):
         return {}
     geobox = cube.odc.geobox
     return {} if geobox is None else make_grid_attributes(geobox, (Y, X))
