@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pyarrow as pa
 from datacube import Datacube
@@ -18,7 +18,6 @@ from datacube.index import Index
 from datacube.index.abstract import DatasetTuple
 from datacube.index.hl import Doc2Dataset
 from datacube.model import Dataset
-from sqlalchemy.exc import SQLAlchemyError
 
 from odc_openeo.indexing.index import IndexingError
 from odc_openeo.indexing.stac import get_product, make_dataset
@@ -93,8 +92,8 @@ def index_parquet(request: BulkRequest, processes: int = 1) -> Iterator[BulkResu
             sender.close()
             workers[receiver] = worker
         while workers:
-            for receiver in wait(list(workers)):
-                assert isinstance(receiver, Connection)
+            for ready in wait(list(workers)):
+                receiver = cast(Connection, ready)
                 if _receive_result(receiver, workers[receiver], request, total):
                     yield total
                 else:
@@ -197,7 +196,7 @@ class BulkIndexer:
             self.index.datasets.bulk_add(tuples, batch_size=len(tuples) + 1)
             result.added += len(made)
         except Exception as error:
-            if isinstance(error, SQLAlchemyError) and getattr(error, "connection_invalidated", False):
+            if getattr(error, "connection_invalidated", False):
                 raise
             if len(made) > 1:
                 middle = len(made) // 2

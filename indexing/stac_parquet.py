@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -172,6 +172,7 @@ def make_item(document: dict[str, Any], folders: Sequence[Path]) -> pystac.Item:
         IndexingError: it is not a valid Item, or an asset is elsewhere.
     """
     item_id = str(document["id"])
+    links = document.get("links")
     document = {
         **document,
         "type": "Feature",
@@ -186,9 +187,20 @@ def make_item(document: dict[str, Any], folders: Sequence[Path]) -> pystac.Item:
                 "object stores are indexed, and files in the folders that are allowed"
             )
     try:
-        return pystac.Item.from_dict(document, migrate=True, preserve_dict=False)
+        return pystac.Item.from_dict(
+            document, href=_find_location(document, links), migrate=True, preserve_dict=False
+        )
     except Exception as error:
         raise IndexingError(f"STAC Item {item_id} is not valid ({_shorten(error)})") from error
+
+
+def _find_location(item: dict[str, Any], links: Any) -> str:
+    """Find the URL of an Item: its link ``self``, else a name beside its first asset."""
+    for link in links if isinstance(links, list) else []:
+        if isinstance(link, dict) and link.get("rel") == "self" and is_allowed_href(link.get("href"), ()):
+            return str(link["href"])
+    first = str(next(iter(item["assets"].values()))["href"]).partition("?")[0]
+    return f"{first.rpartition('/')[0]}/{quote(str(item['id']), safe='')}.json"
 
 
 def is_allowed_href(href: Any, folders: Sequence[Path]) -> bool:

@@ -11,6 +11,7 @@ JSON: Final = "application/json"
 GEOJSON: Final = "application/geo+json"
 JSON_SCHEMA: Final = "application/schema+json"
 HTML: Final = "text/html"
+PARQUET: Final = "application/vnd.apache.parquet"
 BINARY: Final = "application/octet-stream"
 ANY: Final = "*/*"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from odc_openeo.catalog.item_search import ItemQuery
 from odc_openeo.catalog.items import Place
+from odc_openeo.config import Config
 
 if TYPE_CHECKING:
     from odc_openeo.catalog import Catalog
@@ -104,8 +105,8 @@ def _make_empty_table() -> Any:
     return pa.schema(list(columns.items())).empty_table()
 
 
-def encode_items(items: Sequence[Item]) -> bytes:
-    """Encode Items as a stac-geoparquet file; those without a geometry are left out."""
+def encode_items(_config: Config, items: Sequence[Item]) -> bytes:
+    """Encode Items as a stac-geoparquet file, a task of runners; those without a geometry are left out."""
     from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
     placed = [dict(item) for item in items if item.get("geometry") is not None]

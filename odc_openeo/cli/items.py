@@ -1,4 +1,4 @@
-"""The commands ``odc-openeo index stac`` and ``odc-openeo export items``: STAC Items into the index and out."""
+"""The commands ``odc-openeo index stac`` and ``odc-openeo export items``: STAC Items in and out."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def make_index_command(load_config: LoadConfig) -> click.Command:
     ) -> None:
         """Index STAC Items: JSON files of an Item or an ItemCollection, folders of them, or stac-geoparquet.
 
-        Items in Parquet files (.parquet) are added in bulk; those that are indexed already stay as they are, so
-        that the command can be repeated after an interruption. Bad rows are named, and the others are added.
+        Items in Parquet files (.parquet) are added in bulk; those that are indexed already stay as they are,
+        so that the command can be repeated after an interruption. Bad rows are named; the others are added.
         """
         from odc_openeo.indexing.index import IndexingError
         from odc_openeo.indexing.stac import index_stac
@@ -92,7 +92,7 @@ def make_export_group(load_config: LoadConfig, data_dir: Callable[[Any], Any]) -
     @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
     @click.option("--url", default="", help="Address of this service, with which links to Items begin.")
     def export_items(collection: str, file: Path, url: str) -> None:
-        """Write the STAC Items of a COLLECTION to a stac-geoparquet FILE; assets keep the URLs of the index."""
+        """Write the STAC Items of a COLLECTION to a stac-geoparquet FILE, with the URLs of the index."""
         from odc_openeo.catalog import Catalog
         from odc_openeo.catalog.items_parquet import export_collection
         from odc_openeo.errors import OpenEOError
