@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -110,7 +109,8 @@ def encode_items(_config: Config, items: Sequence[Item]) -> bytes:
     from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
     placed = [dict(item) for item in items if item.get("geometry") is not None]
-    sink = io.BytesIO()
     table = parse_stac_items_to_arrow(placed) if placed else _make_empty_table()
-    to_parquet(table, sink)  # type: ignore[arg-type]
-    return sink.getvalue()
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        # The library writes to paths only.
+        to_parquet(table, file.name)
+        return Path(file.name).read_bytes()

@@ -26,10 +26,12 @@ from odc_openeo.errors import FeatureUnsupported, FileContentInvalid, OpenEOErro
 from odc_openeo.load.object_environment import expose_object, is_remote
 from odc_openeo.load.object_failures import read_persistently
 from odc_openeo.load.pixels import PixelRules, PixelsRefusedError, read_pixels
+from odc_openeo.load.zarr_rasters import open_zarr_window
 from odc_openeo.runners.memory_failures import is_memory_failure
 from odc_openeo.storage.buckets import BucketAccess
 from odc_openeo.untrusted.gdal_drivers import FOLDER_FORMATS, SELF_CONTAINED, secure_gdal_once
 from odc_openeo.untrusted.rasters import RasterPlace, RasterRefusedError, open_overview
+from odc_openeo.untrusted.zarr_arrays import is_zarr_href
 
 _log = logging.getLogger(__name__)
 
@@ -192,7 +194,11 @@ class ForeignReader:
         rules = PixelRules(data["band"], data["nodata"], data.get("uses_alpha", False), exact=True)
         try:
             grid = _turn_back(dst_geobox, data)
-            return read_pixels(partial(open_overview, href, self._raster_place), rules, cfg, grid, dst)
+            if is_zarr_href(href):
+                open_raster = partial(open_zarr_window, href, self._raster_place, cfg, grid)
+            else:
+                open_raster = partial(open_overview, href, self._raster_place)
+            return read_pixels(open_raster, rules, cfg, grid, dst)
         except OpenEOError:
             raise
         except (RasterRefusedError, PixelsRefusedError) as error:

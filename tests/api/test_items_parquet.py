@@ -112,10 +112,10 @@ def test_export_by_command(
     assert read_items(target) == items
 
 
-def test_results_of_jobs(client: FlaskClient, config: Config, bearer: dict[str, str]) -> None:
-    (user,) = accounts.list_users(config)
+def test_results_of_jobs(client: FlaskClient, odc_config: Config, bearer: dict[str, str]) -> None:
+    (user,) = accounts.list_users(odc_config)
     outputs = [Output.from_data(raster("uint8", dates=2, bands=1), "GTiff")]
-    id_ = finish_job(config, user.id, outputs)
+    id_ = finish_job(odc_config, user.id, outputs)
     document = client.get(f"{API}/jobs/{id_}/results", headers=bearer).get_json()
     (link,) = [link for link in document["links"] if link["rel"] == "items"]
     response = client.get(get_path(link["href"]))

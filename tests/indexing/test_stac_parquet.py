@@ -6,6 +6,7 @@ import copy
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,6 @@ def index_rows(index: Index, path: Path, **request: Any) -> BulkResult:
 
 
 def count_results(result: BulkResult) -> tuple[int, int, int]:
-    print(result.problems)
     return result.added, result.present, result.bad
 
 
@@ -94,7 +94,8 @@ def test_datasets_are_those_of_single_items(clean_index: Index, items: list[Item
         assert dataset.uri == f"{item['assets']['B02']['href'].rpartition('/')[0]}/{item['id']}.json"
         assert dataset.measurements["B08"]["path"] == item["assets"]["B08"]["href"]
         assert dataset.center_time == single.center_time
-    found = clean_index.datasets.search(product=S2_PRODUCT, time="2023-07-03")
+    interval = (datetime(2023, 7, 3, tzinfo=UTC), datetime(2023, 7, 4, tzinfo=UTC))
+    found = clean_index.datasets.search(product=S2_PRODUCT, time=interval)
     assert [dataset.id for dataset in found] == [ids[2]]
 
 
