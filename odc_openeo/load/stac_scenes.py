@@ -105,8 +105,8 @@ def _explain_no_rasters(readable: Rasters) -> str:
     if not keys:
         return "no asset is a GeoTIFF or JPEG 2000 file or a Zarr array."
     return (
-        "no asset with the role of data is a GeoTIFF, JPEG 2000 file or Zarr array. Others may be loaded if they "
-        f"are named in 'bands': {', '.join(keys)}."
+        "no asset with the role of data is a GeoTIFF, JPEG 2000 file or Zarr array. Others may be loaded if "
+        f"they are named in 'bands': {', '.join(keys)}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Foreign Zarr arrays as rasters: GeoTIFFs in memory with the same pixels, which are read as all others are."""
+"""Foreign Zarr arrays as rasters: GeoTIFFs in memory with the same pixels, to be read like all others."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 from odc.geo.roi import roi_is_empty
 from odc.loader.types import RasterLoadParams
-from rasterio.io import DatasetReader, MemoryFile
+from rasterio.io import DatasetReader, DatasetWriter, MemoryFile
 
 from odc_openeo.load.rio_internals import plan_read
+from odc_openeo.untrusted.raster_bands import find_usable_nodata
 from odc_openeo.untrusted.rasters import RasterPlace, RasterRefusedError
 from odc_openeo.untrusted.zarr_arrays import ForeignArray, open_array
 from odc_openeo.untrusted.zarr_grids import find_grid, find_nodata, find_scale
@@ -34,7 +35,7 @@ def open_zarr_raster(href: str, place: RasterPlace) -> Iterator[DatasetReader]:
     """
     array, grid = _open_grid(href, place)
     with MemoryFile() as memory:
-        _create_raster(memory, array, grid)
+        _create_raster(memory, array, grid).close()
         with memory.open() as raster:
             yield raster
 
@@ -53,8 +54,7 @@ def open_zarr_window(
     """
     array, grid = _open_grid(href, place)
     with MemoryFile() as memory:
-        _create_raster(memory, array, grid)
-        with memory.open(mode="r+") as raster:
+        with _create_raster(memory, array, grid) as raster:
             choose(raster)
             rows, columns = plan_read(raster, cfg, geobox).roi_src
             if not roi_is_empty((rows, columns)):
@@ -72,31 +72,35 @@ def _open_grid(href: str, place: RasterPlace) -> tuple[ForeignArray, GeoBox | No
     return array, find_grid(array, place)  # type: ignore[arg-type]
 
 
-def _create_raster(memory: MemoryFile, array: ForeignArray, grid: GeoBox | None) -> None:
+def _create_raster(memory: MemoryFile, array: ForeignArray, grid: GeoBox | None) -> DatasetWriter:
     """Create a file without pixels, in which blocks need memory only where they are written."""
     rows, columns = array.grid_shape
     dtype = STORED.get(array.dtype.name, array.dtype.name)
     profile: dict[str, Any] = {} if grid is None else {"transform": grid.transform, "crs": str(grid.crs)}
-    nodata = find_nodata(array)
-    if nodata is not None:
-        profile["nodata"] = nodata if np.isnan(nodata) or np.dtype(dtype).kind == "f" else int(nodata)
     scale, offset, unit = find_scale(array)
-    try:
-        with memory.open(
-            driver="GTiff",
-            height=rows,
-            width=columns,
-            count=1,
-            dtype=dtype,
-            tiled=True,
-            blockxsize=BLOCK,
-            blockysize=BLOCK,
-            sparse_ok=True,
-            bigtiff="IF_SAFER",
-            **profile,
-        ) as raster:
-            raster.scales, raster.offsets = (scale,), (offset,)
-            if unit is not None:
-                raster.set_band_unit(1, unit)
-    except (ValueError, OverflowError) as error:
-        raise RasterRefusedError("its no-data value does not fit its type.") from error
+    raster = memory.open(
+        driver="GTiff",
+        height=rows,
+        width=columns,
+        count=1,
+        dtype=dtype,
+        nodata=_find_usable_nodata(array, dtype),
+        tiled=True,
+        blockxsize=BLOCK,
+        blockysize=BLOCK,
+        sparse_ok=True,
+        bigtiff="IF_SAFER",
+        **profile,
+    )
+    raster.scales, raster.offsets = (scale,), (offset,)
+    if unit is not None:
+        raster.set_band_unit(1, unit)
+    return raster
+
+
+def _find_usable_nodata(array: ForeignArray, dtype: str) -> float | None:
+    """Find the no-data value if pixels can have it."""
+    nodata = find_nodata(array)
+    if nodata is None or np.dtype(dtype).kind == "f":
+        return nodata
+    return None if not np.isfinite(nodata) else find_usable_nodata(nodata, dtype)

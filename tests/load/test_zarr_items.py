@@ -1,4 +1,4 @@
-"""Zarr arrays of STAC Items have the values that GeoTIFFs with the same pixels have; hostile ones are refused."""
+"""Zarr arrays of STAC Items have the values of GeoTIFFs with the same pixels; hostile ones are refused."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from odc_openeo import cube
 from odc_openeo.errors import FileContentInvalid, NoDataAvailable, OpenEOError
 from odc_openeo.formats import Target, get_format
+from odc_openeo.load import load
+from odc_openeo.load.request import LoadRequest
+from odc_openeo.load.stac_scenes import read_items
+from odc_openeo.load.subset import Subset
 from odc_openeo.untrusted import zarr_codecs
 from odc_openeo.untrusted.rasters import LocalFolder, RasterRefusedError
 from odc_openeo.untrusted.zarr_arrays import is_zarr_href, open_array
@@ -56,11 +60,13 @@ def make_zarr_item(path: Path | str, day: int = 1, **fields: Any) -> dict[str, A
     return {**make_item(day, {}), "assets": {"b02": asset}}
 
 
-def load_both(folder: Path, path: Path, pixels: np.ndarray, nodata: float | None, **options: Any) -> Any:
+def load_both(
+    folder: Path, path: Path, pixels: np.ndarray, nodata: float | None, grid: GeoBox | None = None
+) -> Any:
     """The cube of the array and that of a GeoTIFF with the same pixels."""
     tif = write_raster(folder / "b02.tif", pixels, nodata)
     return [
-        load_items(folder, item, **options).compute()
+        load(*read_items([item], LocalFolder(folder))[::-1], LoadRequest(subset=Subset(view=grid))).compute()
         for item in (make_zarr_item(path), make_item(1, {"b02": tif}))
     ]
 
@@ -112,7 +118,7 @@ def test_grids_that_differ_from_that_of_the_array(tmp_path: Path, attributes: di
         grid = GeoBox.from_bbox(
             (left - 33, top - 300, left + 290, top + 25), "EPSG:32632", resolution=resolution
         )
-        array, tif = load_both(tmp_path, path, pixels, 0, onto=grid)
+        array, tif = load_both(tmp_path, path, pixels, 0, grid)
         xr.testing.assert_identical(array, tif)
         assert bool(cube.valid(array).any())
 
@@ -253,13 +259,12 @@ def test_damaged_chunks_are_refused(tmp_path: Path, name: str, damage: str) -> N
         "long": content + content[:-1],
     }
     chunk.write_bytes(damaged[damage])
-    try:
+    # An index at the end of a shard may be sound although more stands before it.
+    if (name, damage) == ("v3-shards", "long"):
+        return
+    with pytest.raises(FileContentInvalid) as caught:
         load_items(tmp_path, make_zarr_item(path)).compute()
-    except FileContentInvalid as error:
-        assert str(tmp_path) not in error.message
-    else:
-        # An index at the end of a shard may be sound although more stands before it.
-        assert (name, damage) in {("v3-shards", "long"), ("v3-blosc", "long")}
+    assert str(tmp_path) not in caught.value.message
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zlib", "zstd", "lz4", "blosc"])
