@@ -115,10 +115,9 @@ def _convert_row(batch: pa.RecordBatch, number: int) -> Row:
 
 
 def _make_documents(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    from stac_geoparquet.arrow._batch import StacArrowBatch
+    from stac_geoparquet.arrow import stac_table_to_items
 
-    rows = StacArrowBatch(batch).to_json_batch().iter_dicts()
-    return [_drop_nulls(row) for row in rows]
+    return [_drop_nulls(row) for row in stac_table_to_items(pa.Table.from_batches([batch]))]
 
 
 def _drop_nulls(value: Any) -> Any:

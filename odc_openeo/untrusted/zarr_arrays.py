@@ -130,12 +130,12 @@ def find_parent(href: str) -> str:
 
 
 def is_zarr_href(href: str) -> bool:
-    """Whether an address leads into a Zarr store: one of its folders ends on ``.zarr``."""
+    """Whether an address leads into a Zarr store: it is below a folder whose name ends on ``.zarr``."""
     try:
         parts = urlsplit(href).path.split("/")
     except ValueError:
         return False
-    return any(part.lower().endswith(ENDING) for part in parts)
+    return any(part.lower().endswith(ENDING) for part in parts[:-1])
 
 
 def open_array(href: str, place: Any) -> ForeignArray:

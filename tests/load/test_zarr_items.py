@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,19 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from odc_openeo import cube
-from odc_openeo.errors import FileContentInvalid, NoDataAvailable, OpenEOError
+from odc_openeo.catalog import Band, File, Scene
+from odc_openeo.errors import (
+    FeatureUnsupported,
+    FileContentInvalid,
+    NoDataAvailable,
+    OpenEOError,
+    StorageFailure,
+)
 from odc_openeo.formats import Target, get_format
 from odc_openeo.load import load
 from odc_openeo.load.request import LoadRequest
@@ -149,6 +158,33 @@ def test_what_is_saved_as_zarr_can_be_loaded(tmp_path: Path) -> None:
     assert cube.nodata(loaded) == 0
 
 
+def load_dataset(href: str, pixels: np.ndarray) -> np.ndarray:
+    """The pixels of a dataset of the index whose band is at an address."""
+    grid = GeoBox(pixels.shape, Affine(*TRANSFORM), "EPSG:32632")
+    scene = Scene(
+        "scene",
+        "product",
+        datetime(2024, 3, 1, tzinfo=UTC),
+        grid.crs,
+        {"default": grid},
+        {"b02": File(href, 1, None, "default")},
+        grid.extent,
+        {},
+    )
+    return load([scene], [Band("b02", dtype="uint16", nodata=0)]).compute().values[0, 0]
+
+
+def test_datasets_of_the_index_may_be_arrays(tmp_path: Path) -> None:
+    pixels = make_pixels()
+    path = write_array(tmp_path, pixels, EOPF)
+    for href in (path.as_uri(), str(path)):
+        np.testing.assert_array_equal(load_dataset(href, pixels), pixels)
+    with pytest.raises(StorageFailure, match="missing or damaged"):
+        load_dataset(path.with_name("b03").as_uri(), pixels)
+    with pytest.raises(FeatureUnsupported, match="outside of local folders"):
+        load_dataset("s3://bucket/product.zarr/b02", pixels)
+
+
 def test_scale_and_offset_are_described(tmp_path: Path) -> None:
     attributes = {**GEOZARR, "scale_factor": 0.0001, "add_offset": -0.1, "units": "1"}
     path = write_array(tmp_path, make_pixels(), attributes)
@@ -168,6 +204,8 @@ def test_other_media_types_and_groups_are_refused(tmp_path: Path) -> None:
             load_items(tmp_path, make_zarr_item(href))
     assert not is_zarr_href("https://example.org/zarr/a.tif")
     assert is_zarr_href("https://example.org/A.ZARR/b?token=x")
+    # Stores as such are among the results of jobs, beside files that can be loaded.
+    assert not is_zarr_href("https://example.org/result.zarr")
 
 
 # --- Attacks -------------------------------------------------------------------------------------
