@@ -55,7 +55,7 @@ def index_stac(
     to_dataset = Doc2Dataset(index, eo3=True)
     done = Indexed()
     for item in read_items(paths):
-        dataset = _make_dataset(item, _get_product(index, item, product), to_dataset)
+        dataset = make_dataset(item, _get_product(index, item, product), to_dataset)
         _store_dataset(index, dataset, done)
     return done
 
@@ -92,19 +92,24 @@ def _read_item(feature: dict[str, Any], path: Path) -> pystac.Item:
 
 
 def _get_product(index: Index, item: pystac.Item, name: str | None) -> Product:
-    product_name = name or item.collection_id
+    return get_product(index, item.id, name or item.collection_id)
+
+
+def get_product(index: Index, item_id: str, product_name: str | None) -> Product:
+    """Return the product that an Item is added to; IndexingError if there is none."""
     if product_name is None:
-        raise IndexingError(f"STAC Item {item.id} has no collection: name the product to add it to")
+        raise IndexingError(f"STAC Item {item_id} has no collection: name the product to add it to")
     product = index.products.get_by_name(product_name)
     if product is None:
         raise IndexingError(
-            f"STAC Item {item.id}: there is no product '{product_name}'; add it with "
+            f"STAC Item {item_id}: there is no product '{product_name}'; add it with "
             "`datacube product add`, or name another product"
         )
     return product
 
 
-def _make_dataset(item: pystac.Item, product: Product, to_dataset: Doc2Dataset) -> Dataset:
+def make_dataset(item: pystac.Item, product: Product, to_dataset: Doc2Dataset) -> Dataset:
+    """Make the dataset of an Item; IndexingError for an Item that does not fit the product."""
     uri = item.get_self_href()
     try:
         with warnings.catch_warnings():

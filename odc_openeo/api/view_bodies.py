@@ -12,6 +12,7 @@ GEOJSON: Final = "application/geo+json"
 JSON_SCHEMA: Final = "application/schema+json"
 HTML: Final = "text/html"
 MULTIPART: Final = "multipart/form-data"
+PARQUET: Final = "application/vnd.apache.parquet"
 BINARY: Final = "application/octet-stream"
 ANY: Final = "*/*"
 

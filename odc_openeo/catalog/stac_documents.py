@@ -111,6 +111,8 @@ def make_collection(
     return {key: value for key, value in described.items() if value not in (None, {})}
 
 
+PARQUET: Final = "application/vnd.apache.parquet"
+
 NOT_LOADABLE: Final = (
     "The datasets of this collection have no EO3 metadata with a pixel grid: they can be searched, but not "
     "loaded."
@@ -125,11 +127,12 @@ def _describe(product: Product, summary: Summary) -> str:
 def _make_links(product: Product, base_url: str, has_items: bool) -> list[dict[str, Any]]:
     url = f"{base_url}/collections/{quote(product.name)}"
     items = {"rel": "items", "href": f"{url}/items", "type": "application/geo+json", "title": "Items"}
+    table = {**items, "href": f"{url}/items.parquet", "type": PARQUET, "title": "Items as stac-geoparquet"}
     return [
         {"rel": "self", "href": url, "type": "application/json"},
         {"rel": "root", "href": f"{base_url}/", "type": "application/json"},
         {"rel": "parent", "href": f"{base_url}/", "type": "application/json"},
-        *([items] if has_items else []),
+        *([items, table] if has_items else []),
         {
             "rel": "http://www.opengis.net/def/rel/ogc/1.0/queryables",
             "href": f"{url}/queryables",

@@ -15,6 +15,7 @@ import click
 from pydantic import ValidationError
 
 from odc_openeo import __version__
+from odc_openeo.cli.items import make_export_group, make_index_command
 from odc_openeo.cli.jobs import make_jobs_group
 from odc_openeo.cli.secret_files import make_secrets
 from odc_openeo.config import (
@@ -275,19 +276,8 @@ def index_samples(folder: Path | None) -> None:
         click.echo(f"{item.product}: {len(item.documents)} datasets")
 
 
-@index.command("stac")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--product", help="The product to add to.  [default: each Item's collection]")
-def index_stac(paths: tuple[Path, ...], product: str | None) -> None:
-    """Index STAC Items: JSON files of an Item or an ItemCollection, or folders of them."""
-    from odc_openeo.indexing.index import IndexingError
-    from odc_openeo.indexing.stac import index_stac
-
-    try:
-        done = index_stac(paths, product)
-    except IndexingError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(f"{len(done.added)} added, {len(done.updated)} updated, {len(done.unchanged)} unchanged")
+index.add_command(make_index_command(load_operator_settings))
+cli.add_command(make_export_group(load_operator_settings, DATA_DIR))
 
 
 @cli.group()

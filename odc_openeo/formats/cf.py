@@ -14,7 +14,7 @@ from odc_openeo.cube.instants import find_period_bounds
 from odc_openeo.cube.packing import Packing, agree_on_packing, make_packing_coordinates, read_packings
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.properties import choose_name
-from odc_openeo.formats.raster import find_band_dimension
+from odc_openeo.formats.raster import find_band_dimension, has_even_labels
 
 GRID_MAPPING: Final = "spatial_ref"
 CONVENTIONS: Final = "CF-1.11"
@@ -199,7 +199,7 @@ def _describe_grid_mapping(data: xr.DataArray) -> dict[str, Any]:
     attrs = {k: v for k, v in data.odc.crs.proj.to_cf().items() if v is not None}
     attrs["spatial_ref"] = attrs["crs_wkt"]
     geobox = data.odc.geobox
-    if geobox is not None:
+    if geobox is not None and all(has_even_labels(data, dimension) for dimension in (X, Y)):
         attrs["GeoTransform"] = " ".join(repr(float(v)) for v in geobox.transform.to_gdal())
     return attrs
 

@@ -64,7 +64,7 @@ def check_raster(data: Any, format_: str) -> None:
     if data.dtype.kind not in "biufc":
         raise FormatUnsuitable(format=format_, reason=f"its values are not numbers but {data.dtype}.")
     for dimension in (X, Y):
-        if not _is_even(data, dimension):
+        if not has_even_labels(data, dimension):
             raise FormatUnsuitable(
                 format=format_, reason=f"labels of dimension {dimension} are not evenly spaced. Use netCDF."
             )
@@ -83,7 +83,8 @@ def check_files(data: xr.DataArray, format_: str) -> None:
         raise FormatUnsuitable(format=format_, reason=reason)
 
 
-def _is_even(data: xr.DataArray, dimension: str) -> bool:
+def has_even_labels(data: xr.DataArray, dimension: str) -> bool:
+    """Whether labels of a dimension are evenly spaced."""
     if dimension not in data.coords or data.sizes[dimension] < 3:
         return True
     steps = np.diff(data.coords[dimension].values.astype(float))

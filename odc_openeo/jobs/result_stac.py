@@ -24,6 +24,8 @@ EXTENSIONS: Final = (
 
 COLLECTION: Final = "collection.json"
 ITEMS: Final = "items"
+ITEMS_TABLE: Final = "items.parquet"
+"""All Items as stac-geoparquet, unless a file of the results has this name."""
 THUMBNAIL: Final = "thumbnail"
 """The role of the preview picture of the results."""
 
@@ -88,10 +90,23 @@ def make_collection(results: Results, href: Href, expires: int) -> dict[str, Any
                 _make_link("item", href(f"{ITEMS}/{id_}.json"), id_, "application/geo+json")
                 for id_ in group_items(results)
             ),
+            *_make_table_links(results, href),
             *_make_source_links(details),
         ],
         **_make_provenance(results),
     }
+
+
+def has_items_table(results: Results) -> bool:
+    """Whether there is a table of the Items."""
+    return bool(group_items(results)) and results.find_asset(ITEMS_TABLE) is None
+
+
+def _make_table_links(results: Results, href: Href) -> list[dict[str, Any]]:
+    media_type = "application/vnd.apache.parquet"
+    if not has_items_table(results):
+        return []
+    return [_make_link("items", href(ITEMS_TABLE), "All Items as stac-geoparquet", media_type)]
 
 
 def make_feature(results: Results, href: Href, expires: int) -> dict[str, Any]:

@@ -11,8 +11,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from affine import Affine
@@ -25,11 +27,13 @@ from odc_openeo.config import allowed_gdal_drivers
 from odc_openeo.errors import FeatureUnsupported, FileContentInvalid, OpenEOError, StorageFailure
 from odc_openeo.load.object_environment import expose_object, is_remote
 from odc_openeo.load.object_failures import read_persistently
-from odc_openeo.load.pixels import PixelRules, PixelsRefusedError, read_pixels
+from odc_openeo.load.pixels import OpenOverview, PixelRules, PixelsRefusedError, read_pixels
+from odc_openeo.load.zarr_rasters import open_zarr_window
 from odc_openeo.runners.memory_failures import is_memory_failure
 from odc_openeo.storage.buckets import BucketAccess
 from odc_openeo.untrusted.gdal_drivers import FOLDER_FORMATS, SELF_CONTAINED, secure_gdal_once
-from odc_openeo.untrusted.rasters import RasterPlace, RasterRefusedError, open_overview
+from odc_openeo.untrusted.rasters import LocalFolder, RasterPlace, RasterRefusedError, open_overview
+from odc_openeo.untrusted.zarr_arrays import ENDING, is_zarr_href
 
 _log = logging.getLogger(__name__)
 
@@ -97,13 +101,25 @@ class RasterReader:
             self._place["band"], _as_number(self._place["nodata"]), uses_alpha=False, exact=False
         )
         grid = _turn_back(dst_geobox, self._place)
-        read = partial(read_pixels, self._open_overview, rules, cfg, grid, dst)
+        open_raster = self._find_array(cfg, grid) if is_zarr_href(self._src.uri) else self._open_overview
+        read = partial(read_pixels, open_raster, rules, cfg, grid, dst)
         with as_storage_failure(self._place):
             try:
                 return self._read_persistently(read) if is_remote(self._src.uri) else read()
             except PixelsRefusedError as error:
                 _log.warning("band %s of dataset %s: %s", self._place["name"], self._place["dataset"], error)
                 raise _make_unfit_error(self._place, error) from None
+
+    def _find_array(self, cfg: RasterLoadParams, grid: GeoBox) -> OpenOverview:
+        """Find out how to open a Zarr array, which is read below its store only, as that of a user is."""
+        if is_remote(self._src.uri) or not self._src.uri.startswith(("file:", "/")):
+            raise FeatureUnsupported(
+                feature=f"Zarr arrays of datasets outside of local folders: band {self._place['name']} of "
+                f"dataset {self._place['dataset']}. Operators: offer their Items for load_stac"
+            )
+        path = Path(url2pathname(urlsplit(self._src.uri).path))
+        root = next(folder for folder in path.parents if folder.name.lower().endswith(ENDING))
+        return partial(open_zarr_window, str(path), LocalFolder(root), cfg, grid)
 
     def _read_persistently(self, read: Callable[[], Any]) -> Any:
         if self._place["layer"] and self._needs_environment:
@@ -192,7 +208,11 @@ class ForeignReader:
         rules = PixelRules(data["band"], data["nodata"], data.get("uses_alpha", False), exact=True)
         try:
             grid = _turn_back(dst_geobox, data)
-            return read_pixels(partial(open_overview, href, self._raster_place), rules, cfg, grid, dst)
+            if is_zarr_href(href):
+                open_raster = partial(open_zarr_window, href, self._raster_place, cfg, grid)
+            else:
+                open_raster = partial(open_overview, href, self._raster_place)
+            return read_pixels(open_raster, rules, cfg, grid, dst)
         except OpenEOError:
             raise
         except (RasterRefusedError, PixelsRefusedError) as error:

@@ -12,9 +12,11 @@ from odc.geo.geobox import GeoBox
 
 from odc_openeo.errors import FileContentInvalid, OpenEOError, UrlUnreachable
 from odc_openeo.load.driver import get_file_name
+from odc_openeo.load.zarr_rasters import open_zarr_raster
 from odc_openeo.runners.notices import opening_files
 from odc_openeo.untrusted.raster_bands import BandHeader, read_band_headers
 from odc_openeo.untrusted.rasters import RasterPlace, RasterRefusedError, open_foreign_raster, read_grid
+from odc_openeo.untrusted.zarr_arrays import is_zarr_href
 
 THREADS: Final = 8
 
@@ -56,7 +58,8 @@ def read_header(href: str, place: RasterPlace) -> Header:
         UrlUnreachable, FileContentInvalid: the file cannot be had, is not a raster, or refers to other files.
     """
     try:
-        with opening_files([get_file_name(href)]), open_foreign_raster(href, place) as file:
+        open_raster = open_zarr_raster if is_zarr_href(href) else open_foreign_raster
+        with opening_files([get_file_name(href)]), open_raster(href, place) as file:
             return Header(read_grid(file), read_band_headers(file))
     except RasterRefusedError as error:
         raise make_refusal(href, f"the raster {get_file_name(href)} cannot be read: {error}") from error

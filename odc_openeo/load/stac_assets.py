@@ -17,6 +17,7 @@ from shapely.errors import ShapelyError
 
 from odc_openeo.errors import FeatureUnsupported, FileContentInvalid
 from odc_openeo.untrusted.rasters import RasterRefusedError, make_grid
+from odc_openeo.untrusted.zarr_arrays import is_zarr_href
 
 MEDIA_TYPES: Final = frozenset(
     {
@@ -24,6 +25,7 @@ MEDIA_TYPES: Final = frozenset(
         *("image/jp2", "image/jpeg2000"),
     }
 )
+ZARR_TYPES: Final = frozenset({"application/vnd+zarr", "application/vnd.zarr", "application/x-zarr"})
 ENDINGS: Final = (".tif", ".tiff", ".jp2")
 NOT_DATA: Final = frozenset({"thumbnail", "overview", "metadata", "visual"})
 _SHARED: Final = ("nodata", "data_type", "unit")
@@ -113,7 +115,7 @@ def name_item_in_errors(item: Any) -> Iterator[None]:
 
 
 def list_rasters(item: Mapping[str, Any]) -> list[StacRaster]:
-    """The assets of an Item that are GeoTIFF or JPEG 2000 files, whatever their roles."""
+    """The assets of an Item that are GeoTIFF or JPEG 2000 files or Zarr arrays, whatever their roles."""
     properties = item.get("properties") or {}
     shared = {
         name: value for name, value in properties.items() if name.startswith("proj:") or name in _SHARED
@@ -138,8 +140,10 @@ def _list_fields(
 
 def _has_pixels(asset: Mapping[str, Any]) -> bool:
     media_type = str(asset.get("type") or "").partition(";")[0].strip().lower()
-    path = urlsplit(str(asset.get("href"))).path.lower()
-    return media_type in MEDIA_TYPES if media_type else path.endswith(ENDINGS)
+    href = str(asset.get("href"))
+    if is_zarr_href(href):
+        return not media_type or media_type in ZARR_TYPES
+    return media_type in MEDIA_TYPES if media_type else urlsplit(href).path.lower().endswith(ENDINGS)
 
 
 def _is_data(asset: Mapping[str, Any]) -> bool:

@@ -103,10 +103,10 @@ def _check_readable(rasters: Rasters, names: Sequence[str] | None, table: BandTa
 def _explain_no_rasters(readable: Rasters) -> str:
     keys = sorted({raster.key for group in readable.values() for raster in group})
     if not keys:
-        return "no asset is a GeoTIFF or JPEG 2000 file."
+        return "no asset is a GeoTIFF or JPEG 2000 file or a Zarr array."
     return (
-        "no asset with the role of data is a GeoTIFF or JPEG 2000 file. Others may be loaded if they are "
-        f"named in 'bands': {', '.join(keys)}."
+        "no asset with the role of data is a GeoTIFF, JPEG 2000 file or Zarr array. Others may be loaded if "
+        f"they are named in 'bands': {', '.join(keys)}."
     )
 
 

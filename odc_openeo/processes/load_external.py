@@ -85,8 +85,9 @@ def load_stac(
     The address is that of an Item, of a Collection or Catalog in files, of a collection of a STAC API, or
     of the results of a batch job: here your own by ``/jobs/{id}/results``, or any by a signed link; or of
     what you have exported to a workspace: ``/workspaces/{id}/files/{path}/collection.json``. GeoTIFF and
-    JPEG 2000 files are read, by http and https, only where needed. The cube has the dimensions t, bands,
-    y and x and the grid of the files as with `load_collection`. Scale and offset are not applied.
+    JPEG 2000 files and arrays in Zarr stores are read, by http and https, only where needed. The cube has
+    the dimensions t, bands, y and x and the grid of the files as with `load_collection`. Scale and offset are
+    not applied.
 
     Args:
         url: The address, with whatever is needed to read it (tokens and the like).

@@ -86,21 +86,39 @@ class LocalFolder:
         finally:
             os.close(descriptor)
 
+    def read_file(self, href: str, most: int) -> bytes | None:
+        """Read a regular file in the folder, None if there is none; RasterRefusedError if it is too large."""
+        try:
+            descriptor = self._open_file(href)
+        except RasterRefusedError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        with open(descriptor, "rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise RasterRefusedError(f"a file of it has more than {most} bytes.")
+        return content
+
     def explain_failure(self, href: str) -> None:
         """Do nothing: there is no hidden error, as `expose` has checked the file."""
 
     def _open_file(self, href: str) -> int:
         """Open a file one path component at a time, so that no link leads outside (path traversal)."""
+        parts = self._split_path(href)
+        try:
+            return _open_regular_file(self.root, parts)
+        except OSError as error:
+            raise RasterRefusedError("it does not exist, or is not a file.") from error
+
+    def _split_path(self, href: str) -> tuple[str, ...]:
         try:
             parts = Path(href).relative_to(self.root).parts
         except ValueError as error:
             raise RasterRefusedError("it is outside its folder.") from error
         if not parts or ".." in parts or "\0" in href:
             raise RasterRefusedError("it is outside its folder.")
-        try:
-            return _open_regular_file(self.root, parts)
-        except OSError as error:
-            raise RasterRefusedError("it does not exist, or is not a file.") from error
+        return parts
 
 
 def _open_regular_file(root: Path, parts: tuple[str, ...]) -> int:

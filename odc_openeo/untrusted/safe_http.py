@@ -453,3 +453,14 @@ class RemoteFiles:
     def explain_failure(self, href: str) -> None:
         """Raise the error of the connection, if there is one."""
         open_remote_file(self.policy, href, self.sign).close()
+
+    def read_file(self, href: str, most: int) -> bytes | None:
+        """Read the file at a URL, None if there is none; raises the errors of `fetch_json`."""
+        url = href if self.sign is None else self.sign(href)
+        try:
+            with _open_response(self.policy, url, {"Accept-Encoding": "identity"}, None) as blocks:
+                return b"".join(_limit_size(blocks, min(most, self.policy.bytes)))
+        except UrlUnreachable as error:
+            if error.server_status in (404, 410):
+                return None
+            raise

@@ -129,6 +129,22 @@ class ObjectFolder:
         with LocalFolder(path.parent).expose(str(path)) as name:
             yield name
 
+    def read_file(self, href: str, most: int) -> bytes | None:
+        """Read an object of the folder, None if there is none; RasterRefusedError if it is too large."""
+        try:
+            parts = Path(href).relative_to(self.root).parts
+            if not parts or ".." in parts:
+                raise RasterRefusedError("it is outside its folder.")
+            with self.bucket.open("/".join([self.key, *parts])) as file:
+                content = file.read(most + 1)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RasterRefusedError("it is outside its folder.") from error
+        if len(content) > most:
+            raise RasterRefusedError(f"a file of it has more than {most} bytes.")
+        return content
+
     def explain_failure(self, href: str) -> None:
         """Do nothing: there is no hidden error, as `expose` has checked the file."""
 

@@ -71,6 +71,7 @@ TABLE: Final[dict[str, str]] = {
     f"{API}/collections/<collection_id>": OWN_NAME,
     f"{API}/collections/<collection_id>/queryables": PUBLIC,
     f"{API}/collections/<collection_id>/items": PUBLIC,
+    f"{API}/collections/<collection_id>/items.parquet": PUBLIC,
     f"{API}/collections/<collection_id>/items/<item_id>": PUBLIC,
     f"{API}/queryables": PUBLIC,
     f"{API}/search": PUBLIC,

@@ -95,8 +95,10 @@ def open_file(path: Path, format_: str) -> None:
             with rasterio.open(path) as file:
                 assert file.read().size
     elif format_ in ("netCDF", "Zarr"):
-        engine = "netcdf4" if format_ == "netCDF" else "zarr"
-        with xr.open_dataset(path, engine=engine) as dataset:
+        engine: dict[str, Any] = {"engine": "netcdf4" if format_ == "netCDF" else "zarr"}
+        if (path / "0").is_dir():
+            engine["group"] = "0"
+        with xr.open_dataset(path, **engine) as dataset:
             assert dataset.load().data_vars
     elif format_ == "JSON":
         json.loads(path.read_text())

@@ -19,15 +19,20 @@ from odc_openeo.api.file_responses import COPY_BYTES, make_file_response
 from odc_openeo.api.jobs.documents import log_entry_to_dict
 from odc_openeo.api.paging import read_flag
 from odc_openeo.api.query_parameters import takes
-from odc_openeo.api.view_bodies import ANY, GEOJSON, answers
+from odc_openeo.api.runner_calls import run_for_view
+from odc_openeo.api.view_bodies import ANY, GEOJSON, PARQUET, answers
+from odc_openeo.catalog.items_parquet import encode_items
 from odc_openeo.errors import JobNotFinished, JobNotStarted, NotFound
 from odc_openeo.jobs import results
 from odc_openeo.jobs.result_stac import (
     COLLECTION,
     ITEMS,
+    ITEMS_TABLE,
     Href,
     Results,
     find_item,
+    group_items,
+    has_items_table,
     make_collection,
     make_feature,
 )
@@ -113,6 +118,8 @@ def _find_stac_document(job_results: Results, expires: int, name: str) -> Respon
     href = _make_signed_urls(job_results, expires)
     if name == COLLECTION:
         return jsonify(make_collection(job_results, href, expires))
+    if name == ITEMS_TABLE and has_items_table(job_results):
+        return _make_items_table(job_results, href, expires)
     folder, _, file = name.partition("/")
     if folder != ITEMS or not file.endswith(".json"):
         return None
@@ -128,6 +135,12 @@ def _find_stac_document(job_results: Results, expires: int, name: str) -> Respon
     response = jsonify(stac_item)
     response.mimetype = GEOJSON
     return response
+
+
+def _make_items_table(job_results: Results, href: Href, expires: int) -> Response:
+    documents = [find_item(job_results, id_, href, expires) for id_ in group_items(job_results)]
+    content = run_for_view(encode_items, documents, user=str(job_results.job.user))
+    return Response(content, mimetype=PARQUET)
 
 
 def _send_result_file(job_results: Results, name: str, asset: dict[str, Any], expires: int) -> Response:

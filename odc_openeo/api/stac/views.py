@@ -8,13 +8,20 @@ from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, jsonify, request
 
-from odc_openeo.api.auth import get_readable_catalog
+from odc_openeo.api.auth import get_readable_catalog, user_if_signed_in
 from odc_openeo.api.backend import api_url, make_link
 from odc_openeo.api.json_body import read_json_object
 from odc_openeo.api.query_parameters import takes
+from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.api.stac.assets import find_place
-from odc_openeo.api.stac.item_queries import SEARCH_PARAMETERS, parse_query_string, parse_search
-from odc_openeo.api.view_bodies import GEOJSON, JSON_SCHEMA, answers
+from odc_openeo.api.stac.item_queries import (
+    MAX_LIMIT,
+    SEARCH_PARAMETERS,
+    parse_query_string,
+    parse_search,
+)
+from odc_openeo.api.view_bodies import GEOJSON, JSON_SCHEMA, PARQUET, answers
+from odc_openeo.catalog.items_parquet import encode_items
 
 blueprint = Blueprint("stac", __name__)
 
@@ -56,6 +63,27 @@ def list_items(collection_id: str) -> Response:
     return _search_items(
         parse_query_string(), f"/collections/{quote(collection_id, safe='')}/items", collection_id
     )
+
+
+@blueprint.get("/collections/<collection_id>/items.parquet")
+@answers(media_type=PARQUET)
+@takes(*(name for name in SEARCH_PARAMETERS if name != "fields"), exclusively=True)
+def download_items(collection_id: str) -> Response:
+    """``GET /collections/{collection_id}/items.parquet``: a page of such a search as stac-geoparquet.
+
+    The header ``Link`` has the next page. The file is made in a runner.
+    """
+    body, path = parse_query_string(), f"/collections/{quote(collection_id, safe='')}/items.parquet"
+    query, _ = parse_search({"limit": MAX_LIMIT, **body}, collection_id)
+    page = get_readable_catalog().search_items(query, api_url(), find_place)
+    user = user_if_signed_in()
+    content = run_for_view(encode_items, page.items, user=None if user is None else str(user.id))
+    response = Response(content, mimetype=PARQUET)
+    for link in _make_next_links(body, path, page.token):
+        response.headers["Link"] = f'<{link["href"]}>; rel="next"'
+    response.add_etag()
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.get("/collections/<collection_id>/items/<item_id>")
