@@ -253,9 +253,7 @@ class JobPartRow(Base):
         Index("ix_job_parts_running", "job_id", "number", postgresql_where=text("status = 'running'")),
     )
 
-    job_id: Mapped[UUID] = mapped_column(
-        ForeignKey(JobSplitRow.job_id, ondelete="CASCADE"), primary_key=True
-    )
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobSplitRow.job_id, ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     is_last: Mapped[bool]
     part: Mapped[str]

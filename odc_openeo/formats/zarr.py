@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import xarray as xr
@@ -33,8 +35,16 @@ def write_zarr(data: xr.DataArray | xr.Dataset, target: Target, options: Options
     else:
         cf_dataset = make_dataset(data, options["layout"], "Zarr")
     lazy = [name for name in cf_dataset.data_vars if cf_dataset[name].chunks is not None]
-    encoding = {str(name): _make_encoding(cf_dataset[name]) for name in cf_dataset.data_vars}
-    # Only metadata is written for lazy variables: dask's chunks need not fit those of the store.
+    encoding = {str(name): make_zarr_encoding(cf_dataset[name]) for name in cf_dataset.data_vars}
+    create_store(cf_dataset, path, encoding)
+    group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    for name in lazy:
+        stream_batches(cf_dataset[name], target.compute, group[str(name)].__setitem__)
+    return [make_cube_asset(path, MEDIA_TYPE, data)]
+
+
+def create_store(cf_dataset: xr.Dataset, path: Path, encoding: Mapping[str, Any]) -> None:
+    """Write a store without the values of lazy variables: dask's chunks need not fit those of the store."""
     with warnings.catch_warnings():
         # Consolidated metadata and string labels are not yet in the specification of version 3.
         warnings.filterwarnings("ignore", module="zarr")
@@ -44,16 +54,13 @@ def write_zarr(data: xr.DataArray | xr.Dataset, target: Target, options: Options
             zarr_format=3,
             consolidated=True,
             compute=False,
-            encoding=encoding,
+            encoding=dict(encoding),
             safe_chunks=False,
         )
-    group = zarr.open_group(path, mode="r+", use_consolidated=False)
-    for name in lazy:
-        stream_batches(cf_dataset[name], target.compute, group[str(name)].__setitem__)
-    return [make_cube_asset(path, MEDIA_TYPE, data)]
 
 
-def _make_encoding(variable: xr.DataArray) -> dict[str, Any]:
+def make_zarr_encoding(variable: xr.DataArray) -> dict[str, Any]:
+    """Make the encoding of a variable: its chunks follow those of dask."""
     if not variable.dims or not variable.size or variable.dtype.kind not in "biuf":
         return dict(variable.encoding)
     return {**variable.encoding, "chunks": choose_chunk_sizes(variable)}

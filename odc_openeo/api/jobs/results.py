@@ -27,6 +27,7 @@ from odc_openeo.jobs.result_stac import (
     ITEMS,
     Href,
     Results,
+    find_asset_key,
     find_item,
     make_collection,
     make_feature,
@@ -131,7 +132,8 @@ def _find_stac_document(job_results: Results, expires: int, name: str) -> Respon
 
 
 def _send_result_file(job_results: Results, name: str, asset: dict[str, Any], expires: int) -> Response:
-    store, key = get_storage(backend().config), f"{job_results.folder}/{name}"
+    store = get_storage(backend().config)
+    key = f"{job_results.folder}/{find_asset_key(asset, name)}"
     try:
         size = store.size(key)
         redirect = None if size is None else _redirect_to_store(store, key, expires)
