@@ -42,6 +42,9 @@ def run_parts(config: Config, job: Job, pipe: Connection) -> None:
     prepare_process(config, job)
     channel = Channel(pipe)
     logger = make_run_logger(channel, job)
+    if job.draft.log_level == "info":
+        # Each part would say the same of its loads.
+        logger.setLevel(logging.WARNING)
     try:
         while run_part(config, pipe.recv(), channel, logger):
             pass

@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import rasterio
 
+import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo import jobs
 from odc_openeo.config import Config, child_environment
 from odc_openeo.formats import write_outputs

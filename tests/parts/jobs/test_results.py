@@ -2,21 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import pytest
 import rasterio
+import xarray as xr
 
 from tests.parts.jobs.site import PartsSite, Worker, compute_expected, reduce_graph
 
+RASTERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "GTiff": ("GTiff", {}),
+    "merged GTiff": ("GTiff", {"merge": True, "filename_prefix": "max"}),
+    "Zarr": ("Zarr", {}),
+    "netCDF": ("netCDF", {}),
+    "merged netCDF": ("netCDF", {"merge": True}),
+}
 
-def test_geotiffs_of_parts_and_their_mosaic_are_the_whole(parts_site: PartsSite, parts_worker: Worker, tmp_path: Path) -> None:
-    id_ = parts_site.submit(reduce_graph("GTiff"))
-    job = parts_site.wait(id_, "finished", "error")
-    assert job.status == "finished", (parts_site.list_messages(id_), parts_worker.output.read_text())
-    files = parts_site.fetch_files(id_, tmp_path / "parts")
-    print(files.keys(), parts_site.list_messages(id_))
-    assert len(files) >= 7
-    mosaic = next(path for name, path in files.items() if name.endswith(".vrt"))
-    with rasterio.open(mosaic) as file:
-        np.testing.assert_array_equal(file.read(), compute_expected())
+
+@pytest.fixture(scope="module")
+def finished(parts_site: PartsSite, parts_worker: Worker) -> Iterator[dict[str, dict[str, Path]]]:
+    """The files of a job in parts for each of the cases."""
+    ids = {name: parts_site.submit(reduce_graph(*case)) for name, case in RASTERS.items()}
+    files = {}
+    for name, id_ in ids.items():
+        job = parts_site.wait(id_, "finished", "error")
+        messages = parts_site.list_messages(id_)
+        assert job.status == "finished", (messages, parts_worker.output.read_text()[-5000:])
+        assert any("6 of 6 parts are done" in message for message in messages), messages
+        assert not any(message.startswith("warning") for message in messages), messages
+        files[name] = parts_site.fetch_files(id_, parts_site.folder / name)
+    yield files
+
+
+def write_whole(site: PartsSite, case: str, folder: Path) -> Path:
+    """The single file of the same graph as a whole."""
+    (path,) = site.write_whole(reduce_graph(*RASTERS[case]), folder / "whole").values()
+    return path
+
+
+def read_raster(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """What a file says of its raster, and its pixels."""
+    with rasterio.open(path) as file:
+        about = {"transform": file.transform, "crs": file.crs, "names": file.descriptions}
+        return about | {"nodata": file.nodatavals, "dtypes": file.dtypes, "scales": file.scales}, file.read()
+
+
+def test_geotiffs_of_parts_and_their_mosaic_are_the_whole(
+    parts_site: PartsSite, finished: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    files = finished["GTiff"]
+    assert sorted(files) == ["result.vrt", *(f"result_part-0000{n}.tif" for n in range(1, 7))]
+    about, pixels = read_raster(files["result.vrt"])
+    np.testing.assert_array_equal(pixels, compute_expected())
+    whole_about, whole_pixels = read_raster(write_whole(parts_site, "GTiff", tmp_path))
+    np.testing.assert_array_equal(pixels, whole_pixels)
+    assert about == whole_about
+
+
+def test_a_merged_geotiff_is_the_file_of_the_whole(
+    parts_site: PartsSite, finished: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    files = finished["merged GTiff"]
+    assert list(files) == ["max.tif"]
+    whole = write_whole(parts_site, "merged GTiff", tmp_path)
+    with rasterio.open(files["max.tif"]) as file, rasterio.open(whole) as expected:
+        assert [file.tags(n) for n in (1, 2)] == [expected.tags(n) for n in (1, 2)]
+        assert file.overviews(1) == expected.overviews(1)
+    about, pixels = read_raster(files["max.tif"])
+    whole_about, whole_pixels = read_raster(whole)
+    assert about == whole_about
+    np.testing.assert_array_equal(pixels, whole_pixels)
+
+
+def test_regions_of_a_zarr_store_are_the_whole(
+    parts_site: PartsSite, finished: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    files = finished["Zarr"]
+    assert list(files) == ["result.zarr"]
+    whole = write_whole(parts_site, "Zarr", tmp_path)
+    with xr.open_zarr(files["result.zarr"]) as store, xr.open_zarr(whole) as expected:
+        xr.testing.assert_identical(store.load(), expected.load())
+    with xr.open_zarr(files["result.zarr"], mask_and_scale=False) as store:
+        np.testing.assert_array_equal(store["B08"], compute_expected()[1])
+
+
+def test_netcdf_files_of_parts_are_the_whole(
+    parts_site: PartsSite, finished: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    whole = write_whole(parts_site, "netCDF", tmp_path)
+    parts = [xr.load_dataset(path, decode_coords="all") for path in finished["netCDF"].values()]
+    assert len(parts) == 6
+    names = [part.drop_vars("spatial_ref") for part in parts]
+    joined = xr.combine_by_coords(names, combine_attrs="override").sortby("y", ascending=False)
+    with xr.open_dataset(whole, decode_coords="all") as expected:
+        xr.testing.assert_equal(joined, expected.load().drop_vars("spatial_ref"))
+    assert list(finished["merged netCDF"]) == ["result.nc"]
+    with xr.open_dataset(finished["merged netCDF"]["result.nc"]) as one, xr.open_dataset(whole) as expected:
+        xr.testing.assert_identical(one.load(), expected.load())
