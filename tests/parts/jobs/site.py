@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
+import psutil
 import rasterio
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
@@ -30,6 +31,8 @@ from odc_openeo.user_data.run_environment import make_environment
 from tests.catalog.scenes import PRODUCT, Grid, Index, document, product
 
 PRODUCT_NAME = "wide"
+TORN = "torn"
+"""A product with one scene, in a file of which a tile cannot be read."""
 GRID = Grid(600000, 5200000, 10, (1024, 1536))
 TIMES = ("2022-06-01T10:00:00Z", "2022-06-11T10:00:00Z", "2022-06-21T10:00:00Z")
 PART_BYTES = 4 * 2**20
@@ -47,14 +50,33 @@ def make_pixels(seed: int) -> np.ndarray:
 def add_scenes(index: Index, folder: Path) -> None:
     """Make the product and index a scene for each date."""
     measurements = [m for m in PRODUCT["measurements"] if m["name"] in ("B04", "B08")]
-    index.add_product(product(PRODUCT_NAME, measurements=measurements))
+    for name in (PRODUCT_NAME, TORN):
+        index.add_product(product(name, measurements=measurements))
     for seed, date in enumerate(TIMES):
-        path = folder / f"scene-{seed}"
-        path.mkdir(parents=True)
-        for number, band in enumerate(("B04", "B08")):
-            write_band(path / f"{band}.tif", make_pixels(seed + number))
-        files = {band: {"path": f"{band}.tif", "grid": "default"} for band in ("B04", "B08")}
-        index.add(document(path, files, {"default": GRID}, PRODUCT_NAME, date))
+        add_scene(index, folder / f"scene-{seed}", PRODUCT_NAME, seed, date)
+    add_scene(index, folder / "torn", TORN, 0, TIMES[0])
+    tear_tile(folder / "torn" / "B08.tif", 1, 1)
+
+
+def add_scene(index: Index, path: Path, name: str, seed: int, date: str) -> None:
+    """Write a scene and add it to a product."""
+    path.mkdir(parents=True)
+    for number, band in enumerate(("B04", "B08")):
+        write_band(path / f"{band}.tif", make_pixels(seed + number))
+    files = {band: {"path": f"{band}.tif", "grid": "default"} for band in ("B04", "B08")}
+    index.add(document(path, files, {"default": GRID}, name, date))
+
+
+def tear_tile(path: Path, column: int, row: int) -> None:
+    """Overwrite a tile of a file with bytes that cannot be decoded."""
+    with rasterio.open(path) as file:
+        offset, size = (
+            int(file.get_tag_item(f"BLOCK_{what}_{column}_{row}", "TIFF", bidx=1))
+            for what in ("OFFSET", "SIZE")
+        )
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * size)
 
 
 def write_band(path: Path, values: np.ndarray) -> None:
@@ -95,6 +117,20 @@ class Worker:
 
     process: subprocess.Popen[bytes]
     output: Path
+
+    def wait_until_ready(self, seconds: float = 90) -> None:
+        """Wait until the worker looks for jobs."""
+        deadline = time.monotonic() + seconds
+        while "is waiting for jobs" not in self.output.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def wait_until_idle(self, seconds: float = 90) -> None:
+        """Wait until the worker has no process of a job or part any more."""
+        deadline = time.monotonic() + seconds
+        while any(child.children() for child in psutil.Process(self.process.pid).children()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """End the worker and all that it has started as if the machine was switched off."""
@@ -186,8 +222,8 @@ class PartsSite:
         return files
 
 
-def compute_expected() -> np.ndarray:
-    """The maximum over time of both bands, (band, y, x), with 0 as no-data."""
-    return np.stack([np.max([make_pixels(s + b) for s in range(len(TIMES))], axis=0) for b in range(2)])
+def compute_expected(dates: int = len(TIMES)) -> np.ndarray:
+    """The maximum over the first dates of both bands, (band, y, x), with 0 as no-data."""
+    return np.stack([np.max([make_pixels(s + b) for s in range(dates)], axis=0) for b in range(2)])
 
 
