@@ -75,6 +75,8 @@ def _create_job_parts() -> None:
         where = sa.text(f"status = '{status}'")
         keys = ["job_id", "number"]
         op.create_index(f"ix_job_parts_{status}", "job_parts", keys, schema=SCHEMA, postgresql_where=where)
+    done = sa.text("status = 'done'")
+    op.create_index("ix_job_parts_ended", "job_parts", ["ended"], schema=SCHEMA, postgresql_where=done)
 
 
 def downgrade() -> None:

@@ -251,6 +251,7 @@ class JobPartRow(Base):
         CheckConstraint("status IN ('waiting', 'running', 'done', 'failed')", name="status"),
         Index("ix_job_parts_waiting", "job_id", "number", postgresql_where=text("status = 'waiting'")),
         Index("ix_job_parts_running", "job_id", "number", postgresql_where=text("status = 'running'")),
+        Index("ix_job_parts_ended", "ended", postgresql_where=text("status = 'done'")),
     )
 
     job_id: Mapped[UUID] = mapped_column(ForeignKey(JobSplitRow.job_id, ondelete="CASCADE"), primary_key=True)

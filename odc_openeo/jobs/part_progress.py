@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Float, cast, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB
 
 from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.errors import JobNotFound
+
+RECENT_PARTS: Final = 200
+"""Parts by which the speed of reading is measured."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +110,23 @@ def list_parts(config: Config, job: UUID) -> dict[int, str]:
     query = select(part.number, part.part).where(part.job_id == job, part.is_last.is_(False))
     with db.autocommit_session(config) as session:
         return {row[0]: row[1] for row in session.execute(query.order_by(part.number))}
+
+
+def find_reading_rate(config: Config) -> float | None:
+    """Return the bytes per second that jobs have read, by the latest parts that are done.
+
+    It is that of one worker. None if no part was ever done.
+    """
+    part = db.JobPartRow
+    read = cast(cast(part.part, JSONB)["input_bytes"].astext, Float)
+    latest = (
+        select(read.label("read"), part.started, part.ended)
+        .where(part.status == "done", part.is_last.is_(False))
+        .order_by(part.ended.desc())
+        .limit(RECENT_PARTS)
+        .subquery()
+    )
+    busy = func.sum(func.extract("epoch", latest.c.ended - latest.c.started))
+    with db.autocommit_session(config) as session:
+        total, seconds = session.execute(select(func.sum(latest.c.read), busy)).one()
+    return float(total) / float(seconds) if total and seconds else None

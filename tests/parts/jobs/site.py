@@ -96,7 +96,7 @@ def node(process: str, *, result: bool = False, **arguments: Any) -> dict[str, A
 def load(**arguments: Any) -> dict[str, Any]:
     """A node that loads all pixels of all dates."""
     extents = {"spatial_extent": None, "temporal_extent": None, "bands": ["B04", "B08"]}
-    return node("load_collection", id=PRODUCT_NAME, **{**extents, **arguments})
+    return node("load_collection", **{"id": PRODUCT_NAME, **extents, **arguments})
 
 
 def reduce_graph(format_: str, options: Mapping[str, Any] | None = None, **extra: Any) -> dict[str, Any]:
@@ -225,5 +225,3 @@ class PartsSite:
 def compute_expected(dates: int = len(TIMES)) -> np.ndarray:
     """The maximum over the first dates of both bands, (band, y, x), with 0 as no-data."""
     return np.stack([np.max([make_pixels(s + b) for s in range(dates)], axis=0) for b in range(2)])
-
-
