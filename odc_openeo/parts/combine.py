@@ -78,4 +78,6 @@ def _concatenate(members: list[Any], dimension: str | None) -> xr.DataArray:
         if dimension in coord.dims
     }
     others = {name: coord.variable for name, coord in first.coords.items() if dimension not in coord.dims}
-    return xr.DataArray(values, dims=first.dims, coords={**others, **along}, attrs=first.attrs, name=first.name)
+    return xr.DataArray(
+        values, dims=first.dims, coords={**others, **along}, attrs=first.attrs, name=first.name
+    )
