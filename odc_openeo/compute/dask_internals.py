@@ -33,6 +33,8 @@ def cull_graph(graph: HighLevelGraph, keys: Any) -> HighLevelGraph:
     that its result can't be computed. Graphs of several parts of an array can't be merged, therefore.
     """
     layers = {name.rpartition("-")[0]: layer for name, layer in graph.cull(keys).layers.items()}
+    for name, layer in layers.items():
+        layer.collection_annotations = graph.layers[name].collection_annotations
     return HighLevelGraph(layers, {name: graph.dependencies[name] & layers.keys() for name in layers})
 
 

@@ -8,13 +8,14 @@ with more of them: no part has other values than the whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import dask.array as da
 import xarray as xr
 from affine import Affine
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
 from odc_openeo import cube
@@ -68,6 +69,8 @@ def _list_demands(template: OutputTemplate, part: Part) -> Iterator[Demand]:
     if part.window is not None and template.transform is not None and template.crs is not None:
         for rim in RIMS:
             yield Demand(boxes=(find_box(template, part.window, rim),), in_part=True)
+    elif part.bounds is not None and template.crs is not None:
+        yield Demand(boxes=(_make_box(part.bounds, template.crs),), in_part=True)
     yield Demand(in_part=True)
 
 
@@ -75,9 +78,13 @@ def find_box(template: OutputTemplate, window: PixelWindow, rim: int) -> Box:
     """Return the box around a window of the output's grid and a rim of pixels around it."""
     assert template.transform is not None and template.crs is not None
     grid = GeoBox(window.shape, _get_transform(template, window), template.crs).pad(rim)
-    west, south, east, north = grid.boundingbox.bbox
-    code = grid.crs.to_epsg()
-    return Box(west, south, east, north, template.crs if code is None else code)
+    return _make_box(grid.boundingbox.bbox, template.crs)
+
+
+def _make_box(bounds: Sequence[float], crs: str) -> Box:
+    west, south, east, north = bounds
+    code = CRS(crs).to_epsg()
+    return Box(west, south, east, north, crs if code is None else code)
 
 
 def _get_transform(template: OutputTemplate, window: PixelWindow) -> Affine:

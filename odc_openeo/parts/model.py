@@ -45,7 +45,8 @@ class Part:
     """One part of a job, numbered from 0: of the output, what is in all of its limits.
 
     ``window`` is on the grid of the output or, where parts are combined in a second stage, on the grid that is
-    reduced; ``times`` and ``geometries`` are ranges of labels. None is no limit. ``tasks`` and ``input_bytes``
+    reduced; ``times`` and ``geometries`` are ranges of labels; ``bounds`` are those (west,
+    south, east, north) of the geometries, in the reference system of the output. None is no limit. ``tasks`` and ``input_bytes``
     are estimates.
     """
 
@@ -55,6 +56,7 @@ class Part:
     geometries: Range | None = None
     tasks: int = 0
     input_bytes: int = 0
+    bounds: tuple[float, float, float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the part as JSON."""
@@ -65,6 +67,7 @@ class Part:
             "geometries": None if self.geometries is None else list(self.geometries),
             "tasks": self.tasks,
             "input_bytes": self.input_bytes,
+            "bounds": None if self.bounds is None else list(self.bounds),
         }
 
     @classmethod
@@ -78,6 +81,7 @@ class Part:
             None if geometries is None else _read_range(geometries),
             document["tasks"],
             document["input_bytes"],
+            None if document.get("bounds") is None else tuple(document["bounds"]),
         )
 
 
@@ -175,6 +179,10 @@ class PartLimits:
     """The most that one part may be: tasks of its dask graph, bytes that it reads, bytes that its largest
     tasks hold in a worker. A job has at most ``most_parts``. Windows begin and end at multiples of ``block``
     pixels of the output grid, except at its ends.
+
+    A job that fits is one part, unless ``side`` (the side of windows in pixels) or ``labels`` (geometries or dates
+    of a part) say that parts are smaller. All parts together may read ``most_repeats`` times what the whole
+    reads.
     """
 
     tasks: int = 50_000
@@ -182,6 +190,9 @@ class PartLimits:
     worker_bytes: int | None = None
     most_parts: int = 10_000
     block: int = 512
+    side: int | None = None
+    labels: int | None = None
+    most_repeats: float = 4.0
 
     @classmethod
     def from_config(cls, config: Config) -> PartLimits:

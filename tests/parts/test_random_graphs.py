@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.parts.comparison import check_part, choose_parts, make_case
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "25"))
 LONG = EXAMPLES > 100
-TINY = PartLimits(tasks=3, block=8)
+TINY = PartLimits(side=8, labels=1, block=8, most_repeats=math.inf)
 MOST = 8
 
 
