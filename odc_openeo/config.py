@@ -362,6 +362,12 @@ class Config(BaseSettings):
     part_bytes: ByteSize = Field(
         ByteSize(64 * 2**30), description="Most bytes, in memory, that one part of a batch job reads."
     )
+    part_repeats: float = Field(
+        4,
+        ge=1,
+        description="Times that all parts of a batch job together may read its data: where they would need "
+        "more, as parts are small or need much around them, the job is not split.",
+    )
     most_parts: int = Field(10_000, ge=1, description="Most parts of one batch job.")
     job_lost_after_s: float = Field(
         120,

@@ -197,7 +197,12 @@ class PartLimits:
     @classmethod
     def from_config(cls, config: Config) -> PartLimits:
         """Return the limits that the settings give."""
-        return cls(tasks=config.part_tasks, input_bytes=config.part_bytes, most_parts=config.most_parts)
+        return cls(
+            tasks=config.part_tasks,
+            input_bytes=config.part_bytes,
+            most_parts=config.most_parts,
+            most_repeats=config.part_repeats,
+        )
 
 
 def _read_range(value: Sequence[int]) -> Range:

@@ -28,6 +28,9 @@ SKELETON: Final = ".parts/skeleton"
 """The file with the whole result but its values, below the folder of the run."""
 
 
+UNLIMITED: Final = 2**62
+
+
 @dataclass
 class Sketch:
     """A graph evaluated lazily, of which loads that are too large for one graph are only sketches."""
@@ -58,7 +61,9 @@ class JobPlanner:
 
     def evaluate_sketch(self) -> Sketch:
         """Evaluate the graph; for a job that is no larger than a part this is all that it needs."""
-        env = self.make_env(RunLimits(sketch_above_chunks=self.limits.tasks), exports=[])
+        # What is too much to read at once may be read in parts.
+        limits = RunLimits(UNLIMITED, UNLIMITED, sketch_above_chunks=self.limits.tasks)
+        env = self.make_env(limits, exports=[])
         return Sketch(self._evaluate(env), env)
 
     def _evaluate(self, env: Environment) -> Any:
@@ -71,7 +76,8 @@ class JobPlanner:
         if len(sketch.env.outputs) > 1 or sketch.env.exports:
             self.log.info("The job runs whole: it has several outputs, or exports")
             return None
-        env = self.make_env(exports=[])
+        # It evaluates the graph, and some parts of it: their loads were announced before.
+        env = self.make_env(exports=[], log=logging.getLogger("odc_openeo.worker.planning"))
         split = plan_parts(self.job.draft.process, env, self.limits, GraphLimits.from_config(self.config))
         if split.is_whole or len(split.parts) < 2:
             if split.reason:
@@ -80,18 +86,18 @@ class JobPlanner:
         return split
 
     def _is_large(self, sketch: Sketch) -> bool:
-        limits, saved = self.limits, [sketch.data]
-        if self._has_sketches(sketch):
+        limits, saved, loads = self.limits, [sketch.data], sketch.env.loads
+        if any(load.chunks > limits.tasks for load in loads):
             return True
-        estimate = estimate_computation([sketch.value, *saved], saved, sketch.env.loads)
+        estimate = estimate_computation([sketch.value, *saved], saved, loads)
         return estimate.tasks > limits.tasks or estimate.input_bytes > limits.input_bytes
 
-    def _has_sketches(self, sketch: Sketch) -> bool:
-        return any(load.chunks > self.limits.tasks for load in sketch.env.loads)
-
     def evaluate_whole(self, sketch: Sketch) -> tuple[Any, Environment]:
-        """Return the value of the whole graph: that of the sketch, unless it has parts without pixels."""
-        if not self._has_sketches(sketch):
+        """Return the value of the whole graph: that of the sketch, unless the job is large.
+
+        Then loads may be sketches, or too large to be read at once, which is said now.
+        """
+        if not self._is_large(sketch):
             return sketch.value, sketch.env
         env = self.make_env(exports=[])
         return self._evaluate(env), env

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,7 +26,13 @@ def parts_site(
             patch.setenv(name, value)
         index = Index()
         add_scenes(index, folder / "scenes")
-        config = Config(database_url=url, data_dir=folder / "data", part_bytes=PART_BYTES, job_lost_after_s=4)
+        config = Config(
+            database_url=url,
+            data_dir=folder / "data",
+            part_bytes=PART_BYTES,
+            job_lost_after_s=4,
+            part_repeats=100,
+        )
         user = accounts.create_user(config, "ada", "correct horse").id
         yield PartsSite(config, user, folder, index_environment(url))
         db.dispose_engine(config)

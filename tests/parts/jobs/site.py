@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,6 +26,7 @@ from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.jobs import Job, JobDraft
 from odc_openeo.jobs.part_progress import find_parts_progress
 from odc_openeo.jobs.results import find_results
+from odc_openeo.stack import postgres
 from odc_openeo.storage import get_storage
 from odc_openeo.user_data.run_environment import make_environment
 from tests.catalog.scenes import PRODUCT, Grid, Index, document, product
@@ -39,32 +40,32 @@ PART_BYTES = 4 * 2**20
 """So that a job over all pixels of all dates has six parts or more."""
 
 
-def make_pixels(seed: int) -> np.ndarray:
+def make_pixels(seed: int, shape: tuple[int, int] = GRID.shape) -> np.ndarray:
     """Smooth values with a hole of no-data, which compress well."""
-    rows, columns = np.indices(GRID.shape)
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
     values = (rows * (seed + 1) + columns * 2 + 10 * seed) % 4000 + 1
     values[100 * seed : 100 * seed + 300, 400:900] = 0
     return values.astype("uint16")
 
 
-def add_scenes(index: Index, folder: Path) -> None:
+def add_scenes(index: Index, folder: Path, shape: tuple[int, int] = GRID.shape) -> None:
     """Make the product and index a scene for each date."""
     measurements = [m for m in PRODUCT["measurements"] if m["name"] in ("B04", "B08")]
     for name in (PRODUCT_NAME, TORN):
         index.add_product(product(name, measurements=measurements))
     for seed, date in enumerate(TIMES):
-        add_scene(index, folder / f"scene-{seed}", PRODUCT_NAME, seed, date)
-    add_scene(index, folder / "torn", TORN, 0, TIMES[0])
+        add_scene(index, folder / f"scene-{seed}", PRODUCT_NAME, seed, date, shape)
+    add_scene(index, folder / "torn", TORN, 0, TIMES[0], shape)
     tear_tile(folder / "torn" / "B08.tif", 1, 1)
 
 
-def add_scene(index: Index, path: Path, name: str, seed: int, date: str) -> None:
+def add_scene(index: Index, path: Path, name: str, seed: int, date: str, shape: tuple[int, int]) -> None:
     """Write a scene and add it to a product."""
     path.mkdir(parents=True)
     for number, band in enumerate(("B04", "B08")):
-        write_band(path / f"{band}.tif", make_pixels(seed + number))
+        write_band(path / f"{band}.tif", make_pixels(seed + number, shape))
     files = {band: {"path": f"{band}.tif", "grid": "default"} for band in ("B04", "B08")}
-    index.add(document(path, files, {"default": GRID}, name, date))
+    index.add(document(path, files, {"default": replace(GRID, shape=shape)}, name, date))
 
 
 def tear_tile(path: Path, column: int, row: int) -> None:
@@ -152,10 +153,13 @@ class PartsSite:
     user: UUID
     folder: Path
     environment: Mapping[str, str]
+    shape: tuple[int, int] = GRID.shape
+    servers: list[postgres.Postgres] = field(default_factory=list)
 
-    def start_worker(self, *options: str, config: Config | None = None) -> Worker:
-        """Start a worker in a process of its own."""
-        command = [sys.executable, "-m", "odc_openeo.cli", "worker", *options]
+    def start_worker(self, *options: str, config: Config | None = None, cpu: int | None = None) -> Worker:
+        """Start a worker in a process of its own, on one CPU if that is given."""
+        pinned = [] if cpu is None else ["taskset", "--cpu-list", str(cpu)]
+        command = [*pinned, sys.executable, "-m", "odc_openeo.cli", "worker", *options]
         output = self.folder / f"worker-{uuid4().hex}.log"
         with output.open("w") as file:
             environment = child_environment(config or self.config, **self.environment)
@@ -222,6 +226,6 @@ class PartsSite:
         return files
 
 
-def compute_expected(dates: int = len(TIMES)) -> np.ndarray:
+def compute_expected(dates: int = len(TIMES), shape: tuple[int, int] = GRID.shape) -> np.ndarray:
     """The maximum over the first dates of both bands, (band, y, x), with 0 as no-data."""
-    return np.stack([np.max([make_pixels(s + b) for s in range(dates)], axis=0) for b in range(2)])
+    return np.stack([np.max([make_pixels(s + b, shape) for s in range(dates)], axis=0) for b in range(2)])

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
 
-from tests.parts.jobs.site import PartsSite, Worker, compute_expected, reduce_graph
+from tests.parts.jobs.site import PartsSite, Worker, compute_expected, load, node, reduce_graph
 
 RASTERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "GTiff": ("GTiff", {}),
@@ -20,6 +21,64 @@ RASTERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "netCDF": ("netCDF", {}),
     "merged netCDF": ("netCDF", {"merge": True}),
 }
+
+
+TABLES: Final = ("JSON", "CSV", "GeoJSON", "Parquet")
+
+
+def make_fields() -> dict[str, Any]:
+    """A grid of small fields all over the scenes."""
+    squares = []
+    for number in range(8):
+        x, y = 600200 + 3700 * (number % 4), 5199800 - 7000 * (number // 4)
+        ring = [[x, y], [x + 300, y], [x + 300, y - 300], [x, y - 300], [x, y]]
+        squares.append(
+            {
+                "type": "Feature",
+                "properties": {"number": number},
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+            }
+        )
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+    return {"type": "FeatureCollection", "features": squares, "crs": crs}
+
+
+def zonal_graph(format_: str) -> dict[str, Any]:
+    """The mean of each field and date."""
+    reducer = {"process_graph": {"mean": node("mean", data={"from_parameter": "data"}, result=True)}}
+    zones = {"data": {"from_node": "load"}, "geometries": make_fields(), "reducer": reducer}
+    saved = {"data": {"from_node": "zones"}, "format": format_}
+    return {
+        "load": load(bands=["B04"] if format_ == "GeoJSON" else ["B04", "B08"]),
+        "zones": node("aggregate_spatial", **zones),
+        "save": node("save_result", result=True, **saved),
+    }
+
+
+@pytest.fixture(scope="module")
+def tables(parts_site: PartsSite, parts_worker: Worker) -> dict[str, Path]:
+    """The file of a job in parts for each format of tables."""
+    ids = {name: parts_site.submit(zonal_graph(name)) for name in TABLES}
+    files = {}
+    for name, id_ in ids.items():
+        job = parts_site.wait(id_, "finished", "error")
+        messages = parts_site.list_messages(id_)
+        assert job.status == "finished", (messages, parts_worker.output.read_text()[-5000:])
+        assert any("parts (geometries)" in message for message in messages), messages
+        (files[name],) = parts_site.fetch_files(id_, parts_site.folder / f"table-{name}").values()
+    return files
+
+
+@pytest.mark.parametrize("format_", TABLES)
+def test_tables_of_geometries_are_the_whole(
+    parts_site: PartsSite, tables: dict[str, Path], tmp_path: Path, format_: str
+) -> None:
+    (whole,) = parts_site.write_whole(zonal_graph(format_), tmp_path / "whole").values()
+    assert tables[format_].name == whole.name
+    if format_ == "Parquet":
+        assert gpd.read_parquet(tables[format_]).equals(gpd.read_parquet(whole))
+    else:
+        assert tables[format_].read_text() == whole.read_text()
 
 
 @pytest.fixture(scope="module")

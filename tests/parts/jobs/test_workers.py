@@ -161,7 +161,8 @@ def test_a_part_that_fails_ends_the_job_or_is_left_out(
         ),
     )
     assert parts_site.wait(hard, "finished", "error").status == "error"
-    assert any(m.startswith("error: Part 5 of 6: ") for m in parts_site.list_messages(hard))
+    messages = parts_site.list_messages(hard)
+    assert any(m.startswith("error: Part 5 of 6: ") for m in messages), messages
     assert [row.tries for row in list_rows(parts_site, hard)][4] == 2
     for number, id_ in enumerate((soft, merged)):
         assert parts_site.wait(id_, "finished", "error").status == "finished", parts_site.list_messages(id_)
