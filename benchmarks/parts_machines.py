@@ -1,7 +1,7 @@
 """One job in parts on one "machine" and on two: `python -m benchmarks.parts_machines`; prints the ratio.
 
-A machine is a worker (`odc-openeo worker --parts`) on one CPU, with a data folder of its own; machines share the
-database and the storage only.
+A machine is a worker (`odc-openeo worker --parts`) on one CPU, with a data folder of its own; machines share
+the database and the storage only.
 """
 
 from __future__ import annotations

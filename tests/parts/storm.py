@@ -1,7 +1,8 @@
-"""`python -m tests.parts.storm --seconds 120`: a job of many small parts, while what runs it is killed at random.
+"""A job of many small parts, while what runs it is killed at random: `python -m tests.parts.storm`.
 
-Two workers, a dask scheduler with a worker and PostgreSQL are killed and started again; one job worker computes on
-the cluster, the other one on its own threads. In the end every part was recorded once, and the result is right.
+Two workers, a dask scheduler with a worker and PostgreSQL are killed and started again; one job worker
+computes on the cluster, the other one on its own threads. In the end every part was recorded once, and the
+result is right.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from tests.parts.jobs.site import PartsSite, Worker, compute_expected, reduce_gr
 
 SHAPE = (3584, 4096)
 """56 blocks of 512 x 512 pixels."""
+NO_PAGE = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 VICTIMS = ("job worker", "job worker", "job worker", "dask worker", "dask scheduler", "PostgreSQL")
 
 
@@ -82,9 +84,9 @@ class StormyMachine:
         """Start the scheduler, or the worker, of the cluster."""
         address = str(self.site.config.dask_scheduler)
         odc = [sys.executable, "-m", "odc_openeo.cli", "dask-worker", address, "--nthreads", "1"]
-        port = ["--host", "127.0.0.1", "--port", address.rpartition(":")[2], "--no-dashboard"]
-        scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", *port]
-        command = scheduler if name == "dask scheduler" else [*odc, "--no-dashboard"]
+        port = ["--host", "127.0.0.1", "--port", address.rpartition(":")[2], *NO_PAGE]
+        scheduler = [sys.executable, "-m", "dask", "scheduler", *port]
+        command = scheduler if name == "dask scheduler" else [*odc, *NO_PAGE]
         environment = child_environment(self.site.config, **self.site.environment)
         with (self.site.folder / f"{name}.log").open("ab") as log:
             self.dask[name] = subprocess.Popen(
@@ -144,8 +146,9 @@ def run_storm(
     with open_site(folder, shape, **settings) as site:
         id_ = site.submit(reduce_graph("GTiff"))
         machine = StormyMachine(site, dice)
-        start = time.monotonic()
         try:
+            site.wait_for_parts(id_, 1)
+            start = time.monotonic()
             victims: list[str] = []
             while time.monotonic() - start < seconds and not has_ended(site, id_):
                 time.sleep(dice.uniform(2, 6))
@@ -156,9 +159,9 @@ def run_storm(
                 say(f"{time.monotonic() - start:5.1f} s: killed {victim}; {count_done(site, id_)} parts done")
             while not has_ended(site, id_) and time.monotonic() - start < seconds + 300:
                 time.sleep(0.5)
+            outcome.seconds = time.monotonic() - start
         finally:
             machine.stop()
-        outcome.seconds = time.monotonic() - start
         judge(outcome, site, id_)
     return outcome
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,7 +82,7 @@ def test_tables_of_geometries_are_the_whole(
 
 
 @pytest.fixture(scope="module")
-def finished(parts_site: PartsSite, parts_worker: Worker) -> Iterator[dict[str, dict[str, Path]]]:
+def finished(parts_site: PartsSite, parts_worker: Worker) -> dict[str, dict[str, Path]]:
     """The files of a job in parts for each of the cases."""
     ids = {name: parts_site.submit(reduce_graph(*case)) for name, case in RASTERS.items()}
     files = {}
@@ -93,7 +93,7 @@ def finished(parts_site: PartsSite, parts_worker: Worker) -> Iterator[dict[str, 
         assert any("6 of 6 parts are done" in message for message in messages), messages
         assert not any(message.startswith("warning") for message in messages), messages
         files[name] = parts_site.fetch_files(id_, parts_site.folder / name)
-    yield files
+    return files
 
 
 def write_whole(site: PartsSite, case: str, folder: Path) -> Path:
