@@ -215,7 +215,7 @@ class JobResult(Base):
 
 
 class JobSplitRow(Base):
-    """How a job in parts is split, while it runs and with its results; ``attempt`` is the run that planned it.
+    """How a job in parts is split; ``attempt`` is the run that planned it.
 
     ``split`` and ``details`` (what the results say about their origin) are JSON as text. ``parts`` counts the
     parts but the last one, which completes the results; ``soft_errors`` is the share of them that may be left

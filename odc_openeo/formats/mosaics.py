@@ -37,7 +37,7 @@ def write_mosaics(
 ) -> list[Asset]:
     """Write a mosaic for each layer whose files are among the assets; sources are named relative to it.
 
-    ``assets`` are described files, named ``<stem>_part-<number>_<layer>.tif``; ``skeleton`` is the whole cube.
+    ``assets`` are described files, named ``<stem>_part-<number>_<layer>.tif``; ``skeleton`` is the whole.
     """
     raster = Raster.from_cube(skeleton)
     if raster.geobox is None or raster.geobox.crs is None:
@@ -57,7 +57,7 @@ def write_mosaics(
 
 
 def _describe_mosaic(path: Path, file: Mapping[str, Any], placement: Mapping[str, Any]) -> Asset:
-    times = {name: file.get(name) for name in ("datetime", "start_datetime", "end_datetime")}
+    times: dict[str, Any] = {name: file.get(name) for name in ("datetime", "start_datetime", "end_datetime")}
     bands = [{k: v for k, v in band.items() if k != "statistics"} for band in file.get("bands", ())]
     return Asset(
         path, MEDIA_TYPE, "Virtual mosaic of all parts", ["data", "virtual"], bands, **times, **placement
@@ -106,5 +106,5 @@ def _add_source(element: Xml.Element, number: int, file: Mapping[str, Any], tran
     Xml.SubElement(source, "SourceFilename", relativeToVRT="1").text = str(file["name"])
     Xml.SubElement(source, "SourceBand").text = str(number)
     size = {"xSize": str(width), "ySize": str(height)}
-    Xml.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)
-    Xml.SubElement(source, "DstRect", xOff=str(column), yOff=str(row), **size)
+    Xml.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0", **size})
+    Xml.SubElement(source, "DstRect", {"xOff": str(column), "yOff": str(row), **size})

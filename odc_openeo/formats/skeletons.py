@@ -28,7 +28,7 @@ def _list_lazy(data: xr.DataArray) -> list[tuple[str, xr.DataArray]]:
 def fill_values(skeleton: xr.DataArray, blocks: Mapping[Bounds, Any]) -> xr.DataArray:
     """Return the skeleton with values of lazy or computed ``blocks``; what no block has is no-data.
 
-    The bounds of blocks are those of a grid: along each dimension, two blocks have the same or none in common.
+    The bounds of blocks are those of a grid: along each dimension two blocks have the same or none at all.
     """
     spans = [sorted({bounds[axis] for bounds in blocks}) for axis in range(skeleton.ndim)]
     edges = [_complete_spans(axis_spans, n) for axis_spans, n in zip(spans, skeleton.shape, strict=True)]

@@ -158,7 +158,7 @@ def _begin_job(session: Session, id_: UUID, worker: str) -> Claim | None:
     row = session.scalar(query.with_for_update(skip_locked=True))
     if row is None:
         return None
-    attempt, now = uuid4(), session.scalar(select(func.clock_timestamp()))
+    attempt, now = uuid4(), session.scalars(select(func.clock_timestamp())).one()
     row.status, row.attempt, row.worker, row.tries = "running", attempt, worker, row.tries + 1
     row.started = row.updated = row.heartbeat = now
     row.progress = 0.0
@@ -177,7 +177,7 @@ def _begin_part(session: Session, job: UUID, number: int, worker: str) -> PartCl
     if row is None:
         return None
     split = session.get_one(db.JobSplitRow, job)
-    attempt, now = uuid4(), session.scalar(select(func.clock_timestamp()))
+    attempt, now = uuid4(), session.scalars(select(func.clock_timestamp())).one()
     row.status, row.attempt, row.worker, row.tries = "running", attempt, worker, row.tries + 1
     row.started = row.heartbeat = split.last_started = now
     session.flush()

@@ -48,8 +48,8 @@ JOB_OPTIONS: Final[Mapping[str, Any]] = {
                 "type": ["boolean", "number"],
                 "minimum": 0,
                 "maximum": 1,
-                "description": "Share of the parts of a large job that may fail and be left out of the results "
-                "(true: any but all); their metadata name them.",
+                "description": "Share of the parts of a large job that may fail and be left out of the "
+                "results (true: any but all); their metadata name them.",
             },
             ARCHIVES: ARCHIVES_SCHEMA,
         },

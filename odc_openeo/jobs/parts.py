@@ -1,8 +1,8 @@
 """The book of parts: operations of workers on the parts of a job, with the rules of `queue` for its runs.
 
-A part belongs to one run of its job: every write is conditional on the attempt at the part and on that run, so
-that nothing can change a job that was cancelled, deleted or started again. A part counts once its files are
-recorded here; an attempt that was lost leaves files that nothing refers to.
+A part belongs to one run of its job: every write is conditional on the attempt at the part and on that run,
+so that nothing can change a job that was cancelled, deleted or started again. A part counts once its files
+are recorded here; an attempt that was lost leaves files that nothing refers to.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PartUsage:
 class PlannedParts:
     """The plan of a job: the split without its parts, the parts, and the last one, each as JSON.
 
-    ``soft_errors`` is the share of parts that may be left out; ``details`` describe the origin of the results.
+    ``soft_errors`` is the share of parts that may be left out; ``details`` say where the results come from.
     """
 
     split: Mapping[str, Any]
@@ -191,7 +191,7 @@ def retry_part(
 def fail_part(
     config: Config, claim: PartClaim, usage: PartUsage, entries: Sequence[Entry], error: Entry
 ) -> bool:
-    """Give a part up: the job goes on without it if its soft errors allow that, else it ends with the error."""
+    """Give a part up: the job goes on without it if its soft errors allow that, else it ends."""
     with db.session(config) as session:
         if not _lock_job(session, claim.job.id, claim.run):
             return False
@@ -257,7 +257,7 @@ def recover_lost_parts(config: Config) -> tuple[int, int]:
 
 
 def is_part_attempt_kept(config: Config, claim: PartClaim) -> bool:
-    """Return whether an attempt at a part is the one that is done, or runs for a run of its job that goes on."""
+    """Return whether an attempt at a part is the one that is done, or one that may go on."""
     part = db.JobPartRow
     is_wanted = select(db.JobRow.id).where(*_match_run(claim.job.id, claim.run)).exists()
     query = select(part.number).where(

@@ -1,4 +1,4 @@
-"""How the parts of a job become results: as files of their own, as regions of one store, or joined in the end."""
+"""How the parts of a job become results: files of their own, regions of one store, or joined in the end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PIECES: Final = ("sample_by_feature", "tile_grid", "separate_asset_per_band")
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """A split as the book has it: with its layout, what names of files begin with, a digest of the skeleton."""
+    """A split as the book has it: with its layout, the stem of file names, a digest of the skeleton."""
 
     split: JobSplit
     layout: Layout

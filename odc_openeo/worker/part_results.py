@@ -12,10 +12,12 @@ from typing import Any, Final
 import xarray as xr
 
 from odc_openeo.config import Config
+from odc_openeo.cube import GEOMETRY
 from odc_openeo.formats import Asset, Output, write_outputs
 from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.mosaics import write_mosaics
 from odc_openeo.formats.skeletons import fill_values
+from odc_openeo.formats.vector import find_geometry_crs
 from odc_openeo.formats.zarr import MEDIA_TYPE
 from odc_openeo.jobs.claims import PartClaim, get_result_folder
 from odc_openeo.jobs.part_progress import find_origin, list_left_out, list_part_assets, list_parts
@@ -99,7 +101,8 @@ class PartResults:
     def _combine_values(self) -> Any:
         values, parts = self._fetch_values(), self._list_parts()
         plan = self.plan.with_parts([parts[number] for number in values])
-        return combine_parts(plan.split, list(values.values()))
+        joined = combine_parts(plan.split, list(values.values()))
+        return restore_geometry_index(joined, next(iter(values.values())))
 
     def _join_pixels(self) -> xr.DataArray:
         """Return the whole raster cube, whose pixels are read where and when they are needed."""
@@ -113,3 +116,13 @@ class PartResults:
 
     def _read_skeleton(self) -> xr.DataArray:
         return read_skeleton(get_storage(self.config, patient=True), self.key, self.plan)
+
+
+def restore_geometry_index(joined: Any, part: Any) -> Any:
+    """Return a vector cube with the reference system of its parts, which joining labels may lose."""
+    if not isinstance(joined, xr.DataArray | xr.Dataset) or GEOMETRY not in joined.dims:
+        return joined
+    crs = find_geometry_crs(part)
+    if crs is None or find_geometry_crs(joined) is not None:
+        return joined
+    return joined.drop_indexes(GEOMETRY, errors="ignore").xvec.set_geom_indexes(GEOMETRY, crs=crs)

@@ -1,4 +1,4 @@
-"""Run parts of jobs: as `supervisor` does whole jobs, but one process runs parts of a job one after the other."""
+"""Run parts of jobs as `supervisor` does whole jobs; one process runs parts of a job one after the other."""
 
 from __future__ import annotations
 

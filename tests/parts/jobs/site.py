@@ -36,8 +36,9 @@ TORN = "torn"
 """A product with one scene, in a file of which a tile cannot be read."""
 GRID = Grid(600000, 5200000, 10, (1024, 1536))
 TIMES = ("2022-06-01T10:00:00Z", "2022-06-11T10:00:00Z", "2022-06-21T10:00:00Z")
-PART_BYTES = 4 * 2**20
-"""So that a job over all pixels of all dates has six parts or more."""
+TORN_SHAPE = (1024, 6144)
+PART_BYTES = 17 * 2**19
+"""So that a job over all pixels of all dates has six parts, and one over the torn scene three."""
 
 
 def make_pixels(seed: int, shape: tuple[int, int] = GRID.shape) -> np.ndarray:
@@ -55,8 +56,8 @@ def add_scenes(index: Index, folder: Path, shape: tuple[int, int] = GRID.shape) 
         index.add_product(product(name, measurements=measurements))
     for seed, date in enumerate(TIMES):
         add_scene(index, folder / f"scene-{seed}", PRODUCT_NAME, seed, date, shape)
-    add_scene(index, folder / "torn", TORN, 0, TIMES[0], shape)
-    tear_tile(folder / "torn" / "B08.tif", 1, 1)
+    add_scene(index, folder / "torn", TORN, 0, TIMES[0], TORN_SHAPE)
+    tear_tile(folder / "torn" / "B08.tif", 5, 1)
 
 
 def add_scene(index: Index, path: Path, name: str, seed: int, date: str, shape: tuple[int, int]) -> None:
