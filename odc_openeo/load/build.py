@@ -25,6 +25,7 @@ from odc_openeo.catalog import Band, Scene
 from odc_openeo.compute.dask_internals import convert_tasks
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.cube.packing import make_packing_coordinates
+from odc_openeo.cube.surround import surround_window
 from odc_openeo.errors import NoDataAvailable
 from odc_openeo.load.chunking import Volume, check_volume, choose_chunk_sizes, find_block_offset
 from odc_openeo.load.driver import Driver
@@ -49,7 +50,6 @@ from odc_openeo.load.subset import Subset
 from odc_openeo.load.turned_scenes import turn_scenes
 from odc_openeo.spatial.geometry_masks import clip_to_geometries
 from odc_openeo.spatial.row_order import orient_grid, reverse_dimensions
-from odc_openeo.spatial.surround import surround_window
 from odc_openeo.spatial.warp import pixel_scale, warp
 
 
@@ -245,7 +245,7 @@ def _sketch_cube(
     """A cube of the same form without the way to its pixels."""
     times = _list_times(steps)
     shape = (len(times), len(bands), *grid.geobox.shape.yx)
-    values = da.zeros(shape, dtype=layout.dtype, chunks=(1, 1, *shape[2:]))
+    values = da.zeros(shape, dtype=layout.dtype, chunks=(-1, 1, -1, -1))
     return _assemble_cube(values, times, bands, grid, layout)
 
 

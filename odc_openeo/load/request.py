@@ -130,7 +130,9 @@ def select_part(demand: Demand) -> Subset:
     """The part of the cube that will be computed if only a part of a job is."""
     if demand.boxes is None or not demand.in_part:
         return Subset()
-    return Subset(boxes=demand.boxes, margin=demand.margin)
+    # A subset has one pixel more than its margin all around. Where no process looks beyond a pixel, windows that
+    # begin at blocks of files must do so exactly: the same blocks would be read for several parts.
+    return Subset(boxes=demand.boxes, margin=demand.margin or -1)
 
 
 def _needs_wide_margin(demand: Demand) -> bool:

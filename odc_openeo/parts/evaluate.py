@@ -21,6 +21,7 @@ from odc.geo.geobox import GeoBox
 from odc_openeo import cube
 from odc_openeo.compute.dask_internals import cull_graph
 from odc_openeo.cube.budget import Budget
+from odc_openeo.cube.surround import OutsidePart, needs_outside
 from odc_openeo.errors import Internal
 from odc_openeo.formats import Output
 from odc_openeo.graph import GraphLimits, evaluate
@@ -28,9 +29,8 @@ from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PixelWindow
 from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.environment import Environment
 from odc_openeo.spatial.boxes import Box
-from odc_openeo.spatial.surround import OutsidePart, needs_outside
 
-RIMS: Final = (8, 256)
+RIMS: Final = (0, 8, 256)
 """Pixels of the output around a part that its loads deliver beyond what the rules say; the first that do."""
 
 
@@ -55,6 +55,9 @@ def evaluate_part(
             value = evaluate(process, own, limits=graph_limits, part=demand)
             return _cut_values(value, own.outputs, split.template, part)
         except OutsidePart:
+            import traceback
+
+            traceback.print_exc()
             continue
     raise Internal()
 

@@ -27,10 +27,10 @@ from rasterio.vrt import WarpedVRT
 
 from odc_openeo import cube
 from odc_openeo.cube.elementwise import drop_boolean_mark
+from odc_openeo.cube.surround import surround_window
 from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.features import copy_features
-from odc_openeo.spatial.surround import surround_window
 
 METHODS: Final = {
     "average": Resampling.average,
