@@ -364,6 +364,22 @@ class Config(BaseSettings):
     job_tries: int = Field(
         3, ge=1, le=100, description="Times a batch job is begun when workers or the cluster are lost."
     )
+    part_tasks: int = Field(
+        50_000,
+        ge=100,
+        description="Most tasks of one dask graph: batch jobs that take more are split into parts where they "
+        "can be.",
+    )
+    part_bytes: ByteSize = Field(
+        ByteSize(64 * 2**30), description="Most bytes, in memory, that one part of a batch job reads."
+    )
+    part_repeats: float = Field(
+        4,
+        ge=1,
+        description="Times that all parts of a batch job together may read its data: where they would need "
+        "more, as parts are small or need much around them, the job is not split.",
+    )
+    most_parts: int = Field(10_000, ge=1, description="Most parts of one batch job.")
     job_lost_after_s: float = Field(
         120,
         ge=1,

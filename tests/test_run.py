@@ -22,7 +22,7 @@ from odc_openeo.jobs import Job, JobDraft, queue
 from odc_openeo.storage import get_storage
 from odc_openeo.users import accounts
 from odc_openeo.worker.messages import RunDone, RunUpdate
-from odc_openeo.worker.run import Channel, OwnerLogHandler, Run, _explain_failure
+from odc_openeo.worker.run import Channel, OwnerLogHandler, Run, explain_failure
 from tests.catalog.conftest import index
 from tests.catalog.scenes import Index, bands_of, scene
 from tests.support.graphs import child
@@ -125,7 +125,7 @@ def test_results_are_written_stored_and_described(
 def test_failures_are_explained_to_the_owner(error: Exception, code: str, transient: bool) -> None:
     if isinstance(error, OpenEOError):
         error.node = "load"
-    failed = _explain_failure(error, counts=True, memory_bytes=512 * MIB)
+    failed = explain_failure(error, counts=True, memory_bytes=512 * MIB)
     assert (failed.entry.level, failed.entry.more["code"]) == ("error", code)
     assert failed.transient is transient
     assert "secret" not in failed.entry.message

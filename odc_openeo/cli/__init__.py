@@ -137,8 +137,13 @@ def serve(**options: Any) -> None:
 
 @cli.command()
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Port of metrics of this worker.")
-def worker(metrics_port: int | None) -> None:
-    """Run batch jobs, one at a time, until stopped; start one worker per job that should run in parallel."""
+@click.option("--parts", is_flag=True, help="Compute on threads of this worker, without a dask cluster.")
+def worker(metrics_port: int | None, parts: bool) -> None:
+    """Run batch jobs and parts of large ones, one at a time, until stopped.
+
+    Start one worker per job that should run in parallel. With --parts no dask cluster is needed: more workers
+    make jobs in parts faster.
+    """
     import logging
     import signal
     import threading
@@ -147,7 +152,7 @@ def worker(metrics_port: int | None) -> None:
     from odc_openeo.monitoring.recorder import start_recording
     from odc_openeo.runners.server_log import make_stderr_handler, write_audit_log
     from odc_openeo.untrusted.gdal_drivers import secure_gdal
-    from odc_openeo.worker import run_worker
+    from odc_openeo.worker import make_executor, run_worker
 
     config = load_settings()
     _check_start(config)
@@ -163,7 +168,7 @@ def worker(metrics_port: int | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    run_worker(config, stop)
+    run_worker(config, stop, make_executor(config, "threads" if parts else "distributed"))
 
 
 @cli.command("dask-worker", context_settings={"ignore_unknown_options": True}, add_help_option=False)

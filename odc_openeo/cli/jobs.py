@@ -1,4 +1,4 @@
-"""The commands ``odc-openeo jobs``: list, cancel and queue batch jobs of all users."""
+"""The commands ``odc-openeo jobs``: list, cancel, queue, pause and resume batch jobs of all users."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_jobs_group(load: LoadConfig, data_dir: Callable[..., Any]) -> click.Gro
     @click.group("jobs")
     @data_dir
     def jobs() -> None:
-        """Batch jobs of all users: list, cancel, queue again."""
+        """Batch jobs of all users: list, cancel, queue again, pause and resume."""
 
     @jobs.command("list")
     @_add_filters
@@ -75,7 +75,37 @@ def make_jobs_group(load: LoadConfig, data_dir: Callable[..., Any]) -> click.Gro
         """Queue jobs again from their beginning: results and logs are discarded, running ones are stopped."""
         _change_jobs(load(), ids, which, "requeue", ("running", "canceled", "finished", "error"))
 
+    @jobs.command("pause")
+    @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+    def pause(ids: tuple[str, ...]) -> None:
+        """Pause jobs that run in parts: parts that run now end, no others begin."""
+        _pause_jobs(load(), ids, paused=True)
+
+    @jobs.command("resume")
+    @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+    def resume(ids: tuple[str, ...]) -> None:
+        """Let paused jobs go on."""
+        _pause_jobs(load(), ids, paused=False)
+
     return jobs
+
+
+def _pause_jobs(config: Config, ids: tuple[str, ...], *, paused: bool) -> None:
+    from odc_openeo.jobs.part_progress import pause_any_job
+
+    failures = 0
+    for id_ in ids:
+        try:
+            is_changed = pause_any_job(config, id_, paused=paused)
+        except OpenEOError as error:
+            click.echo(f"{id_[:100]!a}: {error}", err=True)
+            is_changed = False
+        else:
+            done = "paused" if paused else "resumed"
+            click.echo(f"{id_}: {done if is_changed else 'does not run in parts'}", err=not is_changed)
+        failures += not is_changed
+    if failures:
+        raise click.ClickException(f"{failures} of {len(ids)} jobs were not changed")
 
 
 def _print_jobs(config: Config, limit: int, as_json: bool, which: dict[str, Any]) -> None:

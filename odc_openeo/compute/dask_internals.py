@@ -26,6 +26,18 @@ def sort_layers(graph: HighLevelGraph) -> list[str]:
     return names
 
 
+def cull_graph(graph: HighLevelGraph, keys: Any) -> HighLevelGraph:
+    """Drop all tasks that keys do not depend on; layers of blocks are not turned into tasks for that.
+
+    Layers keep their names, by which layers of blocks refer to each other: dask's own method changes them, so
+    that its result can't be computed. Graphs of several parts of an array can't be merged, therefore.
+    """
+    layers = {name.rpartition("-")[0]: layer for name, layer in graph.cull(keys).layers.items()}
+    for name, layer in layers.items():
+        layer.collection_annotations = graph.layers[name].collection_annotations
+    return HighLevelGraph(layers, {name: graph.dependencies[name] & layers.keys() for name in layers})
+
+
 def get_event_loop() -> Any:
     """Return the event loop (of tornado) of this process for all clients of dask, which never ends.
 

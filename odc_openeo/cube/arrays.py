@@ -20,6 +20,7 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube import ARRAY, NODATA, LabeledArray
 from odc_openeo.cube.streaming_reduction import apply_in_slabs, make_kernel_fold
+from odc_openeo.cube.surround import apply_inside
 from odc_openeo.errors import ProcessParameterInvalid
 
 BLOCK_BYTES: Final = 64 * 2**20
@@ -207,17 +208,22 @@ def rechunk_whole_arrays(data: xr.DataArray) -> xr.DataArray:
     axis = data.get_axis_num(ARRAY)
     if not data.size:
         return data.copy(data=data.data.rechunk({axis: -1}))
-    chunks: list[Any] = list(data.data.chunks)
-    chunks[axis] = (data.sizes[ARRAY],)
+    return data.copy(data=apply_inside(partial(_rechunk_arrays, axis=axis), data.data))
+
+
+def _rechunk_arrays(array: da.Array, axis: int) -> da.Array:
+    """One chunk along an axis; the others are cut into small blocks."""
+    chunks: list[Any] = list(array.chunks)
+    chunks[axis] = (array.shape[axis],)
     pixels = math.prod(max(c) for i, c in enumerate(chunks) if i != axis)
-    pieces = math.ceil(data.dtype.itemsize * data.sizes[ARRAY] * pixels / BLOCK_BYTES)
+    pieces = math.ceil(array.dtype.itemsize * array.shape[axis] * pixels / BLOCK_BYTES)
     # Cut only within chunks: a block that crosses them would need several columns of chunks at once.
     # Cut the last dimension first: a reduction that takes the pieces in order then finds a column together.
-    for i in sorted((i for i in range(data.ndim) if i != axis), key=lambda i: (-max(chunks[i]), -i)):
+    for i in sorted((i for i in range(array.ndim) if i != axis), key=lambda i: (-max(chunks[i]), -i)):
         cuts = min(pieces, max(chunks[i]))
         chunks[i] = tuple(part for c in chunks[i] for part in _split_length(c, cuts))
         pieces = math.ceil(pieces / cuts)
-    return data.copy(data=data.data.rechunk(tuple(chunks)))
+    return array.rechunk(tuple(chunks))
 
 
 def _split_length(length: int, pieces: int) -> list[int]:

@@ -214,6 +214,65 @@ class JobResult(Base):
     expires: Mapped[datetime | None] = mapped_column(index=True)
 
 
+class JobSplitRow(Base):
+    """How a job in parts is split; ``attempt`` is the run that planned it.
+
+    ``split`` and ``details`` (what the results say about their origin) are JSON as text. ``parts`` counts the
+    parts but the last one, which completes the results; ``soft_errors`` is the share of them that may be left
+    out. ``cpu_s``, ``seconds`` and ``mb_seconds`` are the usage of planning.
+    """
+
+    __tablename__ = "job_splits"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobRow.id, ondelete="CASCADE"), primary_key=True)
+    attempt: Mapped[UUID]
+    split: Mapped[str]
+    details: Mapped[str]
+    parts: Mapped[int]
+    soft_errors: Mapped[float] = mapped_column(default=0.0)
+    paused: Mapped[bool] = mapped_column(default=False)
+    last_started: Mapped[datetime | None]
+    created: Mapped[datetime] = mapped_column(server_default=func.now())
+    cpu_s: Mapped[float] = mapped_column(default=0.0)
+    seconds: Mapped[float] = mapped_column(default=0.0)
+    mb_seconds: Mapped[float] = mapped_column(default=0.0)
+
+
+class JobPartRow(Base):
+    """A part of a job. ``attempt``, ``heartbeat``, ``tries`` and ``not_before`` are as those of a `JobRow`.
+
+    The part that ``is_last`` completes the results once no other part waits or runs. ``part`` and ``assets``
+    (the files of the attempt that is done) are JSON as text; ``error`` says why a part has failed. ``cpu_s``,
+    ``seconds`` and ``mb_seconds`` are the usage of all attempts.
+    """
+
+    __tablename__ = "job_parts"
+    __table_args__ = (
+        CheckConstraint("status IN ('waiting', 'running', 'done', 'failed')", name="status"),
+        Index("ix_job_parts_waiting", "job_id", "number", postgresql_where=text("status = 'waiting'")),
+        Index("ix_job_parts_running", "job_id", "number", postgresql_where=text("status = 'running'")),
+        Index("ix_job_parts_ended", "ended", postgresql_where=text("status = 'done'")),
+    )
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(JobSplitRow.job_id, ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    is_last: Mapped[bool]
+    part: Mapped[str]
+    status: Mapped[str] = mapped_column(default="waiting")
+    tries: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None]
+    attempt: Mapped[UUID | None]
+    worker: Mapped[str | None]
+    heartbeat: Mapped[datetime | None]
+    started: Mapped[datetime | None]
+    ended: Mapped[datetime | None]
+    cpu_s: Mapped[float] = mapped_column(default=0.0)
+    seconds: Mapped[float] = mapped_column(default=0.0)
+    mb_seconds: Mapped[float] = mapped_column(default=0.0)
+    assets: Mapped[str] = mapped_column(default="[]")
+    error: Mapped[str | None]
+
+
 class UsageRow(Base):
     """The usage of a user on a day (UTC) by ``kind``: ``job``, ``result`` (synchronous) or ``service``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from odc_openeo.config import Config
@@ -10,11 +11,16 @@ from odc_openeo.graph.estimate import Estimate
 from odc_openeo.graph.estimate import estimate_computation as estimate_values
 from odc_openeo.jobs import Job
 from odc_openeo.jobs.options import parse_archives
+from odc_openeo.jobs.part_progress import find_reading_rate
+from odc_openeo.parts import PartLimits, plan_parts
 from odc_openeo.registry.environment import RunLimits
 from odc_openeo.user_data.run_environment import make_environment
 
 SKETCH_ABOVE: Final = 20_000
 """Chunks of a load from which on only its form is known here: building larger graphs takes too long."""
+
+USUAL_BYTES_PER_SECOND: Final = 50e6
+"""Bytes of pixels that a worker reads and reduces in a second, until parts of jobs have been measured."""
 
 ANY_NUMBER: Final = 2**31 - 1
 """Downloads that cost nothing, in numbers: null says the same, but the R client fails without a number."""
@@ -27,10 +33,30 @@ def estimate_job(config: Config, job: Job) -> dict[str, Any]:
     """
     limits, archives = RunLimits(sketch_above_chunks=SKETCH_ABOVE), parse_archives(job.draft.extras)
     env = make_environment(config, job.user, limits, exports=[], archives=archives)
-    value = evaluate(job.draft.process, env, limits=GraphLimits.from_config(config))
+    graph_limits = GraphLimits.from_config(config)
+    value = evaluate(job.draft.process, env, limits=graph_limits)
     saved = [output.data for output in env.outputs] or [value]
     estimate = estimate_values([value, *saved], saved, env.loads, config.threads_per_worker)
-    return _describe_estimate(estimate, any(load.chunks > SKETCH_ABOVE for load in env.loads))
+    is_sketch = any(load.chunks > SKETCH_ABOVE for load in env.loads)
+    document = _describe_estimate(estimate, is_sketch)
+    part_limits = PartLimits.from_config(config)
+    is_large = estimate.tasks > part_limits.tasks or estimate.input_bytes > part_limits.input_bytes
+    if not (is_sketch or is_large) or len(env.outputs) > 1 or env.exports:
+        return document | _describe_parts(config, 1, estimate.input_bytes)
+    planning = make_environment(config, job.user, exports=[], archives=archives)
+    split = plan_parts(job.draft.process, planning, part_limits, graph_limits)
+    return document | _describe_parts(config, len(split.parts), estimate.input_bytes)
+
+
+def _describe_parts(config: Config, parts: int, input_bytes: int) -> dict[str, Any]:
+    """Describe the parts that a job will have, and how long it will take with the workers that run now."""
+    rate = find_reading_rate(config) or USUAL_BYTES_PER_SECOND
+    seconds = input_bytes / rate
+    return {
+        "parts": parts,
+        "hours": round(seconds / 3600, 3),
+        "duration": f"PT{max(math.ceil(seconds), 1)}S",
+    }
 
 
 def _describe_estimate(estimate: Estimate, is_sketch: bool) -> dict[str, Any]:

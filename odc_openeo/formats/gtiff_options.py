@@ -12,7 +12,7 @@ from odc_openeo.cube import labels
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.colors import Rgba
 from odc_openeo.formats.model import Options
-from odc_openeo.formats.options import make_option_error
+from odc_openeo.formats.options import MERGE, make_option_error
 from odc_openeo.formats.palettes import COLORMAP, make_blended_table, make_colormap_error, parse_palette
 from odc_openeo.formats.pieces import SPLITTING
 from odc_openeo.formats.raster import MAX_FILES, Raster, count_layers, find_band_dimension
@@ -183,6 +183,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         "maximum": 1_000_000,
         "default": 32_768,
     },
+    "merge": MERGE,
     "overviews": {
         "type": "string",
         "description": "AUTO (or ALL): images larger than a tile get overviews, NONE (or OFF): no overviews.",

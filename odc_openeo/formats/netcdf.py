@@ -15,6 +15,7 @@ from odc_openeo.formats.blocks import Region, stream_batches
 from odc_openeo.formats.cf import LAYOUT, check_cf, choose_chunk_sizes, make_dataset
 from odc_openeo.formats.cf_vectors import make_vector_dataset
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.options import MERGE
 from odc_openeo.formats.pieces import SPLITTING
 from odc_openeo.formats.write_errors import as_storage_failure
 
@@ -103,6 +104,7 @@ NETCDF: Final = Format(
             "maximum": 9,
             "default": 1,
         },
+        "merge": MERGE,
         **SPLITTING,
     },
     synonyms={

@@ -11,6 +11,13 @@ from odc_openeo.untrusted.schema_messages import describe_schema_error
 
 Schema = Mapping[str, Any]
 
+MERGE: Final[dict[str, Any]] = {
+    "type": "boolean",
+    "description": "Write one file for what would otherwise be a file of each part of a large batch job.",
+    "default": False,
+}
+"""The option of formats of which each part of a job has a file of its own."""
+
 HINTS: Final = frozenset(
     {
         *("tiled", "bigtiff", "num_threads", "nthreads", "interleave", "blockxsize", "blockysize"),

@@ -5,6 +5,7 @@ Besides CF, the grid is described by the GeoZarr conventions, with levels of a p
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Final
 
 import xarray as xr
@@ -28,7 +29,7 @@ from odc_openeo.formats.zarr_levels import (
 )
 from odc_openeo.formats.zarr_regions import (
     Tiling,
-    choose_tiling,
+    choose_tilings,
     create_dataset_template,
     make_cube_attributes,
 )
@@ -68,11 +69,7 @@ def write_zarr(data: xr.DataArray | xr.Dataset, target: Target, options: Options
         cf_dataset = make_vector_dataset(data, "Zarr")
     else:
         cf_dataset = make_dataset(data, options["layout"], "Zarr")
-    tilings = {
-        str(name): choose_tiling(variable, options["chunk_size"], options["shard_size"])
-        for name, variable in cf_dataset.data_vars.items()
-        if variable.dims and variable.size and variable.dtype.kind in "biuf"
-    }
+    tilings = choose_tilings(cf_dataset, options)
     pyramid = data if options["overviews"] != "NONE" and isinstance(data, xr.DataArray) else None
     if pyramid is not None:
         group = _create_levels(path, pyramid, cf_dataset, tilings, options)
@@ -109,7 +106,10 @@ def _create_levels(
             for name, tiling in tilings.items()
         }
         create_dataset_template(path, dataset, tilings, make_cube_attributes(cube), str(level))
-    zarr.consolidate_metadata(path)
+    with warnings.catch_warnings():
+        # Consolidated metadata are not yet in the specification of version 3.
+        warnings.filterwarnings("ignore", module="zarr")
+        zarr.consolidate_metadata(path)
     group = root["0"]
     assert isinstance(group, zarr.Group)
     return group

@@ -8,27 +8,34 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import dask.array as da
-import numpy as np
 import odc.geo.xr  # noqa: F401  (registers the .odc accessor)
 import xarray as xr
 import zarr
 
 from odc_openeo.cube import X, Y, has_raster_dimensions
-from odc_openeo.formats.cf import CHUNK, choose_chunk_sizes, make_dataset
+from odc_openeo.formats.blocks import stream_batches
+from odc_openeo.formats.cf import choose_chunk_sizes, make_dataset
 from odc_openeo.formats.geozarr import make_grid_attributes
-from odc_openeo.formats.raster import find_band_dimension, has_even_labels
+from odc_openeo.formats.model import Compute, Options
+from odc_openeo.formats.raster import has_even_labels
 
 MOST_FILES: Final = 4096
 """Chunks of a variable above which they are packed into shards unless the options say otherwise."""
 CHUNKS_OF_SHARD: Final = 4
 """Chunks along each side of a shard, unless the options say otherwise."""
 
+METADATA: Final = "zarr.json"
+
 Region = Mapping[str, slice]
+
+Starts = Mapping[str, Sequence[int]]
+"""Where regions begin along dimensions."""
 
 
 class UnalignedRegion(ValueError):
@@ -79,33 +86,47 @@ def _choose_shard_side(variable: xr.DataArray, dimension: str, chunk: int) -> in
     return longest if longest > chunk and longest % chunk == 0 else chunk * CHUNKS_OF_SHARD
 
 
-def create_template(
-    store: Any,
-    cube: xr.DataArray,
-    layout: str = "variables",
-    *,
-    chunk_size: int | None = CHUNK,
-    shard_size: int | None = None,
-    group: str | None = None,
-) -> dict[str, int]:
+def choose_tilings(cf_dataset: xr.Dataset, options: Options) -> dict[str, Tiling]:
+    """Choose chunks and shards of all arrays of numbers, by name; the options are those of the format."""
+    return {
+        str(name): choose_tiling(variable, options["chunk_size"], options["shard_size"])
+        for name, variable in cf_dataset.data_vars.items()
+        if variable.dims and variable.size and variable.dtype.kind in "biuf"
+    }
+
+
+def align_tiling(tiling: Tiling, starts: Starts) -> Tiling:
+    """Shorten chunks and shards so that units begin at each start of a region."""
+    chunks, shards = dict(tiling.chunks), dict(tiling.shards or {})
+    for name in chunks:
+        step = math.gcd(*starts.get(name, ()))
+        if step == 0:
+            continue
+        chunks[name] = _find_divisor(step, chunks[name])
+        if shards:
+            shards[name] = chunks[name] * _find_divisor(step // chunks[name], shards[name] // chunks[name])
+    return Tiling(chunks, shards or None)
+
+
+def _find_divisor(number: int, most: int) -> int:
+    """Find the largest divisor of a number that is not above ``most``."""
+    return max(size for size in range(1, max(1, min(number, most)) + 1) if number % size == 0)
+
+
+def create_template(path: Path, cube: xr.DataArray, options: Options, starts: Starts) -> None:
     """Create a Zarr store with all metadata, coordinates and GeoZarr attributes of a cube, but no pixels.
 
-    ``store`` is a path, or a store of `zarr` (see `odc_openeo.storage.zarr_stores`). Only the shape, type,
-    labels and attributes of ``cube`` are used: its values may be lazy and are never computed
-    (`dask.array.empty` of its shape will do). What is never written reads as no-data, or 0 without one.
-
-    Returns the sizes of the units by dimension, to which regions must be aligned.
+    Only the shape, type, labels and attributes of ``cube`` are used: its values may be lazy and are never
+    computed. What is never written reads as no-data, or 0 without one.
 
     Raises:
         FormatUnsuitable: the layout can't hold the cube.
     """
-    dataset = make_dataset(cube, layout, "Zarr")
+    cf_dataset = make_dataset(cube, options["layout"], "Zarr")
     tilings = {
-        str(name): choose_tiling(variable, chunk_size, shard_size)
-        for name, variable in dataset.data_vars.items()
+        name: align_tiling(tiling, starts) for name, tiling in choose_tilings(cf_dataset, options).items()
     }
-    create_dataset_template(store, dataset, tilings, make_cube_attributes(cube), group)
-    return dict(next(iter(tilings.values())).units)
+    create_dataset_template(path, cf_dataset, tilings, make_cube_attributes(cube))
 
 
 def make_cube_attributes(cube: xr.DataArray | xr.Dataset) -> dict[str, Any]:
@@ -160,45 +181,39 @@ def _make_encoding(variable: xr.DataArray, tiling: Tiling) -> dict[str, Any]:
     return encoding
 
 
-def write_region(store: Any, part: xr.DataArray, region: Region, group: str | None = None) -> None:
+def write_region(
+    part: xr.DataArray, path: Path, options: Options, offsets: Mapping[str, int], compute: Compute
+) -> None:
     """Write the values of a part of a cube into a store made by `create_template` for the whole.
 
-    ``part`` has the dimensions of the cube in any order, all of its bands, and values in memory. ``region``
-    tells by dimension which labels or pixels of the whole it has; dimensions that are left out are whole.
-    Writing a region again replaces it.
+    ``offsets`` are the first indices of the part along dimensions of the whole, 0 where there is none. The
+    store at ``path`` needs only the metadata of its arrays. Writing a region again replaces it.
 
     Raises:
-        UnalignedRegion: it does not begin and end at edges of units, or its size is not that of the part.
+        UnalignedRegion: the part does not begin and end at edges of units.
     """
-    node = zarr.open_group(store, path=group or "", mode="r+")
-    for name, values in _split_variables(node, part).items():
-        array = node[name]
-        assert isinstance(array, zarr.Array)
-        window = find_window(array, region)
-        ordered = values.transpose(*find_dimensions(array))
-        shape = tuple(edge.stop - edge.start for edge in window)
-        if ordered.shape != shape:
-            raise UnalignedRegion(f"the part has the shape {ordered.shape}, its region {shape}")
-        array[window] = np.asarray(ordered.values, dtype=array.dtype)
+    cf_dataset = make_dataset(part, options["layout"], "Zarr")
+    for name, variable in cf_dataset.data_vars.items():
+        array = zarr.open_array(path / str(name), mode="r+")
+        region = {
+            str(dimension): slice(offsets.get(str(dimension), 0), offsets.get(str(dimension), 0) + size)
+            for dimension, size in variable.sizes.items()
+        }
+        stream_batches(variable, compute, _ShiftedArray(array, find_window(array, region)))
 
 
-def _split_variables(node: zarr.Group, part: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Pair the arrays of a group with the values of a cube that belong there."""
-    arrays = list_variables(node)
-    dims = {str(dimension) for dimension in part.dims}
-    for name, array in arrays.items():
-        if set(find_dimensions(array)) == dims:
-            return {name: part}
-    band = find_band_dimension(part)
-    names = {
-        str(array.attrs.get("long_name")): name
-        for name, array in arrays.items()
-        if set(find_dimensions(array)) == dims - {band}
-    }
-    labels = [str(label) for label in part.coords[band].values] if band in part.coords else []
-    if sorted(labels) != sorted(names):
-        raise UnalignedRegion(f"the part has the bands {labels}, the store {sorted(names)}")
-    return {names[label]: part.isel({band: i}) for i, label in enumerate(labels)}
+class _ShiftedArray:
+    """Takes regions of a part and writes them where they are in the whole."""
+
+    def __init__(self, array: zarr.Array, window: Sequence[slice]) -> None:
+        self.array, self.window = array, window
+
+    def __call__(self, region: Sequence[slice], values: Any) -> None:
+        shifted = [
+            slice(edge.start + place.start, edge.start + place.stop)
+            for edge, place in zip(self.window, region, strict=True)
+        ]
+        self.array[tuple(shifted)] = values
 
 
 def list_variables(node: zarr.Group) -> dict[str, zarr.Array]:

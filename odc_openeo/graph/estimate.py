@@ -144,7 +144,7 @@ def _measure_layers(graph: HighLevelGraph) -> dict[str, _Layer]:
     for name in sort_layers(graph):
         layer = graph.layers[name]
         before = [measured[d] for d in graph.dependencies[name]]
-        size = _measure_array(layer.collection_annotations)
+        size = _measure_array(layer.collection_annotations, _find_share(layer))
         reads = any(reads_array[d] or measured[d].nbytes is not None for d in graph.dependencies[name])
         reads_array[name] = reads
         tasks = _count_tasks(layer)
@@ -157,16 +157,24 @@ def _measure_layers(graph: HighLevelGraph) -> dict[str, _Layer]:
 def _count_tasks(layer: Any) -> int:
     """The number of tasks; asking a layer of blocks for it does not make them."""
     annotations = layer.collection_annotations or {}
-    if not layer.is_materialized() and "chunks" in annotations:
-        return math.prod(len(c) for c in annotations["chunks"])
-    return len(layer)
+    if layer.is_materialized() or "chunks" not in annotations:
+        return len(layer)
+    needed = getattr(layer, "output_blocks", None)
+    return math.prod(len(c) for c in annotations["chunks"]) if needed is None else len(needed)
 
 
-def _measure_array(array: Mapping[str, Any] | None) -> int | None:
+def _find_share(layer: Any) -> float:
+    """How many of the chunks of its array a layer makes, from which needless tasks may have been dropped."""
+    chunks = (layer.collection_annotations or {}).get("chunks")
+    count = math.prod(map(len, chunks)) if chunks else 0
+    return min(1.0, _count_tasks(layer) / count) if count else 1.0
+
+
+def _measure_array(array: Mapping[str, Any] | None, share: float) -> int | None:
     """The size of the array that a layer makes, None if it makes none or its shape is not known."""
     if not array or "shape" not in array or "dtype" not in array:
         return None
-    size = math.prod(array["shape"]) * array["dtype"].itemsize
+    size = share * math.prod(array["shape"]) * array["dtype"].itemsize
     return None if math.isnan(size) else int(size)
 
 

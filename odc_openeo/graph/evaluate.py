@@ -50,17 +50,18 @@ def run_graph(
     *,
     planning: bool = True,
     path: str = "",
+    part: Plan | None = None,
 ) -> Any:
     """Evaluate a valid graph and return the value of its result node: JSON, or a lazy xarray object.
 
     End nodes apart from the result run as well: a graph may save several results. ``path`` is that of the
-    graphs around it.
+    graphs around it. ``part`` is the plan of what will be computed, if that is only a part of the result.
 
     Raises:
         OpenEOError: what a process raised; ``node`` names where.
     """
     try:
-        return _Scope(graph, parameters, env, plan, None, path, planning).run()
+        return _Scope(graph, parameters, env, plan, None, path, planning, part=part).run()
     except RecursionError as error:
         raise ProcessGraphComplexity(
             reason="its conditions are nested too deeply. Flatten the graph."
@@ -101,6 +102,7 @@ class _Scope:
     path: str = ""
     planning: bool = True
     values: dict[str, Any] = field(default_factory=dict)
+    part: Plan | None = None
 
     def run(self) -> Any:
         if self.env.trace is not None:
@@ -210,12 +212,13 @@ class _Scope:
         self, node: Node, process: Process | Definition, arguments: Mapping[str, Any], where: str
     ) -> Any:
         demand = self.plan.get_demand(node.id)
+        part = None if self.part is None else self.part.get_demand(node.id)
         if isinstance(process, Definition):
             self._log_override(node)
-            return self._run_definition(process, arguments, demand, f"{where}.")
+            return self._run_definition(process, arguments, demand, part, f"{where}.")
         grid = self._grid_of(self.plan.grid_leaders.get(node.id))
         try:
-            value = process.call(arguments, replace(self.env, demand=demand, grid=grid))
+            value = process.call(arguments, replace(self.env, demand=demand, grid=grid, part=part))
             is_marked = process.returns_numbers and isinstance(value, xr.DataArray)
             return drop_boolean_mark(value) if is_marked else value
         except xr.AlignmentError as error:
@@ -234,11 +237,18 @@ class _Scope:
             self.env.log.info("'%s' is your own process here, not the predefined one", node.process_id)
 
     def _run_definition(
-        self, process: Definition, arguments: Mapping[str, Any], demand: Demand, path: str
+        self,
+        process: Definition,
+        arguments: Mapping[str, Any],
+        demand: Demand,
+        part: Demand | None,
+        path: str,
     ) -> Any:
-        part = replace(demand, grid=None)
-        plan = make_plan(process.graph, arguments, part) if self.planning else Plan()
-        return _Scope(process.graph, arguments, self.env, plan, None, path, self.planning).run()
+        needed = replace(demand, grid=None)
+        plan = make_plan(process.graph, arguments, needed) if self.planning else Plan()
+        inner = None if part is None else make_plan(process.graph, arguments, replace(part, grid=None))
+        scope = _Scope(process.graph, arguments, self.env, plan, None, path, self.planning, part=inner)
+        return scope.run()
 
     def _grid_of(self, id_: str | None) -> Any:
         return None if id_ is None else self.values[id_].odc.geobox

@@ -11,7 +11,7 @@ from odc_openeo.graph.evaluate import check_graph, run_graph
 from odc_openeo.graph.fingerprint import compute_fingerprint
 from odc_openeo.graph.model import Graph, GraphLimits, Lookup, Node, iterate_calls
 from odc_openeo.graph.parse import parse_process
-from odc_openeo.graph.plan import Plan, plan_for_view
+from odc_openeo.graph.plan import Plan, make_plan, plan_for_view
 from odc_openeo.graph.validate import find_problems
 from odc_openeo.registry.demand import ALL, Demand
 from odc_openeo.registry.environment import Environment
@@ -45,6 +45,7 @@ class PreparedProcess:
         *,
         demand: Demand = ALL,
         plan: bool = True,
+        part: Demand | None = None,
     ) -> Any:
         """Evaluate the process: JSON values for JSON, lazy xarray objects for cubes.
 
@@ -53,6 +54,8 @@ class PreparedProcess:
             parameters: The values of the outer parameters.
             demand: The part of the result that is needed. The result may be more than that, and it may not be
                 on the pixels of the demanded view.
+            part: The part of the result that will be computed: the value is the whole, of which the rest need
+                not be there.
             plan: Without a plan each node delivers all it can, as slow as that is: for tests, and to find
                 faults.
 
@@ -65,7 +68,8 @@ class PreparedProcess:
         if self.graph is None:
             raise ProcessGraphMissing()
         planned = plan_for_view(self.graph, values, demand) if plan else Plan()
-        return run_graph(self.graph, env, values, planned, planning=plan)
+        of_part = None if part is None else make_plan(self.graph, values, part)
+        return run_graph(self.graph, env, values, planned, planning=plan, part=of_part)
 
     def check_run(
         self, env: Environment, parameters: Mapping[str, Any] | None = None
@@ -119,11 +123,12 @@ def evaluate(
     *,
     demand: Demand = ALL,
     plan: bool = True,
+    part: Demand | None = None,
 ) -> Any:
     """Prepare a process and evaluate it; see `PreparedProcess.evaluate`."""
     env = env or Environment()
     prepared = prepare(process, env.lookup, limits)
-    return prepared.evaluate(env, parameters, demand=demand, plan=plan)
+    return prepared.evaluate(env, parameters, demand=demand, plan=plan, part=part)
 
 
 def validate(

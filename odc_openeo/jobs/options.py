@@ -15,6 +15,7 @@ MEMORY: Final = "memory"
 SLOTS: Final = "slots"
 """Resources that dask workers declare: their memory in bytes, and one slot per worker."""
 
+SOFT_ERRORS: Final = "soft-errors"
 ARCHIVES: Final = "udf-dependency-archives"
 ARCHIVES_SCHEMA: Final[Mapping[str, Any]] = {
     "type": "array",
@@ -42,6 +43,13 @@ JOB_OPTIONS: Final[Mapping[str, Any]] = {
                 "minimum": 1,
                 "maximum": MOST_THREADS,
                 "description": "Maximum number of tasks of the job that a worker runs in parallel.",
+            },
+            SOFT_ERRORS: {
+                "type": ["boolean", "number"],
+                "minimum": 0,
+                "maximum": 1,
+                "description": "Share of the parts of a large job that may fail and be left out of the "
+                "results (true: any but all); their metadata name them.",
             },
             ARCHIVES: ARCHIVES_SCHEMA,
         },
@@ -74,7 +82,6 @@ ADVICE: Final = {
     "logging-threshold": "use the member 'log_level' of the job",
     "udf-dependency-files": "use 'udf-dependency-archives' for files of user-defined functions",
     "image-name": "GET /udf_runtimes lists the runtimes of user-defined functions",
-    "soft-errors": "files that can't be read end a job here",
 }
 """For options of other back-ends, what to do or to know instead."""
 
@@ -159,7 +166,7 @@ def _list_warnings(options: Mapping[str, Any], foreign: tuple[str, float] | None
             f"The job option '{name}' of other back-ends is taken as 'memory': {size / 2**20:,.0f} MiB for "
             "each task, or what the largest worker has if that is less."
         )
-    used = {MEMORY, "threads", ARCHIVES, foreign[0] if foreign else MEMORY}
+    used = {MEMORY, "threads", ARCHIVES, SOFT_ERRORS, foreign[0] if foreign else MEMORY}
     unused = [name for name, value in options.items() if name not in used and value is not None]
     warnings += [_describe_unused(name) for name in unused[:SHOWN_OPTIONS]]
     if len(unused) > SHOWN_OPTIONS:
@@ -173,6 +180,22 @@ def _describe_unused(name: str) -> str:
     if name in FOREIGN_MEMORY:
         advice = "use 'memory' for what each task needs"
     return f"The job option '{shown}' has no effect here{f': {advice}' if advice else ''}."
+
+
+def parse_soft_errors(extras: Mapping[str, Any]) -> float:
+    """Return the share of the parts of a job that may be left out, 0 to 1.
+
+    Raises:
+        RequestInvalid: it is neither a boolean nor such a number.
+    """
+    options = extras.get(OPTIONS)
+    share = options.get(SOFT_ERRORS) if isinstance(options, Mapping) else None
+    if share is None:
+        return 0.0
+    if not isinstance(share, bool | int | float) or not 0 <= share <= 1:
+        reason = f"the job option '{SOFT_ERRORS}' must be true, false or a number from 0 to 1."
+        raise RequestInvalid(reason=reason)
+    return float(share)
 
 
 def parse_archives(extras: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -20,78 +20,13 @@ from sqlalchemy.orm import Session
 from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.db.logs import Entry
-from odc_openeo.jobs.model import Job
-from odc_openeo.jobs.quotas import describe_job_limits, get_default_job_limit
-from odc_openeo.jobs.store import add_log_entries, make_job
-
-CLAIM_LOCK = 0x6F64636A
-"""Advisory lock: jobs are claimed one after the other, so that the limits of users are kept exactly."""
+from odc_openeo.jobs.claims import Claim as Claim
+from odc_openeo.jobs.claims import claim_job as claim_job
+from odc_openeo.jobs.claims import get_result_folder as get_result_folder
+from odc_openeo.jobs.store import add_log_entries
 
 DEAD_AFTER_S = 10.0
 """Seconds of silence after which the lock of a run decides whether its worker has ended."""
-
-CLAIM = text(
-    """
-    WITH waiting AS (
-        SELECT DISTINCT ON (user_id) id, user_id, queued FROM openeo.jobs
-        WHERE status = 'queued' AND (not_before IS NULL OR not_before <= now())
-        ORDER BY user_id, queued
-    ), turn AS (
-        SELECT waiting.id, running.count, latest.started, waiting.queued FROM waiting,
-        LATERAL (SELECT count(*) FROM openeo.jobs
-                 WHERE user_id = waiting.user_id AND status = 'running') AS running,
-        LATERAL (SELECT max(started) AS started FROM openeo.jobs
-                 WHERE user_id = waiting.user_id) AS latest
-        WHERE running.count < COALESCE(
-            (SELECT max(value::int) FROM jsonb_each_text(CAST(:limits AS jsonb)), openeo.users
-             WHERE users.id = waiting.user_id AND key = ANY(users.roles || users.grants)), :per_user)
-    ), chosen AS (
-        SELECT jobs.id FROM openeo.jobs JOIN turn ON turn.id = jobs.id
-        WHERE jobs.status = 'queued'
-        ORDER BY turn.count, turn.started NULLS FIRST, turn.queued
-        LIMIT 1 FOR UPDATE OF jobs SKIP LOCKED
-    )
-    UPDATE openeo.jobs SET status = 'running', attempt = :attempt, worker = :worker, tries = tries + 1,
-        started = clock_timestamp(), updated = clock_timestamp(), heartbeat = clock_timestamp(), progress = 0
-    FROM chosen WHERE jobs.id = chosen.id RETURNING jobs.id
-    """
-)
-"""Claims the next job in fair order: users with fewer running jobs first, then those whose last start was
-longest ago, then by time of queueing. The jobs of one user start in the order they were queued."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right of a worker to run a job once."""
-
-    job: Job
-    attempt: UUID
-
-    @property
-    def folder(self) -> str:
-        """The folder of the storage with the files of this attempt."""
-        return get_result_folder(self.job.id, self.attempt)
-
-
-def get_result_folder(job: UUID, attempt: UUID | None = None) -> str:
-    """Return the folder of the storage with the files of a job, or of one attempt."""
-    return f"results/{job}/{attempt}" if attempt else f"results/{job}"
-
-
-def claim_job(config: Config, worker: str) -> Claim | None:
-    """Claim the next job that is due, None if there is none or the limits of all owners are reached."""
-    attempt = uuid4()
-    with db.session(config) as session:
-        session.execute(select(func.pg_advisory_xact_lock(CLAIM_LOCK)))
-        limits = {"per_user": get_default_job_limit(config), "limits": describe_job_limits(config)}
-        values = {**limits, "attempt": attempt, "worker": worker}
-        id_ = session.scalar(CLAIM, values)
-        if id_ is None:
-            return None
-        row = session.get_one(db.JobRow, id_)
-        # Results of an earlier attempt.
-        session.execute(delete(db.JobResult).where(db.JobResult.job_id == id_))
-        return Claim(make_job(row), attempt)
 
 
 def send_heartbeat(config: Config, claim: Claim, progress: float, entries: Sequence[Entry] = ()) -> bool:
@@ -114,7 +49,7 @@ def publish_partial_results(config: Config, claim: Claim, assets: Sequence[Mappi
     with db.session(config) as session:
         if not _lock_run(session, claim):
             return False
-        _record_results(session, claim, assets, {}, _compute_expiry(config), complete=False)
+        _record_results(session, claim, assets, {}, compute_expiry(config), complete=False)
         return True
 
 
@@ -130,7 +65,7 @@ def finish_run(
     with db.session(config) as session:
         if not _lock_run(session, claim):
             return False
-        _record_results(session, claim, assets, details, _compute_expiry(config), complete=True)
+        _record_results(session, claim, assets, details, compute_expiry(config), complete=True)
         add_log_entries(session, claim.job.id, entries)
         values = {"status": "finished", "progress": 100.0, "usage": dict(usage)}
         _end_run(session, claim, values)
@@ -214,12 +149,14 @@ def recover_lost_jobs(config: Config) -> tuple[int, int]:
     suspects = (
         select(db.JobRow, silence, settled)
         .where(db.JobRow.status == "running", db.JobRow.heartbeat < now - quiet)
+        # The parts of a job have workers of their own, see `recover_lost_parts`.
+        .where(~_has_parts())
         .with_for_update(skip_locked=True, of=db.JobRow)
     )
     requeued = failed = 0
     with db.session(config) as session:
         for row, is_silent, is_settled in session.execute(suspects).all():
-            if not (is_silent or (is_settled and _has_ended(session, row.attempt))):
+            if not (is_silent or (is_settled and has_run_ended(session, row.attempt))):
                 continue
             is_last = row.tries >= config.job_tries
             requeued, failed = requeued + (not is_last), failed + is_last
@@ -230,7 +167,13 @@ def recover_lost_jobs(config: Config) -> tuple[int, int]:
     return requeued, failed
 
 
-def _has_ended(session: Session, attempt: UUID | None) -> bool:
+def _has_parts() -> ColumnElement[bool]:
+    split = db.JobSplitRow
+    query = select(split.job_id).where(split.job_id == db.JobRow.id, split.attempt == db.JobRow.attempt)
+    return query.exists()
+
+
+def has_run_ended(session: Session, attempt: UUID | None) -> bool:
     """Whether nobody holds the lock of a run."""
     return attempt is None or bool(
         session.scalar(select(func.pg_try_advisory_xact_lock(_make_lock_key(attempt))))
@@ -280,7 +223,8 @@ def delete_results_without_files(config: Config, exists: Callable[[str], bool]) 
     with db.session(config) as session:
         for row in session.scalars(select(db.JobResult)).all():
             folder = get_result_folder(row.job_id, row.attempt)
-            if not all(exists(f"{folder}/{asset['name']}") for asset in json.loads(row.assets)):
+            assets = json.loads(row.assets)
+            if not all(exists(f"{folder}/{asset.get('path', asset['name'])}") for asset in assets):
                 session.delete(row)
                 deleted += 1
     return deleted
@@ -309,7 +253,7 @@ def _end_run(session: Session, claim: Claim, values: Mapping[str, Any]) -> None:
     session.execute(update(db.JobRow).where(*_match_claim(claim)).values(updated=now, attempt=None, **values))
 
 
-def _compute_expiry(config: Config) -> Any:
+def compute_expiry(config: Config) -> Any:
     return func.clock_timestamp() + timedelta(days=config.result_lifetime_days)
 
 

@@ -67,6 +67,15 @@ class Results:
         return asset if asset is None or top == name or asset.get("folder") else None
 
 
+def find_asset_key(asset: Mapping[str, Any], name: str) -> str:
+    """Return where a file of an asset is, below the folder of the results.
+
+    Files of parts are in folders of their own; the names of their assets do not tell.
+    """
+    path = str(asset.get("path", asset["name"]))
+    return path + name.removeprefix(str(asset["name"]))
+
+
 def make_collection(results: Results, href: Href, expires: int) -> dict[str, Any]:
     """Return all results as a STAC 1.1 Collection: its assets are all files, its Items locate them."""
     job, details = results.job, results.details
@@ -255,6 +264,7 @@ def _make_provenance(results: Results) -> dict[str, Any]:
         "processing:expression": {"format": "openeo", "expression": results.job.draft.process},
         "odc:inputs": details["inputs"],
         "odc:input_count": details["input_count"],
+        **({"odc:missing_parts": details["missing_parts"]} if "missing_parts" in details else {}),
     }
 
 

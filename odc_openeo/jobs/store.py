@@ -193,6 +193,7 @@ def start_job(config: Config, user: UUID, id_: str) -> UUID | None:
             return None
         job = UUID(id_)
         session.execute(delete(db.JobLog).where(db.JobLog.job_id == job))
+        session.execute(delete(db.JobSplitRow).where(db.JobSplitRow.job_id == job))
         discarded = delete(db.JobResult).where(db.JobResult.job_id == job).returning(db.JobResult.attempt)
         previous_run = session.scalar(discarded)
     record_event("job_started", job=job, owner=user)

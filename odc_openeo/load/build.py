@@ -25,6 +25,7 @@ from odc_openeo.catalog import Band, Scene
 from odc_openeo.compute.dask_internals import convert_tasks
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.cube.packing import make_packing_coordinates
+from odc_openeo.cube.surround import surround_window
 from odc_openeo.errors import NoDataAvailable
 from odc_openeo.load.chunking import Volume, check_volume, choose_chunk_sizes, find_block_offset
 from odc_openeo.load.driver import Driver
@@ -108,17 +109,22 @@ def _load_bands(
     useful = list(subset.select_scenes(useful)) if groupby == "time" else useful
     grid = replace(native, geobox=subset.crop_grid(native.geobox) if chosen is None else chosen)
     steps = group_time_steps(useful, groupby, grid.geobox)
-    offset = find_block_offset(grid.geobox, useful) if chosen is None else (0, 0)
-    volume = _measure_volume(steps, grid.geobox, bands, layout)
-    if chosen is None and subset.is_sparse(grid.geobox):
+    window = None if request.part is None else request.part.find_hull(grid.geobox)
+    read = grid if window is None else replace(grid, geobox=grid.geobox[window])
+    offset = find_block_offset(read.geobox, useful) if chosen is None else (0, 0)
+    volume = _measure_volume(steps, read.geobox, bands, layout)
+    if chosen is None and subset.is_sparse(read.geobox):
         volume = volume.split_small()
-        volume = replace(volume, part=subset.needed_share(grid.geobox, volume.side, offset))
+        volume = replace(volume, part=subset.needed_share(read.geobox, volume.side, offset))
     check_volume(volume, request.loaded, request.limits)
     request.loaded.append(volume)
     sketch_above = request.limits.sketch_above_chunks
     if sketch_above is not None and volume.chunks > sketch_above:
         return _sketch_cube(steps, bands, grid, layout)
-    pixels = _read_steps(steps, bands, grid, layout, offset, volume)
+    stacked = _read_steps(steps, bands, read, layout, offset, volume)
+    if window is not None:
+        stacked = surround_window(stacked, grid.geobox.shape.yx, window)
+    pixels = _assemble_cube(stacked, _list_times(steps), bands, grid, layout)
     if chosen is not None and request.area is not None:
         pixels = _mask_uncovered(pixels, chosen, native.geobox)
     if view is not None:
@@ -163,8 +169,8 @@ def _read_steps(
     layout: Layout,
     offset: tuple[int, int],
     volume: Volume,
-) -> xr.DataArray:
-    """The cube in the chunks of its volume, which begin ``offset`` rows and columns before the cube."""
+) -> da.Array:
+    """The pixels in the chunks of their volume, which begin ``offset`` rows and columns before the cube."""
     rows, columns = offset
     height, width = grid.geobox.shape.yx
     geobox = GeoBox(
@@ -178,8 +184,7 @@ def _read_steps(
     arrays = [_strip_attributes(inner[_get_variable(i)], band) for i, band in enumerate(bands)]
     if layout.dtype.kind == "f":
         arrays = [cube.decode(a) for a in arrays]
-    stacked = da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
-    return _assemble_cube(stacked, pixels["time"].values.astype("datetime64[ns]"), bands, grid, layout)
+    return da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
 
 
 def _read_bands(
@@ -230,13 +235,17 @@ def _fuse_tasks(array: da.Array) -> da.Array:
     return da.Array(graph, array.name, array.chunks, dtype=array.dtype, shape=array.shape)
 
 
+def _list_times(steps: Sequence[Step]) -> np.ndarray:
+    return np.array([label_step(step) for step in steps], "datetime64[ns]")
+
+
 def _sketch_cube(
     steps: Sequence[Step], bands: Sequence[Band], grid: NativeGrid, layout: Layout
 ) -> xr.DataArray:
     """A cube of the same form without the way to its pixels."""
-    times = np.array([label_step(step) for step in steps], "datetime64[ns]")
+    times = _list_times(steps)
     shape = (len(times), len(bands), *grid.geobox.shape.yx)
-    values = da.zeros(shape, dtype=layout.dtype, chunks=(1, 1, *shape[2:]))
+    values = da.zeros(shape, dtype=layout.dtype, chunks=(-1, 1, -1, -1))
     return _assemble_cube(values, times, bands, grid, layout)
 
 

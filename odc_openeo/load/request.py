@@ -43,7 +43,7 @@ class LoadRequest:
     ``geometries`` holds it: pixels outside of all of them become no-data. ``band_names`` are in the order of
     the result, None for all. ``subset`` is the part that the rest of the graph needs, ``choose_grid`` a
     coarser grid if that is all it needs (see ADR 6). ``hint`` is the grid for data in several reference
-    systems, None for one of theirs. ``loaded`` has the loads of the graph before this one,
+    systems, None for one of theirs. ``part`` is the part of this that will be computed, None for all. ``loaded`` has the loads of the graph before this one,
     which is added to them.
     """
 
@@ -56,6 +56,7 @@ class LoadRequest:
     limits: RunLimits = field(default_factory=RunLimits)
     loaded: list[Volume] = field(default_factory=list)
     hint: LoadHint | None = None
+    part: Subset | None = None
 
     @property
     def area(self) -> Geometry | None:
@@ -91,6 +92,7 @@ def parse_request(
         None if has_geometries else _make_grid_choice(env),
         env.limits,
         env.loads,
+        part=None if env.part is None else select_part(env.part),
     )
 
 
@@ -122,6 +124,15 @@ def select_subset(demand: Demand, *, crop: bool) -> Subset:
         # The process that this comes from will say what is wrong with it.
         return uncropped
     return replace(uncropped, boxes=boxes, margin=demand.margin)
+
+
+def select_part(demand: Demand) -> Subset:
+    """The part of the cube that will be computed if only a part of a job is."""
+    if demand.boxes is None or not demand.in_part:
+        return Subset()
+    # A subset has one pixel more than its margin all around. Where no process looks beyond a pixel, windows that
+    # begin at blocks of files must do so exactly: the same blocks would be read for several parts.
+    return Subset(boxes=demand.boxes, margin=demand.margin or -1)
 
 
 def _needs_wide_margin(demand: Demand) -> bool:

@@ -63,6 +63,17 @@ class Subset:
         height, width = geobox.shape.yx
         return geobox[_hull_slice(windows[:, 0], height), _hull_slice(windows[:, 1], width)]
 
+    def find_hull(self, geobox: GeoBox) -> tuple[slice, slice] | None:
+        """The rows and columns around all boxes, at least one of each; None if all of the grid is needed."""
+        windows = self._find_windows(geobox)
+        if windows is None:
+            return None
+        present = windows[(windows[..., 0] < windows[..., 1]).all(axis=1)]
+        if not len(present):
+            return slice(0, 1), slice(0, 1)
+        (top, left), (bottom, right) = present[..., 0].min(axis=0), present[..., 1].max(axis=0)
+        return slice(int(top), int(bottom)), slice(int(left), int(right))
+
     def is_sparse(self, geobox: GeoBox) -> bool:
         """Whether it is a small part of a grid."""
         windows = self._find_windows(geobox)

@@ -15,6 +15,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.errors import DimensionMissing, LabelNotAvailable, ProcessParameterInvalid
+from odc_openeo.registry.demand import along_dimensions
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import BANDS, SPATIAL, datacube_schema
 
@@ -42,7 +43,7 @@ Method = Annotated[
 Options = Annotated[Mapping[str, Any], Schema({"type": "object", "additionalProperties": False})]
 
 
-@process(categories=["cubes", "optical"], experimental=True)
+@process(categories=["cubes", "optical"], experimental=True, needs=along_dimensions(cube.BANDS))
 def cloud_detection(
     data: OpticalCube,
     method: Method,

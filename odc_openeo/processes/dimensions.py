@@ -258,7 +258,11 @@ def dimension_labels(
     return [getattr(label, "wkt", label) for label in cube.labels(data, dimension)]
 
 
-@process(categories=["cubes"], raw_values_of=None)
+@process(
+    categories=["cubes"],
+    raw_values_of=None,
+    whole_because="which labels stay is known only when all pixels are",
+)
 def trim_cube(data: Cube) -> Cube:
     """Remove labels that have no data at all.
 

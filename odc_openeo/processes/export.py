@@ -27,6 +27,8 @@ from odc_openeo.user_data.stac_export import (
 LOADABLE: Final = "GTiff"
 """The format that collections can be loaded from."""
 
+EXPORTING: Final = "its files are exported together"
+
 OutputFormat = Annotated[str, Schema({"type": "string", "subtype": "output-format"})]
 FormatOptions = Annotated[dict[str, Any], Schema({"type": "object", "subtype": "output-format-options"})]
 StacResource = Annotated[Any, Schema({"type": "object", "subtype": "stac"})]
@@ -135,7 +137,7 @@ def stac_modify(data: StacResource, changes: Changes) -> StacResource:
     return replace(data, changes=(*data.changes, changes))
 
 
-@process(categories=["export", "stac"], experimental=True, pure=False)
+@process(categories=["export", "stac"], experimental=True, pure=False, whole_because=EXPORTING)
 def export_workspace(
     data: StacResource, workspace: WorkspaceId, merge: StringOrNull = None, *, env: Environment
 ) -> StacResource:
@@ -162,7 +164,7 @@ def export_workspace(
     return stac
 
 
-@process(categories=["export", "stac"], experimental=True, pure=False)
+@process(categories=["export", "stac"], experimental=True, pure=False, whole_because=EXPORTING)
 def export_collection(data: StacResource, collection: AnyCollectionId, *, env: Environment) -> CollectionId:
     """Turn saved data into a collection of your own.
 

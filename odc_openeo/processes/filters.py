@@ -182,6 +182,8 @@ def _find_bands_in_range(data: cube.Cube, dimension: str, low: float, high: floa
 
 
 def _needs_box(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    if demand.in_part:
+        return {"data": demand}
     extent = arguments.get("extent")
     if not isinstance(extent, Mapping) or not extent.keys() >= EDGES:
         return {"data": demand.at_all_places()}

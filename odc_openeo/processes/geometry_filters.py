@@ -49,6 +49,8 @@ RELATIONS: Final = [
 
 
 def _needs_of_filtering(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    if demand.in_part:
+        return {"data": demand, "geometries": ALL}
     around = find_boxes_around(arguments.get("geometries"))
     return {
         "data": replace(demand.at_all_places(), boxes=around, margin=SLACK if around else 0),
@@ -83,6 +85,8 @@ def filter_spatial(data: SpatialCube, geometries: Geometries) -> SpatialCube:
 
 
 def _needs_of_masking(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    if demand.in_part:
+        return {"data": demand, "mask": ALL}
     # Whether polygons intersect the cube must not depend on how much of it is loaded.
     around = find_boxes_around(arguments.get("mask"))
     if around is None or demand.boxes is None:
@@ -164,7 +168,12 @@ SubCubeProcess = Annotated[
 ]
 
 
-@process(categories=["cubes"], former_names={"polygons": "geometries"})
+def _needs_of_patches(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # A pixel of a polygon may depend on all others of it.
+    return {"data": ALL, "geometries": ALL, "chunks": ALL}
+
+
+@process(categories=["cubes"], former_names={"polygons": "geometries"}, needs=_needs_of_patches)
 def apply_polygon(
     data: SpatialCube,
     geometries: PolygonCube,
@@ -212,7 +221,7 @@ def apply_polygon(
     return _paste_patches(source, patches).transpose(*data.dims)
 
 
-@process(categories=["cubes"], experimental=True)
+@process(categories=["cubes"], experimental=True, needs=_needs_of_patches)
 def chunk_polygon(
     data: SpatialCube,
     chunks: Polygons,

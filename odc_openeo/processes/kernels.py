@@ -20,7 +20,7 @@ from odc_openeo.cube.budget import check_count
 from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import KernelDimensionsUneven, ProcessParameterInvalid
 from odc_openeo.registry.child_results import as_field, restore_coordinates
-from odc_openeo.registry.demand import Demand, along_dimensions
+from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.geometry_schemas import Corner, PixelReducer
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import AnyValue, SpatialCube
@@ -167,10 +167,17 @@ WindowSize = Annotated[
 Boundary = Annotated[str, Schema({"type": "string", "enum": ["pad", "trim"]})]
 
 
+def _needs_of_windows(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    size = arguments.get("size")
+    if demand.in_part and isinstance(size, list):
+        return {"data": demand.with_margin(max(size))}
+    return {"data": demand.at_all_places()}
+
+
 @process(
     categories=["cubes", "aggregate"],
     experimental=True,
-    needs=along_dimensions(cube.X, cube.Y),
+    needs=_needs_of_windows,
     raw_values_of=None,
 )
 def aggregate_spatial_window(

@@ -39,8 +39,10 @@ ModelId = Annotated[str, Schema({"type": "string", "subtype": "job-id"})]
 ModelOptions = Annotated[Mapping[str, Any], Schema({"type": "object", "additionalProperties": False})]
 Saved = Annotated[bool, Schema({"type": "boolean"})]
 
+FITTING: Final = "a model is fitted to all of its data at once"
 
-@process(categories=["machine learning"], experimental=True)
+
+@process(categories=["machine learning"], experimental=True, whole_because=FITTING)
 def fit_class_random_forest(
     predictors: GeometryCube,
     target: Geometries,
@@ -69,7 +71,7 @@ def fit_class_random_forest(
                 max_variables, num_trees, seed)  # fmt: skip
 
 
-@process(categories=["machine learning"], experimental=True)
+@process(categories=["machine learning"], experimental=True, whole_because=FITTING)
 def fit_regr_random_forest(
     predictors: GeometryCube,
     target: Geometries,
@@ -219,7 +221,7 @@ def _predict_block(block: np.ndarray, model: Any, axis: int) -> np.ndarray:
     return predictions.reshape(moved.shape[:-1])
 
 
-@process(categories=["machine learning", "export"], experimental=True, pure=False)
+@process(categories=["machine learning", "export"], experimental=True, pure=False, whole_because=FITTING)
 def save_ml_model(
     data: Forest,
     options: ModelOptions = {},  # noqa: B006 (the published default; never changed)

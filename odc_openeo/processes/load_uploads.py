@@ -44,6 +44,7 @@ def _make_format_check(process_id: str) -> Callable[[Mapping[str, Any]], None]:
     categories=["cubes", "import"],
     experimental=True,
     pure=False,
+    whole_because="files of users are read as they are, not in parts",
     raw_values_of=None,
     check=_make_format_check("load_uploaded_files"),
 )
@@ -78,6 +79,7 @@ def load_uploaded_files(
     categories=["cubes", "import"],
     experimental=True,
     pure=False,
+    whole_because="files of users are read as they are, not in parts",
     raw_values_of=None,
     check=_make_format_check("load_url"),
 )

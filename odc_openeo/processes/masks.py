@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube.coordinates import drop_single_label, get_index, unify_times
 from odc_openeo.errors import DimensionMissing, IncompatibleDataCubes, ProcessParameterInvalid
+from odc_openeo.load.part_windows import find_part_window
 from odc_openeo.registry.child_results import make_constant, restore_coordinates
 from odc_openeo.registry.demand import Demand
+from odc_openeo.registry.environment import Environment
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import SpatialCube
-from odc_openeo.spatial.align import align_to_grid_of
+from odc_openeo.spatial.align import FindWindow, align_to_grid_of
 
 Replacement = Annotated[float | bool | str | None, Schema({"type": ["number", "boolean", "string", "null"]})]
 
@@ -28,7 +31,13 @@ def _needs_of_mask(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str,
 
 
 @process(categories=["cubes", "masks"], needs=_needs_of_mask, pointwise=True, raw_values_of=("data",))
-def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) -> SpatialCube:
+def mask(
+    data: SpatialCube,
+    mask: SpatialCube,
+    replacement: Replacement = None,
+    *,
+    env: Environment | None = None,
+) -> SpatialCube:
     """Replace the pixels that are marked in a mask.
 
     A pixel is replaced where the mask is true or a number other than zero; where the mask has no data,
@@ -52,7 +61,7 @@ def mask(data: SpatialCube, mask: SpatialCube, replacement: Replacement = None) 
     for one in (data, mask):
         if not cube.has_raster_dimensions(one):
             raise DimensionMissing(type="spatial")
-    marked = _find_marked(_align_mask(data, mask))
+    marked = _find_marked(_align_mask(data, mask, partial(find_part_window, env)))
     prepared, value = _prepare_replacement(data, replacement)
     return restore_coordinates(prepared.where(~marked, value).transpose(*data.dims), prepared)
 
@@ -66,9 +75,9 @@ def _find_marked(mask: xr.DataArray) -> xr.DataArray:
     )
 
 
-def _align_mask(data: xr.DataArray, mask: xr.DataArray) -> xr.DataArray:
+def _align_mask(data: xr.DataArray, mask: xr.DataArray, find_window: FindWindow) -> xr.DataArray:
     """The mask with exactly the labels of the data along all its dimensions."""
-    mask = _drop_single_band(data, align_to_grid_of(data, mask))
+    mask = _drop_single_band(data, align_to_grid_of(data, mask, find_window))
     for name in map(str, mask.dims):
         if name in (cube.X, cube.Y):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from odc_openeo.cube.coordinates import get_index, unify_times
 from odc_openeo.cube.instants import find_instants
 from odc_openeo.cube.packing import carry_all_packings, carry_packing, drop_packing
 from odc_openeo.errors import IncompatibleDataCubes, IncompatibleGeometryTypes, OverlapResolverMissing
+from odc_openeo.load.part_windows import find_part_window
 from odc_openeo.registry.child_results import as_field
 from odc_openeo.registry.demand import SLACK, Demand
+from odc_openeo.registry.environment import Environment
 from odc_openeo.registry.process import process
 from odc_openeo.registry.schemas import ANY_JSON, AnyValue, Cube, child_process_schema
 from odc_openeo.spatial.align import align_to_grid_of, find_resolution, update_transform
@@ -44,7 +47,12 @@ def _needs_of_merging(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[s
 
 @process(categories=["cubes"], needs=_needs_of_merging, pointwise=True, raw_values_of=None)
 def merge_cubes(
-    cube1: Cube, cube2: Cube, overlap_resolver: OverlapResolver = None, context: AnyValue = None
+    cube1: Cube,
+    cube2: Cube,
+    overlap_resolver: OverlapResolver = None,
+    context: AnyValue = None,
+    *,
+    env: Environment | None = None,
 ) -> Cube:
     """Merge two data cubes.
 
@@ -72,7 +80,7 @@ def merge_cubes(
         IncompatibleDataCubes: Dimensions of the same name differ in type, or grids can't be aligned.
     """
     one, other = _check_same_kind(cube1, cube2)
-    other = align_to_grid_of(one, other)
+    other = align_to_grid_of(one, other, partial(find_part_window, env))
     order = _order_dimensions(one, other)
     common = [d for d in order if d in one.dims and d in other.dims]
     for name in common:

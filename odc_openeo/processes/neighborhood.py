@@ -90,9 +90,22 @@ def _needs_of_blocks(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[st
     sizes, overlaps = arguments.get("size"), arguments.get("overlap") or []
     if not isinstance(sizes, list) or not isinstance(overlaps, list):
         return {}
+    reach = _find_reach(sizes, overlaps) if demand.in_part else None
+    if reach is not None:
+        return {"data": demand.with_margin(reach)}
     single = {e.get("dimension") for e in sizes if e.get("value") == 1 and e.get("unit") == "px"}
     single -= {e.get("dimension") for e in overlaps}
     return {"data": demand.along_dimensions(*({cube.X, cube.Y, cube.T, cube.BANDS} - single))}
+
+
+def _find_reach(sizes: Sequence[Any], overlaps: Sequence[Any]) -> int | None:
+    """How many pixels away a block may have pixels with which one of its pixels is processed."""
+    both = {cube.X, cube.Y}
+    blocks = {e.get("dimension"): e for e in sizes if e.get("dimension") in both}
+    around = [e for e in overlaps if e.get("dimension") in both]
+    if blocks.keys() != both or any(e.get("unit") != "px" for e in (*blocks.values(), *around)):
+        return None
+    return max(e["value"] for e in blocks.values()) + max((e["value"] for e in around), default=0)
 
 
 @process(categories=["cubes"], needs=_needs_of_blocks, raw_values_of=None)

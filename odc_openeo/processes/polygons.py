@@ -26,7 +26,11 @@ MOST_PIXELS: Final = 10**8
 MOST_POLYGONS: Final = 10**6
 
 
-@process(categories=["cubes", "vector"], experimental=True)
+@process(
+    categories=["cubes", "vector"],
+    experimental=True,
+    whole_because="its polygons would be cut at the borders of parts",
+)
 def raster_to_vector(data: SpatialCube) -> PolygonCube:
     """Outline the areas of equal values as polygons.
 

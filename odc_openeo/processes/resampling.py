@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from odc_openeo.errors import ProcessParameterInvalid
-from odc_openeo.registry.demand import Demand, Grid
+from odc_openeo.load.part_windows import find_part_window
+from odc_openeo.registry.demand import PART_REACH, Demand, Grid
+from odc_openeo.registry.environment import Environment
 from odc_openeo.registry.geometry_schemas import Corner
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import EPSG, WKT2, SpatialCube
@@ -36,9 +38,16 @@ Projection = Annotated[
 ]
 
 
+def _find_part(demand: Demand, method: Any) -> Demand | None:
+    """What a part of a job needs of a cube that is resampled; None if that is not known."""
+    if not demand.in_part or demand.boxes is None or method == "sum":
+        return None
+    return demand.with_margin(PART_REACH)
+
+
 def _needs_of_resampling(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
     # The new grid starts at a corner of the data, so that no part of it can be left out.
-    needed = demand.at_all_places()
+    needed = _find_part(demand, arguments.get("method", "near")) or demand.at_all_places()
     options = [arguments.get(n, d) for n, d in (("resolution", 0), ("projection", None), ("method", "near"))]
     resolution, projection, method = options
     if isinstance(resolution, int | float):
@@ -46,6 +55,8 @@ def _needs_of_resampling(demand: Demand, arguments: Mapping[str, Any]) -> Mappin
     align = arguments.get("align", "upper-left")
     is_plain = isinstance(resolution, list) and isinstance(projection, int | str | None)
     if not is_plain or method != "near" or not isinstance(align, str):
+        return {"data": needed}
+    if demand.in_part:
         return {"data": needed}
     return {"data": replace(needed, grid=Grid("", tuple(resolution), projection, align))}
 
@@ -57,6 +68,8 @@ def resample_spatial(
     projection: Projection = None,
     method: Method = "near",
     align: Corner = "upper-left",
+    *,
+    env: Environment | None = None,
 ) -> SpatialCube:
     """Change the resolution or the reference system of a raster cube.
 
@@ -82,15 +95,18 @@ def resample_spatial(
         reason = "give a resolution or a projection."
         raise ProcessParameterInvalid(process="resample_spatial", parameter="resolution", reason=reason)
     target = make_grid(grid, sizes, get_reference_system(grid, projection), align)
-    return warp(data, grid, target, method)
+    return warp(data, grid, target, method, find_part_window(env, target))
 
 
 def _needs_of_target(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
-    return {"data": demand.at_all_places()}
+    part = _find_part(demand, arguments.get("method", "near"))
+    return {"data": demand.at_all_places()} if part is None else {"data": part, "target": demand}
 
 
 @process(categories=["cubes", "reproject"], needs=_needs_of_target, raw_values_of=("data",))
-def resample_cube_spatial(data: SpatialCube, target: SpatialCube, method: Method = "near") -> SpatialCube:
+def resample_cube_spatial(
+    data: SpatialCube, target: SpatialCube, method: Method = "near", *, env: Environment | None = None
+) -> SpatialCube:
     """Put a raster cube on the pixel grid of another one.
 
     The result has the labels of ``target`` along x and y, with no-data where ``data`` has no pixels. A cube
@@ -107,4 +123,4 @@ def resample_cube_spatial(data: SpatialCube, target: SpatialCube, method: Method
     """
     grid = rasterize.get_grid(data, "resample_cube_spatial")
     target_grid = rasterize.get_grid(target, "resample_cube_spatial", "target")
-    return warp(data, grid, target_grid, method)
+    return warp(data, grid, target_grid, method, find_part_window(env, target_grid))

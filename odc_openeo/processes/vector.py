@@ -16,6 +16,7 @@ import xarray as xr
 from odc_openeo import cube
 from odc_openeo.cube.budget import check_count
 from odc_openeo.errors import CountMismatch, DimensionNotAvailable, ProcessParameterInvalid, UnitMismatch
+from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.geometry_schemas import GeometryCube, GeometryInput, PointCube
 from odc_openeo.registry.process import Schema, process
 from odc_openeo.registry.schemas import EPSG, WKT2, Boolean, SpatialCube, StringOrNull
@@ -164,7 +165,9 @@ def _check_metres(crs: pyproj.CRS) -> None:
 # --- Points in geometries ------------------------------------------------------------------------
 
 
-@process(categories=["cubes", "vector"], experimental=True)
+@process(
+    categories=["cubes", "vector"], experimental=True, whole_because="random points differ from part to part"
+)
 def vector_to_random_points(
     data: GeometryInput,
     geometry_count: Count = None,
@@ -310,7 +313,12 @@ def _collect_points(frame: gpd.GeoDataFrame, coordinates: list[np.ndarray], grou
 # --- Rasters -------------------------------------------------------------------------------------
 
 
-@process(categories=["cubes", "vector"], experimental=True)
+def _needs_of_burning(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    # Of the target only the grid is used.
+    return {"target": demand} if demand.in_part else {}
+
+
+@process(categories=["cubes", "vector"], experimental=True, needs=_needs_of_burning)
 def vector_to_raster(data: GeometryCube, target: SpatialCube) -> SpatialCube:
     """Burn the values of a vector cube into the pixels of their geometries.
 

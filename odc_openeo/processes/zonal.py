@@ -40,6 +40,8 @@ Statistic = Callable[[Stack], xr.DataArray]
 
 
 def _needs_of_aggregation(demand: Demand, arguments: Mapping[str, Any]) -> Mapping[str, Demand]:
+    if demand.in_part:
+        return {"data": demand.with_margin(SLACK), "geometries": ALL}
     # With fewer bands, their no-data values might agree and the dtype of the result might change.
     needed = demand.at_all_places().of_all_bands()
     if arguments.get("target_dimension") is not None:

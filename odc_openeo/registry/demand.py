@@ -22,6 +22,9 @@ _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 SLACK: Final = 2
 """Extra pixels around a box, so that rounding never drops one."""
 
+PART_REACH: Final = 64
+"""Pixels around a part of a job that is resampled: what warping a chunk of it may look at."""
+
 Interval = tuple[str | None, str | None]
 """Half-open, RFC 3339 or dates; None is open."""
 
@@ -50,7 +53,8 @@ class Demand:
     ``grid``: the pixels nearest to those of a coarser grid. ``view``: only those nearest to the pixels of
     a map tile; where the pixels of the tile are larger than those of the data, overviews suffice.
     ``elsewhere``: boxes are axis-aligned, with this margin in pixels, on a grid that may differ from that of
-    the cube.
+    the cube. ``in_part``: limits in space are those of a part of a job, whose cubes keep the grid of the whole:
+    what is outside of it is there, but not built. Processes may then pass on boxes to cubes on other grids.
     """
 
     boxes: tuple[Box, ...] | None = None
@@ -60,6 +64,7 @@ class Demand:
     grid: Grid | None = None
     view: GeoBox | None = None
     elsewhere: int | None = None
+    in_part: bool = False
 
     def union(self, other: Demand) -> Demand:
         """Return the demand that covers both."""
@@ -71,6 +76,7 @@ class Demand:
             grid=_join_both(self.grid, other.grid, _same_grid),
             view=self.view if self.view == other.view else None,
             elsewhere=max((n for n in (self.elsewhere, other.elsewhere) if n is not None), default=None),
+            in_part=self.in_part and other.in_part,
         )
 
     def with_margin(self, pixels: int) -> Demand:
@@ -83,6 +89,8 @@ class Demand:
 
     def for_resampled_cube(self) -> Demand:
         """Return the demand on a cube that will be resampled to the pixels of the cube of this demand."""
+        if self.in_part:
+            return self.with_margin(PART_REACH)
         if self.boxes is not None:
             return replace(self.with_margin(SLACK), elsewhere=max(self.margin, self.elsewhere or 0))
         return replace(self, grid=None if self.grid is None else replace(self.grid, leads=False))

@@ -47,7 +47,8 @@ class Environment:
     may still use, ``archives`` are those of dependencies of user code, as job options name them.
     ``checks_only``: the graph is evaluated only to find its errors; what has to be fetched from other hosts,
     or depends on work that is still going on, is then `NotDetermined`. ``trace``, where there is one, records
-    the value of each node (see `odc_openeo.graph.trace`).
+    the value of each node (see `odc_openeo.graph.trace`). ``part``: only this part of the process's result
+    will be computed, though it has the shape of the whole; None if all of it may be.
     """
 
     catalog: Any = None
@@ -64,6 +65,7 @@ class Environment:
     archives: tuple[str, ...] = ()
     checks_only: bool = False
     trace: Any = None
+    part: Demand | None = None
 
     def require_run(self) -> None:
         """Stop the check of what only a run can tell.

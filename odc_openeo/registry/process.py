@@ -195,6 +195,7 @@ class Process:
     raw_values_of: Sequence[str] | None = ()
     check: Check | None = None
     foreign: Foreign = field(default_factory=dict)
+    whole_because: str | None = None
 
     @cached_property
     def _docstring(self) -> docstring_parser.Docstring:
@@ -299,6 +300,7 @@ def process(
     raw_values_of: Sequence[str] | None = (),
     check: Check | None = None,
     foreign: Foreign | None = None,
+    whole_because: str | None = None,
 ) -> Callable[[F], F]:
     """Register a function as the openEO process of its name.
 
@@ -312,6 +314,7 @@ def process(
     units, scales and offsets of their bands are those of the result too. By default it has none. With None
     the process itself, or its child process, decides. ``check`` raises the errors that its constant arguments
     alone tell, defaults included; ``foreign`` has arguments that it does not take, but other back-ends do.
+    ``whole_because`` says why jobs with this process are not split into parts, as the end of a sentence.
     """
 
     def register(function: F) -> F:
@@ -334,6 +337,7 @@ def process(
             raw_values_of,
             check,
             foreign or {},
+            whole_because,
         )
         return function
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import numpy as np
 import xarray as xr
+from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from odc_openeo import cube
@@ -13,14 +15,20 @@ from odc_openeo.cube import SPATIAL_REF, X, Y
 from odc_openeo.errors import IncompatibleDataCubes
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.rasterize import get_grid
-from odc_openeo.spatial.warp import warp
+from odc_openeo.spatial.warp import Window, warp
 
 _TOLERANCE = 1e-3  # of a pixel
 
 C = TypeVar("C", bound=xr.DataArray | xr.Dataset)
 
 
-def align_to_grid_of(target: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
+FindWindow = Callable[[GeoBox], Window | None]
+"""Finds the rows and columns of a grid that will be computed; None for all."""
+
+
+def align_to_grid_of(
+    target: xr.DataArray, data: xr.DataArray, find_window: FindWindow | None = None
+) -> xr.DataArray:
     """Put a cube on the grid of ``target``.
 
     If its pixels coincide with those of that grid (extended beyond the target), its labels become exactly
@@ -37,7 +45,7 @@ def align_to_grid_of(target: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
         snapped = {d: _snap_labels(data, target, d) for d in axes}
         if all(labels is not None for labels in snapped.values()):
             return data.assign_coords({d: (d, labels, data[d].attrs) for d, labels in snapped.items()})
-    return _resample_to_target(target, data)
+    return _resample_to_target(target, data, find_window)
 
 
 def _is_same_crs(one: xr.DataArray, other: xr.DataArray, lenient: bool) -> bool:
@@ -86,7 +94,9 @@ def find_resolution(data: cube.Cube, dimension: str) -> float | None:
     return None if box is None else float(box.resolution.x if dimension == X else box.resolution.y)
 
 
-def _resample_to_target(target: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
+def _resample_to_target(
+    target: xr.DataArray, data: xr.DataArray, find_window: FindWindow | None
+) -> xr.DataArray:
     whole = cube.has_raster_dimensions(data) and cube.has_raster_dimensions(target)
     if not whole or any(c.odc.crs is None or c.odc.geobox is None for c in (data, target)):
         reason = (
@@ -95,7 +105,9 @@ def _resample_to_target(target: xr.DataArray, data: xr.DataArray) -> xr.DataArra
         )
         raise IncompatibleDataCubes(reason=reason)
     process = "resample_cube_spatial"
-    resampled = warp(data, get_grid(data, process), get_grid(target, process, "target"), "near")
+    grid = get_grid(target, process, "target")
+    window = None if find_window is None else find_window(grid)
+    resampled = warp(data, get_grid(data, process), grid, "near", window)
     return resampled.assign_coords({d: target[d] for d in (Y, X)})
 
 

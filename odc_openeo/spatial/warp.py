@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from rasterio.vrt import WarpedVRT
 
 from odc_openeo import cube
 from odc_openeo.cube.elementwise import drop_boolean_mark
+from odc_openeo.cube.surround import surround_window
 from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.spatial.boxes import has_degrees
 from odc_openeo.spatial.features import copy_features
@@ -51,7 +53,10 @@ METHODS: Final = {
 SELECTING: Final = frozenset({"near", "mode", "min", "max", "med", "q1", "q3"})
 """Methods that select values of the source: they keep integers and no-data as they are."""
 
-_RADIUS: Final = {"bilinear": 1, "cubic": 2, "cubicspline": 2, "lanczos": 3}
+REACH: Final = {"bilinear": 1, "cubic": 2, "cubicspline": 2, "lanczos": 3}
+"""How far methods that interpolate look, in pixels of the source, or of the target if those are larger."""
+Window = tuple[slice, slice]
+"""Rows and columns of a grid."""
 _SMALLEST_CHUNK: Final = 256
 _TOLERANCE: Final = 1e-4
 _NEAR_WHOLE: Final = 0.05
@@ -60,7 +65,9 @@ _STRETCH: Final = 1.25
 _MOST_TASKS: Final = 500_000
 
 
-def warp(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str = "near") -> xr.DataArray:
+def warp(
+    data: xr.DataArray, source: GeoBox, target: GeoBox, method: str = "near", window: Window | None = None
+) -> xr.DataArray:
     """Warp a raster cube to another grid.
 
     Methods that select values keep integers with their no-data value. The others result in floats with NaN,
@@ -71,6 +78,7 @@ def warp(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str = "near
         source: Its grid.
         target: The grid to warp to.
         method: A key of `METHODS`.
+        window: The only part of the target that will be computed, None for all. The rest is there in form.
 
     Raises:
         ProcessGraphComplexity: the target has too many pixels to be computed.
@@ -80,13 +88,14 @@ def warp(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str = "near
     if isinstance(cube.nodata(data), xr.DataArray) and method in SELECTING:
         bands = cube.nodata(data).dims[0]
         parts = [
-            _warp_band(data.isel({bands: [i]}), source, target, method) for i in range(data.sizes[bands])
+            _warp_band(data.isel({bands: [i]}), source, target, method, window)
+            for i in range(data.sizes[bands])
         ]
         joined = xr.concat(parts, dim=bands, coords="minimal", compat="override", join="override")
         restored = cube.with_nodata(joined, cube.nodata(data)).assign_coords({bands: data.coords[bands]})
         return restored.transpose(*data.dims)
     values = _prepare_values(data, source, target, method)
-    warped = _warp_array(values, source, target, method, cube.nodata(data))
+    warped = _warp_array(values, source, target, method, cube.nodata(data), window)
     return warped if method in SELECTING else drop_boolean_mark(warped)
 
 
@@ -104,10 +113,13 @@ def is_same_grid(one: GeoBox, other: GeoBox) -> bool:
     return bool(np.allclose(offset, corners, atol=1e-3, rtol=0))
 
 
-def _warp_band(band: xr.DataArray, source: GeoBox, target: GeoBox, method: str) -> xr.DataArray:
+def _warp_band(
+    band: xr.DataArray, source: GeoBox, target: GeoBox, method: str, window: Window | None
+) -> xr.DataArray:
     value = cube.nodata(band).item()
     value = None if np.isnan(value) else value
-    return _warp_array(cube.with_nodata(band.drop_vars(cube.NODATA), value), source, target, method, value)
+    plain = cube.with_nodata(band.drop_vars(cube.NODATA), value)
+    return _warp_array(plain, source, target, method, value, window)
 
 
 def _prepare_values(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str) -> xr.DataArray:
@@ -133,14 +145,18 @@ def _covers_grid(source: GeoBox, target: GeoBox) -> bool:
     )
 
 
-def _warp_array(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str, nodata: Any) -> xr.DataArray:
+def _warp_array(
+    data: xr.DataArray, source: GeoBox, target: GeoBox, method: str, nodata: Any, window: Window | None
+) -> xr.DataArray:
     """Warp a cube that has been prepared: it has at most one no-data value."""
     ordered = data.transpose(..., cube.Y, cube.X)
     missing = nodata if ordered.dtype.kind in "iu" else (None if ordered.dtype.kind == "b" else np.nan)
     step = _GridWarp(source, target, method, missing)
     array = ordered.data
     values = (
-        step.warp_lazily(array) if isinstance(array, da.Array) else step.warp_planes(array, source, target)
+        step.warp_lazily(array, window)
+        if isinstance(array, da.Array)
+        else step.warp_planes(array, source, target)
     )
     horizontal = {cube.X, cube.Y}
     coords = {
@@ -156,6 +172,23 @@ def _warp_array(data: xr.DataArray, source: GeoBox, target: GeoBox, method: str,
 def get_transformer(source: CRS, target: CRS) -> pyproj.Transformer:
     """The transformer from one reference system to another, for coordinates (x, y); slow to create."""
     return pyproj.Transformer.from_crs(source.to_wkt(), target.to_wkt(), always_xy=True)
+
+
+def _cut_to(spans: Sequence[slice], window: slice) -> list[slice]:
+    """The parts of spans that are in a window."""
+    cut = [slice(max(s.start, window.start), min(s.stop, window.stop)) for s in spans]
+    return [span for span in cut if span.start < span.stop]
+
+
+def _list_chunks_within(chunks: Sequence[int], span: slice | None) -> list[int]:
+    """The lengths of the chunks that reach into a span; all if there is none."""
+    ends = np.cumsum(chunks)
+    within = [
+        length
+        for length, end in zip(chunks, ends, strict=True)
+        if span is None or (end > span.start and end - length < span.stop)
+    ]
+    return within or list(chunks)
 
 
 class _GridWarp:
@@ -195,7 +228,7 @@ class _GridWarp:
         return float(near) if abs(scale - near) < slack else scale
 
     def gdal_options(self) -> dict[str, Any]:
-        if self.method not in _RADIUS:
+        if self.method not in REACH:
             return {}
         return {"XSCALE": repr(1 / self.scale[0]), "YSCALE": repr(1 / self.scale[1])}
 
@@ -216,19 +249,32 @@ class _GridWarp:
 
     def _source_span(self, values: np.ndarray, size: int, scale: float) -> slice:
         low, high = float(values.min()), float(values.max())
-        margin = np.ceil(_RADIUS.get(self.method, 1) * max(1.0, scale)) + 2
+        margin = np.ceil(REACH.get(self.method, 1) * max(1.0, scale)) + 2
         margin += 0 if self.linear else 0.02 * (high - low)
         return slice(max(0, int(np.floor(low - margin))), min(size, int(np.ceil(high + margin))))
 
-    def warp_lazily(self, array: da.Array) -> da.Array:
-        rows = self._cut_axis(self.target.shape.y, array.chunksize[-2], self.scale[1])
-        columns = self._cut_axis(self.target.shape.x, array.chunksize[-1], self.scale[0])
+    def warp_lazily(self, array: da.Array, window: Window | None = None) -> da.Array:
+        needed = None if window is None else self.source_window(*window)
+        sides = [
+            max(_list_chunks_within(chunks, None if needed is None else needed[axis]))
+            for axis, chunks in enumerate(array.chunks[-2:])
+        ]
+        rows = self._cut_axis(self.target.shape.y, sides[0], self.scale[1])
+        columns = self._cut_axis(self.target.shape.x, sides[1], self.scale[0])
+        if window is not None:
+            return self._warp_window(array, window, _cut_to(rows, window[0]), _cut_to(columns, window[1]))
         tasks = len(rows) * len(columns) * int(np.prod([len(c) for c in array.chunks[:-2]]))
         if tasks > _MOST_TASKS:
             size = f"{self.target.shape.x} x {self.target.shape.y} pixels"
             reason = f"the resampled cube has {size}. Choose a coarser resolution or filter the cube first."
             raise ProcessGraphComplexity(reason=reason)
         return da.block([[self._warp_tile(array, r, c) for c in columns] for r in rows])
+
+    def _warp_window(
+        self, array: da.Array, window: Window, rows: Sequence[slice], columns: Sequence[slice]
+    ) -> da.Array:
+        inner = da.block([[self._warp_tile(array, r, c) for c in columns] for r in rows])
+        return surround_window(inner, self.target.shape.yx, window)
 
     def _cut_axis(self, size: int, chunk: int, scale: float) -> list[slice]:
         """Chunks of the target that need about one chunk of the source each, but are not too small or large.

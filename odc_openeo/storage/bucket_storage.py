@@ -79,11 +79,6 @@ class BucketStorage(Storage):
             raise ValueError("the key is too long")
         return path
 
-    def open_prefix(self, key: str) -> Any:
-        """Open a store of `obstore` at a key, for libraries that write many objects below it."""
-        retry_s = self.access.retry_seconds if self.retry_s is None else self.retry_s
-        return open_client(self._locate(self._clean(key)), self.access, retry_s)
-
     # --- Writing ---------------------------------------------------------------------------------
 
     def put(self, path: Path, key: str, media_type: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -34,6 +34,7 @@ class Heartbeats:
 
     config: Config
     claim: Claim
+    send_beat: Callable[[Config, Any, float, Sequence[Entry]], bool] = queue.send_heartbeat
     entries: list[Entry] = field(default_factory=list)
     progress: float = 0.0
     partial_assets: Sequence[Mapping[str, Any]] | None = None
@@ -104,7 +105,7 @@ class Heartbeats:
             entries = self.entries[:count]
         if assets is not None:
             queue.publish_partial_results(self.config, self.claim, assets)
-        self._is_obsolete = not queue.send_heartbeat(self.config, self.claim, self.progress, entries)
+        self._is_obsolete = not self.send_beat(self.config, self.claim, self.progress, entries)
         with self._guard:
             del self.entries[:count]
             self.partial_assets = None if self.partial_assets is assets else self.partial_assets

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from odc_openeo.jobs import Entry
+from odc_openeo.jobs.claims import PartClaim
+from odc_openeo.jobs.parts import PlannedParts
 from odc_openeo.telemetry.counts import Count
+
+
+@dataclass(frozen=True)
+class PartTask:
+    """What a supervisor asks for: a part, whose files are written into ``folder`` first."""
+
+    claim: PartClaim
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,13 @@ class RunDone:
 
     assets: Sequence[dict[str, Any]]
     details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunSplit:
+    """The outcome of a run that has planned its job in parts, and written what they need in common."""
+
+    plan: PlannedParts
 
 
 @dataclass(frozen=True)

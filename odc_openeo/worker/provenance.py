@@ -37,6 +37,15 @@ class RecordingCatalog(Catalog):
 
 def describe_asset(asset: Asset) -> dict[str, Any]:
     """Describe a file, or a folder of files, as it is stored with the results."""
+    is_folder = asset.path.is_dir()
+    checksum = None if is_folder else compute_multihash(asset.path)
+    return describe_stored_asset(asset, count_bytes(asset.path), checksum, is_folder=is_folder)
+
+
+def describe_stored_asset(
+    asset: Asset, size: int, checksum: str | None = None, *, is_folder: bool = False
+) -> dict[str, Any]:
+    """Describe a file or folder of known size in bytes, which need not be on this machine."""
     properties = {
         "name": asset.path.name,
         "type": asset.media_type,
@@ -49,9 +58,9 @@ def describe_asset(asset: Asset) -> dict[str, Any]:
         "bbox": list(asset.bbox) if asset.bbox else None,
         "geometry": asset.geometry,
         "projection": dict(asset.projection),
-        "folder": asset.path.is_dir(),
-        "file:size": count_bytes(asset.path),
-        "file:checksum": None if asset.path.is_dir() else compute_multihash(asset.path),
+        "folder": is_folder,
+        "file:size": size,
+        "file:checksum": checksum,
     }
     return {name: value for name, value in properties.items() if value not in (None, [], {})}
 

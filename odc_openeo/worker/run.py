@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,6 @@ from odc_openeo.formats import Asset, Output, name_outputs, write_outputs
 from odc_openeo.formats.blocks import BATCH_BYTES
 from odc_openeo.formats.thumbnail import write_thumbnail
 from odc_openeo.formats.write_errors import as_storage_failure, is_disk_full
-from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.graph.estimate import count_read_bytes
 from odc_openeo.jobs import LEVELS, Entry, Job
 from odc_openeo.jobs.options import MEMORY, parse_archives, parse_resources
@@ -46,7 +46,8 @@ from odc_openeo.udf.pool import pool
 from odc_openeo.untrusted.gdal_drivers import secure_gdal
 from odc_openeo.user_data.run_environment import make_environment
 from odc_openeo.worker.exporting import carry_out_exports
-from odc_openeo.worker.messages import RunDone, RunFailed, RunUpdate
+from odc_openeo.worker.messages import RunDone, RunFailed, RunSplit, RunUpdate
+from odc_openeo.worker.planning import JobPlanner
 from odc_openeo.worker.provenance import RecordingCatalog, collect_provenance, describe_asset
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Channel:
     pipe: Connection
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def send(self, message: RunUpdate | RunDone | RunFailed) -> None:
+    def send(self, message: RunUpdate | RunDone | RunFailed | RunSplit) -> None:
         """Send a message to the supervisor."""
         with self.lock:
             self.pipe.send(message)
@@ -110,6 +111,25 @@ class OwnerLogHandler(logging.Handler):
 
 def run_job(config: Config, job: Job, key: str, folder: Path, pipe: Connection) -> None:
     """Run a job and store its files below ``key``; ``folder`` is where they are written first."""
+    prepare_process(config, job)
+    channel = Channel(pipe)
+    job_run = Run(config, job, key, folder, channel, make_run_logger(channel, job))
+    try:
+        done = job_run.produce_results()
+        channel.send(RunUpdate(counts=tuple(drain_counts())))
+        channel.send(done)
+    except Exception as error:
+        channel.send(RunUpdate(counts=tuple(drain_counts())))
+        channel.send(explain_failure(error, counts=job_run.began, memory_bytes=config.job_memory))
+    finally:
+        pipe.close()
+        pool.stop()
+        # Threads of the dask client would only delay the exit.
+        os._exit(0)
+
+
+def prepare_process(config: Config, job: Job) -> None:
+    """Prepare this process for runs of a job: what it may open, its memory, its logs."""
     hide_memory()
     set_process_log_ids(job=job.id, user=job.user)
     log_to_stderr(config)
@@ -119,23 +139,9 @@ def run_job(config: Config, job: Job, key: str, folder: Path, pipe: Connection) 
     secure_gdal(allowed_gdal_drivers())
     limit_memory(config.job_memory)
     be_patient()
-    channel = Channel(pipe)
-    job_run = Run(config, job, key, folder, channel, _make_logger(channel, job))
-    try:
-        done = job_run.produce_results()
-        channel.send(RunUpdate(counts=tuple(drain_counts())))
-        channel.send(done)
-    except Exception as error:
-        channel.send(RunUpdate(counts=tuple(drain_counts())))
-        channel.send(_explain_failure(error, counts=job_run.began, memory_bytes=config.job_memory))
-    finally:
-        pipe.close()
-        pool.stop()
-        # Threads of the dask client would only delay the exit.
-        os._exit(0)
 
 
-def _make_logger(channel: Channel, job: Job) -> logging.Logger:
+def make_run_logger(channel: Channel, job: Job) -> logging.Logger:
     """Make the logger of the run; its handler also gets warnings of libraries that matter to users."""
     handler = OwnerLogHandler(channel, job.draft.log_level)
     run_logger = logging.getLogger(f"odc_openeo.run.{job.id}")
@@ -176,21 +182,25 @@ class Run:
     began: bool = False
     before: cluster.Counters = field(default_factory=cluster.Counters)
 
-    def produce_results(self) -> RunDone:
-        """Evaluate the process graph, write its outputs and describe them."""
+    def produce_results(self) -> RunDone | RunSplit:
+        """Evaluate the process graph, write its outputs and describe them; or plan the job in parts."""
         for warning in parse_resources(self.job.draft.extras).warnings:
             self.log.warning("%s", warning)
         catalog = RecordingCatalog(self.config)
-        env = make_environment(
+        make_env = partial(
+            make_environment,
             self.config,
             self.job.user,
             catalog=catalog,
             log=self.log,
-            exports=[],
             archives=parse_archives(self.job.draft.extras),
         )
-        limits = GraphLimits.from_config(self.config)
-        value = evaluate(self.job.draft.process, env, limits=limits)
+        planner = JobPlanner(self.config, self.job, self.key, self.log, make_env)
+        sketch = planner.evaluate_sketch()
+        split = planner.plan_large(sketch)
+        if split is not None:
+            return RunSplit(planner.prepare_parts(split, sketch, collect_provenance(catalog, self.config)))
+        value, env = planner.evaluate_whole(sketch)
         saved = [value, *(output.data for output in env.outputs)]
         self.read = count_read_bytes(saved)
         self.total = sum(map(count_output_bytes, [output.data for output in env.outputs] or [value]))
@@ -297,7 +307,7 @@ def count_output_bytes(value: Any) -> int:
     return int(size) if isinstance(size, int | float) and size == size else 0
 
 
-def _explain_failure(error: Exception, *, counts: bool, memory_bytes: int) -> RunFailed:
+def explain_failure(error: Exception, *, counts: bool, memory_bytes: int) -> RunFailed:
     if is_memory_failure(error):
         lift_memory_limit()
         explained: OpenEOError = memory_exceeded(memory_bytes)

@@ -1,12 +1,9 @@
-"""Claim jobs, run each in its own process, keep it alive in the queue and record its outcome."""
+"""Run a job in its own process, keep it alive in the queue and record its outcome."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,58 +19,27 @@ from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.errors import InfrastructureBusy, OpenEOError, PaymentRequired
 from odc_openeo.jobs import LEVELS, Entry, queue
+from odc_openeo.jobs.parts import PartUsage, record_split
 from odc_openeo.jobs.queue import Claim
 from odc_openeo.jobs.quotas import check_cpu_budget
 from odc_openeo.jobs.usage import Amounts, add_usage, find_collections
 from odc_openeo.runners.memory import MemoryWatch, memory_exceeded
 from odc_openeo.storage import get_storage
 from odc_openeo.telemetry.counts import add_count, pass_on
-from odc_openeo.telemetry.log_records import log_ids
-from odc_openeo.worker.cleaning import get_scratch_folder, remove_attempt, remove_old_files
+from odc_openeo.worker.cleaning import get_scratch_folder, remove_attempt
 from odc_openeo.worker.heartbeats import Heartbeats
-from odc_openeo.worker.messages import RunDone, RunFailed, RunUpdate
+from odc_openeo.worker.messages import RunDone, RunFailed, RunSplit, RunUpdate
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS: Final = 0.4
 TICK_SECONDS: Final = 0.2
-BUSY_SECONDS: Final = 1.0
 END_SECONDS: Final = 3.0
 LONGEST_PAUSE: Final = 60.0
 MOST_ENTRIES: Final = 10_000
 """Log entries kept per run."""
 
-OUTCOMES: Final = {"RunDone": "finished", "RunFailed": "failed", "NoneType": "returned"}
+OUTCOMES: Final = {"RunDone": "finished", "RunSplit": "split", "RunFailed": "failed", "NoneType": "returned"}
 """Outcomes of recorded runs, by the type of the last message of the run."""
-
-PRELOAD: Final = ("odc_openeo.worker.run", __name__)
-"""Modules that the processes of jobs need, imported once by the server that they are forked from."""
-
-
-def run_worker(config: Config, stop: threading.Event) -> None:
-    """Run jobs until ``stop`` is set; the job that is running then goes back to the queue."""
-    context = multiprocessing.get_context("forkserver")
-    # Heavy modules are imported only once: the process of a job then starts in milliseconds.
-    context.set_forkserver_preload(list(PRELOAD))
-    name = f"{socket.gethostname()}:{os.getpid()}"
-    upkeep = Upkeep(config)
-    log.info("worker %s is waiting for jobs", name)
-    unavailable = False
-    while not stop.is_set():
-        try:
-            upkeep.do_due_tasks()
-            claim = queue.claim_job(config, name)
-        except InfrastructureBusy as error:
-            log.log(logging.DEBUG if unavailable else logging.WARNING, "%s", error)
-            unavailable = True
-            stop.wait(BUSY_SECONDS)
-            continue
-        unavailable = False
-        if claim is None:
-            stop.wait(POLL_SECONDS)
-        else:
-            with log_ids(job=claim.job.id, user=claim.job.user), Heartbeats(config, claim) as heartbeats:
-                Supervision(config, claim, context, heartbeats).run(stop)
 
 
 def _run_job(*arguments: Any) -> None:
@@ -81,30 +47,6 @@ def _run_job(*arguments: Any) -> None:
     from odc_openeo.worker.run import run_job
 
     run_job(*arguments)
-
-
-@dataclass
-class Upkeep:
-    """Maintenance that any worker does for all: requeue lost jobs, remove old files."""
-
-    config: Config
-    recovered: float = 0.0
-    cleaned: float = 0.0
-
-    def do_due_tasks(self) -> None:
-        """Do the tasks that are due now."""
-        now = time.monotonic()
-        if now - self.recovered > min(5.0, self.config.job_lost_after_s / 3):
-            self.recovered = now
-            again, failed = queue.recover_lost_jobs(self.config)
-            if again or failed:
-                log.warning("lost workers: %d jobs queued again, %d failed", again, failed)
-        if not self.cleaned or now - self.cleaned > get_storage(self.config).sweep_seconds:
-            self.cleaned = now
-            try:
-                remove_old_files(self.config)
-            except (OpenEOError, OSError) as error:
-                log.warning("old files could not be removed: %s", error)
 
 
 @dataclass
@@ -116,6 +58,7 @@ class RunUsage:
     cpu_s: float = 0.0
     cluster_cpu_s: float = 0.0
     mb_seconds: float = 0.0
+    earlier_cpu_s: float | None = 0.0
 
     def sample_process(self, pid: int | None) -> None:
         """Measure the process now."""
@@ -124,18 +67,21 @@ class RunUsage:
             process = psutil.Process(pid)
             with process.oneshot():
                 times = process.cpu_times()
-                self.cpu_s = times.user + times.system
+                cpu_s = times.user + times.system
+                # A process that has run other parts before.
+                self.earlier_cpu_s = cpu_s if self.earlier_cpu_s is None else self.earlier_cpu_s
+                self.cpu_s = cpu_s - self.earlier_cpu_s
                 self.mb_seconds += process.memory_info().rss / 1e6 * (now - self.last)
         self.last = now
 
+    def sum_up(self) -> PartUsage:
+        """Return the usage so far."""
+        seconds = time.monotonic() - self.start
+        return PartUsage(self.cpu_s + self.cluster_cpu_s, seconds, self.mb_seconds)
+
     def to_dict(self, stored: int = 0) -> dict[str, Any]:
         """Return the usage as the API shows it."""
-        usage = {
-            "cpu": {"value": round(self.cpu_s + self.cluster_cpu_s, 3), "unit": "cpu-seconds"},
-            "duration": {"value": round(time.monotonic() - self.start, 3), "unit": "seconds"},
-            "memory": {"value": round(self.mb_seconds, 1), "unit": "mb-seconds"},
-        }
-        return {**usage, "storage": {"value": stored, "unit": "b"}} if stored else usage
+        return self.sum_up().to_dict(stored)
 
 
 @dataclass
@@ -149,13 +95,11 @@ class Supervision:
     usage: RunUsage = field(default_factory=RunUsage)
     entries: list[Entry] = field(default_factory=list)
     logged: int = 0
-    outcome: RunDone | RunFailed | None = None
+    outcome: RunDone | RunFailed | RunSplit | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Run the job until it ends, is no longer wanted, or ``stop`` is set."""
-        job = self.claim.job
-        log.info("job %s: try %d", job.id, job.tries)
-        self.add_message("info", f"The job has started (try {job.tries} of {self.config.job_tries})")
+        self._announce_start()
         is_wanted = True
         self.outcome = self._find_refusal()
         if self.outcome is None:
@@ -171,6 +115,11 @@ class Supervision:
         self._retry_until_recorded(self._return_job if is_stopped else self._record_outcome)
         self._remove_leftovers()
 
+    def _announce_start(self) -> None:
+        job = self.claim.job
+        log.info("job %s: try %d", job.id, job.tries)
+        self.add_message("info", f"The job has started (try {job.tries} of {self.config.job_tries})")
+
     def _find_refusal(self) -> RunFailed | None:
         """Find why the run may not begin: jobs that ran since it was queued may have used the budget."""
         try:
@@ -184,7 +133,7 @@ class Supervision:
 
     @property
     def _has_ended(self) -> bool:
-        return isinstance(self.outcome, RunDone | RunFailed)
+        return isinstance(self.outcome, RunDone | RunFailed | RunSplit)
 
     @contextlib.contextmanager
     def _start_process(self) -> Iterator[tuple[Any, Connection]]:
@@ -271,7 +220,12 @@ class Supervision:
             return False
         if isinstance(self.outcome, RunDone):
             return self._record_success(self.outcome)
+        if isinstance(self.outcome, RunSplit):
+            return self._record_split(self.outcome)
         return self._record_failure(self.outcome)
+
+    def _record_split(self, outcome: RunSplit) -> bool:
+        return record_split(self.config, self.claim, outcome.plan, self.usage.sum_up(), self.entries)
 
     def _record_success(self, done: RunDone) -> bool:
         usage = self.usage.to_dict(sum(asset["file:size"] for asset in done.assets))
@@ -323,11 +277,14 @@ class Supervision:
                 time.sleep(0.5)
                 continue
             outcome = type(self.outcome).__name__ if recorded else "obsolete"
-            log.info("job %s: %s", self.claim.job.id, outcome)
+            log.info("%s: %s", self._describe_run(), outcome)
             add_count("job_runs", outcome=OUTCOMES.get(outcome, outcome))
             add_count("job_cpu_seconds", self.usage.cpu_s + self.usage.cluster_cpu_s)
             self._add_usage()
             return
+
+    def _describe_run(self) -> str:
+        return f"job {self.claim.job.id}"
 
     def _add_usage(self) -> None:
         """Add what the run has taken to the usage of its owner, however it has ended."""

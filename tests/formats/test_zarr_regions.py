@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from odc_openeo.formats.zarr_regions import UnalignedRegion, create_template, write_region
+from odc_openeo.formats.zarr_regions import (
+    Tiling,
+    UnalignedRegion,
+    align_tiling,
+    create_template,
+    write_region,
+)
 from tests.formats.cubes import lazy, raster
 
 SHAPE = (100, 130)
-TILING = {"chunk_size": 16, "shard_size": 32}
+OPTIONS = {"layout": "variables", "chunk_size": 16, "shard_size": 32}
 
 
 def make_cube(dates: int = 2, bands: int = 3) -> xr.DataArray:
@@ -25,8 +31,17 @@ def empty_like(cube: xr.DataArray) -> xr.DataArray:
     return cube.copy(data=da.empty(cube.shape, dtype=cube.dtype))
 
 
-def read_cube(store, layout: str = "variables") -> xr.DataArray:
-    dataset = xr.open_zarr(store, mask_and_scale=False, decode_coords="all")
+def compute_here(*values):
+    return tuple(value.compute() for value in values)
+
+
+def write_part(cube: xr.DataArray, path, region, options=OPTIONS) -> None:
+    part = cube.isel(region).chunk()
+    write_region(part, path, options, {name: edge.start for name, edge in region.items()}, compute_here)
+
+
+def read_cube(path, layout: str = "variables") -> xr.DataArray:
+    dataset = xr.open_zarr(path, mask_and_scale=False, decode_coords="all")
     if layout == "cube":
         return dataset["data"].load()
     return dataset.to_dataarray("bands").transpose("t", "bands", "y", "x").load()
@@ -41,31 +56,27 @@ def list_regions(sizes, units):
         }
 
 
-def write_in_any_order(store, cube: xr.DataArray, layout: str = "variables") -> None:
-    """Write a cube region by region, several at once, in an order that means nothing."""
-    units = lazy(lambda: create_template(store, empty_like(cube), layout, **TILING))
-    assert (units["y"], units["x"], units["t"]) == (32, 32, 1)
-    units.pop("bands", None)
+@pytest.mark.parametrize("layout", ["variables", "cube"])
+@pytest.mark.parametrize("units", [{"y": 32, "x": 64}, {"y": 20, "x": 70, "t": 1}], ids=str)
+def test_regions_written_at_once_in_any_order_make_the_whole(tmp_path, layout, units):
+    cube, path = make_cube(), tmp_path / "cube.zarr"
+    options = {**OPTIONS, "layout": layout}
+    starts = {name: range(0, cube.sizes[name], unit) for name, unit in units.items()}
+    lazy(lambda: create_template(path, empty_like(cube), options, starts))
     regions = list(list_regions(cube.sizes, units))
     np.random.default_rng(3).shuffle(regions)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda region: write_region(store, cube.isel(region), region), regions))
-
-
-@pytest.mark.parametrize("layout", ["variables", "cube"])
-def test_regions_written_at_once_in_any_order_make_the_whole(tmp_path, layout):
-    cube = make_cube()
-    write_in_any_order(tmp_path / "cube.zarr", cube, layout)
-    np.testing.assert_array_equal(read_cube(tmp_path / "cube.zarr", layout), cube.values)
+        list(pool.map(lambda region: write_part(cube, path, region, options), regions))
+    np.testing.assert_array_equal(read_cube(path, layout), cube.values)
 
 
 def test_unwritten_regions_are_no_data_and_regions_can_be_written_again(tmp_path):
     cube, path = make_cube(), tmp_path / "cube.zarr"
-    create_template(path, empty_like(cube), **TILING)
+    create_template(path, empty_like(cube), OPTIONS, {})
     assert (read_cube(path) == 7).all()
     region = {"y": slice(32, 64), "x": slice(96, 130)}
-    for part in (cube.isel(region) + 1, cube.isel(region)):
-        write_region(path, part.transpose("x", "bands", "t", "y"), region)
+    for values in (cube + 1, cube):
+        write_part(values.astype("uint16").assign_attrs(cube.attrs), path, region)
     stored = read_cube(path)
     np.testing.assert_array_equal(stored.isel(region), cube.isel(region).values)
     outside = stored.copy()
@@ -74,37 +85,47 @@ def test_unwritten_regions_are_no_data_and_regions_can_be_written_again(tmp_path
 
 
 @pytest.mark.parametrize(
-    "region",
+    ("region", "name"),
     [
-        {"y": slice(31, 64)},
-        {"y": slice(32, 63)},
-        {"x": slice(0, 131)},
-        {"x": slice(-32, 130)},
-        {"x": slice(64, 64)},
-        {"y": slice(64, 32)},
-        {"y": slice(0, 64, 2)},
-        {"t": slice(1, 3)},
+        ({"y": slice(31, 64)}, "y"),
+        ({"y": slice(32, 63)}, "y"),
+        ({"x": slice(16, 130), "y": slice(32, 64)}, "x"),
     ],
     ids=str,
 )
-def test_regions_that_cut_units_are_refused(tmp_path, region):
+def test_regions_that_cut_units_are_refused(tmp_path, region, name):
     cube, path = make_cube(), tmp_path / "cube.zarr"
-    create_template(path, empty_like(cube), **TILING)
-    with pytest.raises(UnalignedRegion, match=next(iter(region))):
-        write_region(path, cube, region)
+    create_template(path, empty_like(cube), OPTIONS, {})
+    with pytest.raises(UnalignedRegion, match=f"along {name}"):
+        write_part(cube, path, region)
     assert (read_cube(path) == 7).all()
 
 
-def test_parts_that_do_not_fit_their_region_are_refused(tmp_path):
+def test_parts_beyond_the_whole_are_refused(tmp_path):
     cube, path = make_cube(), tmp_path / "cube.zarr"
-    create_template(path, empty_like(cube), **TILING)
-    with pytest.raises(UnalignedRegion, match="shape"):
-        write_region(path, cube[:, :, :16], {"y": slice(0, 32)})
-    with pytest.raises(UnalignedRegion, match="bands"):
-        write_region(path, cube[:, :2], {})
+    create_template(path, empty_like(cube), OPTIONS, {})
+    with pytest.raises(UnalignedRegion, match="not within"):
+        write_region(cube.chunk(), path, OPTIONS, {"x": 32}, compute_here)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "shard", "starts", "aligned"),
+    [
+        (512, None, [0, 2048, 4096], (512, None)),
+        (500, None, [0, 512], (256, None)),
+        (16, 64, [0, 32, 96], (16, 32)),
+        (16, 64, [0, 24], (12, 24)),
+        (16, 64, [0], (16, 64)),
+    ],
+)
+def test_units_begin_where_regions_do(chunk, shard, starts, aligned):
+    tiling = Tiling({"y": chunk, "x": 10}, None if shard is None else {"y": shard, "x": 20})
+    tiled = align_tiling(tiling, {"y": starts})
+    assert (tiled.chunks["y"], tiled.shards and tiled.shards["y"]) == aligned
+    assert (tiled.chunks["x"], tiled.shards and tiled.shards["x"]) == (10, shard and 20)
 
 
 def test_a_store_is_never_replaced(tmp_path):
-    create_template(tmp_path / "cube.zarr", empty_like(make_cube()), **TILING)
+    create_template(tmp_path / "cube.zarr", empty_like(make_cube()), OPTIONS, {})
     with pytest.raises(FileExistsError):
-        create_template(tmp_path / "cube.zarr", empty_like(make_cube()), **TILING)
+        create_template(tmp_path / "cube.zarr", empty_like(make_cube()), OPTIONS, {})

@@ -37,7 +37,7 @@ from odc_openeo.jobs.results import find_results
 from odc_openeo.storage import get_storage
 from odc_openeo.users import accounts
 from odc_openeo.worker.cleaning import remove_old_files
-from odc_openeo.worker.run import Channel, Run, _explain_failure
+from odc_openeo.worker.run import Channel, Run, explain_failure
 from tests.api.conftest import PASSWORD
 from tests.catalog.conftest import index
 from tests.catalog.scenes import Index, bands_of, scene
@@ -260,7 +260,7 @@ def test_what_cannot_be_stored_is_said(
     with pytest.raises(StorageFailure) as failure:
         run_here(config, id_, tmp_path / "run")
     assert re.search(rf"'.+\.tif' could not be stored or read: {reason}\.", failure.value.message)
-    outcome = _explain_failure(failure.value, counts=True, memory_bytes=2**30)
+    outcome = explain_failure(failure.value, counts=True, memory_bytes=2**30)
     assert outcome.transient == is_transient
     assert outcome.entry.more["code"] == "StorageFailure"
     assert "s3://data/" in outcome.cause

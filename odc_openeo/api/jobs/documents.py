@@ -14,12 +14,13 @@ from odc_openeo.api.paging import make_page_links
 from odc_openeo.api.processes.schemas import parse_process
 from odc_openeo.errors import BillingPlanInvalid, BudgetInvalid, ProcessInvalid, PropertyNotEditable
 from odc_openeo.jobs import LEVELS, Entry, Job, JobDraft, JobSummary, Page
-from odc_openeo.jobs.options import parse_archives, parse_resources
+from odc_openeo.jobs.options import parse_archives, parse_resources, parse_soft_errors
+from odc_openeo.jobs.part_progress import PartsProgress
 from odc_openeo.timestamps import format_rfc3339
 
 READ_ONLY: Final = frozenset(
     {"id", "status", "progress", "created", "updated", "queued", "started", "unpublished", "costs", "usage"}
-    | {"links"}
+    | {"links", "odc:parts"}
 )
 """Properties of a job that only the service sets."""
 
@@ -85,6 +86,7 @@ def parse_fields(model: type[JobChangesModel], body: Mapping[str, Any]) -> dict[
     extras = {name: value for name, value in body.items() if name not in model.model_fields}
     parse_resources(extras)
     parse_archives(extras)
+    parse_soft_errors(extras)
     return {**fields, "extras": extras} if extras else fields
 
 
@@ -109,8 +111,8 @@ def _get_percent_done(job: JobSummary) -> float | None:
     return fixed_progress.get(job.status, round(job.progress, 1))
 
 
-def job_to_dict(job: Job) -> dict[str, Any]:
-    """Describe a job in full; unknown members are omitted."""
+def job_to_dict(job: Job, progress: PartsProgress | None = None) -> dict[str, Any]:
+    """Describe a job in full, ``progress`` is that of its parts; unknown members are omitted."""
     times = {"queued": job.queued, "started": job.started, "unpublished": job.unpublished}
     document = {
         **job.draft.extras,
@@ -120,6 +122,7 @@ def job_to_dict(job: Job) -> dict[str, Any]:
         "budget": job.draft.budget,
         "log_level": job.draft.log_level,
         "usage": job.usage,
+        "odc:parts": None if progress is None else progress.to_dict(),
         **{name: format_rfc3339(time) for name, time in times.items() if time is not None},
         "links": _make_job_links(job),
     }

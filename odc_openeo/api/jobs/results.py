@@ -30,6 +30,7 @@ from odc_openeo.jobs.result_stac import (
     ITEMS_TABLE,
     Href,
     Results,
+    find_asset_key,
     find_item,
     group_items,
     has_items_table,
@@ -144,7 +145,8 @@ def _make_items_table(job_results: Results, href: Href, expires: int) -> Respons
 
 
 def _send_result_file(job_results: Results, name: str, asset: dict[str, Any], expires: int) -> Response:
-    store, key = get_storage(backend().config), f"{job_results.folder}/{name}"
+    store = get_storage(backend().config)
+    key = f"{job_results.folder}/{find_asset_key(asset, name)}"
     try:
         size = store.size(key)
         redirect = None if size is None else _redirect_to_store(store, key, expires)

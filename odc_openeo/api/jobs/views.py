@@ -23,6 +23,7 @@ from odc_openeo.api.query_parameters import takes
 from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.api.view_bodies import accepts, answers
 from odc_openeo.evaluation import estimates
+from odc_openeo.jobs.part_progress import find_parts_progress
 
 blueprint = Blueprint("jobs", __name__)
 
@@ -56,7 +57,9 @@ def create_job() -> Response:
 @signed_in
 def describe_job(job_id: str) -> dict[str, Any]:
     """``GET /jobs/{job_id}``: the full metadata of a job."""
-    return job_to_dict(jobs.get_job(backend().config, current_user().id, job_id))
+    config = backend().config
+    job = jobs.get_job(config, current_user().id, job_id)
+    return job_to_dict(job, None if job.status == "created" else find_parts_progress(config, job.id))
 
 
 @blueprint.patch("/jobs/<job_id>")

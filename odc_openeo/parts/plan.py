@@ -1,0 +1,145 @@
+"""Decide whether and how a process graph splits into parts.
+
+The whole is evaluated lazily once; of large loads only the form is made. What a part takes is then measured by
+evaluating some of them: nothing is assumed of how tasks grow with pixels, and nothing is read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from odc_openeo import cube
+from odc_openeo.cube.budget import Budget
+from odc_openeo.formats import Output
+from odc_openeo.graph import GraphLimits, prepare
+from odc_openeo.graph.estimate import Estimate, estimate_computation
+from odc_openeo.parts.measure import Size, measure_part
+from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits
+from odc_openeo.parts.obstacles import find_obstacle
+from odc_openeo.parts.spaces import SplitFailure, split_geometries, split_space, split_times
+from odc_openeo.parts.template import describe_output
+from odc_openeo.registry.environment import Environment
+
+SKETCH_ABOVE: Final = 20_000
+"""Chunks of a load from which on only its form is made when a job is planned."""
+
+ANY_NUMBER: Final = 2**62
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A split, with the lazy value and outputs of the whole if it is one part and can be computed as it is."""
+
+    split: JobSplit
+    value: Any = None
+    outputs: tuple[Output, ...] | None = None
+
+
+def plan_parts(
+    process: Mapping[str, Any],
+    env: Environment,
+    limits: PartLimits | None = None,
+    graph_limits: GraphLimits | None = None,
+) -> JobSplit:
+    """Split a process into parts no larger than the limits, if it is larger; nothing is read or computed.
+
+    Raises:
+        OpenEOError: what evaluating the graph raises.
+    """
+    return plan_job(process, env, limits, graph_limits).split
+
+
+def plan_job(
+    process: Mapping[str, Any],
+    env: Environment,
+    limits: PartLimits | None = None,
+    graph_limits: GraphLimits | None = None,
+) -> PlannedJob:
+    """Split a process as `plan_parts` does; keep the value of a small one, so that it is not evaluated again."""
+    limits = limits or PartLimits()
+    prepared = prepare(process, env.lookup, graph_limits)
+    own = _make_own(env)
+    value = prepared.evaluate(own)
+    saved = [output.data for output in own.outputs] or [value]
+    estimate = estimate_computation([value, *saved], saved, own.loads)
+    is_sketch = any(load.chunks > SKETCH_ABOVE for load in own.loads)
+    template = describe_output(value, own.outputs)
+    whole = _Whole(estimate, template)
+    size = Size(estimate.tasks, estimate.input_bytes, estimate.worker_bytes)
+    if not is_sketch and size.find_excess(limits) <= 1 and limits.side is None and limits.labels is None:
+        return PlannedJob(whole.as_one_part(), value, tuple(own.outputs))
+    obstacle = find_obstacle(prepared.graph, own.outputs)
+    if obstacle is not None:
+        return PlannedJob(whole.as_one_part(obstacle))
+    probe = _Probe(process, env, template, graph_limits)
+    return PlannedJob(_split(whole, probe, limits, saved[0]))
+
+
+def _make_own(env: Environment) -> Environment:
+    """An environment in which loads are not refused for their size, as they will be read in parts."""
+    limits = replace(
+        env.limits, sketch_above_chunks=SKETCH_ABOVE, load_bytes=ANY_NUMBER, load_chunks=ANY_NUMBER
+    )
+    quiet = logging.getLogger("odc_openeo.parts.plan")
+    return replace(env, outputs=[], loads=[], budget=Budget(), limits=limits, log=quiet)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The estimate of the whole job, and the form of its output."""
+
+    estimate: Estimate
+    template: OutputTemplate
+
+    def as_one_part(self, reason: str | None = None) -> JobSplit:
+        part = Part(0, tasks=self.estimate.tasks, input_bytes=self.estimate.input_bytes)
+        return self.as_parts("whole", [part], reason)
+
+    def as_parts(self, kind: Any, parts: Sequence[Part], reason: str | None = None) -> JobSplit:
+        return JobSplit(
+            kind,
+            tuple(parts),
+            reason,
+            sum(part.tasks for part in parts),
+            max(self.estimate.input_bytes, sum(part.input_bytes for part in parts)),
+            self.estimate.output_bytes,
+            self.template,
+        )
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Measures parts of one job."""
+
+    process: Mapping[str, Any]
+    env: Environment
+    template: OutputTemplate
+    graph_limits: GraphLimits | None
+
+    def __call__(self, part: Part) -> Size:
+        return measure_part(self.process, self.env, self.template, part, self.graph_limits)
+
+
+def _split(whole: _Whole, probe: _Probe, limits: PartLimits, saved: Any) -> JobSplit:
+    template = whole.template
+    try:
+        if template.spatial_dims is not None and template.transform is not None:
+            kind, parts = "space", split_space(template, probe, limits)
+        elif cube.GEOMETRY in template.dims:
+            kind, parts = "geometries", split_geometries(saved, template, probe, limits)
+        elif template.time_dimension is not None:
+            kind, parts = "time", split_times(template, probe, limits)
+        else:
+            raise SplitFailure("Its result has no pixels, geometries or dates to split over.")
+    except SplitFailure as failure:
+        return whole.as_one_part(str(failure))
+    if len(parts) == 1:
+        return whole.as_one_part("One part is as small as it gets.")
+    read = sum(part.input_bytes for part in parts)
+    if read > limits.most_repeats * max(whole.estimate.input_bytes, 1):
+        times = read / max(whole.estimate.input_bytes, 1)
+        return whole.as_one_part(f"Its {len(parts)} parts would read the data {times:.1f} times.")
+    return whole.as_parts(kind, parts)

@@ -1,0 +1,125 @@
+"""Find out whether a job runs in parts, and prepare what its parts have in common."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import xarray as xr
+
+from odc_openeo.config import Config
+from odc_openeo.formats import name_outputs
+from odc_openeo.formats.skeletons import strip_values
+from odc_openeo.graph import GraphLimits, evaluate
+from odc_openeo.graph.estimate import estimate_computation
+from odc_openeo.jobs import Job
+from odc_openeo.jobs.options import parse_soft_errors
+from odc_openeo.jobs.parts import PlannedParts
+from odc_openeo.parts import JobSplit, PartLimits, plan_parts
+from odc_openeo.registry.environment import Environment, RunLimits
+from odc_openeo.storage import get_storage
+from odc_openeo.worker.part_layouts import choose_layout, compute_digest, make_zarr_template
+
+SKELETON: Final = ".parts/skeleton"
+"""The file with the whole result but its values, below the folder of the run."""
+
+
+UNLIMITED: Final = 2**62
+
+
+@dataclass
+class Sketch:
+    """A graph evaluated lazily, of which loads that are too large for one graph are only sketches."""
+
+    value: Any
+    env: Environment
+
+    @property
+    def data(self) -> Any:
+        """What is saved."""
+        return self.env.outputs[0].data if self.env.outputs else self.value
+
+
+@dataclass
+class JobPlanner:
+    """Plans one run of a job; ``make_env`` makes an environment for a `RunLimits`."""
+
+    config: Config
+    job: Job
+    key: str
+    log: logging.Logger
+    make_env: Callable[..., Environment]
+
+    @property
+    def limits(self) -> PartLimits:
+        """The most that one part may be."""
+        return PartLimits.from_config(self.config)
+
+    def evaluate_sketch(self) -> Sketch:
+        """Evaluate the graph; for a job that is no larger than a part this is all that it needs."""
+        # What is too much to read at once may be read in parts.
+        limits = RunLimits(UNLIMITED, UNLIMITED, sketch_above_chunks=self.limits.tasks)
+        env = self.make_env(limits, exports=[])
+        return Sketch(self._evaluate(env), env)
+
+    def _evaluate(self, env: Environment) -> Any:
+        return evaluate(self.job.draft.process, env, limits=GraphLimits.from_config(self.config))
+
+    def plan_large(self, sketch: Sketch) -> JobSplit | None:
+        """Plan a job larger than one part may be; None, with the reason in its log, if it runs whole."""
+        if not self._is_large(sketch):
+            return None
+        if len(sketch.env.outputs) > 1 or sketch.env.exports:
+            self.log.info("The job runs whole: it has several outputs, or exports")
+            return None
+        # It evaluates the graph, and some parts of it: their loads were announced before.
+        env = self.make_env(exports=[], log=logging.getLogger("odc_openeo.worker.planning"))
+        split = plan_parts(self.job.draft.process, env, self.limits, GraphLimits.from_config(self.config))
+        if split.is_whole or len(split.parts) < 2:
+            if split.reason:
+                self.log.info("The job runs whole: %s", split.reason)
+            return None
+        return split
+
+    def _is_large(self, sketch: Sketch) -> bool:
+        limits, saved, loads = self.limits, [sketch.data], sketch.env.loads
+        if any(load.chunks > limits.tasks for load in loads):
+            return True
+        estimate = estimate_computation([sketch.value, *saved], saved, loads)
+        return estimate.tasks > limits.tasks or estimate.input_bytes > limits.input_bytes
+
+    def evaluate_whole(self, sketch: Sketch) -> tuple[Any, Environment]:
+        """Return the value of the whole graph: that of the sketch, unless the job is large.
+
+        Then loads may be sketches, or too large to be read at once, which is said now.
+        """
+        if not self._is_large(sketch):
+            return sketch.value, sketch.env
+        env = self.make_env(exports=[])
+        return self._evaluate(env), env
+
+    def prepare_parts(self, split: JobSplit, sketch: Sketch, details: Mapping[str, Any]) -> PlannedParts:
+        """Store what all parts need, and return the plan for the book."""
+        soft_errors = parse_soft_errors(self.job.draft.extras)
+        layout = choose_layout(split)
+        store, data = get_storage(self.config, patient=True), sketch.data
+        document = split.to_dict()
+        parts = document.pop("parts")
+        document |= {"layout": layout, "stem": self._choose_stem(sketch)}
+        if isinstance(data, xr.DataArray) and split.kind in ("space", "time"):
+            skeleton = pickle.dumps(strip_values(data))
+            store.write(f"{self.key}/{SKELETON}", io.BytesIO(skeleton))
+            document["skeleton"] = compute_digest(skeleton)
+            if layout == "regions":
+                make_zarr_template(store, f"{self.key}/{document['stem']}.zarr", data, split)
+        bytes_read = f"{split.input_bytes / 1e6:,.1f} MB will be read in all"
+        self.log.info("The job runs in %d parts (%s); about %s", len(parts), split.kind, bytes_read)
+        return PlannedParts(document, parts, details, soft_errors)
+
+    def _choose_stem(self, sketch: Sketch) -> str:
+        names = name_outputs(sketch.env.outputs)
+        return names[0] if names else "result"

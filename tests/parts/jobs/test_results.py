@@ -1,0 +1,165 @@
+"""Jobs in parts end to end: the results of every format are those of the same job as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+from tests.parts.jobs.site import PartsSite, Worker, compute_expected, load, node, reduce_graph
+
+RASTERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "GTiff": ("GTiff", {}),
+    "merged GTiff": ("GTiff", {"merge": True, "filename_prefix": "max"}),
+    "Zarr": ("Zarr", {}),
+    "netCDF": ("netCDF", {}),
+    "merged netCDF": ("netCDF", {"merge": True}),
+}
+
+
+TABLES: Final = ("JSON", "CSV", "GeoJSON", "Parquet")
+
+
+def make_fields() -> dict[str, Any]:
+    """A grid of small fields all over the scenes."""
+    squares = []
+    for number in range(8):
+        x, y = 600200 + 3700 * (number % 4), 5199800 - 7000 * (number // 4)
+        ring = [[x, y], [x + 300, y], [x + 300, y - 300], [x, y - 300], [x, y]]
+        squares.append(
+            {
+                "type": "Feature",
+                "properties": {"number": number},
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+            }
+        )
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32632"}}
+    return {"type": "FeatureCollection", "features": squares, "crs": crs}
+
+
+def zonal_graph(format_: str) -> dict[str, Any]:
+    """The mean of each field and date."""
+    reducer = {"process_graph": {"mean": node("mean", data={"from_parameter": "data"}, result=True)}}
+    zones = {"data": {"from_node": "load"}, "geometries": make_fields(), "reducer": reducer}
+    saved = {"data": {"from_node": "zones"}, "format": format_}
+    return {
+        "load": load(bands=["B04"] if format_ == "GeoJSON" else ["B04", "B08"]),
+        "zones": node("aggregate_spatial", **zones),
+        "save": node("save_result", result=True, **saved),
+    }
+
+
+@pytest.fixture(scope="module")
+def tables(parts_site: PartsSite, parts_worker: Worker) -> dict[str, Path]:
+    """The file of a job in parts for each format of tables."""
+    ids = {name: parts_site.submit(zonal_graph(name)) for name in TABLES}
+    files = {}
+    for name, id_ in ids.items():
+        job = parts_site.wait(id_, "finished", "error")
+        messages = parts_site.list_messages(id_)
+        assert job.status == "finished", (messages, parts_worker.output.read_text()[-5000:])
+        assert any("parts (geometries)" in message for message in messages), messages
+        (files[name],) = parts_site.fetch_files(id_, parts_site.folder / f"table-{name}").values()
+    return files
+
+
+@pytest.mark.parametrize("format_", TABLES)
+def test_tables_of_geometries_are_the_whole(
+    parts_site: PartsSite, tables: dict[str, Path], tmp_path: Path, format_: str
+) -> None:
+    (whole,) = parts_site.write_whole(zonal_graph(format_), tmp_path / "whole").values()
+    assert tables[format_].name == whole.name
+    if format_ == "Parquet":
+        joined, expected = gpd.read_parquet(tables[format_]), gpd.read_parquet(whole)
+        assert joined.equals(expected)
+        assert joined.crs == expected.crs
+    else:
+        assert tables[format_].read_text() == whole.read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(parts_site: PartsSite, parts_worker: Worker) -> dict[str, dict[str, Path]]:
+    """The files of a job in parts for each of the cases."""
+    ids = {name: parts_site.submit(reduce_graph(*case)) for name, case in RASTERS.items()}
+    files = {}
+    for name, id_ in ids.items():
+        job = parts_site.wait(id_, "finished", "error")
+        messages = parts_site.list_messages(id_)
+        assert job.status == "finished", (messages, parts_worker.output.read_text()[-5000:])
+        assert any("6 of 6 parts are done" in message for message in messages), messages
+        assert not any(message.startswith("warning") for message in messages), messages
+        files[name] = parts_site.fetch_files(id_, parts_site.folder / name)
+    return files
+
+
+def write_whole(site: PartsSite, case: str, folder: Path) -> Path:
+    """The single file of the same graph as a whole."""
+    (path,) = site.write_whole(reduce_graph(*RASTERS[case]), folder / "whole").values()
+    return path
+
+
+def read_raster(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """What a file says of its raster, and its pixels."""
+    with rasterio.open(path) as file:
+        about = {"transform": file.transform, "crs": file.crs, "names": file.descriptions}
+        return about | {"nodata": file.nodatavals, "dtypes": file.dtypes, "scales": file.scales}, file.read()
+
+
+def test_geotiffs_of_parts_and_their_mosaic_are_the_whole(
+    parts_site: PartsSite, finished: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    files = finished["GTiff"]
+    assert sorted(files) == ["result.vrt", *(f"result_part-0000{n}.tif" for n in range(1, 7))]
+    about, pixels = read_raster(files["result.vrt"])
+    np.testing.assert_array_equal(pixels, compute_expected())
+    whole_about, whole_pixels = read_raster(write_whole(parts_site, "GTiff", tmp_path))
+    np.testing.assert_array_equal(pixels, whole_pixels)
+    assert about == whole_about
+
+
+def test_a_merged_geotiff_is_the_file_of_the_whole(
+    parts_site: PartsSite, finished: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    files = finished["merged GTiff"]
+    assert list(files) == ["max.tif"]
+    whole = write_whole(parts_site, "merged GTiff", tmp_path)
+    with rasterio.open(files["max.tif"]) as file, rasterio.open(whole) as expected:
+        assert [file.tags(n) for n in (1, 2)] == [expected.tags(n) for n in (1, 2)]
+        assert file.overviews(1) == expected.overviews(1)
+    about, pixels = read_raster(files["max.tif"])
+    whole_about, whole_pixels = read_raster(whole)
+    assert about == whole_about
+    np.testing.assert_array_equal(pixels, whole_pixels)
+
+
+def test_regions_of_a_zarr_store_are_the_whole(
+    parts_site: PartsSite, finished: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    files = finished["Zarr"]
+    assert list(files) == ["result.zarr"]
+    whole = write_whole(parts_site, "Zarr", tmp_path)
+    with xr.open_zarr(files["result.zarr"]) as store, xr.open_zarr(whole) as expected:
+        xr.testing.assert_identical(store.load(), expected.load())
+    with xr.open_zarr(files["result.zarr"], mask_and_scale=False) as store:
+        np.testing.assert_array_equal(store["B08"], compute_expected()[1])
+
+
+def test_netcdf_files_of_parts_are_the_whole(
+    parts_site: PartsSite, finished: dict[str, dict[str, Path]], tmp_path: Path
+) -> None:
+    whole = write_whole(parts_site, "netCDF", tmp_path)
+    parts = [xr.load_dataset(path, decode_coords="all") for path in finished["netCDF"].values()]
+    assert len(parts) == 6
+    names = [part.drop_vars("spatial_ref") for part in parts]
+    joined = xr.combine_by_coords(names, combine_attrs="override").sortby("y", ascending=False)
+    with xr.open_dataset(whole, decode_coords="all") as expected:
+        xr.testing.assert_equal(joined, expected.load().drop_vars("spatial_ref"))
+    assert list(finished["merged netCDF"]) == ["result.nc"]
+    with xr.open_dataset(finished["merged netCDF"]["result.nc"]) as one, xr.open_dataset(whole) as expected:
+        xr.testing.assert_identical(one.load(), expected.load())

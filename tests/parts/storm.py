@@ -1,0 +1,219 @@
+"""A job of many small parts, while what runs it is killed at random: `python -m tests.parts.storm`.
+
+Two workers, a dask scheduler with a worker and PostgreSQL are killed and started again; one job worker
+computes on the cluster, the other one on its own threads. In the end every part was recorded once, and the
+result is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import rasterio
+from sqlalchemy import select
+
+from odc_openeo import db
+from odc_openeo.config import child_environment
+from odc_openeo.errors import InfrastructureBusy
+from odc_openeo.stack import postgres
+from odc_openeo.stack.embedded import free_port
+from odc_openeo.storage import get_storage
+from tests.parts.jobs.machines import open_site
+from tests.parts.jobs.site import PartsSite, Worker, compute_expected, reduce_graph
+
+SHAPE = (3584, 4096)
+"""56 blocks of 512 x 512 pixels."""
+NO_PAGE = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+VICTIMS = ("job worker", "job worker", "job worker", "dask worker", "dask scheduler", "PostgreSQL")
+
+
+@dataclass
+class StormOutcome:
+    """What became of a job in a storm."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    status: str = ""
+    parts: int = 0
+    twice: int = 0
+    tries: int = 0
+    is_equal: bool = False
+    left_over: int = 0
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether no part was lost or recorded twice, and the result is right."""
+        return self.status == "finished" and self.is_equal and not self.twice and not self.left_over
+
+    def report(self) -> str:
+        """Return the figures as text."""
+        kills = ", ".join(f"{count} x {name}" for name, count in sorted(self.kills.items()))
+        return (
+            f"killed: {kills}; job {self.status}, {self.parts} parts in {self.tries} tries, {self.twice} "
+            f"recorded twice, result equal: {self.is_equal}, files left over: {self.left_over}; "
+            f"{self.seconds:.0f} s"
+        )
+
+
+class StormyMachine:
+    """What runs a job, each part of which can be killed."""
+
+    def __init__(self, site: PartsSite, dice: random.Random) -> None:
+        self.site, self.dice = site, dice
+        self.dask: dict[str, subprocess.Popen[bytes]] = {}
+        for name in ("dask scheduler", "dask worker"):
+            self.start_dask(name)
+        self.workers: list[Worker] = [site.start_worker(), site.start_worker("--parts")]
+
+    def start_dask(self, name: str) -> None:
+        """Start the scheduler, or the worker, of the cluster."""
+        address = str(self.site.config.dask_scheduler)
+        odc = [sys.executable, "-m", "odc_openeo.cli", "dask-worker", address, "--nthreads", "1"]
+        port = ["--host", "127.0.0.1", "--port", address.rpartition(":")[2], *NO_PAGE]
+        scheduler = [sys.executable, "-m", "dask", "scheduler", *port]
+        command = scheduler if name == "dask scheduler" else [*odc, *NO_PAGE]
+        environment = child_environment(self.site.config, **self.site.environment)
+        with (self.site.folder / f"{name}.log").open("ab") as log:
+            self.dask[name] = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def strike(self, victim: str) -> None:
+        """Kill something, and start it again."""
+        if victim == "PostgreSQL":
+            self.restart_database()
+        elif victim == "job worker":
+            number = self.dice.randrange(2)
+            self.workers[number].kill()
+            self.workers[number] = self.site.start_worker(*(["--parts"] if number else []))
+        else:
+            kill_group(self.dask[victim])
+            self.start_dask(victim)
+
+    def restart_database(self) -> None:
+        """Kill the server and start it with the same files."""
+        server = self.site.servers[-1]
+        server.child.kill()
+        folder = self.site.folder
+        self.site.servers.append(postgres.start_server(folder / "server" / "pg", folder / "postgresql.log"))
+
+    def stop(self) -> None:
+        """Kill all but the database."""
+        for worker in self.workers:
+            worker.kill()
+        for process in self.dask.values():
+            kill_group(process)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and what it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(20)
+
+
+def run_storm(
+    folder: Path,
+    seconds: float,
+    seed: int,
+    say: Callable[[str], None] = print,
+    shape: tuple[int, int] = SHAPE,
+) -> StormOutcome:
+    """Run one job while parts of the service are killed for some seconds."""
+    dice, outcome = random.Random(seed), StormOutcome()
+    settings = {
+        "dask_scheduler": f"tcp://127.0.0.1:{free_port()}",
+        "local_max_bytes": 0,
+        "worker_wait_s": 5,
+        "job_lost_after_s": 5,
+        "job_tries": 100,
+    }
+    with open_site(folder, shape, **settings) as site:
+        id_ = site.submit(reduce_graph("GTiff"))
+        machine = StormyMachine(site, dice)
+        try:
+            site.wait_for_parts(id_, 1)
+            start = time.monotonic()
+            victims: list[str] = []
+            while time.monotonic() - start < seconds and not has_ended(site, id_):
+                time.sleep(dice.uniform(2, 6))
+                victims = victims or dice.sample(VICTIMS, len(VICTIMS))
+                victim = victims.pop()
+                machine.strike(victim)
+                outcome.kills[victim] += 1
+                say(f"{time.monotonic() - start:5.1f} s: killed {victim}; {count_done(site, id_)} parts done")
+            while not has_ended(site, id_) and time.monotonic() - start < seconds + 300:
+                time.sleep(0.5)
+            outcome.seconds = time.monotonic() - start
+        finally:
+            machine.stop()
+        judge(outcome, site, id_)
+    return outcome
+
+
+def has_ended(site: PartsSite, id_: str) -> bool:
+    """Whether the job has ended; the database may be down."""
+    with contextlib.suppress(InfrastructureBusy):
+        return site.get_job(id_).status in ("finished", "error")
+    return False
+
+
+def count_done(site: PartsSite, id_: str) -> str:
+    """The number of parts that are done, if the database can be asked."""
+    with contextlib.suppress(InfrastructureBusy):
+        return str(round(site.get_job(id_).progress)) + " % of"
+    return "?"
+
+
+def judge(outcome: StormOutcome, site: PartsSite, id_: str) -> None:
+    """Compare the book, the files and the pixels with what they must be."""
+    outcome.status = site.get_job(id_).status
+    query = select(db.JobPartRow).where(db.JobPartRow.job_id == UUID(id_))
+    with db.session(site.config) as session:
+        rows = list(session.scalars(query))
+    outcome.parts, outcome.tries = len(rows), sum(row.tries for row in rows)
+    if outcome.status != "finished":
+        print("\n".join(site.list_messages(id_)[-20:]))
+        return
+    files = site.fetch_files(id_, site.folder / "files")
+    # One file of each part that is not the last, and the mosaic.
+    outcome.twice = abs(len(files) - len(rows))
+    stored = [key for key in get_storage(site.config).walk(f"results/{id_}") if "skeleton" not in key]
+    outcome.left_over = len(stored) - len(files)
+    with rasterio.open(files["result.vrt"]) as file:
+        outcome.is_equal = bool(np.array_equal(file.read(), compute_expected(shape=site.shape)))
+
+
+def main() -> int:
+    """Run, print, and say by the status whether all was well."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="odc-openeo-parts-storm-"))
+    folder.chmod(0o711)
+    try:
+        outcome = run_storm(folder, given.seconds, given.seed)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(outcome.report())
+    return 0 if outcome.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Parts of random graphs have the values, grids, labels and types of the same graph as a whole.
+
+`python -m tests.parts --examples 200` looks longer.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, assume, event, given, settings
+
+import odc_openeo.processes  # noqa: F401  (registers the processes)
+from odc_openeo.errors import OpenEOError
+from odc_openeo.load import chunking
+from odc_openeo.parts import PartLimits, combine_parts
+from odc_openeo.registry import demand
+from tests.graph.random_graphs import graphs
+from tests.graph.test_equivalence import assert_same
+from tests.parts.comparison import check_part, choose_parts, make_case
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "25"))
+LONG = EXAMPLES > 100
+TINY = PartLimits(side=8, labels=1, block=8, most_repeats=math.inf)
+MOST = 8
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads in chunks of 16 pixels, and parts that look no farther than a few pixels around them."""
+    monkeypatch.setattr(chunking, "CHUNK", 16)
+    monkeypatch.setattr(chunking, "BLOCK", 16)
+    monkeypatch.setattr(demand, "PART_REACH", 8)
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=not LONG,
+    phases=[p for p in Phase if p is not Phase.shrink],
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+@given(graphs())
+@pytest.mark.usefixtures("small_chunks")
+def test_parts_of_random_graphs_equal_the_whole(
+    tiny: Any, case: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    process, stored = case
+    try:
+        made = make_case(tiny, process, stored, TINY)
+    except OpenEOError as error:
+        event(f"invalid: {error.code}")
+        assume(False)
+    event(f"{made.split.kind}: {made.split.reason}")
+    values = [check_part(made, part) for part in choose_parts(made.split, MOST)]
+    if len(values) == len(made.split.parts) > 1:
+        assert_same(combine_parts(made.split, values), made.whole)
