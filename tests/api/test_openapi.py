@@ -12,6 +12,7 @@ from openapi_spec_validator import validate
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from tests.api.conftest import API
+from tests.api.html import checked
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +98,8 @@ def test_declared_request_bodies(visitor: FlaskClient) -> None:
 def test_capabilities_lead_to_it_and_to_its_page(visitor: FlaskClient) -> None:
     links = {link["rel"]: link["href"] for link in visitor.get(f"{API}/").get_json()["links"]}
     page = visitor.get(links["service-doc"].removeprefix("http://localhost"))
-    assert page.mimetype == "text/html"
+    checked(page)
     assert f"{API}/collections/{{collection_id}}/items" in page.text
-    assert "<script" not in page.text
-    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert visitor.get(links["service-desc"].removeprefix("http://localhost")).status_code == 200
 
 

@@ -21,6 +21,7 @@ from odc_openeo.jobs import JobDraft
 from odc_openeo.registry.environment import Environment
 from odc_openeo.users import accounts
 from tests.api.conftest import PASSWORD
+from tests.api.html import checked
 from tests.api.test_browser_sessions import sign_in
 from tests.catalog.scenes import scene
 from tests.conftest import COMMAND
@@ -144,7 +145,7 @@ def test_page_of_a_job(tiny: Any, client: FlaskClient, odc_config: Config) -> No
     sign_in(client)
     page = client.get(f"/my/jobs/{job}/explanation")
     assert page.status_code == 200
-    assert "<script" not in page.text
+    checked(page)
     assert "dc.load(" in page.text
     program = client.get(f"/my/jobs/{job}/program.py")
     assert program.mimetype == "text/x-python"
