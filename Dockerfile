@@ -58,10 +58,10 @@ RUN useradd --system --uid 1000 --home-dir /data --shell /usr/sbin/nologin odc-o
     && install --directory --owner=odc-openeo --mode=711 /udf-cache
 COPY --from=libraries /opt /opt
 COPY --from=package /package /opt/odc-openeo
+COPY --chmod=755 deploy/compose/check-health.sh /usr/local/bin/check-health
 USER odc-openeo
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080
-HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=12 \
-    CMD ["python", "-S", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health', timeout=4)"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=12 CMD ["check-health", "8080", "/health"]
 CMD ["odc-openeo", "serve"]

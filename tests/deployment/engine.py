@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -128,10 +128,17 @@ class Project:
             time.sleep(0.5)
             states = self.list_states()
 
-    def wait_until_answered(self) -> None:
-        """Wait until the API answers; not all services of earlier versions have a health check."""
+    def give_samples(self, folder: Path) -> None:
+        """Copy sample scenes into the volume of the data, where they would be made otherwise."""
+        self.compose("create", "--no-build", "samples", timeout=START_S)
+        volumes = (f"--volume={self.name}_data:/data", f"--volume={folder}:/given:ro")
+        script = "cp -r /given /data/samples && chown -R 1000 /data"
+        run_docker("run", "--rm", "--user=0", *volumes, IMAGE, "sh", "-c", script, timeout=START_S)
+
+    def wait_until(self, service: str, condition: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait for a state of the first container of a service, for versions without `--wait`."""
         deadline = time.monotonic() + START_S
-        while self.inspect("api")["State"]["Health"]["Status"] != "healthy":
+        while not condition(self.inspect(service)["State"]):
             assert time.monotonic() < deadline, self.compose("logs", "--tail", "20")
             time.sleep(0.5)
 

@@ -15,7 +15,6 @@ import numpy as np
 import openeo
 import pytest
 import requests
-import xarray as xr
 import yaml
 from rich.console import Console
 
@@ -24,6 +23,7 @@ from odc_openeo.stack.demo import run_demo
 from tests.clients import truth
 from tests.clients.test_values import BOX, JUNE, load, netcdf
 from tests.deployment.engine import BUILD_S, PASSWORD, ROOT, USER, Project, find_port, measure, run_docker
+from tests.support.netcdf import load_raw
 
 pytestmark = pytest.mark.compose
 
@@ -69,7 +69,7 @@ def compute_values(project: Project, folder: Path) -> np.ndarray:
 
 def read_results(job: openeo.BatchJob, folder: Path) -> np.ndarray:
     (path,) = (p for p in job.get_results().download_files(folder) if p.suffix == ".nc")
-    values: np.ndarray = xr.load_dataset(path, engine="netcdf4")["B04"].values
+    values: np.ndarray = load_raw(path)["B04"].values
     return values
 
 
@@ -260,12 +260,13 @@ def earlier(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Project:
     )
 
 
-def test_upgrade_with_data(earlier: Project, highest: np.ndarray, tmp_path: Path) -> None:
+def test_upgrade_with_data(earlier: Project, samples: Path, highest: np.ndarray, tmp_path: Path) -> None:
     project = Project(earlier.name, earlier.port)
     try:
+        earlier.give_samples(samples)
         earlier.compose("up", "--detach", "--no-build", timeout=900)
-        earlier.compose("wait", "samples", timeout=900)
-        earlier.wait_until_answered()
+        earlier.wait_until("samples", lambda state: state["Status"] == "exited" and state["ExitCode"] == 0)
+        earlier.wait_until("api", lambda state: state["Health"]["Status"] == "healthy")
         earlier.execute("api", "odc-openeo", "user", "add", USER, "--password-stdin", text=PASSWORD)
         connection = connect(earlier)
         job = run_job(make_cube(connection))
