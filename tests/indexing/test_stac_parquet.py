@@ -225,6 +225,31 @@ def test_files_that_are_no_tables_of_items(tmp_path: Path, items: list[Item]) ->
         open_items(path)
 
 
+def test_schemas_that_are_nested_deeply(tmp_path: Path) -> None:
+    column = pa.array([1], pa.int32())
+    for _ in range(150):
+        column = pa.StructArray.from_arrays([column], ["a"])
+    table = pa.table({"id": ["x"], "geometry": [shapely.to_wkb(shapely.Point(0, 0))], "assets": column})
+    pq.write_table(table, tmp_path / "items.parquet")
+    with pytest.raises(IndexingError, match="nested"):
+        open_items(tmp_path / "items.parquet")
+
+
+def test_texts_that_expand_are_read_with_limited_memory(
+    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_environ: dict[str, str]
+) -> None:
+    """A dictionary holds a text once, and each row repeats it."""
+    for name in ("ODC_DEFAULT_DB_URL", "ODC_DEFAULT_INDEX_DRIVER"):
+        monkeypatch.setenv(name, sample_environ[name])
+    item = {**items[0], "properties": {**items[0]["properties"], "title": "x" * 2**23}}
+    table = pa.Table.from_batches(list(parse_stac_items_to_arrow([item])))
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.concat_tables([table] * 400), path, compression="zstd")
+    assert path.stat().st_size < 2**20
+    with pytest.raises(IndexingError, match="memory"):
+        list(index_parquet(BulkRequest(path, memory_bytes=800 * 2**20)))
+
+
 def test_other_reference_systems_are_refused(tmp_path: Path, items: list[Item]) -> None:
     table = pq.read_table(write_table(items, tmp_path / "items.parquet"))
     metadata = dict(table.schema.metadata)
