@@ -25,8 +25,8 @@ from odc_openeo.indexing.stac_parquet import Row, make_item, open_items, read_ro
 
 STAC_NAMESPACE: Final = uuid.uuid5(uuid.NAMESPACE_URL, "https://stacspec.org")
 """Open Data Cube derives the ids of datasets from Items in this namespace."""
-WORKER_BYTES: Final = 4 * 2**30
-"""Memory of a process beyond what it has when it starts."""
+WORKER_BYTES: Final = 2 * 2**30
+"""Memory of a process that reads a file."""
 MOST_PROBLEMS: Final = 50
 """Bad rows that are named; the others are counted."""
 
@@ -57,11 +57,15 @@ class BulkResult:
 
 @dataclass(frozen=True)
 class BulkRequest:
-    """A file to index: into which product (by default each Item's collection), and where files may be."""
+    """A file to index: into which product (by default each Item's collection), and where files may be.
+
+    ``memory_bytes`` is what each process that reads it may use.
+    """
 
     path: Path
     product: str | None = None
     folders: Sequence[Path] = ()
+    memory_bytes: int = WORKER_BYTES
 
 
 def derive_dataset_id(collection: str, item_id: str) -> uuid.UUID:
@@ -126,7 +130,9 @@ def _run_shard(sender: Connection, request: BulkRequest, shard: int, shards: int
     pa.set_memory_pool(pa.system_memory_pool())
     warnings.simplefilter("ignore")
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (WORKER_BYTES if hard < 0 else min(WORKER_BYTES, hard), hard))
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (request.memory_bytes if hard < 0 else min(request.memory_bytes, hard), hard)
+    )
     try:
         file = open_items(request.path)
         with Datacube(app="odc-openeo-index-stac") as cube:
@@ -135,7 +141,9 @@ def _run_shard(sender: Connection, request: BulkRequest, shard: int, shards: int
                 sender.send(indexer.index_rows(rows))
         sender.send(None)
     except MemoryError:
-        sender.send(f"{request.path}: a batch of rows needs more than {WORKER_BYTES >> 30} GiB of memory")
+        sender.send(
+            f"{request.path}: a batch of rows needs more than {request.memory_bytes >> 20} MiB of memory"
+        )
     except Exception as error:
         sender.send(f"{request.path}: {' '.join(str(error).split())[:1000]}")
 

@@ -5,7 +5,6 @@ Besides CF, the grid is described by the GeoZarr conventions, with levels of a p
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Final
 
 import xarray as xr
@@ -15,24 +14,13 @@ from odc_openeo.cube import GEOMETRY
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.blocks import stream_batches
-from odc_openeo.formats.cf import LAYOUT, check_cf, make_attributes, make_dataset
+from odc_openeo.formats.cf import LAYOUT, check_cf, make_dataset
 from odc_openeo.formats.cf_vectors import make_vector_dataset
-from odc_openeo.formats.geozarr import make_levels_attributes
 from odc_openeo.formats.model import Asset, Format, Options, Target
 from odc_openeo.formats.options import make_option_error
 from odc_openeo.formats.pieces import SPLITTING
-from odc_openeo.formats.zarr_levels import (
-    choose_level_tiling,
-    count_levels,
-    make_level_cube,
-    write_levels,
-)
-from odc_openeo.formats.zarr_regions import (
-    Tiling,
-    choose_tilings,
-    create_dataset_template,
-    make_cube_attributes,
-)
+from odc_openeo.formats.zarr_levels import count_levels, create_levels, write_levels
+from odc_openeo.formats.zarr_regions import choose_tilings, create_dataset_template, make_cube_attributes
 
 MEDIA_TYPE: Final = "application/vnd.zarr; version=3"
 LARGEST_SIDE: Final = 4096
@@ -72,47 +60,15 @@ def write_zarr(data: xr.DataArray | xr.Dataset, target: Target, options: Options
     tilings = choose_tilings(cf_dataset, options)
     pyramid = data if options["overviews"] != "NONE" and isinstance(data, xr.DataArray) else None
     if pyramid is not None:
-        group = _create_levels(path, pyramid, cf_dataset, tilings, options)
+        create_levels(path, pyramid, options["layout"], tilings, _choose_resampling(pyramid, options))
     else:
         create_dataset_template(path, cf_dataset, tilings, make_cube_attributes(data))
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)
+    group = zarr.open_group(path, path="" if pyramid is None else "0", mode="r+", use_consolidated=False)
     for name in tilings:
         stream_batches(cf_dataset[name], target.compute, group[name].__setitem__)
     if pyramid is not None:
         write_levels(path, count_levels(pyramid), _choose_resampling(pyramid, options))
     return [make_cube_asset(path, MEDIA_TYPE, data)]
-
-
-def _create_levels(
-    path: Any, data: xr.DataArray, cf_dataset: xr.Dataset, tilings: dict[str, Tiling], options: Options
-) -> zarr.Group:
-    """Create the groups of all levels; return that of the full resolution."""
-    count = count_levels(data)
-    levels = make_levels_attributes(count, _choose_resampling(data, options))
-    grid = make_cube_attributes(data)
-    conventions = [*grid["zarr_conventions"], *levels["zarr_conventions"]]
-    root = zarr.open_group(
-        path,
-        mode="w-",
-        zarr_format=3,
-        attributes={**make_attributes(), **grid, **levels, "zarr_conventions": conventions},
-    )
-    create_dataset_template(path, cf_dataset, tilings, grid, "0")
-    for level in range(1, count):
-        cube = make_level_cube(data, level)
-        dataset = make_dataset(cube, options["layout"], "Zarr")
-        tilings = {
-            name: choose_level_tiling(tiling, {str(d): size for d, size in dataset[name].sizes.items()})
-            for name, tiling in tilings.items()
-        }
-        create_dataset_template(path, dataset, tilings, make_cube_attributes(cube), str(level))
-    with warnings.catch_warnings():
-        # Consolidated metadata are not yet in the specification of version 3.
-        warnings.filterwarnings("ignore", module="zarr")
-        zarr.consolidate_metadata(path)
-    group = root["0"]
-    assert isinstance(group, zarr.Group)
-    return group
 
 
 def _choose_resampling(data: xr.DataArray, options: Options) -> str:

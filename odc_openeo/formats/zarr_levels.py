@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -16,8 +17,15 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from odc_openeo.cube import X, Y
-from odc_openeo.formats.geozarr import LEVEL_SCALE
-from odc_openeo.formats.zarr_regions import Tiling, find_dimensions, list_variables
+from odc_openeo.formats.cf import make_attributes, make_dataset
+from odc_openeo.formats.geozarr import LEVEL_SCALE, make_levels_attributes
+from odc_openeo.formats.zarr_regions import (
+    Tiling,
+    create_dataset_template,
+    find_dimensions,
+    list_variables,
+    make_cube_attributes,
+)
 
 SMALLEST: Final = 512
 """Pixels: there are no further levels when no side is longer."""
@@ -61,6 +69,33 @@ def _halve_shard(name: str, tiling: Tiling) -> int:
     if name not in (Y, X):
         return tiling.shards[name]
     return tiling.chunks[name] * math.ceil(tiling.shards[name] / tiling.chunks[name] / LEVEL_SCALE)
+
+
+def create_levels(
+    store: Any, cube: xr.DataArray, layout: str, tilings: Mapping[str, Tiling], resampling: str
+) -> None:
+    """Create the groups of all levels of a cube, without pixels.
+
+    ``tilings`` are those of the variables of the full resolution, in the group ``0``: its pixels are written
+    first (by `zarr_regions.write_region`, say), then those of the others by `write_levels`.
+    """
+    count = count_levels(cube)
+    levels, grid = make_levels_attributes(count, resampling), make_cube_attributes(cube)
+    conventions = [*grid["zarr_conventions"], *levels["zarr_conventions"]]
+    attributes = {**make_attributes(), **grid, **levels, "zarr_conventions": conventions}
+    zarr.open_group(store, mode="w-", zarr_format=3, attributes=attributes)
+    for level in range(count):
+        level_cube = make_level_cube(cube, level) if level else cube
+        dataset = make_dataset(level_cube, layout, "Zarr")
+        if level:
+            tilings = {
+                name: choose_level_tiling(tiling, {str(d): size for d, size in dataset[name].sizes.items()})
+                for name, tiling in tilings.items()
+            }
+        create_dataset_template(store, dataset, tilings, make_cube_attributes(level_cube), str(level))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="zarr")
+        zarr.consolidate_metadata(store)
 
 
 def write_levels(store: Any, count: int, resampling: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 from datacube.index import Index
-from datacube.metadata import ds2stac
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
 from odc_openeo.indexing.bulk import (
@@ -27,40 +25,63 @@ from odc_openeo.indexing.bulk import (
     index_parquet,
 )
 from odc_openeo.indexing.index import IndexingError
-from odc_openeo.indexing.samples import S2_PRODUCT
 from odc_openeo.indexing.stac import index_stac
 from odc_openeo.indexing.stac_parquet import is_allowed_href, open_items, read_rows
+from tests.catalog.scenes import PRODUCT, product
+from tests.catalog.scenes import Index as SceneIndex
 
 Item = dict[str, Any]
 STORE = "s3://scenes"
 
 
 @pytest.fixture
-def items(index: Index) -> list[Item]:
-    """STAC Items under new ids of scenes of the sample product, with files in an object store."""
-    datasets = list(index.datasets.search(product=S2_PRODUCT, region_code="32TPS", limit=1))
-    original = ds2stac(datasets[0]).to_dict()
-    documents = []
-    for number in range(5):
-        document = copy.deepcopy(original)
-        document["id"] = f"bulk-{uuid.uuid4().hex}"
-        document["properties"]["datetime"] = f"2023-07-{number + 1:02}T10:10:31.125Z"
-        document["properties"]["eo:cloud_cover"] = number * 1.5
-        for name, asset in document["assets"].items():
-            asset["href"] = f"{STORE}/{number}/{name}.tif"
-        documents.append(document)
-    return documents
+def index(odc_database: str) -> Iterator[Index]:
+    """An index of two products without datasets, the default of this process."""
+    scenes = SceneIndex()
+    scenes.add_product(PRODUCT)
+    scenes.add_product(
+        product("heights", measurements=[{"name": "z", "dtype": "int16", "nodata": 0, "units": "m"}])
+    )
+    yield scenes.datacube.index
+    scenes.datacube.close()
 
 
 @pytest.fixture
-def clean_index(index: Index) -> Iterator[Index]:
-    """The index, from which datasets are purged afterwards that were not there before."""
-    before = {dataset.id for dataset in index.datasets.search(product=S2_PRODUCT)}
-    yield index
-    added = {dataset.id for dataset in index.datasets.search(product=S2_PRODUCT)} - before
-    if added:
-        index.datasets.archive(added)
-        index.datasets.purge(added)
+def items() -> list[Item]:
+    """STAC Items of scenes of one product, with files in an object store."""
+    return [make_item(number) for number in range(5)]
+
+
+def make_item(number: int) -> Item:
+    """An Item whose bands have common names, two of them on a coarser grid."""
+    sizes = {"red": 10, "nir": 10, "swir16": 20, "SCL": 20}
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": ["https://stac-extensions.github.io/projection/v2.0.0/schema.json"],
+        "id": f"bulk-{number}",
+        "collection": PRODUCT["name"],
+        "geometry": shapely.geometry.mapping(shapely.box(10.3, 46.9, 10.4, 47.0)),
+        "bbox": [10.3, 46.9, 10.4, 47.0],
+        "links": [],
+        "properties": {
+            "datetime": f"2023-07-{number % 28 + 1:02}T10:10:31.125Z",
+            "eo:cloud_cover": number * 1.5,
+            "created": "2023-08-01T00:00:00Z",
+            "instruments": ["msi"],
+            "proj:code": "EPSG:32632",
+        },
+        "assets": {
+            name: {
+                "href": f"{STORE}/{number}/{name}.tif",
+                "type": "image/tiff; application=geotiff",
+                "roles": ["data"],
+                "proj:shape": [600 // size, 800 // size],
+                "proj:transform": [size, 0, 600_000, 0, -size, 5_200_000],
+            }
+            for name, size in sizes.items()
+        },
+    }
 
 
 def write_table(items: list[Item], path: Path) -> Path:
@@ -80,35 +101,33 @@ def count_results(result: BulkResult) -> tuple[int, int, int]:
     return result.added, result.present, result.bad
 
 
-def test_datasets_are_those_of_single_items(clean_index: Index, items: list[Item], tmp_path: Path) -> None:
-    assert count_results(index_rows(clean_index, write_table(items, tmp_path / "items.parquet"))) == (5, 0, 0)
+def test_datasets_are_those_of_single_items(index: Index, items: list[Item], tmp_path: Path) -> None:
+    assert count_results(index_rows(index, write_table(items, tmp_path / "items.parquet"))) == (5, 0, 0)
     ids = [derive_dataset_id(item["collection"], item["id"]) for item in items]
-    bulk = [clean_index.datasets.get_unsafe(id_) for id_ in ids]
-    clean_index.datasets.archive(ids)
-    clean_index.datasets.purge(ids)
+    bulk = [index.datasets.get_unsafe(id_) for id_ in ids]
+    index.datasets.archive(ids)
+    index.datasets.purge(ids)
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    assert index_stac([tmp_path / "items.json"], index=clean_index).added == ids
+    assert index_stac([tmp_path / "items.json"], index=index).added == ids
     for dataset, item in zip(bulk, items, strict=True):
-        single = clean_index.datasets.get_unsafe(dataset.id)
+        single = index.datasets.get_unsafe(dataset.id)
         assert dataset.metadata_doc == single.metadata_doc
-        assert dataset.uri == f"{item['assets']['B02']['href'].rpartition('/')[0]}/{item['id']}.json"
-        assert dataset.measurements["B08"]["path"] == item["assets"]["B08"]["href"]
+        assert dataset.uri == f"{item['assets']['red']['href'].rpartition('/')[0]}/{item['id']}.json"
+        assert dataset.measurements["B08"]["path"] == item["assets"]["nir"]["href"]
         assert dataset.center_time == single.center_time
     interval = (datetime(2023, 7, 3, tzinfo=UTC), datetime(2023, 7, 4, tzinfo=UTC))
-    found = clean_index.datasets.search(product=S2_PRODUCT, time=interval)
+    found = index.datasets.search(product=PRODUCT["name"], time=interval)
     assert [dataset.id for dataset in found] == [ids[2]]
 
 
-def test_a_repeated_call_leaves_what_is_indexed(
-    clean_index: Index, items: list[Item], tmp_path: Path
-) -> None:
-    index_rows(clean_index, write_table(items[:2], tmp_path / "first.parquet"))
+def test_a_repeated_call_leaves_what_is_indexed(index: Index, items: list[Item], tmp_path: Path) -> None:
+    index_rows(index, write_table(items[:2], tmp_path / "first.parquet"))
     items[0]["properties"]["eo:cloud_cover"] = 99.0
     path = write_table([*items, items[4]], tmp_path / "items.parquet")
-    assert count_results(index_rows(clean_index, path)) == (3, 3, 0)
-    dataset = clean_index.datasets.get_unsafe(derive_dataset_id(items[0]["collection"], items[0]["id"]))
+    assert count_results(index_rows(index, path)) == (3, 3, 0)
+    dataset = index.datasets.get_unsafe(derive_dataset_id(items[0]["collection"], items[0]["id"]))
     assert dataset.metadata_doc["properties"]["eo:cloud_cover"] == 0
-    assert count_results(index_rows(clean_index, path)) == (0, 6, 0)
+    assert count_results(index_rows(index, path)) == (0, 6, 0)
 
 
 def break_id(item: Item) -> None:
@@ -116,15 +135,15 @@ def break_id(item: Item) -> None:
 
 
 def break_file(item: Item) -> None:
-    item["assets"]["B02"]["href"] = "file:///etc/passwd"
+    item["assets"]["red"]["href"] = "file:///etc/passwd"
 
 
 def break_path(item: Item) -> None:
-    item["assets"]["B02"]["href"] = "s3://scenes/../other/B02.tif"
+    item["assets"]["red"]["href"] = "s3://scenes/../other/red.tif"
 
 
 def break_driver(item: Item) -> None:
-    item["assets"]["B02"]["href"] = "/vsicurl/http://169.254.169.254/latest"
+    item["assets"]["red"]["href"] = "/vsicurl/http://169.254.169.254/latest"
 
 
 def break_place(item: Item) -> None:
@@ -140,7 +159,7 @@ def break_collection(item: Item) -> None:
 
 
 def break_product(item: Item) -> None:
-    item["collection"] = "dem_sample"
+    item["collection"] = "heights"
 
 
 def break_number(item: Item) -> None:
@@ -159,7 +178,7 @@ def break_size(item: Item) -> None:
 BREAKS: dict[str, tuple[Callable[[Item], None], str]] = {
     "id": (break_id, "no id"),
     "file": (break_file, "file:///etc/passwd"),
-    "path": (break_path, "asset 'B02'"),
+    "path": (break_path, "asset 'red'"),
     "driver": (break_driver, "vsicurl"),
     "place": (break_place, "longitude and latitude"),
     "text": (break_text, "code 0"),
@@ -173,11 +192,11 @@ BREAKS: dict[str, tuple[Callable[[Item], None], str]] = {
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_bad_rows_are_named_and_the_others_added(
-    clean_index: Index, items: list[Item], tmp_path: Path, name: str
+    index: Index, items: list[Item], tmp_path: Path, name: str
 ) -> None:
     change, message = BREAKS[name]
     change(items[3])
-    result = index_rows(clean_index, write_table(items, tmp_path / "items.parquet"))
+    result = index_rows(index, write_table(items, tmp_path / "items.parquet"))
     assert count_results(result) == (4, 0, 1)
     (problem,) = result.problems
     assert problem.startswith("row 3")
@@ -186,26 +205,26 @@ def test_bad_rows_are_named_and_the_others_added(
 
 
 def test_values_that_the_index_refuses_fail_their_row_only(
-    clean_index: Index, items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: Index, items: list[Item], tmp_path: Path
 ) -> None:
     """PostgreSQL refuses a whole batch for one value: here a number that is none."""
     for item in items:
         item["properties"]["eo:cloud_cover"] = str(item["properties"]["eo:cloud_cover"])
     items[2]["properties"]["eo:cloud_cover"] = "many"
-    result = index_rows(clean_index, write_table(items, tmp_path / "items.parquet"))
+    result = index_rows(index, write_table(items, tmp_path / "items.parquet"))
     assert result.added + result.bad == 5
     assert result.bad in (0, 1), "only the row at fault"
     assert all("row 2" in problem for problem in result.problems)
 
 
-def test_a_geometry_that_is_none(clean_index: Index, items: list[Item], tmp_path: Path) -> None:
+def test_a_geometry_that_is_none(index: Index, items: list[Item], tmp_path: Path) -> None:
     table = pa.Table.from_batches(list(parse_stac_items_to_arrow(items)))
     shapes = table["geometry"].to_pylist()
     shapes[1], shapes[2] = b"\x01\x03\x00\x00\x00\xff\xff\xff\x7f", None
     column = table.schema.get_field_index("geometry")
     table = table.set_column(column, table.schema.field(column), pa.array(shapes, pa.binary()))
     pq.write_table(table, tmp_path / "items.parquet")
-    result = index_rows(clean_index, tmp_path / "items.parquet")
+    result = index_rows(index, tmp_path / "items.parquet")
     assert count_results(result) == (3, 0, 2)
     assert [problem.partition(":")[0] for problem in result.problems] == ["row 1", "row 2"]
 
@@ -223,6 +242,29 @@ def test_files_that_are_no_tables_of_items(tmp_path: Path, items: list[Item]) ->
     pq.write_table(pa.table({"id": ["a"], "geometry": [b""], "assets": [{"a": 1}], **columns}), path)
     with pytest.raises(IndexingError, match="6003 columns|6002 columns"):
         open_items(path)
+
+
+def test_schemas_that_are_nested_deeply(tmp_path: Path) -> None:
+    column = pa.array([1], pa.int32())
+    for _ in range(150):
+        column = pa.StructArray.from_arrays([column], ["a"])
+    table = pa.table({"id": ["x"], "geometry": [shapely.to_wkb(shapely.Point(0, 0))], "assets": column})
+    pq.write_table(table, tmp_path / "items.parquet")
+    with pytest.raises(IndexingError, match="nested"):
+        open_items(tmp_path / "items.parquet")
+
+
+def test_texts_that_expand_are_read_with_limited_memory(
+    index: Index, items: list[Item], tmp_path: Path
+) -> None:
+    """A dictionary holds a text once, and each row repeats it."""
+    item = {**items[0], "properties": {**items[0]["properties"], "title": "x" * 2**23}}
+    table = pa.Table.from_batches(list(parse_stac_items_to_arrow([item])))
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.concat_tables([table] * 400), path, compression="zstd")
+    assert path.stat().st_size < 2**20
+    with pytest.raises(IndexingError, match="memory"):
+        list(index_parquet(BulkRequest(path, memory_bytes=800 * 2**20)))
 
 
 def test_other_reference_systems_are_refused(tmp_path: Path, items: list[Item]) -> None:
@@ -274,16 +316,10 @@ def test_addresses_that_may_be_indexed(tmp_path: Path) -> None:
     assert not is_allowed_href(f"file://{allowed}/a.tif", [])
 
 
-def test_several_processes_share_a_file(
-    clean_index: Index, items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_environ
-) -> None:
-    for name in ("ODC_DEFAULT_DB_URL", "ODC_DEFAULT_INDEX_DRIVER"):
-        monkeypatch.setenv(name, sample_environ[name])
+def test_several_processes_share_a_file(index: Index, items: list[Item], tmp_path: Path) -> None:
     many = []
     for number in range(450):
-        item = copy.deepcopy(items[number % 5])
-        item["id"] = f"bulk-{number}-{uuid.uuid4().hex}"
-        many.append(item)
+        many.append(make_item(number))
     break_file(many[300])
     path = write_table(many, tmp_path / "items.parquet")
     *_, result = index_parquet(BulkRequest(path), processes=2)

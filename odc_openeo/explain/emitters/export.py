@@ -62,6 +62,8 @@ def _write_file(call: Call, data: Operand, output: Output, name: str) -> str:
         return f"{call.helper(files.write_geotiffs)}({data.code}, {name})"
     if format_ == "netCDF":
         return f"{data.atom}.to_netcdf({name})"
+    if format_ == "Zarr" and output.options["overviews"] != "NONE":
+        raise NoProgram("levels of a pyramid are not written.")
     if format_ == "Zarr":
         return f'{data.atom}.to_dataset(name="data").to_zarr({name}, mode="w")'
     return f"Path({name}).write_text(json.dumps({data.atom}.to_dict(), default=str))"
