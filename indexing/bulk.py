@@ -33,7 +33,7 @@ MOST_PROBLEMS: Final = 50
 
 @dataclass
 class BulkResult:
-    """What became of the rows of a file: counts, and the first of the bad rows with the reason."""
+    """The counts of rows of a file that were added, present and bad, and what is wrong with the first."""
 
     added: int = 0
     present: int = 0

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 from datacube.index import Index
+from datacube.model import Range
 from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet
 
 from odc_openeo.indexing.bulk import (
@@ -115,7 +116,7 @@ def test_datasets_are_those_of_single_items(index: Index, items: list[Item], tmp
         assert dataset.uri == f"{item['assets']['red']['href'].rpartition('/')[0]}/{item['id']}.json"
         assert dataset.measurements["B08"]["path"] == item["assets"]["nir"]["href"]
         assert dataset.center_time == single.center_time
-    interval = (datetime(2023, 7, 3, tzinfo=UTC), datetime(2023, 7, 4, tzinfo=UTC))
+    interval = Range(datetime(2023, 7, 3, tzinfo=UTC), datetime(2023, 7, 4, tzinfo=UTC))
     found = index.datasets.search(product=PRODUCT["name"], time=interval)
     assert [dataset.id for dataset in found] == [ids[2]]
 
