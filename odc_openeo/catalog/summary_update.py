@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Change:
-    """What a look found: summaries that are new, and whether it could not see all (see `IndexState`)."""
+    """The findings of a look: summaries that are new, and whether it could not see all (see `IndexState`)."""
 
     summaries: Mapping[str, Summary] = field(default_factory=dict)
     recount: bool = False
