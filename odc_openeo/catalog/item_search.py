@@ -218,7 +218,8 @@ class _Search:
         if not sources:
             return
         has_times = all(s.bounds.time[0] and s.bounds.time[1] for s in sources)
-        by_time = has_times and self.keys[0].name == "datetime"
+        # Datasets are found by their ids at once.
+        by_time = has_times and self.keys[0].name == "datetime" and self.query.ids is None
         windows = self._iter_windows(sources, cursor) if by_time else [(None, None)]
         for low, high in windows:
             yield from self._iter_window(sources, cursor, low, high)

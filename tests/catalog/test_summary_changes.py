@@ -170,7 +170,7 @@ def test_random_changes(
     # A deletion that hides behind an addition is found while that is still looked at.
     registry.hides_deletions = overlap_s > 1
     catalogs = [Catalog(config), Catalog(config)]
-    for _ in range(6):
+    for _ in range(5):
         for _ in range(registry.random.randint(1, 3)):
             registry.make_change()
             registry.random.choice(catalogs).list_collections()
