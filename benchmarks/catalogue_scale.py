@@ -27,7 +27,7 @@ from sqlalchemy import Engine, create_engine, text
 from benchmarks.measure import percentiles
 from benchmarks.running import Service, empty_service
 from benchmarks.scenes import Scenes
-from odc_openeo.catalog import Catalog
+from odc_openeo import db
 from odc_openeo.config import child_environment
 from odc_openeo.indexing.index import index_datasets, index_products
 from odc_openeo.stack import postgres
@@ -326,11 +326,14 @@ def measure_state(running: Service, products: int, datasets: int, rounds: int) -
 
 
 def wait_for_summaries(running: Service, datasets: int) -> None:
-    """Wait until the catalogue counts all datasets."""
-    catalog = Catalog(running.config)
-    while sum(catalog.get_summary(c["id"]).count for c in catalog.list_collections()) != datasets:
-        time.sleep(2)
-    catalog.close()
+    """Ask for the collections until all datasets are counted."""
+    counts = text("SELECT sum(count) FROM openeo.collection_summaries")
+    while True:
+        requests.get(f"{running.address}/collections", timeout=600).raise_for_status()
+        with db.get_engine(running.stack.config).connect() as connection:
+            if connection.execute(counts).scalar() == datasets:
+                return
+        time.sleep(1)
 
 
 def print_states(states: list[State], driver: str, console: Console) -> None:

@@ -218,10 +218,22 @@ class _Search:
         if not sources:
             return
         has_times = all(s.bounds.time[0] and s.bounds.time[1] for s in sources)
-        by_time = has_times and self.keys[0].name == "datetime"
-        windows = self._iter_windows(sources, cursor) if by_time else [(None, None)]
+        # Datasets are found by their ids at once.
+        by_time = has_times and self.keys[0].name == "datetime" and self.query.ids is None
+        is_split = by_time and not self._are_few(sources)
+        windows = self._iter_windows(sources, cursor) if is_split else [(None, None)]
         for low, high in windows:
             yield from self._iter_window(sources, cursor, low, high)
+
+    def _are_few(self, sources: Sequence[Source]) -> bool:
+        """Return whether so few datasets are there, or in the area, that all may be sorted at once."""
+        if any(source.summary.pending for source in sources):
+            return False
+        if sum(source.summary.count for source in sources) <= CROWD:
+            return True
+        # Of a single product only: each takes a statement.
+        is_counted = self.query.area is not None and len(sources) == 1
+        return is_counted and self._count_crowd(sources, None, None, CROWD) <= CROWD
 
     def _iter_windows(
         self, sources: Sequence[Source], cursor: _Cursor | None

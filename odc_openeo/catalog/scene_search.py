@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
-from sqlalchemy import ColumnElement, Connection, func
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from odc_openeo.catalog.eo_documents import as_eo3
 from odc_openeo.catalog.index_driver import SearchBox
@@ -41,6 +41,9 @@ NUMERIC = ("double", "float", "numeric", "integer")
 
 FEW = 500
 """Datasets that are requested without counting them first."""
+
+MOST_COUNTED = 100_000
+"""Datasets up to which those that match are counted, to say how many too many there are."""
 
 
 @dataclass(frozen=True)
@@ -138,11 +141,14 @@ def _read_rows(
     if len(rows) <= first:
         return rows
     # Counting is cheap; reading thousands of datasets only to refuse them is not.
-    every = statement.with_only_columns(func.count(), maintain_column_froms=True)
-    count = connection.execute(every).scalar_one()
+    most = max(limit, MOST_COUNTED)
+    number = SourceColumns(source).dataset.c.id
+    every = statement.with_only_columns(number, maintain_column_froms=True).limit(most + 1).subquery()
+    count = connection.execute(select(func.count()).select_from(every)).scalar_one()
     if count <= limit:
         return list(connection.execute(statement.limit(limit + 1)))
-    raise _make_too_many(str(count), source.product.name, limit)
+    described = f"{count}" if count <= most else f"More than {most}"
+    raise _make_too_many(described, source.product.name, limit)
 
 
 def _make_too_many(count: str, product: str, limit: int) -> ProcessGraphComplexity:

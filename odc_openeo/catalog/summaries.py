@@ -93,7 +93,7 @@ class Summaries:
                 state = replace(state, marker=str(marker), behind=True)
             else:
                 recount = state.recount or change.recount
-                state = IndexState(str(marker), clock, marker.deleted, recount)
+                state = IndexState(str(marker), clock, marker.deleted, marker.written, recount)
             upsert_rows(session, [make_state_row(state)])
             current = {**stored, **change.summaries}
             return {name: s for name, s in current.items() if name not in gone}, state
@@ -115,6 +115,7 @@ class Summaries:
                 state,
                 clock=clock,
                 deleted=state.deleted != marker.deleted,
+                written=0 if state.written is None else marker.written - state.written,
                 allowance=self._config.summary_datasets,
             )
             return update.find_changes()

@@ -48,6 +48,7 @@ class IndexState:
     marker: str | None = None
     clock: datetime | None = None
     deleted: int | None = None
+    written: int | None = None
     recount: bool = False
     behind: bool = False
 
@@ -70,6 +71,7 @@ def read_state(row: CollectionSummary | None) -> IndexState:
         row.last_change,
         datetime.fromisoformat(row.details["clock"]),
         row.details["deleted"],
+        row.details.get("written"),
         bool(row.details.get("recount")),
         bool(row.details.get("behind")),
     )
@@ -78,7 +80,7 @@ def read_state(row: CollectionSummary | None) -> IndexState:
 def make_state_row(state: IndexState) -> dict[str, Any]:
     """Return the values of the row of a state."""
     clock = state.clock or NEVER
-    details = {"clock": clock.isoformat(), "deleted": state.deleted, "form": FORM}
+    details = {"clock": clock.isoformat(), "deleted": state.deleted, "written": state.written, "form": FORM}
     flags = {"recount": state.recount, "behind": state.behind}
     empty = make_row(Summary(INDEX_STATE, last_change=state.marker))
     return {**empty, "details": details | flags}

@@ -32,6 +32,9 @@ MOST_COUNTED_AT_ONCE: Final = 50
 LOOK_SECONDS: Final = 3.0
 """After this, the rest is left to the background: with thousands of indexes, statements take long to plan."""
 
+MOST_UNEXPLAINED: Final = 1000
+"""Rows that PostgreSQL may have written for no change that is seen: by transactions that were rolled back."""
+
 UNSETTLED: Final[dict[str, Any]] = {"settled": None, "horizon": None, "looked": None}
 
 _log = logging.getLogger(__name__)
@@ -39,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Change:
-    """What a look found: summaries that are new, and whether it could not see all (see `IndexState`)."""
+    """The findings of a look: summaries that are new, and whether it could not see all (see `IndexState`)."""
 
     summaries: Mapping[str, Summary] = field(default_factory=dict)
     recount: bool = False
@@ -49,7 +52,8 @@ class Change:
 class SummaryUpdate:
     """A look at the changes since the stored state, at the moment ``clock``.
 
-    ``allowance`` is the number of datasets that may be read; ``deleted`` tells that some were deleted since.
+    ``allowance`` is the number of datasets that may be read; ``deleted`` tells that some were deleted since,
+    ``written`` how many rows were written.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class SummaryUpdate:
         *,
         clock: datetime,
         deleted: bool,
+        written: int,
         allowance: int,
     ) -> None:
         self.connection = connection
@@ -72,6 +77,7 @@ class SummaryUpdate:
         self.is_first = state.clock is None
         self.clock = clock
         self.deleted = deleted or self.is_first
+        self.written = written
         self.allowance = self.left = allowance
         self.deadline = time.monotonic() + LOOK_SECONDS
         self.extents = ExtentReader(connection, driver, self.since)
@@ -83,8 +89,10 @@ class SummaryUpdate:
             if not self.is_first:
                 return Change(behind=True)
             windows = {}
-        # If no changed row explains the new state, something was deleted, or committed very late.
-        everything = self.deleted or not windows
+        # If no changed row explains the new state, something was deleted, or committed very late, or
+        # copied from elsewhere with the times that it had there.
+        is_copied = self.written > 2 * sum(row.number for row in windows.values()) + MOST_UNEXPLAINED
+        everything = self.deleted or not windows or is_copied
         is_large = sum(summary.count for summary in self.stored.values()) > self.allowance
         recount = everything and not self.is_first and is_large
         suspects = [
