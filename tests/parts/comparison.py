@@ -10,7 +10,6 @@ from typing import Any
 
 import dask
 import numpy as np
-import xarray as xr
 
 from odc_openeo.graph import evaluate
 from odc_openeo.parts import JobSplit, Part, PartLimits, evaluate_part, plan_parts
