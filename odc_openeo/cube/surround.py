@@ -84,7 +84,7 @@ def apply_inside(function: Callable[[da.Array], da.Array], array: da.Array) -> d
 
 
 def _find_spans(array: da.Array) -> tuple[slice, ...]:
-    """What of an array is not outside: axes have been dropped, moved or cut since it was surrounded."""
+    """The part of an array that is inside; axes were dropped, moved or cut since it was surrounded."""
     edges = [{0, *itertools.accumulate(chunks)} for chunks in array.chunks]
     for name, layer in array.dask.layers.items():
         if not name.startswith(OUTSIDE):

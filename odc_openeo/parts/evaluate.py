@@ -86,7 +86,7 @@ def _make_own(env: Environment) -> Environment:
 
 
 def _list_demands(template: OutputTemplate, part: Part) -> Iterator[Demand]:
-    """What to deliver for a part: at first as little as the rules of processes say, in the end everything."""
+    """The demands to try for a part: at first what the rules of processes say, in the end everything."""
     if part.window is not None and template.transform is not None and template.crs is not None:
         for rim in RIMS:
             yield Demand(boxes=(find_box(template, part.window, rim),), in_part=True)
