@@ -1,9 +1,9 @@
 """Evaluate one part of a job: the lazy value of the whole, of which only what the part needs is built.
 
-Grids, labels, types and no-data values are those of the whole, since each process sees cubes of that shape; its
-loads deliver the pixels around the part and, in form only, what is outside of them. The tasks that the part does not
-need are then dropped. If it turns out to need more pixels than the rules of processes said, it is evaluated again
-with more of them: no part has other values than the whole.
+Grids, labels, types and no-data values are those of the whole, since each process sees cubes of that shape;
+its loads deliver the pixels around the part and, in form only, what is outside of them. The tasks that the
+part does not need are then dropped. If it turns out to need more pixels than the rules of processes said, it
+is evaluated again with more of them: no part has other values than the whole.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from odc_openeo.compute.dask_internals import cull_graph
 from odc_openeo.cube.budget import Budget
 from odc_openeo.cube.surround import OutsidePart, needs_outside
 from odc_openeo.errors import Internal
-from odc_openeo.formats import Output
+from odc_openeo.formats import Output, get_format
 from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PixelWindow
+from odc_openeo.parts.stages import cut_process, reduce_part
 from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.environment import Environment
 from odc_openeo.spatial.boxes import Box
 
 RIMS: Final = (0, 8, 256)
-"""Pixels of the output around a part that its loads deliver beyond what the rules say; the first that do."""
+"""Pixels of the output around a part that loads deliver beyond what rules say; the first that do."""
 
 
 def evaluate_part(
@@ -49,17 +50,34 @@ def evaluate_part(
     if split.is_whole:
         own = _make_own(env)
         return evaluate(process, own, limits=graph_limits), own.outputs
+    if split.stage is not None:
+        return _evaluate_stage(process, env, split, part, graph_limits)
     for demand in _list_demands(split.template, part):
         own = _make_own(env)
         try:
             value = evaluate(process, own, limits=graph_limits, part=demand)
             return _cut_values(value, own.outputs, split.template, part)
         except OutsidePart:
-            import traceback
-
-            traceback.print_exc()
             continue
     raise Internal()
+
+
+def _evaluate_stage(
+    process: Mapping[str, Any],
+    env: Environment,
+    split: JobSplit,
+    part: Part,
+    graph_limits: GraphLimits | None,
+) -> tuple[Any, list[Output]]:
+    """The statistics of the pixels of a part, to be saved as the whole is."""
+    assert split.stage is not None
+    head = cut_process(process, split.stage.source)
+    inner = JobSplit("space", (part,), template=split.stage.template)
+    pixels, _ = evaluate_part(head, env, inner, part, graph_limits)
+    statistics = reduce_part(split.stage, pixels)
+    if split.template.format is None:
+        return statistics, []
+    return statistics, [Output(statistics, get_format(split.template.format), split.template.options)]
 
 
 def _make_own(env: Environment) -> Environment:
@@ -68,7 +86,7 @@ def _make_own(env: Environment) -> Environment:
 
 
 def _list_demands(template: OutputTemplate, part: Part) -> Iterator[Demand]:
-    """What to deliver for a part: at first as little as the rules of processes say, in the end everything."""
+    """The demands to try for a part: at first what the rules of processes say, in the end everything."""
     if part.window is not None and template.transform is not None and template.crs is not None:
         for rim in RIMS:
             yield Demand(boxes=(find_box(template, part.window, rim),), in_part=True)
@@ -79,7 +97,8 @@ def _list_demands(template: OutputTemplate, part: Part) -> Iterator[Demand]:
 
 def find_box(template: OutputTemplate, window: PixelWindow, rim: int) -> Box:
     """Return the box around a window of the output's grid and a rim of pixels around it."""
-    assert template.transform is not None and template.crs is not None
+    assert template.transform is not None
+    assert template.crs is not None
     grid = GeoBox(window.shape, _get_transform(template, window), template.crs).pad(rim)
     return _make_box(grid.boundingbox.bbox, template.crs)
 

@@ -20,9 +20,6 @@ BOX = {"west": 1, "south": 2, "east": 3, "north": 4}
 THERE = (Box(1, 2, 3, 4),)
 
 WITHOUT_RULE = {
-    "apply_polygon",
-    "chunk_polygon",
-    "cloud_detection",
     "dimension_labels",
     "filter_vector",
     "fit_class_random_forest",
@@ -35,7 +32,6 @@ WITHOUT_RULE = {
     "vector_buffer",
     "vector_reproject",
     "vector_to_random_points",
-    "vector_to_raster",
     "vector_to_regular_points",
 }
 """They look at everything they are given, or at geometries only."""
