@@ -88,12 +88,15 @@ JSON = st.recursive(
 )
 
 
+USED_OPTIONS = ("memory", "threads", "soft-errors", "udf-dependency-archives")
+
+
 @settings(deadline=None, max_examples=100)
 @given(
     st.dictionaries(st.text() | st.sampled_from(["executor-memory", "python-memory", "driver-cores"]), JSON)
 )
 def test_every_option_is_used_or_named(options: dict[str, Any]) -> None:
-    options = {name: value for name, value in options.items() if name not in ("memory", "threads")}
+    options = {name: value for name, value in options.items() if name not in USED_OPTIONS}
     set_options = [name for name, value in options.items() if value is not None]
     warnings = parse(options).warnings
     assert len(warnings) >= min(len(set_options), 20)

@@ -40,7 +40,7 @@ class Sketch:
 
     @property
     def data(self) -> Any:
-        """What is saved."""
+        """The data that is saved."""
         return self.env.outputs[0].data if self.env.outputs else self.value
 
 
