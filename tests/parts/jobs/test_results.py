@@ -27,11 +27,11 @@ TABLES: Final = ("JSON", "CSV", "GeoJSON", "Parquet")
 
 
 def make_fields() -> dict[str, Any]:
-    """A grid of small fields all over the scenes."""
+    """A grid of fields all over the scenes."""
     squares = []
-    for number in range(8):
-        x, y = 600200 + 3700 * (number % 4), 5199800 - 7000 * (number // 4)
-        ring = [[x, y], [x + 300, y], [x + 300, y - 300], [x, y - 300], [x, y]]
+    for number in range(24):
+        x, y = 600200 + 2500 * (number % 6), 5199800 - 2500 * (number // 6)
+        ring = [[x, y], [x + 2000, y], [x + 2000, y - 2000], [x, y - 2000], [x, y]]
         squares.append(
             {
                 "type": "Feature",
@@ -49,7 +49,7 @@ def zonal_graph(format_: str) -> dict[str, Any]:
     zones = {"data": {"from_node": "load"}, "geometries": make_fields(), "reducer": reducer}
     saved = {"data": {"from_node": "zones"}, "format": format_}
     return {
-        "load": load(bands=["B04"] if format_ == "GeoJSON" else ["B04", "B08"]),
+        "load": load(),
         "zones": node("aggregate_spatial", **zones),
         "save": node("save_result", result=True, **saved),
     }
