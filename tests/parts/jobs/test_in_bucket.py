@@ -69,6 +69,8 @@ def test_the_client_gets_results_of_parts_from_a_bucket(bucket_site: PartsSite, 
                 paths = job.get_results().download_files(folder, include_stac_metadata=False)
                 files[name] = {path.name: path for path in paths}
             assert batch["GTiff"].describe()["odc:parts"]["done"] == 6
+            # It removes what is not needed any more after the job has ended.
+            worker.wait_until_idle()
     finally:
         worker.kill()
     expected = compute_expected()
