@@ -14,11 +14,14 @@ from typing import Any, Final
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 OUTSIDE: Final = "outside-part"
 """How the names of layers begin whose tasks refuse to be computed."""
 
+
+_LIMITS: Final = "limits_of_part"
+"""Annotation of the layer of what is outside: size, first and last + 1 index of axes on which a part is limited."""
 
 LONGEST_INSIDE: Final = 4096
 """Pixels: longer chunks at the ends of a cube of a part are what is outside; loads make shorter ones."""
@@ -57,8 +60,10 @@ def _surround(inner: da.Array, shape: tuple[int, ...], spans: tuple[slice, ...])
             size = tuple(chunks[i] for chunks, i in zip(axes, index, strict=True))
             refusals[(outside, *size)] = (refuse_computation,)
             tasks[(name, *index)] = (outside, *size)
+    limits = [(n, s.start, s.stop) for n, s in zip(shape, spans, strict=True) if s != slice(0, n)]
+    layer = MaterializedLayer(refusals, collection_annotations={_LIMITS: limits})
     graph = HighLevelGraph(
-        {**inner.dask.layers, name: tasks, outside: refusals},
+        {**inner.dask.layers, name: tasks, outside: layer},
         {**inner.dask.dependencies, name: {inner.name, outside}, outside: set()},
     )
     return da.Array(graph, name, tuple(axes), meta=inner._meta)
@@ -71,10 +76,28 @@ def apply_inside(function: Callable[[da.Array], da.Array], array: da.Array) -> d
     """
     if not needs_outside(array.dask.layers):
         return function(array)
-    spans = tuple(map(_find_inside, array.chunks))
+    spans = _find_spans(array)
     if all(span == slice(0, size) for span, size in zip(spans, array.shape, strict=True)):
         return function(array)
     return _surround(function(array[spans]), array.shape, spans)
+
+
+def _find_spans(array: da.Array) -> tuple[slice, ...]:
+    """What of an array is not outside: axes have been dropped, moved or cut since it was surrounded."""
+    edges = [{0, *itertools.accumulate(chunks)} for chunks in array.chunks]
+    for name, layer in array.dask.layers.items():
+        if not name.startswith(OUTSIDE):
+            continue
+        left = list((layer.collection_annotations or {}).get(_LIMITS, ()))
+        spans = []
+        for size, ends in zip(array.shape, edges, strict=True):
+            found = next((limit for limit in left if limit[0] == size and ends >= {*limit[1:]}), None)
+            if found is not None:
+                left.remove(found)
+            spans.append(slice(0, size) if found is None else slice(*found[1:]))
+        if any(span != slice(0, size) for span, size in zip(spans, array.shape, strict=True)):
+            return tuple(spans)
+    return tuple(map(_find_inside, array.chunks))
 
 
 def _find_inside(chunks: tuple[int, ...]) -> slice:

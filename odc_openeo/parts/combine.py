@@ -10,6 +10,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.parts.model import JobSplit
+from odc_openeo.parts.stages import combine_statistics
 
 
 def combine_parts(split: JobSplit, values: Sequence[Any]) -> Any:
@@ -22,6 +23,8 @@ def combine_parts(split: JobSplit, values: Sequence[Any]) -> Any:
         raise ValueError(f"{len(values)} values for {len(split.parts)} parts")
     if split.is_whole:
         return values[0]
+    if split.stage is not None:
+        return combine_statistics(split.stage, values)
     joined = _Mosaic(split, values)
     return joined.join_parts()
 

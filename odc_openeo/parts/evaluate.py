@@ -23,9 +23,10 @@ from odc_openeo.compute.dask_internals import cull_graph
 from odc_openeo.cube.budget import Budget
 from odc_openeo.cube.surround import OutsidePart, needs_outside
 from odc_openeo.errors import Internal
-from odc_openeo.formats import Output
+from odc_openeo.formats import Output, get_format
 from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PixelWindow
+from odc_openeo.parts.stages import cut_process, reduce_part
 from odc_openeo.registry.demand import Demand
 from odc_openeo.registry.environment import Environment
 from odc_openeo.spatial.boxes import Box
@@ -49,17 +50,34 @@ def evaluate_part(
     if split.is_whole:
         own = _make_own(env)
         return evaluate(process, own, limits=graph_limits), own.outputs
+    if split.stage is not None:
+        return _evaluate_stage(process, env, split, part, graph_limits)
     for demand in _list_demands(split.template, part):
         own = _make_own(env)
         try:
             value = evaluate(process, own, limits=graph_limits, part=demand)
             return _cut_values(value, own.outputs, split.template, part)
         except OutsidePart:
-            import traceback
-
-            traceback.print_exc()
             continue
     raise Internal()
+
+
+def _evaluate_stage(
+    process: Mapping[str, Any],
+    env: Environment,
+    split: JobSplit,
+    part: Part,
+    graph_limits: GraphLimits | None,
+) -> tuple[Any, list[Output]]:
+    """The statistics of the pixels of a part; of the outputs, only how they are saved is that of the whole."""
+    assert split.stage is not None
+    head = cut_process(process, split.stage.source)
+    inner = JobSplit("space", (part,), template=split.stage.template)
+    pixels, _ = evaluate_part(head, env, inner, part, graph_limits)
+    statistics = reduce_part(split.stage, pixels)
+    if split.template.format is None:
+        return statistics, []
+    return statistics, [Output(statistics, get_format(split.template.format), split.template.options)]
 
 
 def _make_own(env: Environment) -> Environment:

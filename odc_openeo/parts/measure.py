@@ -12,7 +12,7 @@ import dask
 from odc_openeo.graph import GraphLimits
 from odc_openeo.graph.estimate import estimate_computation
 from odc_openeo.parts.evaluate import evaluate_part
-from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits
+from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits, Stage
 from odc_openeo.registry.environment import Environment
 
 
@@ -42,9 +42,10 @@ def measure_part(
     template: OutputTemplate,
     part: Part,
     graph_limits: GraphLimits | None = None,
+    stage: Stage | None = None,
 ) -> Size:
     """Evaluate a part lazily and measure its graph, which has no tasks but those it needs."""
-    split = JobSplit("space", (part,), template=template)
+    split = JobSplit("space" if stage is None else "stages", (part,), template=template, stage=stage)
     value, outputs = evaluate_part(process, env, split, part, graph_limits)
     return measure_value(outputs[0].data if outputs else value)
 

@@ -128,6 +128,35 @@ class OutputTemplate:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """The first stage of a reduction of all pixels: statistics of the pixels of each part.
+
+    ``source`` is the node whose cube is reduced, ``template`` describes that cube (the windows of parts are on
+    its grid), ``reducer`` is the node of the reducer, ``dtype`` that of the combined values.
+    """
+
+    source: str
+    reducer: Mapping[str, Any]
+    dtype: str
+    template: OutputTemplate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stage as JSON."""
+        return {
+            "source": self.source,
+            "reducer": dict(self.reducer),
+            "dtype": self.dtype,
+            "template": self.template.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Stage:
+        """Make a stage of its JSON."""
+        template = OutputTemplate.from_dict(document["template"])
+        return cls(document["source"], document["reducer"], document["dtype"], template)
+
+
+@dataclass(frozen=True)
 class JobSplit:
     """How a job splits into parts.
 
@@ -142,6 +171,7 @@ class JobSplit:
     input_bytes: int = 0
     output_bytes: int = 0
     template: OutputTemplate = field(default_factory=lambda: OutputTemplate("json"))
+    stage: Stage | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -158,6 +188,7 @@ class JobSplit:
             "input_bytes": self.input_bytes,
             "output_bytes": self.output_bytes,
             "template": self.template.to_dict(),
+            "stage": None if self.stage is None else self.stage.to_dict(),
         }
 
     @classmethod
@@ -171,6 +202,7 @@ class JobSplit:
             document["input_bytes"],
             document["output_bytes"],
             OutputTemplate.from_dict(document["template"]),
+            None if document.get("stage") is None else Stage.from_dict(document["stage"]),
         )
 
 

@@ -17,9 +17,10 @@ from odc_openeo.formats import Output
 from odc_openeo.graph import GraphLimits, prepare
 from odc_openeo.graph.estimate import Estimate, estimate_computation
 from odc_openeo.parts.measure import Size, measure_part
-from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits
+from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits, Stage
 from odc_openeo.parts.obstacles import find_obstacle
 from odc_openeo.parts.spaces import SplitFailure, split_geometries, split_space, split_times
+from odc_openeo.parts.stages import cut_process, find_reduction
 from odc_openeo.parts.template import describe_output
 from odc_openeo.registry.environment import Environment
 
@@ -118,16 +119,21 @@ class _Probe:
     env: Environment
     template: OutputTemplate
     graph_limits: GraphLimits | None
+    stage: Stage | None = None
 
     def __call__(self, part: Part) -> Size:
-        return measure_part(self.process, self.env, self.template, part, self.graph_limits)
+        return measure_part(self.process, self.env, self.template, part, self.graph_limits, self.stage)
 
 
 def _split(whole: _Whole, probe: _Probe, limits: PartLimits, saved: Any) -> JobSplit:
     template = whole.template
+    stage = None if template.spatial_dims else _find_stage(probe, template)
     try:
         if template.spatial_dims is not None and template.transform is not None:
             kind, parts = "space", split_space(template, probe, limits)
+        elif stage is not None:
+            probe = replace(probe, stage=stage)
+            kind, parts = "stages", split_space(stage.template, probe, limits)
         elif cube.GEOMETRY in template.dims:
             kind, parts = "geometries", split_geometries(saved, template, probe, limits)
         elif template.time_dimension is not None:
@@ -142,4 +148,18 @@ def _split(whole: _Whole, probe: _Probe, limits: PartLimits, saved: Any) -> JobS
     if read > limits.most_repeats * max(whole.estimate.input_bytes, 1):
         times = read / max(whole.estimate.input_bytes, 1)
         return whole.as_one_part(f"Its {len(parts)} parts would read the data {times:.1f} times.")
-    return whole.as_parts(kind, parts)
+    return replace(whole.as_parts(kind, parts), stage=stage)
+
+
+def _find_stage(probe: _Probe, template: OutputTemplate) -> Stage | None:
+    """The first of two stages in which a job reduces all pixels; None if it does not."""
+    found = find_reduction(probe.process)
+    if found is None or template.dtype is None:
+        return None
+    source, reducer = found
+    own = _make_own(probe.env)
+    pixels = prepare(cut_process(probe.process, source), own.lookup, probe.graph_limits).evaluate(own)
+    pixels_template = describe_output(pixels, ())
+    if pixels_template.spatial_dims is None or pixels_template.transform is None:
+        return None
+    return Stage(source, reducer, template.dtype, replace(pixels_template, time_dimension=None))
