@@ -83,6 +83,31 @@ def test_tables_of_geometries_are_the_whole(
         assert tables[format_].read_text() == whole.read_text()
 
 
+def reduction_graph() -> dict[str, Any]:
+    """The mean of all pixels of each date and band."""
+    reducer = {"process_graph": {"mean": node("mean", data={"from_parameter": "data"}, result=True)}}
+    return {
+        "load": load(),
+        "mean": node("reduce_spatial", data={"from_node": "load"}, reducer=reducer),
+        "save": node("save_result", result=True, data={"from_node": "mean"}, format="netCDF"),
+    }
+
+
+def test_reductions_in_two_stages_are_those_of_the_whole(
+    parts_site: PartsSite, parts_worker: Worker, tmp_path: Path
+) -> None:
+    id_ = parts_site.submit(reduction_graph())
+    job = parts_site.wait(id_, "finished", "error")
+    messages = parts_site.list_messages(id_)
+    assert job.status == "finished", (messages, parts_worker.output.read_text()[-5000:])
+    assert any("parts (stages)" in message for message in messages), messages
+    (joined,) = parts_site.fetch_files(id_, tmp_path / "parts").values()
+    (whole,) = parts_site.write_whole(reduction_graph(), tmp_path / "whole").values()
+    with xr.open_dataset(joined) as cube, xr.open_dataset(whole) as expected:
+        xr.testing.assert_allclose(cube, expected)
+        assert cube.B04.attrs == expected.B04.attrs
+
+
 @pytest.fixture(scope="module")
 def finished(parts_site: PartsSite, parts_worker: Worker) -> dict[str, dict[str, Path]]:
     """The files of a job in parts for each of the cases."""
