@@ -29,9 +29,9 @@ TABLES: Final = ("JSON", "CSV", "GeoJSON", "Parquet")
 def make_fields() -> dict[str, Any]:
     """A grid of fields all over the scenes."""
     squares = []
-    for number in range(24):
-        x, y = 600200 + 2500 * (number % 6), 5199800 - 2500 * (number // 6)
-        ring = [[x, y], [x + 2000, y], [x + 2000, y - 2000], [x, y - 2000], [x, y]]
+    for number in range(6):
+        x, y = 600200 + 5000 * (number % 3), 5199800 - 5000 * (number // 3)
+        ring = [[x, y], [x + 4600, y], [x + 4600, y - 4600], [x, y - 4600], [x, y]]
         squares.append(
             {
                 "type": "Feature",
