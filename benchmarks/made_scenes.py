@@ -1,4 +1,4 @@
-"""A collection of tiles whose reader makes pixels instead of reading files: the same plans and the same tasks."""
+"""A collection of tiles whose reader makes pixels instead of reading files."""
 
 from __future__ import annotations
 

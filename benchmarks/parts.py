@@ -1,6 +1,7 @@
 """Jobs in parts: the time to plan a national median NDVI, and what splitting costs where the whole fits.
 
-Pixels are made instead of read, with the same plan and the same tasks: 60 tiles of 100 km in two zones, 100 dates.
+Pixels are made instead of read, with the same plan and the same tasks: 60 tiles of 100 km in two zones,
+100 dates.
 """
 
 from __future__ import annotations
@@ -71,9 +72,8 @@ def measure_planning(tiles: tuple[int, int], dates: int) -> None:
     split = plan_parts(process, env, PartLimits())
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     rows, columns = (split.template.sizes[d] for d in ("y", "x"))
-    print(
-        f"\n{tiles[0] * tiles[1]} tiles, {dates} dates: {rows:,} x {columns:,} pixels, {split.input_bytes / 2**40:.1f} TiB"
-    )
+    size = f"{rows:,} x {columns:,} pixels, {split.input_bytes / 2**40:.1f} TiB"
+    print(f"\n{tiles[0] * tiles[1]} tiles, {dates} dates: {size}")
     print(
         f"plan: {wall:.1f} s, CPU {cpu:.1f} s; {split.kind}, {len(split.parts)} parts; {split.reason or ''}"
     )
@@ -94,9 +94,7 @@ def _measure_some(process: dict[str, Any], env: Environment, split: JobSplit) ->
         seconds.append(time.perf_counter() - begin)
         tasks.append(measure_value(outputs[0].data).tasks)
         outputs.clear()
-    print(
-        f"{len(some)} parts evaluated: largest graph {max(tasks):,} tasks, {statistics.median(seconds):.1f} s each"
-    )
+    print(f"{len(some)} parts evaluated: largest {max(tasks):,} tasks, {statistics.median(seconds):.1f} s")
     print(f"memory of this process: {_measure_memory():.0f} MB after them")
 
 

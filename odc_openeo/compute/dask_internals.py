@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dask._task_spec import convert_legacy_graph
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from distributed.utils import LoopRunner
 
@@ -30,11 +31,23 @@ def cull_graph(graph: HighLevelGraph, keys: Any) -> HighLevelGraph:
     """Drop all tasks that keys do not depend on; layers of blocks are not turned into tasks for that.
 
     Layers keep their names, by which layers of blocks refer to each other: dask's own method changes them, so
-    that its result can't be computed. Graphs of several parts of an array can't be merged, therefore.
+    that its result can't be computed, and keeps some layers that are not needed. Graphs of
+    several parts of an array can't be merged, therefore.
     """
-    layers = {name.rpartition("-")[0]: layer for name, layer in graph.cull(keys).layers.items()}
-    for name, layer in layers.items():
-        layer.collection_annotations = graph.layers[name].collection_annotations
+    wanted = set(flatten(keys))
+    all_keys = graph.get_all_external_keys()
+    layers: dict[str, Any] = {}
+    for name in reversed(sort_layers(graph)):
+        layer = graph.layers[name]
+        own_keys = wanted.intersection(layer.get_output_keys())
+        if not own_keys:
+            continue
+        culled, dependencies = layer.cull(own_keys, all_keys)
+        layers[name] = culled
+        culled.collection_annotations = layer.collection_annotations
+        for key, used in dependencies.items():
+            wanted |= used
+            wanted.discard(key)
     return HighLevelGraph(layers, {name: graph.dependencies[name] & layers.keys() for name in layers})
 
 

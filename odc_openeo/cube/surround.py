@@ -1,8 +1,8 @@
 """Put the pixels of a part of a job where they are in the whole: what is around them is there in form only.
 
-Cubes of a part thus have the grid, the labels and the type of the whole, and each process does what it does in
-the whole. Pixels outside of the part are a few large chunks that refuse to be computed: should a part need one
-of them, it is noticed, before anything is computed, by `needs_outside`.
+Cubes of a part thus have the grid, the labels and the type of the whole, and each process does what it does
+in the whole. Pixels outside of the part are a few large chunks that refuse to be computed: should a part
+need one of them, it is noticed, before anything is computed, by `needs_outside`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OUTSIDE: Final = "outside-part"
 
 
 _LIMITS: Final = "limits_of_part"
-"""Annotation of the layer of what is outside: size, first and last + 1 index of axes on which a part is limited."""
+"""Annotation of a layer of what is outside: size, first and last + 1 index of axes that a part limits."""
 
 LONGEST_INSIDE: Final = 4096
 """Pixels: longer chunks at the ends of a cube of a part are what is outside; loads make shorter ones."""
@@ -70,7 +70,8 @@ def _surround(inner: da.Array, shape: tuple[int, ...], spans: tuple[slice, ...])
 
 
 def apply_inside(function: Callable[[da.Array], da.Array], array: da.Array) -> da.Array:
-    """Apply a function that keeps the shape, and changes chunks, to what of an array is not outside of a part.
+    """Apply a function that keeps the shape, and changes chunks, to what of an array is not outside of a
+    part.
 
     Changing the chunks of everything would mix pixels of a part with those around it.
     """
@@ -83,7 +84,7 @@ def apply_inside(function: Callable[[da.Array], da.Array], array: da.Array) -> d
 
 
 def _find_spans(array: da.Array) -> tuple[slice, ...]:
-    """What of an array is not outside: axes have been dropped, moved or cut since it was surrounded."""
+    """The part of an array that is inside; axes were dropped, moved or cut since it was surrounded."""
     edges = [{0, *itertools.accumulate(chunks)} for chunks in array.chunks]
     for name, layer in array.dask.layers.items():
         if not name.startswith(OUTSIDE):

@@ -43,8 +43,8 @@ class LoadRequest:
     ``geometries`` holds it: pixels outside of all of them become no-data. ``band_names`` are in the order of
     the result, None for all. ``subset`` is the part that the rest of the graph needs, ``choose_grid`` a
     coarser grid if that is all it needs (see ADR 6). ``hint`` is the grid for data in several reference
-    systems, None for one of theirs. ``part`` is the part of this that will be computed, None for all. ``loaded`` has the loads of the graph before this one,
-    which is added to them.
+    systems, None for one of theirs. ``part`` is the part of this that will be computed, None for all.
+    ``loaded`` has the loads of the graph before this one, which is added to them.
     """
 
     process_id: str = "load_collection"
@@ -130,8 +130,8 @@ def select_part(demand: Demand) -> Subset:
     """The part of the cube that will be computed if only a part of a job is."""
     if demand.boxes is None or not demand.in_part:
         return Subset()
-    # A subset has one pixel more than its margin all around. Where no process looks beyond a pixel, windows that
-    # begin at blocks of files must do so exactly: the same blocks would be read for several parts.
+    # A subset has one pixel more than its margin all around. Where no process looks beyond a pixel, windows
+    # that begin at blocks of files must do so exactly: the same blocks would be read for several parts.
     return Subset(boxes=demand.boxes, margin=demand.margin or -1)
 
 

@@ -1,9 +1,9 @@
 """Evaluate one part of a job: the lazy value of the whole, of which only what the part needs is built.
 
-Grids, labels, types and no-data values are those of the whole, since each process sees cubes of that shape; its
-loads deliver the pixels around the part and, in form only, what is outside of them. The tasks that the part does not
-need are then dropped. If it turns out to need more pixels than the rules of processes said, it is evaluated again
-with more of them: no part has other values than the whole.
+Grids, labels, types and no-data values are those of the whole, since each process sees cubes of that shape;
+its loads deliver the pixels around the part and, in form only, what is outside of them. The tasks that the
+part does not need are then dropped. If it turns out to need more pixels than the rules of processes said, it
+is evaluated again with more of them: no part has other values than the whole.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from odc_openeo.registry.environment import Environment
 from odc_openeo.spatial.boxes import Box
 
 RIMS: Final = (0, 8, 256)
-"""Pixels of the output around a part that its loads deliver beyond what the rules say; the first that do."""
+"""Pixels of the output around a part that loads deliver beyond what rules say; the first that do."""
 
 
 def evaluate_part(
@@ -69,7 +69,7 @@ def _evaluate_stage(
     part: Part,
     graph_limits: GraphLimits | None,
 ) -> tuple[Any, list[Output]]:
-    """The statistics of the pixels of a part; of the outputs, only how they are saved is that of the whole."""
+    """The statistics of the pixels of a part, to be saved as the whole is."""
     assert split.stage is not None
     head = cut_process(process, split.stage.source)
     inner = JobSplit("space", (part,), template=split.stage.template)
@@ -86,7 +86,7 @@ def _make_own(env: Environment) -> Environment:
 
 
 def _list_demands(template: OutputTemplate, part: Part) -> Iterator[Demand]:
-    """What to deliver for a part: at first as little as the rules of processes say, in the end everything."""
+    """The demands to try for a part: at first what the rules of processes say, in the end everything."""
     if part.window is not None and template.transform is not None and template.crs is not None:
         for rim in RIMS:
             yield Demand(boxes=(find_box(template, part.window, rim),), in_part=True)
@@ -97,7 +97,8 @@ def _list_demands(template: OutputTemplate, part: Part) -> Iterator[Demand]:
 
 def find_box(template: OutputTemplate, window: PixelWindow, rim: int) -> Box:
     """Return the box around a window of the output's grid and a rim of pixels around it."""
-    assert template.transform is not None and template.crs is not None
+    assert template.transform is not None
+    assert template.crs is not None
     grid = GeoBox(window.shape, _get_transform(template, window), template.crs).pad(rim)
     return _make_box(grid.boundingbox.bbox, template.crs)
 

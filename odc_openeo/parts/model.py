@@ -44,10 +44,10 @@ class PixelWindow:
 class Part:
     """One part of a job, numbered from 0: of the output, what is in all of its limits.
 
-    ``window`` is on the grid of the output or, where parts are combined in a second stage, on the grid that is
-    reduced; ``times`` and ``geometries`` are ranges of labels; ``bounds`` are those (west,
-    south, east, north) of the geometries, in the reference system of the output. None is no limit. ``tasks`` and ``input_bytes``
-    are estimates.
+    ``window`` is on the grid of the output or, where parts are combined in a second stage, on the grid that
+    is reduced; ``times`` and ``geometries`` are ranges of labels; ``bounds`` are those (west, south, east,
+    north) of the geometries, in the reference system of the output. None is no limit. ``tasks`` and
+    ``input_bytes`` are estimates.
     """
 
     number: int
@@ -89,12 +89,12 @@ class Part:
 class OutputTemplate:
     """The form of the whole output of a job, known before any of its parts is computed.
 
-    ``kind`` is "raster", "vector" or "json"; ``format`` is a name as in ``GET /file_formats`` (None if nothing
-    is saved) and ``options`` are those of `save_result`, defaults included. ``dims`` are in the order of the
-    cube, ``sizes`` their lengths, ``chunks`` the longest chunk along each. ``crs`` is WKT, ``transform`` the
-    six numbers of an affine transform from pixels to coordinates, ``spatial_dims`` are rows and columns.
-    ``labels`` are those of all dimensions but rows, columns and geometries (times in RFC 3339, UTC).
-    ``nodata`` is None where there is none, NaN in floats, or the value of each band.
+    ``kind`` is "raster", "vector" or "json"; ``format`` is a name as in ``GET /file_formats`` (None if
+    nothing is saved) and ``options`` are those of `save_result`, defaults included. ``dims`` are in the
+    order of the cube, ``sizes`` their lengths, ``chunks`` the longest chunk along each. ``crs`` is WKT,
+    ``transform`` the six numbers of an affine transform from pixels to coordinates, ``spatial_dims`` are
+    rows and columns. ``labels`` are those of all dimensions but rows, columns and geometries (times in RFC
+    3339, UTC). ``nodata`` is None where there is none, NaN in floats, or the value of each band.
     """
 
     kind: Literal["raster", "vector", "json"]
@@ -131,8 +131,8 @@ class OutputTemplate:
 class Stage:
     """The first stage of a reduction of all pixels: statistics of the pixels of each part.
 
-    ``source`` is the node whose cube is reduced, ``template`` describes that cube (the windows of parts are on
-    its grid), ``reducer`` is the node of the reducer, ``dtype`` that of the combined values.
+    ``source`` is the node whose cube is reduced, ``template`` describes that cube (the windows of parts are
+    on its grid), ``reducer`` is the node of the reducer, ``dtype`` that of the combined values.
     """
 
     source: str
@@ -212,9 +212,9 @@ class PartLimits:
     tasks hold in a worker. A job has at most ``most_parts``. Windows begin and end at multiples of ``block``
     pixels of the output grid, except at its ends.
 
-    A job that fits is one part, unless ``side`` (the side of windows in pixels) or ``labels`` (geometries or dates
-    of a part) say that parts are smaller. All parts together may read ``most_repeats`` times what the whole
-    reads.
+    A job that fits is one part, unless ``side`` (the side of windows in pixels) or ``labels`` (geometries or
+    dates of a part) say that parts are smaller. All parts together may read ``most_repeats`` times what the
+    whole reads.
     """
 
     tasks: int = 50_000

@@ -1,7 +1,7 @@
 """Decide whether and how a process graph splits into parts.
 
-The whole is evaluated lazily once; of large loads only the form is made. What a part takes is then measured by
-evaluating some of them: nothing is assumed of how tasks grow with pixels, and nothing is read.
+The whole is evaluated lazily once; of large loads only the form is made. What a part takes is then measured
+by evaluating some of them: nothing is assumed of how tasks grow with pixels, and nothing is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ANY_NUMBER: Final = 2**62
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A split, with the lazy value and outputs of the whole if it is one part and can be computed as it is."""
+    """A split, with the lazy value and outputs of the whole if it is one part and can be run as it is."""
 
     split: JobSplit
     value: Any = None
@@ -59,7 +59,7 @@ def plan_job(
     limits: PartLimits | None = None,
     graph_limits: GraphLimits | None = None,
 ) -> PlannedJob:
-    """Split a process as `plan_parts` does; keep the value of a small one, so that it is not evaluated again."""
+    """Split a process as `plan_parts` does; keep the value of a small one, to be used at once."""
     limits = limits or PartLimits()
     prepared = prepare(process, env.lookup, graph_limits)
     own = _make_own(env)

@@ -25,7 +25,8 @@ DATA: Final = {"from_parameter": "data"}
 
 
 def find_reduction(process: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Find a reduction of all pixels at the end of a process: the node that it reduces, and its reducer's node.
+    """Find a reduction of all pixels at the end of a process: the node that it reduces, and its reducer's
+    node.
 
     None if there is none, if its values of parts can't be combined, or if it is not all that is done.
     """
@@ -84,7 +85,7 @@ def _iterate_references(value: Any) -> Iterable[str]:
 
 
 def reduce_part(stage: Stage, pixels: xr.DataArray) -> xr.DataArray:
-    """Compute the statistics of a part lazily, along the first dimension: the value and, of means, the count."""
+    """Compute the statistics of a part lazily, along the first dimension: value and, of means, count."""
     value = _reduce_pixels(pixels, stage.reducer)
     parts = [value]
     if stage.reducer["process_id"] == "mean":

@@ -39,7 +39,7 @@ Projection = Annotated[
 
 
 def _find_part(demand: Demand, method: Any) -> Demand | None:
-    """What a part of a job needs of a cube that is resampled; None if that is not known."""
+    """The demand of a part of a job on a cube that is resampled; None if that is not known."""
     if not demand.in_part or demand.boxes is None or method == "sum":
         return None
     return demand.with_margin(PART_REACH)

@@ -49,12 +49,13 @@ class Grid:
 class Demand:
     """The part of a cube that is needed; None means all.
 
-    ``boxes``: pixels inside any of them and ``margin`` pixels around; ``interval``: time; ``bands``: by name;
-    ``grid``: the pixels nearest to those of a coarser grid. ``view``: only those nearest to the pixels of
-    a map tile; where the pixels of the tile are larger than those of the data, overviews suffice.
+    ``boxes``: pixels inside any of them and ``margin`` pixels around; ``interval``: time; ``bands``: by
+    name; ``grid``: the pixels nearest to those of a coarser grid. ``view``: only those nearest to the pixels
+    of a map tile; where the pixels of the tile are larger than those of the data, overviews suffice.
     ``elsewhere``: boxes are axis-aligned, with this margin in pixels, on a grid that may differ from that of
-    the cube. ``in_part``: limits in space are those of a part of a job, whose cubes keep the grid of the whole:
-    what is outside of it is there, but not built. Processes may then pass on boxes to cubes on other grids.
+    the cube. ``in_part``: limits in space are those of a part of a job, whose cubes keep the grid of the
+    whole: what is outside of it is there, but not built. Processes may then pass on boxes to cubes on other
+    grids.
     """
 
     boxes: tuple[Box, ...] | None = None
