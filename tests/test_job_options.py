@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odc_openeo.errors import RequestInvalid
-from odc_openeo.jobs.options import MEMORY, SLOTS, parse_resources, parse_size
+from odc_openeo.jobs.options import MEMORY, SLOTS, parse_resources, parse_size, parse_soft_errors
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,28 @@ JSON = st.recursive(
 )
 
 
+USED_OPTIONS = ("memory", "threads", "soft-errors", "udf-dependency-archives")
+
+
 @settings(deadline=None, max_examples=100)
 @given(
-    st.dictionaries(st.text() | st.sampled_from(["executor-memory", "python-memory", "soft-errors"]), JSON)
+    st.dictionaries(st.text() | st.sampled_from(["executor-memory", "python-memory", "driver-cores"]), JSON)
 )
 def test_every_option_is_used_or_named(options: dict[str, Any]) -> None:
-    options = {name: value for name, value in options.items() if name not in ("memory", "threads")}
+    options = {name: value for name, value in options.items() if name not in USED_OPTIONS}
     set_options = [name for name, value in options.items() if value is not None]
     warnings = parse(options).warnings
     assert len(warnings) >= min(len(set_options), 20)
+
+
+@pytest.mark.parametrize(("value", "share"), [(None, 0), (False, 0), (True, 1), (0.25, 0.25), (1, 1)])
+def test_soft_errors_are_a_share_of_the_parts(value: Any, share: float) -> None:
+    extras = {"job_options": {"soft-errors": value}}
+    assert parse_soft_errors(extras) == share
+    assert parse_resources(extras).warnings == ()
+
+
+@pytest.mark.parametrize("value", ["yes", -0.1, 1.5, [], {}, float("nan")])
+def test_other_soft_errors_are_refused(value: Any) -> None:
+    with pytest.raises(RequestInvalid, match="soft-errors"):
+        parse_soft_errors({"job_options": {"soft-errors": value}})

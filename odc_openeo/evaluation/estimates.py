@@ -54,7 +54,7 @@ def _describe_parts(config: Config, parts: int, input_bytes: int) -> dict[str, A
     seconds = input_bytes / rate
     return {
         "parts": parts,
-        "hours": round(seconds / 3600, 3),
+        "hours": round(seconds / 3600, 6),
         "duration": f"PT{max(math.ceil(seconds), 1)}S",
     }
 

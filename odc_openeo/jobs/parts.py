@@ -31,7 +31,7 @@ MOST_PERCENT = 99.0
 
 @dataclass(frozen=True)
 class PartUsage:
-    """What a run took: CPU seconds, wall seconds, MB of memory times seconds."""
+    """The usage of a run: CPU seconds, wall seconds, MB of memory times seconds."""
 
     cpu_s: float = 0.0
     seconds: float = 0.0

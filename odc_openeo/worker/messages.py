@@ -15,7 +15,7 @@ from odc_openeo.telemetry.counts import Count
 
 @dataclass(frozen=True)
 class PartTask:
-    """What a supervisor asks for: a part, whose files are written into ``folder`` first."""
+    """The request of a supervisor to run a part, whose files are written into ``folder`` first."""
 
     claim: PartClaim
     folder: Path

@@ -22,6 +22,7 @@ from odc_openeo.formats.zarr import MEDIA_TYPE
 from odc_openeo.jobs.claims import PartClaim, get_result_folder
 from odc_openeo.jobs.part_progress import find_origin, list_left_out, list_part_assets, list_parts
 from odc_openeo.parts import Part, combine_parts
+from odc_openeo.spatial.vector_cubes import index_geometries
 from odc_openeo.storage import get_storage
 from odc_openeo.worker.part_layouts import SplitPlan, describe_missing, list_offsets
 from odc_openeo.worker.part_values import fetch_value, read_skeleton
@@ -125,4 +126,4 @@ def restore_geometry_index(joined: Any, part: Any) -> Any:
     crs = find_geometry_crs(part)
     if crs is None or find_geometry_crs(joined) is not None:
         return joined
-    return joined.drop_indexes(GEOMETRY, errors="ignore").xvec.set_geom_indexes(GEOMETRY, crs=crs)
+    return index_geometries(joined, crs)

@@ -40,7 +40,7 @@ class Sketch:
 
     @property
     def data(self) -> Any:
-        """What is saved."""
+        """The data that is saved."""
         return self.env.outputs[0].data if self.env.outputs else self.value
 
 
@@ -70,7 +70,7 @@ class JobPlanner:
         return evaluate(self.job.draft.process, env, limits=GraphLimits.from_config(self.config))
 
     def plan_large(self, sketch: Sketch) -> JobSplit | None:
-        """Plan a job larger than one part may be; None, with the reason in its log, if it runs whole."""
+        """Plan a job that is larger than a part may be; None, with a reason in its log, if it runs whole."""
         if not self._is_large(sketch):
             return None
         if len(sketch.env.outputs) > 1 or sketch.env.exports:

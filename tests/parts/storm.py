@@ -160,6 +160,9 @@ def run_storm(
             while not has_ended(site, id_) and time.monotonic() - start < seconds + 300:
                 time.sleep(0.5)
             outcome.seconds = time.monotonic() - start
+            # Workers clean up after the job has ended.
+            for worker in machine.workers:
+                worker.wait_until_idle()
         finally:
             machine.stop()
         judge(outcome, site, id_)

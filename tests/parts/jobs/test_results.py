@@ -27,11 +27,11 @@ TABLES: Final = ("JSON", "CSV", "GeoJSON", "Parquet")
 
 
 def make_fields() -> dict[str, Any]:
-    """A grid of small fields all over the scenes."""
+    """A grid of fields all over the scenes."""
     squares = []
-    for number in range(8):
-        x, y = 600200 + 3700 * (number % 4), 5199800 - 7000 * (number // 4)
-        ring = [[x, y], [x + 300, y], [x + 300, y - 300], [x, y - 300], [x, y]]
+    for number in range(6):
+        x, y = 600200 + 5000 * (number % 3), 5199800 - 5000 * (number // 3)
+        ring = [[x, y], [x + 4600, y], [x + 4600, y - 4600], [x, y - 4600], [x, y]]
         squares.append(
             {
                 "type": "Feature",
@@ -49,7 +49,7 @@ def zonal_graph(format_: str) -> dict[str, Any]:
     zones = {"data": {"from_node": "load"}, "geometries": make_fields(), "reducer": reducer}
     saved = {"data": {"from_node": "zones"}, "format": format_}
     return {
-        "load": load(bands=["B04"] if format_ == "GeoJSON" else ["B04", "B08"]),
+        "load": load(),
         "zones": node("aggregate_spatial", **zones),
         "save": node("save_result", result=True, **saved),
     }
@@ -81,6 +81,31 @@ def test_tables_of_geometries_are_the_whole(
         assert joined.crs == expected.crs
     else:
         assert tables[format_].read_text() == whole.read_text()
+
+
+def reduction_graph() -> dict[str, Any]:
+    """The mean of all pixels of each date and band."""
+    reducer = {"process_graph": {"mean": node("mean", data={"from_parameter": "data"}, result=True)}}
+    return {
+        "load": load(),
+        "mean": node("reduce_spatial", data={"from_node": "load"}, reducer=reducer),
+        "save": node("save_result", result=True, data={"from_node": "mean"}, format="netCDF"),
+    }
+
+
+def test_reductions_in_two_stages_are_those_of_the_whole(
+    parts_site: PartsSite, parts_worker: Worker, tmp_path: Path
+) -> None:
+    id_ = parts_site.submit(reduction_graph())
+    job = parts_site.wait(id_, "finished", "error")
+    messages = parts_site.list_messages(id_)
+    assert job.status == "finished", (messages, parts_worker.output.read_text()[-5000:])
+    assert any("parts (stages)" in message for message in messages), messages
+    (joined,) = parts_site.fetch_files(id_, tmp_path / "parts").values()
+    (whole,) = parts_site.write_whole(reduction_graph(), tmp_path / "whole").values()
+    with xr.open_dataset(joined) as cube, xr.open_dataset(whole) as expected:
+        xr.testing.assert_allclose(cube, expected)
+        assert cube.B04.attrs == expected.B04.attrs
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,8 @@ def test_a_job_goes_on_after_its_worker_was_killed(
     assert all(after[number].attempt == attempt for number, attempt in before.items())
     assert all(after[number].tries == 1 for number in before)
     check_pixels(parts_site, id_, tmp_path)
-    # Only what counts is left.
+    # Only what counts is left, once the worker has cleaned up.
+    second.wait_until_idle()
     kept = [key for key in list_stored(parts_site, id_) if not key.endswith("skeleton")]
     assert len(kept) == 7, kept
 
