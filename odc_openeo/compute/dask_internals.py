@@ -34,20 +34,20 @@ def cull_graph(graph: HighLevelGraph, keys: Any) -> HighLevelGraph:
     that its result can't be computed, and keeps some layers that are not needed. Graphs of
     several parts of an array can't be merged, therefore.
     """
-    wanted = set(flatten(keys))
+    needed_keys = set(flatten(keys))
     all_keys = graph.get_all_external_keys()
     layers: dict[str, Any] = {}
     for name in reversed(sort_layers(graph)):
         layer = graph.layers[name]
-        own_keys = wanted.intersection(layer.get_output_keys())
+        own_keys = needed_keys.intersection(layer.get_output_keys())
         if not own_keys:
             continue
         culled, dependencies = layer.cull(own_keys, all_keys)
         layers[name] = culled
         culled.collection_annotations = layer.collection_annotations
         for key, used in dependencies.items():
-            wanted |= used
-            wanted.discard(key)
+            needed_keys |= used
+            needed_keys.discard(key)
     return HighLevelGraph(layers, {name: graph.dependencies[name] & layers.keys() for name in layers})
 
 

@@ -92,10 +92,10 @@ def _find_spans(array: da.Array) -> tuple[slice, ...]:
         left = list((layer.collection_annotations or {}).get(_LIMITS, ()))
         spans = []
         for size, ends in zip(array.shape, edges, strict=True):
-            found = next((limit for limit in left if limit[0] == size and ends >= {*limit[1:]}), None)
-            if found is not None:
-                left.remove(found)
-            spans.append(slice(0, size) if found is None else slice(*found[1:]))
+            limit = next((one for one in left if one[0] == size and ends >= {*one[1:]}), None)
+            if limit is not None:
+                left.remove(limit)
+            spans.append(slice(0, size) if limit is None else slice(*limit[1:]))
         if any(span != slice(0, size) for span, size in zip(spans, array.shape, strict=True)):
             return tuple(spans)
     return tuple(map(_find_inside, array.chunks))

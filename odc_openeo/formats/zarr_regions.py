@@ -219,11 +219,11 @@ class _ShiftedArray:
 def list_variables(node: zarr.Group) -> dict[str, zarr.Array]:
     """List the arrays of a group of xarray that are neither coordinates nor their bounds."""
     arrays = dict(node.arrays())
-    others = {name for array in arrays.values() for name in find_dimensions(array)}
+    coordinate_names = {name for array in arrays.values() for name in find_dimensions(array)}
     for attributes in (node.attrs, *(array.attrs for array in arrays.values())):
         for key in ("coordinates", "bounds", "grid_mapping"):
-            others |= set(str(attributes.get(key, "")).split())
-    return {name: array for name, array in arrays.items() if name not in others}
+            coordinate_names |= set(str(attributes.get(key, "")).split())
+    return {name: array for name, array in arrays.items() if name not in coordinate_names}
 
 
 def find_dimensions(array: zarr.Array) -> tuple[str, ...]:

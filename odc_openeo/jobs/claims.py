@@ -140,7 +140,7 @@ def claim_part(config: Config, job: UUID, number: int, worker: str) -> PartClaim
         .where(split.job_id == job, db.JobRow.status == "running", db.JobRow.attempt == split.attempt)
         .where(split.paused.is_(False))
     )
-    others = select(part.number).where(
+    unfinished = select(part.number).where(
         part.job_id == job, part.is_last.is_(False), part.status.in_(("waiting", "running"))
     )
     with db.session(config) as session:
@@ -148,7 +148,7 @@ def claim_part(config: Config, job: UUID, number: int, worker: str) -> PartClaim
         if session.scalar(is_open) is None:
             return None
         row = session.get(part, (job, number))
-        if row is None or (row.is_last and session.scalar(others.limit(1)) is not None):
+        if row is None or (row.is_last and session.scalar(unfinished.limit(1)) is not None):
             return None
         return _begin_part(session, job, number, worker)
 

@@ -59,9 +59,9 @@ class _Mosaic:
     def _join_along(placed: list[Any], dimension: str | None) -> list[Any]:
         groups: dict[Any, list[Any]] = {}
         for place, value in placed:
-            others = tuple((name, span) for name, span in place.items() if name != dimension)
-            groups.setdefault(others, []).append((place[dimension], value))
-        return [(dict(others), _concatenate(members, dimension)) for others, members in groups.items()]
+            key = tuple((name, span) for name, span in place.items() if name != dimension)
+            groups.setdefault(key, []).append((place[dimension], value))
+        return [(dict(key), _concatenate(members, dimension)) for key, members in groups.items()]
 
 
 def _concatenate(members: list[Any], dimension: str | None) -> xr.DataArray:
@@ -80,7 +80,7 @@ def _concatenate(members: list[Any], dimension: str | None) -> xr.DataArray:
         for name, coord in first.coords.items()
         if dimension in coord.dims
     }
-    others = {name: coord.variable for name, coord in first.coords.items() if dimension not in coord.dims}
+    across = {name: coord.variable for name, coord in first.coords.items() if dimension not in coord.dims}
     return xr.DataArray(
-        values, dims=first.dims, coords={**others, **along}, attrs=first.attrs, name=first.name
+        values, dims=first.dims, coords={**across, **along}, attrs=first.attrs, name=first.name
     )

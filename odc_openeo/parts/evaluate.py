@@ -48,15 +48,15 @@ def evaluate_part(
         The value of the part, and the outputs that the graph saves, with the data of the part.
     """
     if split.is_whole:
-        own = _make_own(env)
-        return evaluate(process, own, limits=graph_limits), own.outputs
+        part_env = _make_environment(env)
+        return evaluate(process, part_env, limits=graph_limits), part_env.outputs
     if split.stage is not None:
         return _evaluate_stage(process, env, split, part, graph_limits)
     for demand in _list_demands(split.template, part):
-        own = _make_own(env)
+        part_env = _make_environment(env)
         try:
-            value = evaluate(process, own, limits=graph_limits, part=demand)
-            return _cut_values(value, own.outputs, split.template, part)
+            value = evaluate(process, part_env, limits=graph_limits, part=demand)
+            return _cut_values(value, part_env.outputs, split.template, part)
         except OutsidePart:
             continue
     raise Internal()
@@ -80,7 +80,7 @@ def _evaluate_stage(
     return statistics, [Output(statistics, get_format(split.template.format), split.template.options)]
 
 
-def _make_own(env: Environment) -> Environment:
+def _make_environment(env: Environment) -> Environment:
     """An environment for one evaluation more."""
     return replace(env, outputs=[], loads=[], budget=Budget())
 

@@ -62,24 +62,24 @@ def plan_job(
     """Split a process as `plan_parts` does; keep the value of a small one, to be used at once."""
     limits = limits or PartLimits()
     prepared = prepare(process, env.lookup, graph_limits)
-    own = _make_own(env)
-    value = prepared.evaluate(own)
-    saved = [output.data for output in own.outputs] or [value]
-    estimate = estimate_computation([value, *saved], saved, own.loads)
-    is_sketch = any(load.chunks > SKETCH_ABOVE for load in own.loads)
-    template = describe_output(value, own.outputs)
+    planning_env = _make_environment(env)
+    value = prepared.evaluate(planning_env)
+    saved = [output.data for output in planning_env.outputs] or [value]
+    estimate = estimate_computation([value, *saved], saved, planning_env.loads)
+    is_sketch = any(load.chunks > SKETCH_ABOVE for load in planning_env.loads)
+    template = describe_output(value, planning_env.outputs)
     whole = _Whole(estimate, template)
     size = Size(estimate.tasks, estimate.input_bytes, estimate.worker_bytes)
     if not is_sketch and size.find_excess(limits) <= 1 and limits.side is None and limits.labels is None:
-        return PlannedJob(whole.as_one_part(), value, tuple(own.outputs))
-    obstacle = find_obstacle(prepared.graph, own.outputs)
+        return PlannedJob(whole.as_one_part(), value, tuple(planning_env.outputs))
+    obstacle = find_obstacle(prepared.graph, planning_env.outputs)
     if obstacle is not None:
         return PlannedJob(whole.as_one_part(obstacle))
-    probe = _Probe(process, env, template, graph_limits)
+    probe = _PartProbe(process, env, template, graph_limits)
     return PlannedJob(_split(whole, probe, limits, saved[0]))
 
 
-def _make_own(env: Environment) -> Environment:
+def _make_environment(env: Environment) -> Environment:
     """An environment in which loads are not refused for their size, as they will be read in parts."""
     limits = replace(
         env.limits, sketch_above_chunks=SKETCH_ABOVE, load_bytes=ANY_NUMBER, load_chunks=ANY_NUMBER
@@ -112,7 +112,7 @@ class _Whole:
 
 
 @dataclass(frozen=True)
-class _Probe:
+class _PartProbe:
     """Measures parts of one job."""
 
     process: Mapping[str, Any]
@@ -125,7 +125,7 @@ class _Probe:
         return measure_part(self.process, self.env, self.template, part, self.graph_limits, self.stage)
 
 
-def _split(whole: _Whole, probe: _Probe, limits: PartLimits, saved: Any) -> JobSplit:
+def _split(whole: _Whole, probe: _PartProbe, limits: PartLimits, saved: Any) -> JobSplit:
     template = whole.template
     stage = None if template.spatial_dims else _find_stage(probe, template)
     try:
@@ -151,14 +151,16 @@ def _split(whole: _Whole, probe: _Probe, limits: PartLimits, saved: Any) -> JobS
     return replace(whole.as_parts(kind, parts), stage=stage)
 
 
-def _find_stage(probe: _Probe, template: OutputTemplate) -> Stage | None:
+def _find_stage(probe: _PartProbe, template: OutputTemplate) -> Stage | None:
     """The first of two stages in which a job reduces all pixels; None if it does not."""
-    found = find_reduction(probe.process)
-    if found is None or template.dtype is None:
+    reduction = find_reduction(probe.process)
+    if reduction is None or template.dtype is None:
         return None
-    source, reducer = found
-    own = _make_own(probe.env)
-    pixels = prepare(cut_process(probe.process, source), own.lookup, probe.graph_limits).evaluate(own)
+    source, reducer = reduction
+    planning_env = _make_environment(probe.env)
+    pixels = prepare(cut_process(probe.process, source), planning_env.lookup, probe.graph_limits).evaluate(
+        planning_env
+    )
     pixels_template = describe_output(pixels, ())
     if pixels_template.spatial_dims is None or pixels_template.transform is None:
         return None

@@ -52,8 +52,8 @@ def split_space(template: OutputTemplate, probe: Probe, limits: PartLimits) -> l
     area = math.prod(_find_middle(shape, side).shape)
     parts = []
     for window in windows:
-        own = size.scale(math.prod(window.shape) / area / len(times))
-        parts += [Part(0, window, span, None, own.tasks, own.input_bytes) for span in times]
+        share = size.scale(math.prod(window.shape) / area / len(times))
+        parts += [Part(0, window, span, None, share.tasks, share.input_bytes) for span in times]
     return [replace(part, number=number) for number, part in enumerate(parts)]
 
 
@@ -72,10 +72,10 @@ def _find_side(shape: tuple[int, int], probe: Probe, limits: PartLimits) -> tupl
     for _ in range(MOST_PROBES):
         sizes[side] = measure_window(side)
         share = sizes[side].find_excess(limits)
-        wanted = min(_round_side(side * math.sqrt(AIM / max(share, 1e-6)), limits.block), longest)
-        if ENOUGH <= share <= 1 or wanted in sizes:
+        next_side = min(_round_side(side * math.sqrt(AIM / max(share, 1e-6)), limits.block), longest)
+        if ENOUGH <= share <= 1 or next_side in sizes:
             break
-        side = wanted
+        side = next_side
     return _choose_largest(sizes, limits)
 
 
@@ -167,10 +167,10 @@ def _find_length(
     for _ in range(MOST_PROBES):
         sizes[length] = measure_range(length)
         share = sizes[length].find_excess(limits)
-        wanted = min(count, max(1, math.floor(length * AIM / max(share, 1e-6))))
-        if ENOUGH <= share <= 1 or wanted in sizes:
+        next_length = min(count, max(1, math.floor(length * AIM / max(share, 1e-6))))
+        if ENOUGH <= share <= 1 or next_length in sizes:
             break
-        length = wanted
+        length = next_length
     return _choose_largest(sizes, limits)
 
 

@@ -41,8 +41,8 @@ def find_reduction(process: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | N
     if source is None or len(reducer) != 1 or reducer[0]["process_id"] not in REDUCERS:
         return None
     arguments = reducer[0].get("arguments", {})
-    others = {name: value for name, value in arguments.items() if name != "data"}
-    if arguments.get("data") != DATA or not all(isinstance(v, bool | None) for v in others.values()):
+    options = {name: value for name, value in arguments.items() if name != "data"}
+    if arguments.get("data") != DATA or not all(isinstance(v, bool | None) for v in options.values()):
         return None
     return source, {"process_id": reducer[0]["process_id"], "arguments": dict(arguments)}
 

@@ -147,8 +147,8 @@ def parse_codecs(documents: Any, chunk_shape: Sequence[int], *, is_nested: bool 
     """
     if not isinstance(documents, list) or not 1 <= len(documents) <= 8:
         raise RasterRefusedError("its list of codecs is not valid.")
-    (kind, configuration), *others = [_parse_codec(document) for document in documents]
-    names = tuple(_check_name(name, "crc32c") for name, _ in reversed(others))
+    (kind, configuration), *compressors = [_parse_codec(document) for document in documents]
+    names = tuple(_check_name(name, "crc32c") for name, _ in reversed(compressors))
     if kind == "bytes":
         order = configuration.get("endian", "little")
         if order not in ("little", "big"):

@@ -117,8 +117,8 @@ def test_datasets_are_those_of_single_items(index: Index, items: list[Item], tmp
         assert dataset.measurements["B08"]["path"] == item["assets"]["nir"]["href"]
         assert dataset.center_time == single.center_time
     interval = Range(datetime(2023, 7, 3, tzinfo=UTC), datetime(2023, 7, 4, tzinfo=UTC))
-    found = index.datasets.search(product=PRODUCT["name"], time=interval)
-    assert [dataset.id for dataset in found] == [ids[2]]
+    datasets = index.datasets.search(product=PRODUCT["name"], time=interval)
+    assert [dataset.id for dataset in datasets] == [ids[2]]
 
 
 def test_a_repeated_call_leaves_what_is_indexed(index: Index, items: list[Item], tmp_path: Path) -> None:
