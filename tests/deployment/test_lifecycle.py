@@ -271,7 +271,9 @@ def test_upgrade_with_data(earlier: Project, samples: Path, highest: np.ndarray,
         connection = connect(earlier)
         job = run_job(make_cube(connection))
         np.testing.assert_array_equal(read_results(job, tmp_path / "before"), highest)
-        connection.save_user_defined_process("twice", {"a": {"process_id": "pi", "result": True}})
+        connection.save_user_defined_process(
+            "twice", {"a": {"process_id": "pi", "arguments": {}, "result": True}}
+        )
         connection.upload_file(__file__, "notes/a.py")
         project.build()
         with measure(f"upgrade from {VERSION} with data"):
