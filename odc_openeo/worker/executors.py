@@ -1,8 +1,7 @@
 """Who runs jobs and their parts: an executor takes the next one that is due, whatever computes it.
 
 `distributed` computes on the dask cluster of the service, `threads` on threads of the process of each job or
-part, without any cluster: it scales with the number of workers. `prefect` (see `prefect_flow`) hands jobs in
-parts to a Prefect server.
+part, without any cluster: it scales with the number of workers.
 """
 
 from __future__ import annotations
