@@ -254,15 +254,24 @@ class _CurveFit:
         values = ordered.values[:, None] if ordered.dims == (_PIXEL,) else ordered.values
         return np.broadcast_to(values, shape).astype(float)
 
-    def compute_jacobian(self, parameters: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """Compute forward differences ``(pixel, x, parameter)``; ``predicted`` is the model there."""
+    def compute_jacobian(self, parameters: np.ndarray) -> np.ndarray:
+        """Compute central differences ``(pixel, x, parameter)``.
+
+        Differences to one side would need a step so small that rounding moves the solution where parameters
+        depend on each other, as with an offset and a slope far from zero.
+        """
         count = len(self.start)
         typical = np.where(self.start == 0, 1.0, np.abs(self.start))
-        step = np.sqrt(np.finfo(float).eps) * np.maximum(np.abs(parameters), typical)
-        step = (parameters + step) - parameters
-        moved = parameters[:, None] + step[:, None] * np.eye(count)
-        shifted = self.evaluate_model(moved.reshape(-1, count)).reshape(len(parameters), count, -1)
-        return ((shifted - predicted[:, None]) / step[..., None]).transpose(0, 2, 1)
+        step = np.cbrt(np.finfo(float).eps) * np.maximum(np.abs(parameters), typical)
+        moves = step[:, None] * np.eye(count)
+        above, below = (
+            self.evaluate_model((parameters[:, None] + shift).reshape(-1, count)).reshape(
+                *moves.shape[:2], -1
+            )
+            for shift in (moves, -moves)
+        )
+        span = (parameters + step) - (parameters - step)
+        return ((above - below) / span[..., None]).transpose(0, 2, 1)
 
     def _fit_pixels(self, y: np.ndarray) -> np.ndarray:
         used = np.isfinite(y) if self.ignore_nodata else np.ones(y.shape, bool)
@@ -284,7 +293,7 @@ class _CurveFit:
             if not len(active):
                 break
             mask = used[active]
-            jacobian = self.compute_jacobian(best[active], predicted[active]) * mask[..., None]
+            jacobian = self.compute_jacobian(best[active]) * mask[..., None]
             residual = np.where(mask, y[active] - predicted[active], 0)
             step, small = _marquardt_step(jacobian, residual, best[active], cost[active], damping[active])
             new_predicted = self.evaluate_model(best[active] + step)

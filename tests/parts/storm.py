@@ -133,8 +133,9 @@ def run_storm(
     seed: int,
     say: Callable[[str], None] = print,
     shape: tuple[int, int] = SHAPE,
+    pauses: tuple[float, float] = (2, 6),
 ) -> StormOutcome:
-    """Run one job while parts of the service are killed for some seconds."""
+    """Run one job while parts of the service are killed for some seconds, with pauses of random length."""
     dice, outcome = random.Random(seed), StormOutcome()
     settings = {
         "dask_scheduler": f"tcp://127.0.0.1:{free_port()}",
@@ -151,12 +152,12 @@ def run_storm(
             start = time.monotonic()
             victims: list[str] = []
             while time.monotonic() - start < seconds and not has_ended(site, id_):
-                time.sleep(dice.uniform(2, 6))
                 victims = victims or dice.sample(VICTIMS, len(VICTIMS))
                 victim = victims.pop()
                 machine.strike(victim)
                 outcome.kills[victim] += 1
                 say(f"{time.monotonic() - start:5.1f} s: killed {victim}; {count_done(site, id_)} parts done")
+                time.sleep(dice.uniform(*pauses))
             while not has_ended(site, id_) and time.monotonic() - start < seconds + 300:
                 time.sleep(0.5)
             outcome.seconds = time.monotonic() - start

@@ -51,11 +51,11 @@ def test_parts_of_random_graphs_equal_the_whole(
 ) -> None:
     process, stored = case
     try:
-        made = make_case(tiny, process, stored, TINY)
+        split_case = make_case(tiny, process, stored, TINY)
     except OpenEOError as error:
         event(f"invalid: {error.code}")
         assume(False)
-    event(f"{made.split.kind}: {made.split.reason}")
-    values = [check_part(made, part) for part in choose_parts(made.split, MOST)]
-    if len(values) == len(made.split.parts) > 1:
-        assert_same(combine_parts(made.split, values), made.whole)
+    event(f"{split_case.split.kind}: {split_case.split.reason}")
+    values = [check_part(split_case, part) for part in choose_parts(split_case.split, MOST)]
+    if len(values) == len(split_case.split.parts) > 1:
+        assert_same(combine_parts(split_case.split, values), split_case.whole)

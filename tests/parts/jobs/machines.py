@@ -22,10 +22,12 @@ from tests.support.index_drivers import index_environment, init_test_index
 def open_site(folder: Path, shape: tuple[int, int], **settings: Any) -> Iterator[PartsSite]:
     """Start a server in a folder, and make scenes of that many rows and columns."""
     log = folder / "postgresql.log"
+    previous: dict[str, str | None] = {}
     server = postgres.start_server(folder / "server" / "pg", log)
     try:
         url = server.create_database("parts")
         environment = index_environment(url)
+        previous = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
         values = {"data_dir": folder / "data", "part_bytes": PART_BYTES, "part_repeats": 10_000}
         config = Config(database_url=url, **{**values, **settings})
@@ -40,4 +42,9 @@ def open_site(folder: Path, shape: tuple[int, int], **settings: Any) -> Iterator
         db.dispose_engine(config)
         server = site.servers[-1]
     finally:
+        for name, value in previous.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         server.stop(10)

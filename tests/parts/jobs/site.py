@@ -134,6 +134,10 @@ class Worker:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker and all that it has started."""
+        os.killpg(self.process.pid, number)
+
     def kill(self) -> None:
         """End the worker and all that it has started as if the machine was switched off."""
         with contextlib.suppress(ProcessLookupError):
