@@ -1,8 +1,8 @@
 """Who runs jobs and their parts: an executor takes the next one that is due, whatever computes it.
 
 `distributed` computes on the dask cluster of the service, `threads` on threads of the process of each job or
-part, without any cluster: it scales with the number of workers. `prefect` plans jobs and leaves their parts to
-flow runs of Prefect (`prefect_executor`, imported only if it is asked for).
+part, without any cluster: it scales with the number of workers. `prefect` plans jobs and leaves their parts
+to flow runs of Prefect (`prefect_executor`, imported only if it is asked for).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Jobs in parts as flow runs of Prefect: the worker runs whole jobs and plans, flow runs take the parts.
 
-The book in PostgreSQL stays the truth. A thread compares it with the flow runs of this service: a run of a job
-without a flow run gets one, one that was canceled in Prefect cancels its job, one whose job has ended is ended.
+The book in PostgreSQL stays the truth. A thread compares it with the flow runs of this service: a run of
+a job without a flow run gets one, one that was canceled in Prefect cancels its job, one whose job has ended is
+ended.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ ENTRYPOINT: Final = "odc_openeo.worker.prefect_flow.run_job_parts"
 """Where machines of the work pool, on which this package is installed, find the flow."""
 FOLLOW_SECONDS: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+SHORTEST_SILENCE: Final = 30.0
 PENDING_FACTOR: Final = 5
-"""Starting the process or container of a flow run may take so many times longer than a sign of life."""
+"""Starting the process or container of a flow run may take so many times longer than its first part."""
 PAGE: Final = 200
 ACTIVE: Final = (
     StateType.SCHEDULED,
@@ -93,12 +95,16 @@ class FlowRunFollower:
 
     def follow_until_stopped(self, stop: threading.Event) -> None:
         """Compare book and flow runs, again and again, whatever fails."""
+        # One line for each request.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         failed = False
         while not stop.wait(FOLLOW_SECONDS):
             try:
                 with get_client(sync_client=True) as client:
                     self.compare_runs(client)
-                failed = False
+                    failed = False
+                    while not stop.wait(FOLLOW_SECONDS):
+                        self.compare_runs(client)
             except Exception as error:
                 # The pool or the deployment may have been removed.
                 self.deployment = None
@@ -179,7 +185,7 @@ class FlowRunFollower:
     def _is_silent(self, flow_run: FlowRun, factor: float) -> bool:
         """Return whether this has been asked for so long about the flow run."""
         since = self.silent_since.setdefault(flow_run.id, time.monotonic())
-        return time.monotonic() - since > factor * self.config.job_lost_after_s
+        return time.monotonic() - since > factor * max(self.config.job_lost_after_s, SHORTEST_SILENCE)
 
     def _cancel_job(self, run: SplitRun) -> None:
         if cancel_run(self.config, run.job, run.run, CANCELED):

@@ -1,7 +1,7 @@
 """The flow of a job in parts in Prefect: a task for each part, which takes that part from the book.
 
-The book in PostgreSQL decides what is left to do and whether it is still wanted; Prefect decides where and when,
-and shows it. The parameters are two UUIDs: no text of users gets to Prefect, and none comes from there.
+The book in PostgreSQL decides what is left to do and whether it is still wanted; Prefect decides where and
+when, and shows it. The parameters are two UUIDs: no text of users gets to Prefect, and none comes from there.
 """
 
 from __future__ import annotations

@@ -92,9 +92,7 @@ def open_prefect(site: PartsSite, folder: Path) -> Iterator[PrefectSite]:
     worker = Worker(server, folder / "server.log")
     try:
         wait_until_healthy(environment["PREFECT_API_URL"], worker)
-        config = site.config.model_copy(
-            update={"jobs": "prefect", "prefect_pool": POOL, "prefect_parts": 1}
-        )
+        config = site.config.model_copy(update={"jobs": "prefect", "prefect_pool": POOL, "prefect_parts": 1})
         ours = replace(site, config=config, environment={**site.environment, **environment})
         yield PrefectSite(ours, environment)
     finally:

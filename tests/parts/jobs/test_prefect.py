@@ -1,12 +1,14 @@
-"""Parts as tasks of Prefect: workers that are killed, cancels from both sides, parameters that are not ours."""
+"""Parts as tasks of Prefect: workers that are killed, cancels from both sides, parameters of others."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import numpy as np
+import psutil
 import pytest
 import rasterio
 from sqlalchemy import select
@@ -44,9 +46,16 @@ def list_rows(site: PartsSite, id_: str) -> list[db.JobPartRow]:
         return list(session.scalars(query))
 
 
-def test_the_job_goes_on_after_all_workers_were_killed(
-    prefect: PrefectSite, tmp_path: Path
-) -> None:
+def kill_tree(worker: Worker) -> None:
+    """Kill a worker and its flow runs, whose processes are groups of their own."""
+    processes = psutil.Process(worker.process.pid).children(recursive=True)
+    worker.kill()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def test_the_job_goes_on_after_all_workers_were_killed(prefect: PrefectSite, tmp_path: Path) -> None:
     site = prefect.site
     first = [site.start_worker("--parts"), prefect.start_pool_worker()]
     try:
@@ -54,7 +63,7 @@ def test_the_job_goes_on_after_all_workers_were_killed(
         site.wait_for_parts(id_, 1)
     finally:
         for worker in first:
-            worker.kill()
+            kill_tree(worker)
     before = {row.number: row.attempt for row in list_rows(site, id_) if row.status == "done"}
     assert 1 <= len(before) < 7
     second = [site.start_worker("--parts"), prefect.start_pool_worker()]
@@ -104,7 +113,13 @@ def test_a_cancel_in_prefect_cancels_the_job(prefect: PrefectSite, pool_worker: 
 
 
 def test_a_run_that_nobody_knows_ends_at_once(prefect: PrefectSite, pool_worker: Worker) -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    from odc_openeo.worker.prefect_flow import run_job_parts
+
     ids = [str(uuid4()), "../../etc"]
+    with pytest.raises(ParameterTypeError):
+        run_job_parts.validate_parameters({"job_id": ids[1], "run_id": ids[0]})
     with prefect.open_client() as client:
         deployment = client.read_deployment_by_name(f"odc-openeo/{prefect.site.config.prefect_pool}")
         assert deployment.entrypoint == "odc_openeo.worker.prefect_flow.run_job_parts"
