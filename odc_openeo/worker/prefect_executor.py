@@ -1,8 +1,8 @@
 """Jobs in parts as flow runs of Prefect: the worker runs whole jobs and plans, flow runs take the parts.
 
 The book in PostgreSQL stays the truth. A thread compares it with the flow runs of this service: a run of
-a job without a flow run gets one, one that was canceled in Prefect cancels its job, one whose job has ended is
-ended.
+a job without a flow run gets one, one that was canceled in Prefect cancels its job, one whose job has ended
+is ended.
 """
 
 from __future__ import annotations
