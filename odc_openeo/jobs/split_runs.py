@@ -48,7 +48,7 @@ def list_split_runs(config: Config) -> list[SplitRun]:
     query = select(split.job_id, split.attempt, is_quiet).join(db.JobRow, db.JobRow.id == split.job_id)
     with db.autocommit_session(config) as session:
         rows = session.execute(query.where(*_match_open()).order_by(split.created)).all()
-    return [SplitRun(*tuple(row)) for row in rows]
+    return [SplitRun(row[0], row[1], row[2]) for row in rows]
 
 
 def list_unfinished_parts(config: Config, job: UUID, run: UUID) -> UnfinishedParts | None:

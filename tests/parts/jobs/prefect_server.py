@@ -59,6 +59,19 @@ class PrefectSite:
             assert time.monotonic() < deadline, [(run.state_type, run.state) for run in runs]
             time.sleep(0.3)
 
+    def wait_for_deployment(self, seconds: float = 90) -> Any:
+        """Wait until a job worker has made the deployment."""
+        from prefect.exceptions import ObjectNotFound
+
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                with self.open_client() as client:
+                    return client.read_deployment_by_name(f"odc-openeo/{POOL}")
+            except ObjectNotFound:
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+
     @contextmanager
     def open_client(self) -> Iterator[Any]:
         """A client of the server."""
