@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sqlalchemy import select
 from odc_openeo import db
 from odc_openeo.config import Config, child_environment
 from odc_openeo.stack.embedded import free_port
-from odc_openeo.worker.executors import EXECUTORS
+from odc_openeo.worker.executors import EXECUTORS, ExecutorUnavailable, make_executor
 from tests.parts.jobs.prefect_server import open_prefect
 from tests.parts.jobs.site import PartsSite, Worker, compute_expected, node, reduce_graph
 
@@ -66,6 +67,13 @@ def executor(
             worker = parts_site.start_worker(config=config)
         stack.callback(worker.kill)
         yield worker
+
+
+def test_prefect_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    missing = "PREFECT_API_URL" if find_spec("prefect") else r"odc-openeo\[prefect\]"
+    with pytest.raises(ExecutorUnavailable, match=missing):
+        make_executor(Config(jobs="prefect"), parts=True)
 
 
 def test_a_job_in_parts_and_a_whole_one_are_run(
