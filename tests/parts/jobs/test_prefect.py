@@ -37,7 +37,7 @@ def job_worker(prefect: PrefectSite) -> Iterator[Worker]:
 def pool_worker(prefect: PrefectSite, job_worker: Worker) -> Iterator[Worker]:
     worker = prefect.start_pool_worker()
     yield worker
-    worker.kill()
+    kill_tree(worker)
 
 
 def list_rows(site: PartsSite, id_: str) -> list[db.JobPartRow]:
@@ -75,7 +75,7 @@ def test_the_job_goes_on_after_all_workers_were_killed(prefect: PrefectSite, tmp
             tasks = client.read_task_runs()
     finally:
         for worker in second:
-            worker.kill()
+            kill_tree(worker)
     rows = {row.number: row for row in list_rows(site, id_)}
     assert all(rows[number].attempt == attempt for number, attempt in before.items())
     assert all(rows[number].tries == 1 for number in before)
