@@ -355,6 +355,19 @@ class Config(BaseSettings):
     )
 
     # --- Batch jobs ---
+    jobs: Literal["queue", "prefect"] = Field(
+        "queue",
+        description="Who runs the parts of large batch jobs: the job workers, or flow runs of the Prefect "
+        "server that PREFECT_API_URL names (docs/parts.md).",
+    )
+    prefect_pool: str = Field(
+        "odc-openeo",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$",
+        description="Work pool of Prefect that runs them, for this service only.",
+    )
+    prefect_parts: int = Field(
+        2, ge=1, le=64, description="Parts of one batch job that a flow run computes at the same time."
+    )
     job_workers: int = Field(
         2, ge=0, le=256, description="Batch job workers of `odc-openeo up`: jobs that run at the same time."
     )

@@ -17,8 +17,21 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 # Tools of the virtual environment itself, which come with it.
 GIVEN = {"pip", "setuptools"}
-# Imported only in environments of their own, by `make notebooks`, in tests/field_tools and as user code.
-ELSEWHERE = {"intake", "nbclient", "nbformat", "onnxruntime", "qgis", "skimage", "skl2onnx", "xcube"}
+# Imported only in environments of their own, by `make notebooks`, in tests/field_tools and as user code, and
+# by job workers that leave parts to Prefect.
+ELSEWHERE = {
+    "intake",
+    "nbclient",
+    "nbformat",
+    "onnxruntime",
+    "prefect",
+    "qgis",
+    "skimage",
+    "skl2onnx",
+    "xcube",
+}
+# For environments of user code, and a server with a hundred packages that few services run.
+UNLOCKED = {"udf", "prefect"}
 
 
 def locked() -> dict[str, str]:
@@ -29,9 +42,9 @@ def locked() -> dict[str, str]:
 
 
 def declared() -> list[Requirement]:
-    """What pyproject.toml asks for, with all extras but that for environments of user code."""
+    """What pyproject.toml asks for, with all extras but those that are not locked."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = (texts for name, texts in project["optional-dependencies"].items() if name != "udf")
+    extras = (texts for name, texts in project["optional-dependencies"].items() if name not in UNLOCKED)
     return [Requirement(text) for texts in (project["dependencies"], *extras) for text in texts]
 
 

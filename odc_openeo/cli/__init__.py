@@ -152,7 +152,7 @@ def worker(metrics_port: int | None, parts: bool) -> None:
     from odc_openeo.monitoring.recorder import start_recording
     from odc_openeo.runners.server_log import make_stderr_handler, write_audit_log
     from odc_openeo.untrusted.gdal_drivers import secure_gdal
-    from odc_openeo.worker import make_executor, run_worker
+    from odc_openeo.worker import ExecutorUnavailable, make_executor, run_worker
 
     config = load_settings()
     _check_start(config)
@@ -168,7 +168,11 @@ def worker(metrics_port: int | None, parts: bool) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    run_worker(config, stop, make_executor(config, "threads" if parts else "distributed"))
+    try:
+        executor = make_executor(config, parts=parts)
+    except ExecutorUnavailable as error:
+        raise click.ClickException(str(error)) from error
+    run_worker(config, stop, executor)
 
 
 @cli.command("dask-worker", context_settings={"ignore_unknown_options": True}, add_help_option=False)

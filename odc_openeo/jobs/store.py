@@ -205,10 +205,20 @@ def cancel_job(config: Config, user: UUID, id_: str) -> None:
 
     It becomes ``canceled`` if it was running and has partial results, else ``created``.
     """
+    with db.session(config) as session:
+        canceled_id = cancel_matching_job(session, *_match_owner(user, id_), db.JobRow.status.in_(BUSY))
+        if canceled_id is None:
+            _check_exists(session, user, id_)
+    if canceled_id is not None:
+        record_event("job_canceled", job=canceled_id, owner=user)
+
+
+def cancel_matching_job(session: Session, *conditions: ColumnElement[bool]) -> UUID | None:
+    """Cancel the job that meets the conditions, None if none does."""
     partial = select(db.JobResult.job_id).where(db.JobResult.job_id == db.JobRow.id).exists()
     query = (
         update(db.JobRow)
-        .where(*_match_owner(user, id_), db.JobRow.status.in_(BUSY))
+        .where(*conditions)
         .values(
             status=case(((db.JobRow.status == "running") & partial, "canceled"), else_="created"),
             updated=func.now(),
@@ -217,12 +227,7 @@ def cancel_job(config: Config, user: UUID, id_: str) -> None:
         )
         .returning(db.JobRow.id)
     )
-    with db.session(config) as session:
-        canceled_id = session.scalar(query)
-        if canceled_id is None:
-            _check_exists(session, user, id_)
-    if canceled_id is not None:
-        record_event("job_canceled", job=canceled_id, owner=user)
+    return session.scalar(query)
 
 
 def _check_exists(session: Session, user: UUID, id_: str) -> None:

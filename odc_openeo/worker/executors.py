@@ -1,7 +1,8 @@
 """Who runs jobs and their parts: an executor takes the next one that is due, whatever computes it.
 
 `distributed` computes on the dask cluster of the service, `threads` on threads of the process of each job or
-part, without any cluster: it scales with the number of workers.
+part, without any cluster: it scales with the number of workers. `prefect` plans jobs and leaves their parts
+to flow runs of Prefect (`prefect_executor`, imported only if it is asked for).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import socket
 import threading
 from abc import ABC, abstractmethod
+from importlib.util import find_spec
 from typing import Final
 
 from odc_openeo.config import Config
@@ -37,10 +39,12 @@ PRELOAD: Final = (
 """Modules that the processes of jobs need, imported once by the server that they are forked from."""
 
 
-class Executor(ABC):
-    """Runs jobs and parts of jobs, one after the other."""
+class ExecutorUnavailable(RuntimeError):
+    """An executor cannot be had here: a package or a setting is missing, as the message says."""
 
-    name: str
+
+class ClaimRunner:
+    """Runs jobs and parts that were claimed, one after the other."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -49,10 +53,6 @@ class Executor(ABC):
         # Heavy modules are imported only once: the process of a job then starts in milliseconds.
         self.context.set_forkserver_preload(list(PRELOAD))
         self.part_process = PartProcess(config, self.context)
-
-    @abstractmethod
-    def run_next(self, stop: threading.Event) -> bool:
-        """Run what is due next until it ends or ``stop`` is set; False if nothing is due."""
 
     def release(self) -> None:
         """Let go of what is kept between parts of one job."""
@@ -68,6 +68,16 @@ class Executor(ABC):
             else:
                 with Heartbeats(config, claim) as beats:
                     Supervision(config, claim, self.context, beats).run(stop)
+
+
+class Executor(ClaimRunner, ABC):
+    """Takes the next job or part that is due, and runs it."""
+
+    name: str
+
+    @abstractmethod
+    def run_next(self, stop: threading.Event) -> bool:
+        """Run what is due next until it ends or ``stop`` is set; False if nothing is due."""
 
 
 class DistributedExecutor(Executor):
@@ -98,9 +108,23 @@ EXECUTORS: Final[dict[str, type[Executor]]] = {
 }
 
 
-def make_executor(config: Config, name: str) -> Executor:
-    """Make an executor by its name."""
-    return EXECUTORS[name](config)
+def make_executor(config: Config, *, parts: bool) -> Executor:
+    """Make the executor that the settings ask for; ``parts``: without a dask cluster.
+
+    Raises:
+        ExecutorUnavailable: it lacks a package or a setting.
+    """
+    if config.jobs == "prefect":
+        return _make_prefect_executor(config.model_copy(update={"dask_scheduler": None}) if parts else config)
+    return EXECUTORS["threads" if parts else "distributed"](config)
+
+
+def _make_prefect_executor(config: Config) -> Executor:
+    if find_spec("prefect") is None:
+        raise ExecutorUnavailable("Prefect is not installed: pip install 'odc-openeo[prefect]'")
+    from odc_openeo.worker.prefect_executor import PrefectExecutor
+
+    return PrefectExecutor(config)
 
 
 def run_worker(config: Config, stop: threading.Event, executor: Executor | None = None) -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from sqlalchemy import select
 from odc_openeo import db
 from odc_openeo.config import Config, child_environment
 from odc_openeo.stack.embedded import free_port
-from odc_openeo.worker.executors import EXECUTORS
+from odc_openeo.worker.executors import EXECUTORS, ExecutorUnavailable, make_executor
+from tests.parts.jobs.prefect_server import open_prefect
 from tests.parts.jobs.site import PartsSite, Worker, compute_expected, node, reduce_graph
 
 NO_PAGE = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
@@ -46,16 +49,31 @@ def cluster(parts_site: PartsSite) -> Iterator[Config]:
     log.close()
 
 
-@pytest.fixture(scope="module", params=sorted(EXECUTORS))
-def executor(request: pytest.FixtureRequest, parts_site: PartsSite) -> Iterator[Worker]:
+@pytest.fixture(scope="module", params=[*sorted(EXECUTORS), "prefect"])
+def executor(
+    request: pytest.FixtureRequest, parts_site: PartsSite, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worker]:
     """A worker with each of the executors."""
-    if request.param == "threads":
-        worker = parts_site.start_worker("--parts")
-    else:
-        config = request.getfixturevalue("cluster").model_copy(update={"worker_wait_s": 120})
-        worker = parts_site.start_worker(config=config)
-    yield worker
-    worker.kill()
+    with ExitStack() as stack:
+        if request.param == "prefect":
+            pytest.importorskip("prefect", reason="Prefect, of the extra `prefect`, is not installed")
+            server = stack.enter_context(open_prefect(parts_site, tmp_path_factory.mktemp("prefect")))
+            stack.callback(server.start_pool_worker().kill)
+            worker = server.site.start_worker("--parts")
+        elif request.param == "threads":
+            worker = parts_site.start_worker("--parts")
+        else:
+            config = request.getfixturevalue("cluster").model_copy(update={"worker_wait_s": 120})
+            worker = parts_site.start_worker(config=config)
+        stack.callback(worker.kill)
+        yield worker
+
+
+def test_prefect_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    missing = "PREFECT_API_URL" if find_spec("prefect") else r"odc-openeo\[prefect\]"
+    with pytest.raises(ExecutorUnavailable, match=missing):
+        make_executor(Config(jobs="prefect"), parts=True)
 
 
 def test_a_job_in_parts_and_a_whole_one_are_run(
