@@ -35,12 +35,11 @@ def addresses(app: Flask) -> Iterator[tuple[str, set[str]]]:
     methods_by_path: dict[str, set[str]] = {}
     some = {"uuid": "00000000-0000-0000-0000-000000000000", "int": "1", "float": "1.0"}
     for rule in app.url_map.iter_rules():
-        path = re.sub(
-            r"<(?:(\w+)(?:\(([^)]*)\))?:)?\w+>",
-            lambda m: m[2].partition(",")[0] if m[1] == "any" else some.get(m[1] or "", "none"),
-            rule.rule,
-        )
+        path = re.sub(r"<(?:(\w+)(?:\([^)]*\))?:)?\w+>", lambda m: some.get(m[1] or "", "none"), rule.rule)
         methods_by_path.setdefault(path, set()).update(rule.methods or set())
+    # Actions of jobs and services may have any name, which is refused later.
+    for path in [path for path in methods_by_path if re.fullmatch(r"/my/(jobs|services)/[^/]+/[^/]+", path)]:
+        methods_by_path[path] |= {"POST", "OPTIONS"}
     yield from methods_by_path.items()
 
 

@@ -17,6 +17,7 @@ from odc_openeo.api.jobs.results import make_signed_paths
 from odc_openeo.api.pages.forms import for_users, get_visitor, render_private_page
 from odc_openeo.api.pages.html import format_size, make_page_path, render_markdown, with_error_pages
 from odc_openeo.api.paging import read_level
+from odc_openeo.errors import NotFound
 from odc_openeo.jobs import results
 from odc_openeo.jobs.model import BUSY
 from odc_openeo.jobs.result_stac import Results
@@ -69,10 +70,12 @@ def job(job_id: str) -> Response:
     )
 
 
-@blueprint.post("/jobs/<job_id>/<any(start, cancel, delete):action>")
+@blueprint.post("/jobs/<job_id>/<action>")
 @for_users
 def act(job_id: str, action: str) -> AnyResponse:
     """Start, cancel or delete a job."""
+    if action not in ACTIONS:
+        raise NotFound
     ACTIONS[action](backend().config, get_visitor().id, job_id)
     is_deleted = action == "delete"
     return redirect(

@@ -15,6 +15,7 @@ from odc_openeo.api.pages.html import make_page_path, render_markdown, with_erro
 from odc_openeo.api.pages.locator import DegreeBox, make_close_up
 from odc_openeo.api.services.documents import service_to_dict
 from odc_openeo.api.services.tiles import get_tiles
+from odc_openeo.errors import NotFound
 from odc_openeo.services import store
 
 blueprint = with_error_pages(Blueprint("my_services", __name__, url_prefix="/my"))
@@ -69,7 +70,7 @@ def _describe_setting(setting: Any) -> str:
     return str(setting) if isinstance(setting, str | int | float) else json.dumps(setting, ensure_ascii=False)
 
 
-@blueprint.post("/services/<service_id>/<any(enable, disable, delete):action>")
+@blueprint.post("/services/<service_id>/<action>")
 @for_users
 def act(service_id: str, action: str) -> AnyResponse:
     """Enable, disable or delete a service."""
@@ -77,5 +78,7 @@ def act(service_id: str, action: str) -> AnyResponse:
     if action == "delete":
         store.delete_service(config, user, service_id)
         return redirect(make_page_path("my_services.service_list"), 303)
+    if action not in SWITCHES:
+        raise NotFound
     store.update_service(config, user, service_id, {"enabled": SWITCHES[action]})
     return redirect(make_page_path("my_services.service", service_id=service_id), 303)
