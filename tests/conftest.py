@@ -119,6 +119,21 @@ def _clean_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True)
+def _same_environment(_clean_environment: None) -> Iterator[None]:
+    """No test leaves settings behind: commands that are called in this process set those of Open Data Cube."""
+    before = _list_settings()
+    yield
+    for name in _list_settings().keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def _list_settings() -> dict[str, str]:
+    prefixes = ("ODC_", "DATACUBE_", "PG")
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+
+
 SERVICE_HASHER: Final = accounts._hasher
 """What hashes passwords outside of tests; see `_quick_hashes`."""
 

@@ -267,6 +267,7 @@ def test_a_stack_is_back_after_its_folder_was_lost(short_folder: Path, tmp_path:
     settings = {"ODC_OPENEO_GUNICORN_WORKERS": "1", "ODC_OPENEO_WORKERS": "1", "ODC_OPENEO_JOB_WORKERS": "1"}
     first = start_stack(data_dir, "--no-samples", **settings)
     try:
+        assert first.process.poll() is None, first.said()
         run = [*COMMAND, "user", "--data-dir", str(data_dir), "add", "ada", "--password-stdin"]
         added = subprocess.run(run, input=PASSWORD, text=True, env=child_environment(), capture_output=True)
         assert added.returncode == 0, added.stdout + added.stderr
