@@ -121,7 +121,7 @@ def _clean_environment() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _same_environment(_clean_environment: None) -> Iterator[None]:
-    """No test leaves settings behind: commands that are called in this process set those of Open Data Cube."""
+    """No test leaves settings behind: commands called in this process set those of Open Data Cube."""
     before = _list_settings()
     yield
     for name in _list_settings().keys() - before.keys():
