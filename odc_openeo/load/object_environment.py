@@ -185,10 +185,6 @@ def _make_s3_options(access: BucketAccess) -> dict[str, str]:
     return {**options, **keys, "AWS_NO_SIGN_REQUEST": "NO"}
 
 
-def _choose_payer(access: BucketAccess) -> str:
-    return "requester" if access.requester_pays else read_variable("AWS_REQUEST_PAYER") or ""
-
-
 def _make_s3_endpoint(access: BucketAccess) -> dict[str, str]:
     url = access.endpoint or read_variable("AWS_ENDPOINT_URL_S3") or read_variable("AWS_ENDPOINT_URL")
     if url:

@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 from odc_openeo.parts.model import PixelWindow, Range
-
-
-def cut_windows(shape: tuple[int, int], count: int, block: int) -> list[PixelWindow]:
-    """Cut a grid (rows, columns) into at least ``count`` windows, as far as there are blocks.
-
-    Windows are as square as possible, row by row; they begin and end at multiples of ``block``.
-    """
-    rows, columns = shape
-    side = math.sqrt(rows * columns / max(count, 1))
-    return cut_squares(shape, max(1, int(side // block)) * block)
 
 
 def cut_squares(shape: tuple[int, int], side: int) -> list[PixelWindow]:

@@ -26,15 +26,14 @@ from odc_openeo.jobs.claims import PartClaim, get_result_folder
 from odc_openeo.jobs.options import parse_archives
 from odc_openeo.parts import Part, evaluate_part
 from odc_openeo.storage import get_storage
-from odc_openeo.telemetry.counts import drain_counts
 from odc_openeo.udf.pool import pool
 from odc_openeo.user_data.run_environment import make_environment
-from odc_openeo.worker.messages import PartTask, RunDone, RunUpdate
+from odc_openeo.worker.messages import PartTask, RunDone
 from odc_openeo.worker.part_layouts import SplitPlan, list_offsets
 from odc_openeo.worker.part_results import PartResults
 from odc_openeo.worker.part_values import read_skeleton, write_value
 from odc_openeo.worker.provenance import count_bytes, describe_asset, describe_stored_asset
-from odc_openeo.worker.run import Channel, Run, explain_failure, make_run_logger, prepare_process
+from odc_openeo.worker.run import Channel, Run, make_run_logger, prepare_process, send_outcome
 
 
 def run_parts(config: Config, job: Job, pipe: Connection) -> None:
@@ -60,15 +59,7 @@ def run_part(config: Config, task: PartTask, channel: Channel, logger: logging.L
     part_run = PartRun(
         config, task.claim.job, task.claim.folder, task.folder, channel, logger, claim=task.claim
     )
-    try:
-        done = part_run.produce_part()
-        channel.send(RunUpdate(counts=tuple(drain_counts())))
-        channel.send(done)
-    except Exception as error:
-        channel.send(RunUpdate(counts=tuple(drain_counts())))
-        channel.send(explain_failure(error, counts=part_run.began, memory_bytes=config.job_memory))
-        return False
-    return True
+    return send_outcome(part_run, part_run.produce_part)
 
 
 @dataclass

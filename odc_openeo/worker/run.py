@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -115,17 +115,26 @@ def run_job(config: Config, job: Job, key: str, folder: Path, pipe: Connection) 
     channel = Channel(pipe)
     job_run = Run(config, job, key, folder, channel, make_run_logger(channel, job))
     try:
-        done = job_run.produce_results()
-        channel.send(RunUpdate(counts=tuple(drain_counts())))
-        channel.send(done)
-    except Exception as error:
-        channel.send(RunUpdate(counts=tuple(drain_counts())))
-        channel.send(explain_failure(error, counts=job_run.began, memory_bytes=config.job_memory))
+        send_outcome(job_run, job_run.produce_results)
     finally:
         pipe.close()
         pool.stop()
         # Threads of the dask client would only delay the exit.
         os._exit(0)
+
+
+def send_outcome(job_run: Run, produce: Callable[[], RunDone | RunSplit]) -> bool:
+    """Produce what a run is for and send its outcome; False if it has failed."""
+    channel = job_run.channel
+    try:
+        done = produce()
+        channel.send(RunUpdate(counts=tuple(drain_counts())))
+        channel.send(done)
+    except Exception as error:
+        channel.send(RunUpdate(counts=tuple(drain_counts())))
+        channel.send(explain_failure(error, counts=job_run.began, memory_bytes=job_run.config.job_memory))
+        return False
+    return True
 
 
 def prepare_process(config: Config, job: Job) -> None:

@@ -10,7 +10,6 @@ import logging
 import multiprocessing
 import re
 import subprocess
-import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ import rasterio
 import requests
 import yaml
 from openeo.rest.job import BatchJob
-from werkzeug.serving import make_server
 
 from odc_openeo import db, jobs
 from odc_openeo.app import create_app
@@ -45,6 +43,7 @@ from tests.conftest import COMMAND
 from tests.storage.conftest import CUT_SECONDS, Cut, InBucket
 from tests.support import bucket_server
 from tests.support.bucket_server import Gate, Store
+from tests.support.http_service import serve
 
 __all__ = ["index"]
 
@@ -65,18 +64,6 @@ def run_worker(config: Config, folder: Path) -> Iterator[Any]:
             yield worker
         finally:
             worker.terminate()
-
-
-@contextmanager
-def serve(config: Config) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, create_app(config), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 def make_graph(format: str = "GTiff") -> dict[str, Any]:

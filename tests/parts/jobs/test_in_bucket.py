@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,27 +12,13 @@ import openeo
 import pytest
 import rasterio
 import xarray as xr
-from werkzeug.serving import make_server
 
-from odc_openeo.app import create_app
-from odc_openeo.config import Config
 from odc_openeo.storage import get_storage
 from tests.parts.jobs.site import PartsSite, compute_expected, reduce_graph
 from tests.storage.conftest import InBucket, environment, gate, in_bucket, store
+from tests.support.http_service import serve
 
 __all__ = ["environment", "gate", "in_bucket", "store"]
-
-
-@contextmanager
-def serve(config: Config) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, create_app(config), threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
