@@ -157,10 +157,17 @@ def said(config: Config, user: UUID, id_: str, text: str) -> None:
         time.sleep(0.05)
 
 
-def stored(config: Config) -> list[str]:
-    """What is in the storage of results, all files."""
-    top = config.data_dir / "storage" / "results"
-    return sorted(path.name for path in top.rglob("*") if path.is_file()) if top.is_dir() else []
+def list_stored_files(config: Config) -> list[str]:
+    """Return the names of all files in the storage of results, also while a worker removes some."""
+    return sorted(name for _, _, names in os.walk(config.data_dir / "storage" / "results") for name in names)
+
+
+def assert_nothing_is_stored(config: Config, seconds: float = 60) -> None:
+    """A worker removes the files of a failed run just after it has recorded the failure."""
+    deadline = time.monotonic() + seconds
+    while names := list_stored_files(config):
+        assert time.monotonic() < deadline, names
+        time.sleep(0.05)
 
 
 def process_of_job(pid: int | None = None) -> psutil.Process:
@@ -200,7 +207,7 @@ def test_shut_down_in_good_order(config: Config, ada: UUID, gate: Gate, worker) 
     stop.set()
     job = until(config, ada, id_, "queued")
     assert job.tries == 0
-    assert stored(config) == []
+    assert_nothing_is_stored(config)
     gate.open.set()
     worker()
     job = until(config, ada, id_, "finished", "error")
@@ -316,7 +323,7 @@ def test_no_room_for_results(config: Config, ada: UUID, gate: Gate, worker, form
     assert "Traceback" not in error.message
     assert str(config.data_dir) not in error.message
     assert results.find_results(config, job) is None
-    assert stored(config) == []
+    assert_nothing_is_stored(config)
 
 
 def test_unavailable_storage_is_reported(config: Config, ada: UUID, worker) -> None:
@@ -342,7 +349,7 @@ def test_an_input_that_cannot_be_read(config: Config, ada: UUID, gate: Gate, wor
     job = until(config, ada, id_, "error", "finished")
     assert job.status == "error"
     assert "cannot be read" in messages(config, job)[-1]
-    assert stored(config) == []
+    assert_nothing_is_stored(config)
 
 
 def test_the_scheduler_comes_late(config: Config, ada: UUID, worker, tmp_path: Path) -> None:
@@ -389,4 +396,4 @@ def test_a_job_that_needs_more_memory_than_it_may_have(config: Config, worker) -
     assert (job.status, job.tries) == ("error", 1)
     assert error.more["code"] == "ProcessGraphComplexity"
     assert "160 MiB of memory" in error.message
-    assert stored(config) == []
+    assert_nothing_is_stored(config)
