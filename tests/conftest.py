@@ -55,6 +55,8 @@ from tests.support.shared_stack import keep_status, share, stop_process
 COMMAND = [sys.executable, "-m", "odc_openeo.cli"]
 STACK_FIXTURES = {"running_stack", "stack", "stack_environment"}
 SOAK_FOLDERS = {"chaos", "fuzz"}
+SMALL_STACK = {"ODC_OPENEO_WORKERS": "1", "ODC_OPENEO_JOB_WORKERS": "1"}
+"""Each further process of a stack takes seconds of CPU time to start."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -301,7 +303,7 @@ def start_stack(
     status: Path | None = None,
     **variables: str,
 ) -> RunningStack:
-    """Start `odc-openeo up` and wait until it says that it is ready (or has ended)."""
+    """Start a small `odc-openeo up` and wait until it says that it is ready (or has ended)."""
     port = free_port()
     output = data_dir.parent / f"{data_dir.name}-{port}.out"
     command = [*COMMAND, "up", "--data-dir", str(data_dir), "--port", str(port), *options]
@@ -309,7 +311,11 @@ def start_stack(
         command = keep_status(command, status)
     with output.open("w") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, text=True, env={**os.environ, **variables}
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **SMALL_STACK, **variables},
         )
     stack = RunningStack(process, f"http://127.0.0.1:{port}", data_dir, output)
     deadline = time.monotonic() + ready_within
@@ -400,7 +406,8 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> It
         (data_dir / "samples").symlink_to(samples)
         for suffix in ("pid", "status"):
             status.with_suffix(f".{suffix}").unlink(missing_ok=True)
-        variables = {"ODC_OPENEO_OUTGOING_ALLOW": "127.0.0.1", **start_index_server(root)}
+        several = dict.fromkeys(SMALL_STACK, "2")
+        variables = {"ODC_OPENEO_OUTGOING_ALLOW": "127.0.0.1", **several, **start_index_server(root)}
         # Adding a dataset takes the driver postgis a dozen statements.
         seconds = 180 if get_test_driver() == "postgres" else 600
         stack = start_stack(data_dir, status=status, ready_within=seconds, **variables)

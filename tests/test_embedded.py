@@ -24,8 +24,6 @@ from tests.conftest import COMMAND, start_stack
 from tests.support.ordinary_user import find_python_of_all
 from tests.support.processes import find_alive, have_ended
 
-QUICK = {"ODC_OPENEO_GUNICORN_WORKERS": "1", "ODC_OPENEO_WORKERS": "1"}
-
 
 def get(url: str) -> tuple[int, dict]:
     with urllib.request.urlopen(url, timeout=10) as answer:
@@ -42,7 +40,7 @@ def data_dir(short_folder, request):
 
 
 def test_life_of_a_stack(data_dir):
-    first = start_stack(data_dir, "--no-samples", **QUICK)
+    first = start_stack(data_dir, "--no-samples")
     said = first.said().splitlines()
     assert [line.partition(":")[0] for line in said] == ["Ready", "Add a user", "Add data"], said
     assert get(first.url + "/health")[0] == 200
@@ -65,7 +63,7 @@ def test_life_of_a_stack(data_dir):
     assert time.monotonic() - start < 10
     assert find_alive(processes) == []
 
-    again = start_stack(data_dir, "--no-samples", **QUICK)
+    again = start_stack(data_dir, "--no-samples")
     listing = [*COMMAND, "user", "--data-dir", str(data_dir), "list"]
     users = subprocess.check_output(listing, text=True, env=child_environment())
     assert "ada\t\tactive" in users
@@ -99,7 +97,7 @@ def test_temporary_files_are_in_the_data_folder(short_folder):
 
 
 def test_nothing_outlives_a_killed_launcher(data_dir):
-    stack = start_stack(data_dir, "--no-samples", **QUICK)
+    stack = start_stack(data_dir, "--no-samples")
     processes = family(stack.process.pid)
     assert len(processes) > 5
     stack.process.kill()
