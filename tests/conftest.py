@@ -51,6 +51,7 @@ from tests.support.index_drivers import (
 )
 from tests.support.scheduling import GroupScheduling
 from tests.support.shared_stack import keep_status, share, stop_process
+from tests.support.waiting import PATIENCE
 
 COMMAND = [sys.executable, "-m", "odc_openeo.cli"]
 STACK_FIXTURES = {"running_stack", "stack", "stack_environment"}
@@ -285,7 +286,7 @@ class RunningStack:
     data_dir: Path
     output: Path
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 15) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = PATIENCE) -> int:
         """Send the signal and wait for the end; the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)

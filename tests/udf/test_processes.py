@@ -102,7 +102,7 @@ def test_idle_processes_are_ended():
     pool.end_idle(3600)
     assert process.is_running()
     pool.end_idle(0)
-    assert have_ended([process], 5)
+    assert have_ended([process])
 
 
 def test_threads_of_user_code_do_not_run_between_calls():
@@ -120,7 +120,7 @@ def test_threads_of_user_code_do_not_run_between_calls():
     assert process.status() != psutil.STATUS_STOPPED
     wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
     pool.end_idle(0)
-    assert have_ended([process], 5)
+    assert have_ended([process])
 
 
 def test_the_arena_is_reused_and_grows():
@@ -286,7 +286,7 @@ def test_processes_end_with_their_parent(number):
         children = [psutil.Process(int(word)) for word in parent.stdout.readline().split()]
         parent.send_signal(number)
     assert len(children) == 2
-    assert have_ended(children, 5)
+    assert have_ended(children)
     # The next process removes what they left.
     pool.stop()
     pool._cleaned = 0.0
