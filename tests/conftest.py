@@ -33,6 +33,7 @@ import pytest
 import requests
 from argon2 import PasswordHasher
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from odc_openeo import db
 from odc_openeo.config import Config
@@ -52,6 +53,11 @@ from tests.support.index_drivers import (
 from tests.support.scheduling import GroupScheduling
 from tests.support.shared_stack import keep_status, share, stop_process
 from tests.support.waiting import PATIENCE
+
+# The same examples each time, on busy machines too; `--hypothesis-profile=explore` draws others.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile("suite")
 
 COMMAND = [sys.executable, "-m", "odc_openeo.cli"]
 STACK_FIXTURES = {"running_stack", "stack", "stack_environment"}
@@ -95,10 +101,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.unit)
 
 
+def pytest_collectstart() -> None:
+    """Collect no garbage as long as tests are collected: what is imported for them stays."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Keep garbage collections short: they need not walk over all modules and collected tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
