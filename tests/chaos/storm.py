@@ -234,14 +234,19 @@ def storm(
         _count_files(outcome, stack.config, states)
         processes = stack.find_user_code()
     gone, alive = psutil.wait_procs(processes, 10)
-    outcome.left_over = len(alive) + len(find_abandoned_folders())
+    # Others on this machine have theirs elsewhere.
+    outcome.left_over = len(alive) + len(find_abandoned_folders(data_dir / "tmp"))
     return outcome
 
 
-def find_abandoned_folders() -> list[Path]:
+def find_abandoned_folders(temporary: Path) -> list[Path]:
     """Working folders of user code whose owners have ended, once those that can be removed are."""
-    folders.remove_abandoned_folders()
-    top = Path(tempfile.gettempdir()) / f"odc-openeo-udf-{os.geteuid()}"
+    before, tempfile.tempdir = tempfile.tempdir, str(temporary)
+    try:
+        folders.remove_abandoned_folders()
+    finally:
+        tempfile.tempdir = before
+    top = temporary / f"odc-openeo-udf-{os.geteuid()}"
     return [f for f in top.iterdir() if is_abandoned(f)] if top.is_dir() else []
 
 
