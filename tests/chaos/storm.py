@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,15 +217,11 @@ def storm(
         client = Client(stack.url)
         ids = [client.submit(number, user_code=number in user_code) for number in range(jobs)]
         begun = time.monotonic()
-        queue = dice.sample(victims, len(victims))
         kills: Counter[str] = Counter()
-        while queue:
-            what = queue.pop()
+        for what in _draw_victims(victims, seconds, dice):
             if stack.strike(what, dice, patience):
                 kills[what] += 1
                 say(f"{time.monotonic() - begun:5.1f} s: killed {what}")
-            if not queue and time.monotonic() - begun < seconds:
-                queue = dice.sample(victims, len(victims))
             time.sleep(dice.uniform(*pauses))
         states = client.wait(ids)
         outcome = Outcome(kills, Counter(states.values()), seconds=time.monotonic() - begun)
@@ -237,6 +233,14 @@ def storm(
     # Others on this machine have theirs elsewhere.
     outcome.left_over = len(alive) + len(find_abandoned_folders(data_dir / "tmp"))
     return outcome
+
+
+def _draw_victims(victims: Sequence[str], seconds: float, dice: random.Random) -> Iterator[str]:
+    """Draw all victims in random order, and again until the seconds have passed."""
+    begun = time.monotonic()
+    yield from dice.sample(victims, len(victims))
+    while time.monotonic() - begun < seconds:
+        yield from dice.sample(victims, len(victims))
 
 
 def find_abandoned_folders(temporary: Path) -> list[Path]:
