@@ -33,6 +33,7 @@ import pytest
 import requests
 from argon2 import PasswordHasher
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from odc_openeo import db
 from odc_openeo.config import Config
@@ -51,10 +52,18 @@ from tests.support.index_drivers import (
 )
 from tests.support.scheduling import GroupScheduling
 from tests.support.shared_stack import keep_status, share, stop_process
+from tests.support.waiting import PATIENCE
+
+# The same examples each time, on busy machines too; `--hypothesis-profile=explore` draws others.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("suite", settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile("suite")
 
 COMMAND = [sys.executable, "-m", "odc_openeo.cli"]
 STACK_FIXTURES = {"running_stack", "stack", "stack_environment"}
 SOAK_FOLDERS = {"chaos", "fuzz"}
+SMALL_STACK = {"ODC_OPENEO_WORKERS": "1", "ODC_OPENEO_JOB_WORKERS": "1"}
+"""Each further process of a stack takes seconds of CPU time to start."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -92,10 +101,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.unit)
 
 
+def pytest_collectstart() -> None:
+    """Collect no garbage as long as tests are collected: what is imported for them stays."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Keep garbage collections short: they need not walk over all modules and collected tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -283,7 +298,7 @@ class RunningStack:
     data_dir: Path
     output: Path
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 15) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = PATIENCE) -> int:
         """Send the signal and wait for the end; the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -301,7 +316,7 @@ def start_stack(
     status: Path | None = None,
     **variables: str,
 ) -> RunningStack:
-    """Start `odc-openeo up` and wait until it says that it is ready (or has ended)."""
+    """Start a small `odc-openeo up` and wait until it says that it is ready (or has ended)."""
     port = free_port()
     output = data_dir.parent / f"{data_dir.name}-{port}.out"
     command = [*COMMAND, "up", "--data-dir", str(data_dir), "--port", str(port), *options]
@@ -309,7 +324,11 @@ def start_stack(
         command = keep_status(command, status)
     with output.open("w") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, text=True, env={**os.environ, **variables}
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **SMALL_STACK, **variables},
         )
     stack = RunningStack(process, f"http://127.0.0.1:{port}", data_dir, output)
     deadline = time.monotonic() + ready_within
@@ -400,7 +419,8 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory, samples: Path) -> It
         (data_dir / "samples").symlink_to(samples)
         for suffix in ("pid", "status"):
             status.with_suffix(f".{suffix}").unlink(missing_ok=True)
-        variables = {"ODC_OPENEO_OUTGOING_ALLOW": "127.0.0.1", **start_index_server(root)}
+        several = dict.fromkeys(SMALL_STACK, "2")
+        variables = {"ODC_OPENEO_OUTGOING_ALLOW": "127.0.0.1", **several, **start_index_server(root)}
         # Adding a dataset takes the driver postgis a dozen statements.
         seconds = 180 if get_test_driver() == "postgres" else 600
         stack = start_stack(data_dir, status=status, ready_within=seconds, **variables)

@@ -17,7 +17,7 @@ from affine import Affine
 from odc_openeo.stack.embedded import free_port
 from odc_openeo.stack.postgres import Postgres
 from tests.catalog.scenes import Index
-from tests.conftest import CopyDatabase
+from tests.conftest import SMALL_STACK, CopyDatabase
 from tests.support.index_drivers import get_test_driver
 from tests.support.page_commands import Reader, read_blocks
 
@@ -60,7 +60,7 @@ def reader(home: Path, data_dir: Path) -> Iterator[Reader]:
         "TMPDIR": str(home / "tmp"),
         "ODC_OPENEO_DATA_DIR": str(data_dir),
         "ODC_OPENEO_PORT": str(port),
-        "ODC_OPENEO_WORKERS": "1",
+        **SMALL_STACK,
     }
     with Reader(home / "work", environment, {"8080": str(port)}, f"{PASSWORD}\n{PASSWORD}\n") as reader:
         yield reader

@@ -19,7 +19,7 @@ import requests
 
 from odc_openeo.stack.embedded import free_port
 from tests.conftest import wait_until_answering
-from tests.support.processes import have_ended
+from tests.support.processes import has_ended
 
 APP = """
 import os
@@ -95,14 +95,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             process.terminate()
 
 
-def has_ended(pid: int, within: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return True
-    return have_ended([process], within)
-
-
 @pytest.mark.parametrize("how", ["close", "reset", "half-close", "more-sent-ahead"])
 def test_a_client_that_leaves_ends_its_run(server: Server, how: str) -> None:
     connection = server.send(f"/run/{how}")
@@ -116,14 +108,14 @@ def test_a_client_that_leaves_ends_its_run(server: Server, how: str) -> None:
         if how == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.close()
-    assert has_ended(runner, within=20)
+    assert has_ended(runner)
     server.wait_for(f"{how}.abandoned")
 
 
 def test_a_waiting_client_keeps_its_run(server: Server) -> None:
     with server.send("/run/patient"):
         runner = int(server.wait_for("patient"))
-        assert not has_ended(runner, within=1.5)
+        assert not has_ended(runner, 1.5)
 
 
 def test_a_busy_process_leaves_connections_to_others(server: Server) -> None:
@@ -162,5 +154,5 @@ def test_runners_end_with_the_process_that_they_work_for(server: Server) -> None
         parent = psutil.Process(runner).parent()
         assert parent is not None
         os.kill(parent.ppid(), signal.SIGKILL)
-        assert has_ended(runner, within=20)
+        assert has_ended(runner)
     assert server.get("/")

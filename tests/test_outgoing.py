@@ -197,7 +197,7 @@ def test_time_is_limited(root: str, tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(UrlUnreachable):
         safe_http.download_file(HERE, f"{root}/dripping", tmp_path / "file")
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 60
     assert list(tmp_path.iterdir()) == []
 
 

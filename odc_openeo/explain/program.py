@@ -45,7 +45,7 @@ IMPORTS: Final = {
     "XarrayDataCube": "from openeo.udf import XarrayDataCube",
     "urlretrieve": "from urllib.request import urlretrieve",
     "ndimage": "from scipy import ndimage",
-    "optimize": "from scipy import optimize",
+    "scipy": "import scipy",
     "RandomForestClassifier": "from sklearn.ensemble import RandomForestClassifier",
     "RandomForestRegressor": "from sklearn.ensemble import RandomForestRegressor",
     "S2PixelCloudDetector": "from s2cloudless import S2PixelCloudDetector",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from cmap import Colormap
 from PIL import Image, ImageColor
 
 Rgba = tuple[int, int, int, int]
@@ -34,6 +33,9 @@ def make_color_table(colors: str | Sequence[str], levels: int) -> np.ndarray:
         ValueError: there is no such colour map or colour.
     """
     if isinstance(colors, str):
+        # Reading its catalogue takes long, and few processes need it.
+        from cmap import Colormap
+
         try:
             return np.rint(np.asarray(Colormap(colors).lut(levels)) * 255).astype(np.uint8)
         except (ValueError, TypeError) as error:

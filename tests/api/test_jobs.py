@@ -44,7 +44,7 @@ def worker(odc_config: Config) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen([*COMMAND, "worker"], env=child_environment(odc_config))
     yield process
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def until(ask, job: str, *states: str, seconds: float = 60) -> dict[str, Any]:

@@ -263,7 +263,7 @@ def ada(guarded: Flask, service_config: Config) -> Ada:
             time.sleep(0.1)
     finally:
         worker.send_signal(signal.SIGTERM)
-        worker.wait(20)
+        worker.wait(60)
     (asset,) = ada.ask("GET", f"/jobs/{ada.ids['job_id']}/results").get_json()["assets"].values()
     ada.link = urlsplit(asset["href"]).path
     return ada

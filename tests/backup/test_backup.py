@@ -264,8 +264,7 @@ class User:
 
 def test_a_stack_is_back_after_its_folder_was_lost(short_folder: Path, tmp_path: Path) -> None:
     data_dir = short_folder / "restored"
-    settings = {"ODC_OPENEO_GUNICORN_WORKERS": "1", "ODC_OPENEO_WORKERS": "1", "ODC_OPENEO_JOB_WORKERS": "1"}
-    first = start_stack(data_dir, "--no-samples", **settings)
+    first = start_stack(data_dir, "--no-samples")
     try:
         assert first.process.poll() is None, first.said()
         run = [*COMMAND, "user", "--data-dir", str(data_dir), "add", "ada", "--password-stdin"]
@@ -286,7 +285,7 @@ def test_a_stack_is_back_after_its_folder_was_lost(short_folder: Path, tmp_path:
         first.stop()
     shutil.rmtree(data_dir)
     assert "Restored openeo, agdc" in run_backup_command("restore", data_dir, backup)
-    second = start_stack(data_dir, "--no-samples", **settings)
+    second = start_stack(data_dir, "--no-samples")
     try:
         ada = User(second.url)
         assert ada.ask("GET", f"/jobs/{job}").json()["status"] == "finished"

@@ -453,8 +453,8 @@ def test_the_embedded_server_has_no_postgis(
 
 def test_a_stack_on_a_server_with_postgis(postgis_server: Postgres, short_folder: Path) -> None:
     url = postgis_server.create_database("stack_on_postgis")
-    variables = {"ODC_OPENEO_DATABASE_URL": url, "ODC_OPENEO_WORKERS": "1", "ODC_OPENEO_JOB_WORKERS": "1"}
-    stack = start_stack(short_folder / "on_postgis", "--no-samples", "--index-driver", "postgis", **variables)
+    options = ("--no-samples", "--index-driver", "postgis")
+    stack = start_stack(short_folder / "on_postgis", *options, ODC_OPENEO_DATABASE_URL=url)
     try:
         assert "Ready" in stack.said(), stack.said()
         wait_for(lambda: requests.get(f"{stack.url}/health/ready", timeout=30).json()["status"] == "ok", 60)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.storm import report, storm
+from tests.chaos.storm import UDF_VICTIMS, VICTIMS, report, storm
 
 
 def main() -> int:
@@ -22,6 +22,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--user-code", action="store_true")
     given = parser.parse_args()
+    # User code is killed more often than other parts.
+    victims, pauses = (UDF_VICTIMS, (0.3, 1.2)) if given.user_code else (VICTIMS, (3.0, 7.0))
     folder = Path(tempfile.mkdtemp(prefix="odc-openeo-chaos-"))
     folder.chmod(0o711)
     try:
@@ -31,7 +33,9 @@ def main() -> int:
             seconds=given.seconds,
             seed=given.seed,
             say=print,
-            user_code=given.user_code,
+            victims=victims,
+            pauses=pauses,
+            user_code=range(given.jobs) if given.user_code else (),
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ SEASON = ("2022-05-01", "2022-09-01")
 USER_CODE = "process of user code"
 VICTIMS = ("API", "job worker", "job worker", "dask worker", "dask cluster", "PostgreSQL")
 UDF_VICTIMS = (*[USER_CODE] * 10, "dask worker", "job worker")
+ALL_VICTIMS = (*VICTIMS, *[USER_CODE] * 3)
 LONGEST_WAIT = 240.0
 ADD = """
 import time
@@ -56,8 +57,10 @@ Say = Callable[[str], None]
 class FragileStack(Stack):
     """A stack whose parts can be killed; they are started again at once."""
 
-    def strike(self, what: str, dice: random.Random) -> None:
-        """Kill a part without warning."""
+    def strike(self, what: str, dice: random.Random, patience: float) -> bool:
+        """Kill a part without warning; False if there was none of user code to kill for some seconds."""
+        if what == USER_CODE:
+            return self._kill_user_code(dice, patience)
         if what == "dask worker":
             part = next(part for part in self.parts if part.name == "dask workers")
             computing = [
@@ -65,10 +68,6 @@ class FragileStack(Stack):
             ]
             if computing:
                 dice.choice(computing).kill()
-        elif what == USER_CODE:
-            if running := self.find_user_code():
-                with suppress(psutil.NoSuchProcess):
-                    dice.choice(running).kill()
         elif what == "dask cluster":
             self._restart_dask()
         elif what == "PostgreSQL":
@@ -79,6 +78,17 @@ class FragileStack(Stack):
             number = dice.randint(1, self.config.job_workers)
             self._kill(f"job worker {number}", whole=dice.random() < 0.5)
             self._start_job_worker(number)
+        return True
+
+    def _kill_user_code(self, dice: random.Random, patience: float) -> bool:
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            if running := self.find_user_code():
+                with suppress(psutil.NoSuchProcess):
+                    dice.choice(running).kill()
+                    return True
+            time.sleep(0.05)
+        return False
 
     def find_user_code(self) -> list[psutil.Process]:
         """The processes of user-defined functions that parts of the stack have started."""
@@ -103,12 +113,10 @@ class FragileStack(Stack):
         self.parts.remove(part)
 
     def _start_job_worker(self, number: int) -> None:
-
         command = [sys.executable, "-m", "odc_openeo.cli", "worker"]
         self._start_part(f"job worker {number}", command, self._environment())
 
     def _environment(self) -> dict[str, str]:
-
         return child_environment(self.config, **self._odc)
 
     def _restart_dask(self) -> None:
@@ -179,13 +187,16 @@ def storm(
     seed: int,
     say: Say,
     samples: Path | None = None,
-    user_code: bool = False,
+    victims: Sequence[str] = VICTIMS,
+    pauses: tuple[float, float] = (3, 7),
+    user_code: Container[int] = (),
+    patience: float = 1,
 ) -> Outcome:
-    """Run ``jobs`` jobs on two workers while parts are killed for ``seconds``.
+    """Run ``jobs`` jobs on two workers while parts are killed for ``seconds``, and each of ``victims`` once.
 
-    With ``user_code`` the jobs run user-defined functions, whose processes are killed more often than others.
+    The jobs with the numbers ``user_code`` run user-defined functions, whose processes are waited for some
+    seconds, ``patience``, to be killed.
     """
-    victims, pause = (UDF_VICTIMS, (0.3, 1.2)) if user_code else (VICTIMS, (3, 7))
     dice = random.Random(seed)
     data_dir = folder / "storm"
     data_dir.mkdir()
@@ -204,17 +215,14 @@ def storm(
     )
     with FragileStack(config, say=say) as stack:
         client = Client(stack.url)
-        ids = [client.submit(number, user_code=user_code) for number in range(jobs)]
+        ids = [client.submit(number, user_code=number in user_code) for number in range(jobs)]
         begun = time.monotonic()
-        queue: list[str] = []
         kills: Counter[str] = Counter()
-        while time.monotonic() - begun < seconds:
-            queue = queue or dice.sample(victims, len(victims))
-            what = queue.pop()
-            stack.strike(what, dice)
-            kills[what] += 1
-            say(f"{time.monotonic() - begun:5.1f} s: killed {what}")
-            time.sleep(dice.uniform(*pause))
+        for what in _draw_victims(victims, seconds, dice):
+            if stack.strike(what, dice, patience):
+                kills[what] += 1
+                say(f"{time.monotonic() - begun:5.1f} s: killed {what}")
+            time.sleep(dice.uniform(*pauses))
         states = client.wait(ids)
         outcome = Outcome(kills, Counter(states.values()), seconds=time.monotonic() - begun)
         outcome.lost = jobs - len(states)
@@ -222,14 +230,27 @@ def storm(
         _count_files(outcome, stack.config, states)
         processes = stack.find_user_code()
     gone, alive = psutil.wait_procs(processes, 10)
-    outcome.left_over = len(alive) + len(find_abandoned_folders())
+    # Others on this machine have theirs elsewhere.
+    outcome.left_over = len(alive) + len(find_abandoned_folders(data_dir / "tmp"))
     return outcome
 
 
-def find_abandoned_folders() -> list[Path]:
+def _draw_victims(victims: Sequence[str], seconds: float, dice: random.Random) -> Iterator[str]:
+    """Draw all victims in random order, and again until the seconds have passed."""
+    begun = time.monotonic()
+    yield from dice.sample(victims, len(victims))
+    while time.monotonic() - begun < seconds:
+        yield from dice.sample(victims, len(victims))
+
+
+def find_abandoned_folders(temporary: Path) -> list[Path]:
     """Working folders of user code whose owners have ended, once those that can be removed are."""
-    folders.remove_abandoned_folders()
-    top = Path(tempfile.gettempdir()) / f"odc-openeo-udf-{os.geteuid()}"
+    before, tempfile.tempdir = tempfile.tempdir, str(temporary)
+    try:
+        folders.remove_abandoned_folders()
+    finally:
+        tempfile.tempdir = before
+    top = temporary / f"odc-openeo-udf-{os.geteuid()}"
     return [f for f in top.iterdir() if is_abandoned(f)] if top.is_dir() else []
 
 

@@ -65,7 +65,7 @@ def run_program(explanation: Explanation, cubes: Mapping[str, Any], folder: Path
     check_independence(explanation.program)
     names = dict(cubes)
     place = tempfile.TemporaryDirectory() if folder is None else contextlib.nullcontext(folder)
-    # numbagg would compile its functions, which takes longer than all programs together.
+    # Where it is installed, numbagg would compile its functions, which takes longer than all programs.
     options = xr.set_options(use_numbagg=False)
     with warnings.catch_warnings(), options, place as path, contextlib.chdir(path):
         warnings.simplefilter("ignore")

@@ -124,7 +124,7 @@ def make_output(cube: Any, format_: str, options: dict[str, Any]) -> Output | No
     return None
 
 
-@settings(deadline=None, max_examples=250, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), format_=st.sampled_from(sorted(FORMATS)), kind=st.sampled_from(sorted(CUBES)))
 def test_any_options(data: st.DataObject, format_: str, kind: str) -> None:
     options = data.draw(calls(format_))
@@ -147,7 +147,7 @@ def test_any_options(data: st.DataObject, format_: str, kind: str) -> None:
             open_file(path, format_)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.none() | st.text(max_size=40).filter(str.isalnum), min_size=1, max_size=5))
 def test_stems_of_outputs_never_clash(prefixes: list[str | None]) -> None:
     cubes = RASTERS["without bands"]

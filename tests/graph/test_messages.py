@@ -75,7 +75,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_no_process_speaks_of_schemas(data: st.DataObject) -> None:
     process = PROCESSES[data.draw(st.sampled_from(sorted(PROCESSES)))]

@@ -320,7 +320,7 @@ BANDS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(BANDS, st.lists(NAMES, min_size=1, max_size=4))
 def test_every_name_that_selects_a_band_finds_it_in_the_cube(bands: list[Band], names: list[str]) -> None:
     given_aliases = [alias for band in bands for alias in band.given_aliases]

@@ -233,7 +233,7 @@ def served(odc_config: Config) -> Iterator[tuple[str, str, int]]:
         yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", process.pid
     finally:
         process.terminate()
-        process.wait(15)
+        process.wait(60)
 
 
 def reaches(url: str) -> bool:

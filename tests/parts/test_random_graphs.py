@@ -21,7 +21,7 @@ from tests.graph.random_graphs import graphs
 from tests.graph.test_equivalence import assert_same
 from tests.parts.comparison import check_part, choose_parts, make_case
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "8"))
 LONG = EXAMPLES > 100
 TINY = PartLimits(side=8, labels=1, block=8, most_repeats=math.inf)
 MOST = 8

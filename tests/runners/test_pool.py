@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from odc_openeo.config import Config
@@ -27,6 +26,8 @@ from odc_openeo.errors import (
 )
 from odc_openeo.runners import Lane, RunAbandoned, RunnerPool
 from tests.runners import tasks
+from tests.support.processes import has_ended
+from tests.support.waiting import wait_for
 
 LANE = Lane("test", runners=2, per_user=1, waiting=4, waiting_per_user=2)
 MEMORY = 256 * 2**20
@@ -55,20 +56,9 @@ def run(pool: RunnerPool, function: Callable[..., Any], *arguments: Any, **optio
     return pool.run(function, *arguments, **{"user": "ada", "seconds": 30.0, **options})
 
 
-def wait_for(path: Path) -> int:
-    """The process id that a task has written."""
-    deadline = time.monotonic() + 20
-    while not path.exists() or not path.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return int(path.read_text())
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+def read_process(path: Path) -> int:
+    """Wait for the process id that a task writes."""
+    return int(wait_for(lambda: path.exists() and path.read_text()))
 
 
 def test_values_come_back_from_another_process(pool: RunnerPool) -> None:
@@ -219,7 +209,7 @@ def test_a_client_that_leaves_ends_its_run(pool: RunnerPool, tmp_path: Path) -> 
     is_there.set()
     with ThreadPoolExecutor(1) as threads:
         future = threads.submit(run, pool, tasks.sleep_and_mark, mark, 600, is_wanted=is_there.is_set)
-        pid = wait_for(mark)
+        pid = read_process(mark)
         is_there.clear()
         left = time.monotonic()
         with pytest.raises(RunAbandoned):
@@ -232,7 +222,7 @@ def test_a_user_has_only_so_many_runs_at_once(pool: RunnerPool, tmp_path: Path) 
     mark = tmp_path / "mark"
     with ThreadPoolExecutor(4) as threads:
         first = threads.submit(run, pool, tasks.sleep_and_mark, mark, 2.0)
-        wait_for(mark)
+        read_process(mark)
         with pytest.raises(TooManyRequests) as caught:
             run(pool, tasks.give_back, 1)
         assert caught.value.seconds >= 1
@@ -247,7 +237,7 @@ def test_runs_are_counted_over_all_processes(make_pool: Callable[..., RunnerPool
     here, there = make_pool(), make_pool()
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(run, here, tasks.sleep_and_mark, mark, 2.0)
-        wait_for(mark)
+        read_process(mark)
         with pytest.raises(TooManyRequests):
             run(there, tasks.give_back, 1)
         first.result()
@@ -258,7 +248,7 @@ def test_waiting_requests_are_bounded(make_pool: Callable[..., RunnerPool], tmp_
     pool, mark = make_pool(run_wait_s=30), tmp_path / "mark"
     with ThreadPoolExecutor(8) as threads:
         running = threads.submit(run, pool, tasks.sleep_and_mark, mark, 1.5)
-        wait_for(mark)
+        read_process(mark)
         waiting = threads.submit(run, pool, tasks.give_back, 1)
         time.sleep(0.2)
         # Two of this user are all that may be here.
@@ -273,7 +263,7 @@ def test_busy_runners_of_others(make_pool: Callable[..., RunnerPool], tmp_path: 
     mark = tmp_path / "mark"
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(run, pool, tasks.sleep_and_mark, mark, 2.0)
-        wait_for(mark)
+        read_process(mark)
         with pytest.raises(InfrastructureBusy):
             run(pool, tasks.give_back, 1, user="bob")
         first.result()
@@ -300,10 +290,10 @@ def test_idle_runners_end_but_for_the_warm_ones(make_pool: Callable[..., RunnerP
     marks = [tmp_path / "a", tmp_path / "b"]
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda mark: run(pool, tasks.sleep_and_mark, mark, 0.5), marks))
-    pids = [wait_for(mark) for mark in marks]
-    assert not any(map(has_ended, pids))
+    pids = [read_process(mark) for mark in marks]
+    assert not any(has_ended(pid, 0) for pid in pids)
     pool.end_idle_runners()
-    assert sum(map(has_ended, pids)) == 1
+    wait_for(lambda: sum(has_ended(pid, 0) for pid in pids) == 1)
     assert run(pool, tasks.tell_process) in pids
 
 

@@ -1,6 +1,6 @@
 """The first wall: files and names of users lead to nothing but themselves, by whatever way they come in.
 
-`test_the_first_wall_alone` runs all of it once more where GDAL has all its drivers.
+`test_first_wall.py` runs all of it once more where GDAL has all its drivers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 import dask
@@ -57,7 +55,8 @@ SIDE = 16
 SECRET = 137
 GRID = {"crs": "EPSG:32632", "transform": from_origin(680_000, 5_152_000, 10, 10)}
 PROFILE = {"driver": "GTiff", "width": SIDE, "height": SIDE, "count": 1, "dtype": "uint8", **GRID}
-ALL_DRIVERS = "ODC_OPENEO_GDAL_DRIVERS"
+ALL_DRIVERS: Final = "ODC_OPENEO_GDAL_DRIVERS"
+"""Variable that names the drivers of GDAL."""
 CODES = {
     "FileContentInvalid",
     "FileNotFound",
@@ -566,23 +565,6 @@ def test_thumbnails(attacker: Attacker, tmp_path: Path, kind: str) -> None:
     media_type = "image/tiff; application=geotiff; profile=cloud-optimized"
     with pytest.raises(RasterRefusedError):
         write_thumbnail([Asset(tmp_path / "result.tif", media_type, "result")], tmp_path)
-
-
-def test_the_first_wall_alone() -> None:
-    """All of the above where GDAL opens whatever it can."""
-    if "VRT" in os.environ.get(ALL_DRIVERS, ""):
-        return
-    command = [
-        sys.executable,
-        "-c",
-        "from odc_openeo.untrusted.gdal_drivers import list_drivers as l; print(','.join(l()))",
-    ]
-    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    assert {"VRT", "GTI", "WMS"} <= set(names.split(","))
-    tests = [sys.executable, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, ALL_DRIVERS: names}
-    done = subprocess.run(tests, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_gdal_is_as_this_run_wants_it(attacker: Attacker) -> None:

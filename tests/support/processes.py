@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import psutil
 
+from tests.support.waiting import PATIENCE
+
 
 def is_alive(process: psutil.Process) -> bool:
     """Whether a process runs: one that has ended may wait for its parent as a zombie."""
@@ -20,7 +22,16 @@ def find_alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if is_alive(process)]
 
 
-def have_ended(processes: Sequence[psutil.Process], seconds: float) -> bool:
+def has_ended(pid: int, seconds: float = PATIENCE) -> bool:
+    """Wait for the process with an id to end, for a number of seconds."""
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return True
+    return have_ended([process], seconds)
+
+
+def have_ended(processes: Sequence[psutil.Process], seconds: float = PATIENCE) -> bool:
     """Wait for processes to end, for a number of seconds; nobody may be there to take note of it."""
     deadline = time.monotonic() + seconds
     while find_alive(processes):

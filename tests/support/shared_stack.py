@@ -16,6 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tests.support.waiting import PATIENCE
+
 KEEP_STATUS = '"$@" & echo $! > "$0.pid"; wait $!; echo $? > "$0.status"'
 """Shell script that runs a command and writes its process id and its exit status to files."""
 
@@ -25,7 +27,7 @@ def keep_status(command: list[str], status: Path) -> list[str]:
     return ["sh", "-c", KEEP_STATUS, str(status), *command]
 
 
-def stop_process(status: Path, seconds: float = 15) -> int:
+def stop_process(status: Path, seconds: float = PATIENCE) -> int:
     """Terminate a command that runs under `keep_status` and return its exit status."""
     os.kill(int(Path(f"{status}.pid").read_text()), signal.SIGTERM)
     written = Path(f"{status}.status")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 Value = TypeVar("Value")
 
+PATIENCE: Final = 60.0
+"""Seconds within which what must happen happens, on the busiest machine: the end of a process, an answer."""
 
-def wait_for(look: Callable[[], Value], seconds: float = 30) -> Value:
+
+def wait_for(look: Callable[[], Value], seconds: float = PATIENCE) -> Value:
     """Look again and again until there is something true, which is returned."""
     deadline = time.monotonic() + seconds
     while not (value := look()):

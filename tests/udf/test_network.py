@@ -236,7 +236,7 @@ def test_connections_are_limited_and_nothing_is_left(port: int) -> None:
     assert "too many connections" in outcomes["many"]
     pool.stop()
     # What an earlier test left may end meanwhile, so there may be less than before.
-    wait_for(lambda: all(now <= then for now, then in zip(count_resources(), before, strict=True)), 10)
+    wait_for(lambda: all(now <= then for now, then in zip(count_resources(), before, strict=True)))
 
 
 def count_resources() -> tuple[int, int]:

@@ -184,7 +184,7 @@ def test_calls_end_with_their_job(
         else:
             cluster.close(on_cluster)
             assert job.exception(60) is not None
-    wait_for(lambda: not list_marks(mark), 15)
+    wait_for(lambda: not list_marks(mark))
 
 
 def list_marks(name: str) -> list[Path]:

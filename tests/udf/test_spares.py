@@ -91,7 +91,7 @@ def test_a_killed_spare_is_replaced() -> None:
     spare = wait_for_spare()
     process = psutil.Process(spare)
     os.kill(spare, signal.SIGKILL)
-    assert have_ended([process], 5)
+    assert have_ended([process])
     assert call(3) != spare
     assert wait_for_spare() != spare
 
@@ -156,7 +156,7 @@ def test_spares_end_when_nobody_needs_them() -> None:
     pool.end_idle(3600)
     assert spare.is_running()
     pool.end_idle(0)
-    assert have_ended([spare], 5)
+    assert have_ended([spare])
     assert pool.spare is None
     assert not pool._children
 

@@ -1,8 +1,8 @@
 """Models of scikit-learn and scipy on cubes."""
 
 import numpy as np
+import scipy
 import xarray as xr
-from scipy import optimize
 
 
 def fit_rows(model, predictors, targets):
@@ -48,7 +48,7 @@ def fit_curve(model, labels, values, start, ignore_nodata=True):
         return np.broadcast_to(getattr(predicted, "values", predicted), used.sum()) - y[used]
 
     options = {"xtol": 1e-14, "ftol": 1e-14, "gtol": 1e-14}
-    return optimize.least_squares(
+    return scipy.optimize.least_squares(
         find_error, np.asarray(start, dtype=float), method="lm", x_scale="jac", **options
     ).x
 

@@ -142,12 +142,12 @@ class Worker:
         """End the worker and all that it has started as if the machine was switched off."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(60)
 
     def stop(self) -> None:
         """End the worker as an operator does."""
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 @dataclass
