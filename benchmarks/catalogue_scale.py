@@ -1,164 +1,39 @@
 """The catalogue with a thousand and with many datasets of 500 products, by both index drivers.
 
-The datasets are EO3 documents made in SQL: copies of an indexed one, spread over the globe and over 25 years,
-and registered over years. The PostgreSQL is one of its own, with settings for a catalogue of this size.
+`made_catalogue` says how the datasets are made.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import tempfile
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import requests
-from odc.geo.geobox import GeoBox
-from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
+from benchmarks.made_catalogue import (
+    DRIVERS,
+    ONE,
+    count_datasets,
+    fill_index,
+    grow_index,
+    start_catalogue,
+)
 from benchmarks.measure import percentiles
-from benchmarks.running import Service, empty_service
-from benchmarks.scenes import Scenes
+from benchmarks.running import Service
 from odc_openeo import db
-from odc_openeo.config import child_environment
-from odc_openeo.indexing.index import index_datasets, index_products
-from odc_openeo.stack import postgres
 
 PRODUCTS: Final = 500
 FEW, MANY = 1_000, 200_000
 ROUNDS: Final = 60
-BATCH: Final = 50_000
-DRIVERS: Final = ("postgres", "postgis")
-SETTINGS: Final = (
-    "shared_buffers=2GB",
-    "effective_cache_size=6GB",
-    "work_mem=32MB",
-    "maintenance_work_mem=1GB",
-    "max_wal_size=8GB",
-    "checkpoint_timeout=30min",
-    "random_page_cost=1.1",
-    "synchronous_commit=off",
-    "jit=off",
-    "max_locks_per_transaction=2048",
-)
-"""Those that docs/sizing.md advises, but for the commits: nobody needs this server after a crash."""
-
-GRID: Final = GeoBox.from_bbox((0, 45, 0.5, 45.5), "EPSG:4326", shape=(128, 128), tight=True)
-ONE: Final = Scenes("scale_00000", GRID, 1, {"B04": "uint16"}, lambda n, band, shape: np.ones(shape))
-
-# A dataset's number `i` tells its product (the second one has half of all), its place and its time.
-LEFT: Final = "-179.75 + 0.5 * (i * 7919 % 718)"
-BOTTOM: Final = "-60.25 + 0.5 * (i * 104729 % 240)"
-MOMENT: Final = "timestamp '2000-01-01' + (i * 15485863 % 13150000) * interval '1 minute'"
-ADDED: Final = "timestamptz '2020-01-01' + i * interval '10 seconds'"
-
-
-def _write_corners(x: str, y: str) -> str:
-    """Write the object of the four corners of a cell, whose coordinates have these names."""
-    corners = {"ul": ("w", "s + 0.5"), "ur": ("w + 0.5", "s + 0.5"), "lr": ("w + 0.5", "s"), "ll": ("w", "s")}
-    members = [f"'{c}', jsonb_build_object('{x}', {a}, '{y}', {b})" for c, (a, b) in corners.items()]
-    return f"jsonb_build_object({', '.join(members)})"
-
-
-DOCUMENT: Final = f"""
-    d.metadata || jsonb_build_object(
-      'id', n.id, 'label', p.name || '-' || i,
-      'product', jsonb_build_object('name', p.name),
-      'extent', jsonb_build_object(
-        'lon', jsonb_build_object('begin', w, 'end', w + 0.5),
-        'lat', jsonb_build_object('begin', s, 'end', s + 0.5), 'coord', {_write_corners("lon", "lat")}),
-      'geometry', jsonb_build_object('type', 'Polygon', 'coordinates', jsonb_build_array(jsonb_build_array(
-        jsonb_build_array(w, s), jsonb_build_array(w + 0.5, s), jsonb_build_array(w + 0.5, s + 0.5),
-        jsonb_build_array(w, s + 0.5), jsonb_build_array(w, s)))),
-      'grids', jsonb_build_object('default', jsonb_build_object(
-        'shape', jsonb_build_array(128, 128),
-        'transform', jsonb_build_array(0.5 / 128, 0, w, 0, -0.5 / 128, s + 0.5, 0, 0, 1))),
-      'grid_spatial', jsonb_build_object('projection', (d.metadata #> '{{grid_spatial,projection}}')
-        || jsonb_build_object('geo_ref_points', {_write_corners("x", "y")})),
-      'properties', (d.metadata -> 'properties') || jsonb_build_object(
-        'eo:cloud_cover', i % 101, 'datetime', to_char(moment, 'YYYY-MM-DD"T"HH24:MI:SS"Z"')))
-"""
-NUMBERS_SQL: Final = f"""
-    SELECT gen_random_uuid() AS id, i, CASE WHEN i % 2 = 0 THEN 1 ELSE i / 2 END AS place,
-      ({LEFT})::float8 AS w, ({BOTTOM})::float8 AS s, {MOMENT} AS moment,
-      {ADDED} AS added FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) i
-"""
-COPIES: Final = {
-    "postgres": f"""
-        WITH n AS ({NUMBERS_SQL}), new AS (
-          INSERT INTO agdc.dataset (id, metadata_type_ref, dataset_type_ref, metadata, added, updated)
-          SELECT n.id, d.metadata_type_ref, p.number, {DOCUMENT}, n.added, n.added
-          FROM n JOIN products p ON p.place = n.place % :products, template d RETURNING id)
-        INSERT INTO agdc.dataset_location (dataset_ref, uri_scheme, uri_body)
-        SELECT new.id, l.uri_scheme, l.uri_body FROM new, (SELECT * FROM agdc.dataset_location LIMIT 1) l
-    """,
-    # The search fields are rows of other tables, which Open Data Cube fills from the document.
-    "postgis": f"""
-        WITH n AS ({NUMBERS_SQL}), new AS (
-          INSERT INTO odc.dataset
-            (id, metadata_type_ref, product_ref, metadata, added, updated, uri_scheme, uri_body)
-          SELECT n.id, d.metadata_type_ref, p.number, {DOCUMENT}, n.added, n.added, d.uri_scheme, d.uri_body
-          FROM n JOIN products p ON p.place = n.place % :products, template d RETURNING id),
-        times AS (INSERT INTO odc.dataset_search_datetime
-          SELECT new.id, 'time', tstzrange(moment AT TIME ZONE 'UTC', moment AT TIME ZONE 'UTC', '[]')
-          FROM new JOIN n USING (id)),
-        numbers AS (INSERT INTO odc.dataset_search_num
-          SELECT new.id, k.name, numrange(k.low::numeric, k.high::numeric, '[]')
-          FROM new JOIN n USING (id), LATERAL (VALUES
-            ('lon', w, w + 0.5), ('lat', s, s + 0.5), ('cloud_cover', i % 101, i % 101)) k(name, low, high))
-        INSERT INTO odc.dataset_search_string SELECT new.id, t.search_key, t.search_val FROM new, strings t
-    """,
-}
-COPIED_PRODUCTS: Final = """
-    SELECT n.name, jsonb_set(metadata, '{product,name}', to_jsonb(n.name)), metadata_type_ref,
-      jsonb_set(jsonb_set(definition, '{name}', to_jsonb(n.name)),
-        '{metadata,product,name}', to_jsonb(n.name))
-"""
-NEW_NAMES: Final = (
-    "(SELECT 'scale_' || lpad(i::text, 5, '0') AS name FROM generate_series(1, :products - 1) i) n"
-)
-PRODUCT_COPIES: Final = {
-    "postgres": (
-        f"INSERT INTO agdc.dataset_type (name, metadata, metadata_type_ref, definition) {COPIED_PRODUCTS} "
-        f"FROM agdc.dataset_type, {NEW_NAMES} WHERE dataset_type.name = 'scale_00000'",
-        # Open Data Cube makes these for each product.
-        """
-        DO $$ DECLARE statement text; BEGIN FOR statement IN
-          SELECT regexp_replace(replace(d.indexdef, 'scale_00000', p.name),
-            'dataset_type_ref = [0-9]+', 'dataset_type_ref = ' || p.id)
-          FROM pg_indexes d, agdc.dataset_type p
-          WHERE d.indexname LIKE 'dix_scale_00000%' AND p.name <> 'scale_00000'
-        LOOP EXECUTE statement; END LOOP; END $$
-        """,
-    ),
-    "postgis": (
-        f"INSERT INTO odc.product (name, metadata, metadata_type_ref, definition) {COPIED_PRODUCTS} "
-        f"FROM odc.product, {NEW_NAMES} WHERE product.name = 'scale_00000'",
-    ),
-}
-PREPARATION: Final = {
-    "postgres": (
-        "CREATE TEMP TABLE IF NOT EXISTS template AS SELECT * FROM agdc.dataset LIMIT 1",
-        "CREATE TEMP TABLE IF NOT EXISTS products AS "
-        "SELECT id AS number, name, row_number() OVER (ORDER BY id) - 1 AS place FROM agdc.dataset_type",
-    ),
-    "postgis": (
-        "CREATE TEMP TABLE IF NOT EXISTS template AS SELECT * FROM odc.dataset LIMIT 1",
-        "CREATE TEMP TABLE IF NOT EXISTS products AS "
-        "SELECT id AS number, name, row_number() OVER (ORDER BY id) - 1 AS place FROM odc.product",
-        "CREATE TEMP TABLE IF NOT EXISTS strings AS "
-        "SELECT search_key, search_val FROM odc.dataset_search_string "
-        "WHERE dataset_ref = (SELECT id FROM template)",
-    ),
-}
 
 LATER: Final = 50
 """The page of a search that is reached by its links."""
@@ -173,60 +48,6 @@ class State:
     datasets: int
     figures: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: dict[str, float] = field(default_factory=dict)
-
-
-@contextmanager
-def start_catalogue(driver: str) -> Iterator[tuple[Service, Engine]]:
-    """Start a PostgreSQL for the catalogue, and the service with an empty index on it."""
-    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-    if programs is None:
-        raise SystemExit("this benchmark needs Debian's package postgresql-15-postgis-3")
-    with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        server = postgres.start_server(
-            folder / "server" / "pg", folder / "postgresql.log", SETTINGS, programs
-        )
-        try:
-            url = server.create_database("datacube")
-            with empty_service(database_url=SecretStr(url), index_driver=driver) as running:
-                engine = create_engine(url)
-                yield running, engine
-                engine.dispose()
-        finally:
-            server.stop(5)
-
-
-def fill_index(running: Service, engine: Engine, products: int) -> None:
-    """Index one product and one dataset by `datacube`, and copy the product with its indexes."""
-    with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
-        environment = child_environment(running.stack.config, **running.stack.odc_environment)
-        index_products([ONE.write_definition(Path(name))], environment)
-        documents = ONE.write_scenes(running.stack.config.data_dir / "scenes")
-        index_datasets(documents, environment)
-    with engine.begin() as connection:
-        for statement in PRODUCT_COPIES[running.stack.config.index_driver]:
-            connection.execute(text(statement), {"products": products})
-
-
-def grow_index(engine: Engine, driver: str, products: int, before: int, after: int) -> float:
-    """Make datasets until there are ``after``; return the seconds it took."""
-    start = time.perf_counter()
-    with engine.connect() as connection:
-        for statement in PREPARATION[driver]:
-            connection.execute(text(statement))
-        connection.commit()
-        for first in range(before, after, BATCH):
-            numbers = {"first": first, "last": min(first + BATCH, after) - 1, "products": products}
-            connection.execute(text(COPIES[driver]), numbers)
-            connection.commit()
-            print(f"{numbers['last'] + 1:,} datasets after {time.perf_counter() - start:.0f} s", flush=True)
-    with engine.connect() as connection:
-        alone = connection.execution_options(isolation_level="AUTOCOMMIT")
-        # PostgreSQL does this by itself eventually, but it must not happen during the measurement.
-        for statement in ("VACUUM ANALYZE", "CHECKPOINT"):
-            alone.execute(text(statement))
-    return time.perf_counter() - start
 
 
 # --- Requests ------------------------------------------------------------------------------------
@@ -337,23 +158,15 @@ def wait_for_summaries(running: Service, datasets: int) -> None:
 
 
 def print_states(states: list[State], driver: str, console: Console) -> None:
-    """Print the table of figures with the ratio of each request."""
-    few, many = states
+    """Print the table of figures of all sizes, with the ratio of each to the first."""
+    first = states[0]
     table = Table(title=f"{PRODUCTS} products, index driver {driver}", title_justify="left")
-    for name in (
-        "request",
-        f"p50 ms, {few.datasets:,}",
-        "p95 ms",
-        f"p50 ms, {many.datasets:,}",
-        "p95 ms",
-        "p95 ratio",
-    ):
-        table.add_column(name, justify="left" if name == "request" else "right")
-    for name, (p50, p95) in few.figures.items():
-        later = many.figures[name]
-        table.add_row(
-            name, f"{p50:.1f}", f"{p95:.1f}", f"{later[0]:.1f}", f"{later[1]:.1f}", f"{later[1] / p95:.2f}"
-        )
+    table.add_column("p50 / p95 ms (ratio of p95)")
+    for state in states:
+        table.add_column(f"{state.datasets:,}", justify="right")
+    for name, (_, p95) in first.figures.items():
+        cells = [state.figures[name] for state in states]
+        table.add_row(name, *[f"{low:.1f} / {high:.1f} ({high / p95:.2f})" for low, high in cells])
     console.print(table)
     for state in states:
         console.print(
@@ -361,24 +174,43 @@ def print_states(states: list[State], driver: str, console: Console) -> None:
         )
 
 
+def grow_and_measure(running: Service, engine: Engine, options: argparse.Namespace) -> list[State]:
+    """Measure the catalogue with each number of datasets, in growing order."""
+    driver, states = options.index_driver, []
+    before = count_datasets(engine, driver)
+    if not before:
+        fill_index(running, engine, options.products)
+        before = 1
+    for after in sorted({FEW, *options.datasets}):
+        if after < before:
+            continue
+        seconds = grow_index(engine, driver, options.products, before, after) if after > before else 0
+        print(f"{after:,} datasets, made in {seconds:.0f} s", flush=True)
+        states.append(measure_state(running, options.products, after, options.rounds))
+        states[-1].notes["making the datasets, s"] = seconds
+        states[-1].notes["load"] = os.getloadavg()[1]
+        before = after
+    return states
+
+
 def main() -> None:
     """Fill, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--datasets", type=int, default=MANY, help=f"at the end; default {MANY:,}, try 10_000_000"
+        "--datasets",
+        type=int,
+        nargs="+",
+        default=[MANY],
+        help=f"numbers to measure with, after {FEW:,}; default {MANY:,}, try 10_000_000",
     )
     parser.add_argument("--products", type=int, default=PRODUCTS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--index-driver", choices=DRIVERS, default="postgres")
+    parser.add_argument("--keep", type=Path, help="a folder that keeps the index for the next time")
     options = parser.parse_args()
-    states = []
-    with start_catalogue(options.index_driver) as (running, engine):
-        fill_index(running, engine, options.products)
-        for before, after in ((1, FEW), (FEW, options.datasets)):
-            seconds = grow_index(engine, options.index_driver, options.products, before, after)
-            states.append(measure_state(running, options.products, after, options.rounds))
-            states[-1].notes["making the datasets, s"] = seconds
-    print_states(states, options.index_driver, Console(width=120))
+    with start_catalogue(options.index_driver, options.keep) as (running, engine):
+        states = grow_and_measure(running, engine, options)
+    print_states(states, options.index_driver, Console(width=160))
 
 
 if __name__ == "__main__":

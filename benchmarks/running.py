@@ -106,8 +106,12 @@ def start_service(cache: Path = CACHE, **settings: Any) -> Iterator[Service]:
 
 
 @contextmanager
-def empty_service(**settings: Any) -> Iterator[Service]:
-    """Start the stack with an empty index, in a temporary folder."""
+def empty_service(folder: Path | None = None, **settings: Any) -> Iterator[Service]:
+    """Start the stack with an empty index, in a temporary folder or in one that is kept."""
+    if folder is not None:
+        with _make_stack(folder, **settings) as stack:
+            yield from _use_stack(stack, folder)
+        return
     with tempfile.TemporaryDirectory(prefix="odc-openeo-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)

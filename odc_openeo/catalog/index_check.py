@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
+from odc_openeo.catalog import search_index
 from odc_openeo.catalog.odc_environment import OdcEnvironment, read_environment
 from odc_openeo.config import Config
 from odc_openeo.db import migrate
@@ -95,6 +96,22 @@ def check_index(config: Config) -> str:
             f"The index of Open Data Cube cannot be opened: {lines[0]} Run `datacube system check`."
         ) from error
     return f"Open Data Cube is reachable: driver {environment.driver}, {products} products"
+
+
+def find_index_warning(config: Config) -> str | None:
+    """Describe in one line what makes searches slow, None if nothing does."""
+    environment = read_environment(config)
+    if environment.driver != "postgis":
+        return None
+    engine = environment.create_engine()
+    try:
+        with engine.connect() as connection:
+            count = search_index.count_roughly(connection)
+            if count < search_index.MANY or search_index.has_index(connection):
+                return None
+    finally:
+        engine.dispose()
+    return f"searches of about {count:,} datasets are slow: run `odc-openeo index tune`"
 
 
 def _check_tables(connection: Connection, environment: OdcEnvironment) -> int:

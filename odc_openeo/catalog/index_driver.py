@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import ColumnElement, FromClause, TextClause, cast, func, null, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP, TSTZRANGE
 
+from odc_openeo.catalog import search_index
+
 TIME: Final = TIMESTAMP(timezone=True)
 
 Fields = Mapping[str, Any]
@@ -118,6 +120,8 @@ class IndexDriver(ABC):
               {state} {self.schema}.{self.product_table}) || {state} {self.schema}.metadata_type) AS products,
               (SELECT max(added) FROM {self.table})::text AS added,
               (SELECT max(updated) FROM {self.table})::text AS updated,
+              (SELECT indisvalid FROM pg_index
+                WHERE indexrelid = to_regclass('{self.schema}.{search_index.NAME}')) AS has_search_index,
               (SELECT n_tup_ins + n_tup_upd {counters} AS written,
               (SELECT n_tup_del {counters} AS deleted
             """

@@ -64,6 +64,7 @@ class IndexConnection:
         self._datacube: Datacube | None = None
         self._engine: Any = None
         self._is_pooled_by_others = False
+        self._has_search_index = False
 
     @property
     def datacube(self) -> Datacube:
@@ -86,7 +87,7 @@ class IndexConnection:
     @property
     def driver(self) -> IndexDriver:
         """The driver of the index, for the SQL of searches."""
-        return get_driver(self._environment.driver)
+        return get_driver(self._environment.driver, has_search_index=self._has_search_index)
 
     @property
     def engine(self) -> Any:
@@ -109,6 +110,7 @@ class IndexConnection:
             row = self._select_marker(connection)
         marker = Marker(row.products, row.added, row.updated, row.written or 0, row.deleted or 0)
         self._forget_products(marker)
+        self._has_search_index = bool(row.has_search_index)
         return marker, row.clock
 
     def _select_marker(self, connection: Connection) -> Row[Any]:
@@ -146,13 +148,13 @@ class IndexConnection:
 
 
 @cache
-def get_driver(name: str) -> IndexDriver:
-    """Return an index driver by its name in Open Data Cube."""
+def get_driver(name: str, *, has_search_index: bool = False) -> IndexDriver:
+    """Return an index driver by its name in Open Data Cube; ``has_search_index``: with `search_index`."""
     if name == "postgis":
         # Imported only where it is used, as it takes half a second.
-        from odc_openeo.catalog.postgis_driver import PostgisDriver
+        from odc_openeo.catalog.postgis_driver import IndexedPostgisDriver, PostgisDriver
 
-        return PostgisDriver()
+        return IndexedPostgisDriver() if has_search_index else PostgisDriver()
     return PostgresDriver()
 
 

@@ -13,22 +13,27 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     FromClause,
     Select,
     Text,
+    TextClause,
     and_,
     cast,
     false,
     func,
     literal_column,
     null,
+    or_,
     select,
+    text,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import NUMERIC, NUMRANGE
 from sqlalchemy.types import Double
 
+from odc_openeo.catalog import search_index
 from odc_openeo.catalog.index_driver import TIME, Fields, IndexDriver, SearchBox, make_time_range, no_times
 from odc_openeo.catalog.odc_postgis_internals import DATASET, NUMBERS, STRINGS, TIMES
 
@@ -102,6 +107,48 @@ class PostgisDriver(IndexDriver):
                 _overlaps_range(numbers, _step(low, -math.inf), _step(high, math.inf)),
             )
         )
+
+
+class IndexedPostgisDriver(PostgisDriver):
+    """The driver where operators have added `search_index`: it finds the same datasets."""
+
+    def is_of_product(self, number: int) -> TextClause:
+        """Return the condition that a dataset is of a product."""
+        return text(f"{super().is_of_product(number).text} AND {search_index.is_of_product(number)}")
+
+    def overlaps_times(
+        self, fields: Fields, start: datetime | None, end: datetime | None
+    ) -> ColumnElement[bool]:
+        """Return the condition that the interval of a dataset overlaps this one, ends included."""
+        exact = super().overlaps_times(fields, start, end)
+        if not _has_standard_offsets(fields, "time"):
+            return exact
+        return and_(exact, literal_column(search_index.overlaps_interval(start, end), Boolean))
+
+    def overlaps_boxes(self, fields: Fields, boxes: Sequence[SearchBox]) -> ColumnElement[bool]:
+        """Return the condition that the bounding box of a dataset shares a point with one of these."""
+        if not _has_standard_offsets(fields, "lon", "lat"):
+            return super().overlaps_boxes(fields, boxes)
+        return or_(false(), *[self._overlaps_box(fields, box) for box in boxes])
+
+    def _overlaps_box(self, fields: Fields, box: SearchBox) -> ColumnElement[bool]:
+        near = literal_column(search_index.overlaps_box(box.lon, box.lat), Boolean)
+        bounds = {"lon": box.lon, "lat": box.lat}
+        edges = {name: self.get_edges(name, fields) for name in bounds}
+        exact = [edges[n][0] <= high for n, (_, high) in bounds.items()]
+        return and_(near, *exact, *[edges[n][1] >= low for n, (low, _) in bounds.items()])
+
+
+def _has_standard_offsets(fields: Fields, *names: str) -> bool:
+    """Return whether these search fields are where `search_index` reads them."""
+    return all(
+        name in fields
+        and fields[name].lower.offset[0] == low
+        and fields[name].greater.offset[0] == high
+        and len(fields[name].lower.offset) == (2 if name == "time" else 1)
+        for name in names
+        for low, high in [search_index.STANDARD_OFFSETS[name]]
+    )
 
 
 def _select_in_box(box: SearchBox) -> Select[Any]:

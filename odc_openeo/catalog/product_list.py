@@ -44,7 +44,7 @@ class ProductCache:
         self._index = index
         self._summaries = Summaries(config, index)
         self._lock = threading.Lock()
-        self._read: tuple[object, object, ProductList] | None = None
+        self._read: tuple[object, object, object, ProductList] | None = None
 
     def get_current(self) -> ProductList:
         """Return the products as they are now; the same object as long as nothing has changed."""
@@ -52,14 +52,15 @@ class ProductCache:
             self._summaries.get_current(),
             read_overrides(self._config.collection_overrides),
         )
+        state = summaries, overrides, self._index.driver
         with self._lock:
             cached = self._read
-        if cached is not None and cached[0] is summaries and cached[1] is overrides:
-            return cached[2]
+        if cached is not None and all(old is new for old, new in zip(cached, state, strict=False)):
+            return cached[3]
         products = self._read_products(summaries, overrides)
         with self._lock:
-            previous, self._read = self._read, (summaries, overrides, products)
-        for problem in sorted({*products.problems} - {*(previous[2].problems if previous else ())}):
+            previous, self._read = self._read, (*state, products)
+        for problem in sorted({*products.problems} - {*(previous[3].problems if previous else ())}):
             log.warning("collection overrides: %s", problem)
         return products
 

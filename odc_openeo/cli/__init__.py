@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from odc_openeo import __version__
 from odc_openeo.cli.items import make_export_group, make_index_command
 from odc_openeo.cli.jobs import make_jobs_group
+from odc_openeo.cli.search_index import make_tune_command
 from odc_openeo.cli.secret_files import make_secrets
 from odc_openeo.config import (
     DEMO_USER,
@@ -286,6 +287,7 @@ def index_samples(folder: Path | None) -> None:
 
 
 index.add_command(make_index_command(load_operator_settings))
+index.add_command(make_tune_command(load_operator_settings))
 cli.add_command(make_export_group(load_operator_settings, DATA_DIR))
 
 

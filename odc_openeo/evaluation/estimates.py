@@ -11,7 +11,7 @@ from odc_openeo.graph.estimate import Estimate
 from odc_openeo.graph.estimate import estimate_computation as estimate_values
 from odc_openeo.jobs import Job
 from odc_openeo.jobs.options import parse_archives
-from odc_openeo.jobs.part_progress import find_reading_rate
+from odc_openeo.jobs.part_progress import find_reading_rates
 from odc_openeo.parts import PartLimits, plan_parts
 from odc_openeo.registry.environment import RunLimits
 from odc_openeo.user_data.run_environment import make_environment
@@ -20,7 +20,8 @@ SKETCH_ABOVE: Final = 20_000
 """Chunks of a load from which on only its form is known here: building larger graphs takes too long."""
 
 USUAL_BYTES_PER_SECOND: Final = 50e6
-"""Bytes of pixels that a worker reads and reduces in a second, until parts of jobs have been measured."""
+"""Bytes of pixels that a worker reads and reduces in a second, and in one of CPU time, until parts of jobs
+have been measured."""
 
 ANY_NUMBER: Final = 2**31 - 1
 """Downloads that cost nothing, in numbers: null says the same, but the R client fails without a number."""
@@ -49,12 +50,14 @@ def estimate_job(config: Config, job: Job) -> dict[str, Any]:
 
 
 def _describe_parts(config: Config, parts: int, input_bytes: int) -> dict[str, Any]:
-    """Describe the parts that a job will have, and how long it will take with the workers that run now."""
-    rate = find_reading_rate(config) or USUAL_BYTES_PER_SECOND
-    seconds = input_bytes / rate
+    """Describe the parts that a job will have, and how long one worker and its processors will take."""
+    rates = find_reading_rates(config)
+    seconds = input_bytes / (rates.per_second or USUAL_BYTES_PER_SECOND)
+    cpu_seconds = input_bytes / (rates.per_cpu_second or USUAL_BYTES_PER_SECOND)
     return {
         "parts": parts,
         "hours": round(seconds / 3600, 6),
+        "cpu_hours": round(cpu_seconds / 3600, 6),
         "duration": f"PT{max(math.ceil(seconds), 1)}S",
     }
 

@@ -112,15 +112,20 @@ def list_parts(config: Config, job: UUID) -> dict[int, str]:
         return {row[0]: row[1] for row in session.execute(query.order_by(part.number))}
 
 
-def find_reading_rate(config: Config) -> float | None:
-    """Return the bytes per second that jobs have read, by the latest parts that are done.
+@dataclass(frozen=True)
+class ReadingRates:
+    """Bytes that a worker reads and reduces in a second, and in one of CPU time; None: never measured."""
 
-    It is that of one worker. None if no part was ever done.
-    """
+    per_second: float | None
+    per_cpu_second: float | None
+
+
+def find_reading_rates(config: Config) -> ReadingRates:
+    """Return the speed of one worker, by the latest parts of jobs that are done."""
     part = db.JobPartRow
     read = cast(cast(part.part, JSONB)["input_bytes"].astext, Float)
     latest = (
-        select(read.label("read"), part.started, part.ended)
+        select(read.label("read"), part.cpu_s, part.started, part.ended)
         .where(part.status == "done", part.is_last.is_(False))
         .order_by(part.ended.desc())
         .limit(RECENT_PARTS)
@@ -128,5 +133,6 @@ def find_reading_rate(config: Config) -> float | None:
     )
     busy = func.sum(func.extract("epoch", latest.c.ended - latest.c.started))
     with db.autocommit_session(config) as session:
-        total, seconds = session.execute(select(func.sum(latest.c.read), busy)).one()
-    return float(total) / float(seconds) if total and seconds else None
+        sums = select(func.sum(latest.c.read), busy, func.sum(latest.c.cpu_s))
+        total, *times = session.execute(sums).one()
+    return ReadingRates(*[float(total) / float(spent) if total and spent else None for spent in times])

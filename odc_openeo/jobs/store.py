@@ -166,10 +166,10 @@ def delete_job(config: Config, user: UUID, id_: str) -> UUID:
     return deleted_id
 
 
-def start_job(config: Config, user: UUID, id_: str) -> UUID | None:
+def start_job(config: Config, user: UUID, id_: str, entries: Sequence[Entry] = ()) -> UUID | None:
     """Queue a job and discard logs and results of an earlier run. No effect if it is queued or running.
 
-    Returns the attempt whose files must be removed now, if there is one.
+    ``entries`` begin its log. Returns the attempt whose files must be removed now, if there is one.
     """
     queued = (
         update(db.JobRow)
@@ -196,6 +196,7 @@ def start_job(config: Config, user: UUID, id_: str) -> UUID | None:
         session.execute(delete(db.JobSplitRow).where(db.JobSplitRow.job_id == job))
         discarded = delete(db.JobResult).where(db.JobResult.job_id == job).returning(db.JobResult.attempt)
         previous_run = session.scalar(discarded)
+        add_log_entries(session, job, entries)
     record_event("job_started", job=job, owner=user)
     return previous_run
 

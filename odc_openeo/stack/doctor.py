@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from odc_openeo import db
 from odc_openeo.catalog import Catalog, read_overrides
-from odc_openeo.catalog.index_check import IndexUnusable, check_index
+from odc_openeo.catalog.index_check import IndexUnusable, check_index, find_index_warning
 from odc_openeo.compute import cluster
 from odc_openeo.config import (
     PREFIX,
@@ -63,6 +63,7 @@ def run_checks(config: Config) -> list[Finding]:
         ("sign-in", oidc.check_providers),
     ]
     warnings: list[tuple[str, Callable[[Config], str | None]]] = [
+        ("index", find_index_warning),
         ("index", _find_override_warning),
         ("dask", cluster.find_warning),
         ("GDAL", _find_gdal_warning),

@@ -6,14 +6,17 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 from flask.testing import FlaskClient
+from rasterio.transform import from_origin
 
 from odc_openeo import db, jobs
 from odc_openeo.app import create_app
@@ -23,6 +26,7 @@ from odc_openeo.jobs import queue, quotas
 from odc_openeo.jobs.usage import Amounts, add_usage, count_cpu_seconds, find_collections, read_usage
 from odc_openeo.services import store
 from odc_openeo.services.model import ServiceDraft
+from odc_openeo.user_data import files
 from odc_openeo.users import accounts
 from odc_openeo.users.accounts import Account
 from tests.api.conftest import API, PASSWORD, addition, code
@@ -170,13 +174,13 @@ def test_nothing_starts_without_cpu_hours(limited: Config, ada: Account, bearer:
     add_usage(limited, ada.id, "job", [], Amounts(1, 3600))
     requests: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
         (client.post, f"{path}/results", {}),
-        (client.get, f"{path}/estimate", {}),
         (client.post, f"{API}/result", {"json": {"process": addition()}}),
     ]
     for send, url, body in requests:
         answer = send(url, headers=bearer, **body)
         assert (answer.status_code, code(answer)) == (402, "PaymentRequired")
         assert "1 CPU hours" in answer.get_json()["message"]
+    assert client.get(f"{path}/estimate", headers=bearer).get_json()["left"]["cpu_hours"] == 0
     accounts.set_roles(limited, "ada", ["staff"])
     assert client.post(f"{path}/results", headers=bearer).status_code == 202
 
@@ -229,3 +233,86 @@ def test_roles_set_how_many_jobs_run_at_once(limited: Config, ada: Account) -> N
     accounts.set_roles(limited, "bob", ["boss"])
     assert queue.claim_job(limited, "worker") is not None
     assert json.loads(quotas.describe_job_limits(limited))["boss"] == quotas.UNLIMITED
+
+
+# --- Estimates against what is left --------------------------------------------------------------
+
+INPUT_BYTES = 2 * 40 * 50 * 8
+
+
+@pytest.fixture
+def raster_job(odc_config: Config, ada: Account, tmp_path: Path) -> str:
+    """The path of a job that reads and writes `INPUT_BYTES`; workers read a byte in a second of CPU time."""
+    path = tmp_path / "mine.tif"
+    values = np.arange(2 * 40 * 50, dtype="float64").reshape(2, 40, 50)
+    grid = {"crs": "EPSG:32632", "transform": from_origin(680000, 5152000, 10, 10)}
+    with rasterio.open(path, "w", driver="GTiff", dtype="float64", count=2, height=40, width=50, **grid) as f:
+        f.write(values)
+    with path.open("rb") as stream:
+        files.receive_file(odc_config, str(ada.id), "mine.tif", stream, None)
+    load = {"process_id": "load_uploaded_files", "arguments": {"paths": ["mine.tif"], "format": "GTiff"}}
+    save = {"process_id": "save_result", "arguments": {"data": {"from_node": "a"}, "format": "GTiff"}}
+    graph = {"a": load, "b": {**save, "result": True}}
+    job = jobs.create_job(odc_config, ada.id, jobs.JobDraft({"process_graph": graph}))
+    done = jobs.create_job(odc_config, ada.id, jobs.JobDraft(addition()))
+    begin = db.now()
+    with db.session(odc_config) as session:
+        session.add(db.JobSplitRow(job_id=done, attempt=uuid4(), split="{}", parts=1, details="{}"))
+        session.flush()
+        part = {"part": json.dumps({"input_bytes": 100}), "status": "done", "cpu_s": 100.0, "is_last": False}
+        times = {"started": begin - timedelta(seconds=10), "ended": begin}
+        session.add(db.JobPartRow(job_id=done, number=0, **part, **times))
+    return f"{API}/jobs/{job}"
+
+
+HOURS = INPUT_BYTES / 3600
+STORED = INPUT_BYTES * 2
+"""Somewhat more than the uploaded file."""
+
+
+@pytest.mark.parametrize(
+    ("quota", "outcome"),
+    [
+        ({"cpu_hours_per_month": HOURS * 1.1, "storage": STORED * 9}, None),
+        ({"cpu_hours_per_month": HOURS / 1.5}, "warning"),
+        ({"cpu_hours_per_month": HOURS / 4}, "PaymentRequired"),
+        ({"cpu_hours_per_month": HOURS * 1.1, "storage": STORED}, "warning"),
+        ({"storage": INPUT_BYTES + 9000}, "StorageQuotaExceeded"),
+        ({"jobs": 3}, None),
+        ({}, None),
+    ],
+)
+def test_estimates_are_compared_with_what_is_left(
+    odc_config: Config,
+    raster_job: str,
+    bearer: dict[str, str],
+    tmp_path: Path,
+    quota: dict[str, float],
+    outcome: str | None,
+) -> None:
+    path = tmp_path / "quotas.yaml"
+    path.write_text(json.dumps({"default": quota}))
+    client = create_app(odc_config.model_copy(update={"quotas": path})).test_client()
+    estimate = client.get(f"{raster_job}/estimate", headers=bearer).get_json()
+    assert estimate["cpu_hours"] == pytest.approx(HOURS, rel=1e-4)
+    assert estimate["hours"] == pytest.approx(HOURS / 10, rel=1e-4)
+    assert estimate["left"].keys() == {name.removesuffix("_per_month") for name in quota}
+    if "cpu_hours_per_month" in quota:
+        assert estimate["left"]["cpu_hours"] == pytest.approx(quota["cpu_hours_per_month"], abs=1e-4)
+    assert bool(estimate["warnings"]) is (outcome is not None)
+    answer = client.post(f"{raster_job}/results", headers=bearer)
+    logs = client.get(f"{raster_job}/logs", headers=bearer).get_json()["logs"]
+    if outcome in (None, "warning"):
+        assert answer.status_code == 202
+        assert [entry["level"] for entry in logs] == ["warning"] * (outcome is not None)
+        assert [entry["message"] for entry in logs] == estimate["warnings"]
+    else:
+        assert code(answer) == outcome
+        assert answer.get_json()["message"] == estimate["warnings"][0]
+        assert client.get(raster_job, headers=bearer).get_json()["status"] == "created"
+
+
+def test_estimates_without_quotas_name_none(
+    client: FlaskClient, raster_job: str, bearer: dict[str, str]
+) -> None:
+    assert not {"left", "warnings"} & client.get(f"{raster_job}/estimate", headers=bearer).get_json().keys()

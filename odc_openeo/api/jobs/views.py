@@ -20,9 +20,7 @@ from odc_openeo.api.jobs.documents import (
 from odc_openeo.api.json_body import read_json_object
 from odc_openeo.api.paging import make_page_links, read_level, read_limit
 from odc_openeo.api.query_parameters import takes
-from odc_openeo.api.runner_calls import run_for_view
 from odc_openeo.api.view_bodies import accepts, answers
-from odc_openeo.evaluation import estimates
 from odc_openeo.jobs.part_progress import find_parts_progress
 
 blueprint = Blueprint("jobs", __name__)
@@ -85,16 +83,12 @@ def delete_job(job_id: str) -> Response:
 @blueprint.get("/jobs/<job_id>/estimate")
 @signed_in
 def estimate_job(job_id: str) -> Any:
-    """``GET /jobs/{job_id}/estimate``: an estimate of the size of the results; an error beyond the quotas.
+    """``GET /jobs/{job_id}/estimate``: what a job takes, and what of the quotas is left.
 
     Results may be downloaded as often as one likes until they are deleted.
     """
     config, user = backend().config, current_user().id
-    job = jobs.get_job(config, user, job_id)
-    actions.check_quotas(config, user)
-    estimate = run_for_view(estimates.estimate_job, job, user=str(user))
-    actions.check_quotas(config, user, estimate["size"])
-    return estimate
+    return actions.describe_estimate(config, user, jobs.get_job(config, user, job_id))
 
 
 @blueprint.get("/jobs/<job_id>/logs")
