@@ -41,7 +41,7 @@ class FlowWork:
 
     def __init__(self, config: Config, job: UUID, run: UUID) -> None:
         self.config, self.job, self.run = config, job, run
-        self.stop = threading.Event()
+        self.stop, self.is_released = threading.Event(), threading.Event()
         self.permits = threading.BoundedSemaphore(config.prefect_parts)
         self.slots: SimpleQueue[ClaimRunner] = SimpleQueue()
         for _ in range(config.prefect_parts):
@@ -86,6 +86,7 @@ class FlowWork:
             runner.release()
             # Tasks that wait for a slot see that all is over.
             self.slots.put(runner)
+        self.is_released.set()
 
     def end_with_parent(self, parent: int) -> None:
         """End this process soon after the worker of the pool that started it.
@@ -93,7 +94,8 @@ class FlowWork:
         A worker that is killed, or asked to stop twice, leaves its flow runs behind.
         """
         while os.getppid() == parent:
-            time.sleep(POLL_SECONDS)
+            if self.is_released.wait(POLL_SECONDS):
+                return
         log.warning("job %s: the worker of the pool has ended, and so does its flow run", self.job)
         self.stop.set()
         # Parts are given back and Prefect hears of it, unless one of the two cannot be reached.

@@ -9,6 +9,7 @@ import pytest
 
 from odc_openeo import jobs
 from odc_openeo.config import Config
+from odc_openeo.errors import ProcessGraphComplexity
 from odc_openeo.evaluation.estimates import estimate_job
 from odc_openeo.evaluation.validation import find_all_problems
 from odc_openeo.explain import draw_plan, explain_process
@@ -51,7 +52,8 @@ SECOND = {
 def huge(index: Index, tmp_path: Path) -> Index:
     """A scene that only the index has."""
     grid = Grid(-7_500_000, 7_500_000, 10, (SIDE, SIDE), 3857)
-    files = {band: {"path": f"{band}.tif", "grid": "default"} for band in ("B04", "B08")}
+    bands = ("B04", "B08", "B11", "SCL")
+    files = {band: {"path": f"{band}.tif", "grid": "default"} for band in bands}
     index.add(document(tmp_path, files, {"default": grid}, "tiny_s2", "2022-06-01T10:00:00Z"))
     return index
 
@@ -61,10 +63,9 @@ def huge(index: Index, tmp_path: Path) -> Index:
     [
         ({}, "space", "parts of up to"),
         ({"over": "pixels"}, "stages", "a last step combines their values"),
-        ({"over": "pixels", "reducer": "median"}, "whole", "runs as a whole, though it is larger"),
         ({"extra": SECOND}, "whole", "It saves several results."),
     ],
-    ids=["windows", "two stages", "a median of all pixels", "two results"],
+    ids=["windows", "two stages", "two results"],
 )
 def test_a_large_process_is_split_as_the_worker_splits_it(
     huge: Index, odc_config: Config, arguments: dict[str, Any], kind: str, words: str
@@ -102,6 +103,11 @@ def test_what_runs_in_parts_is_not_refused_for_its_size(huge: Index, odc_config:
     estimate = estimate_job(odc_config, jobs.get_job(odc_config, user, str(job)))
     assert estimate["input_size"] == SIDE * SIDE * 2 * 2
     assert estimate["parts"] == explain_process(odc_config, process, user)["plan"]["parts"]["count"]
+
+
+def test_what_does_not_split_and_is_too_much_at_once_is_refused(huge: Index, odc_config: Config) -> None:
+    with pytest.raises(ProcessGraphComplexity, match="and 1,099.5 GB may be read"):
+        explain_process(odc_config, {"process_graph": make_graph(over="pixels", reducer="median")}, None)
 
 
 def test_a_small_process_is_one_part(tiny: Any, odc_config: Config) -> None:
