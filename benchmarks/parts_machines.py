@@ -40,7 +40,7 @@ class JobTimes:
     parts: float
     cpu: float
 
-    def report(self) -> str:
+    def describe_times(self) -> str:
         """Return the figures as text."""
         rest = self.total - self.planned - self.parts
         stages = f"plan {self.planned:.1f}, parts {self.parts:.1f}, results {rest:.1f}"
@@ -91,7 +91,7 @@ def main() -> None:
         with open_site(folder, (given.rows, given.columns), storage_url=str(folder / "store")) as site:
             one, two = (measure_job(site, machines) for machines in (1, 2))
             db.dispose_engine(site.config)
-        print(f"one machine: {one.report()}\ntwo machines: {two.report()}")
+        print(f"one machine: {one.describe_times()}\ntwo machines: {two.describe_times()}")
         print(f"ratio {two.total / one.total:.2f}, of the parts {two.parts / one.parts:.2f}", end="; ")
         print("load " + " ".join(f"{value:.1f}" for value in os.getloadavg()))
     finally:

@@ -46,7 +46,7 @@ def describe_box(plan: Mapping[str, Any], step: Mapping[str, Any]) -> tuple[str,
 
 
 def describe_parts(plan: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The two lines on the parts of a job in a diagram; None if it is small."""
+    """Return the two lines on the parts of a job in a diagram; None if it is small."""
     parts = plan["parts"]
     if parts["count"] > 1:
         return f"{parts['count']:,} parts as a batch job", f"up to {write_extent(parts)}"

@@ -55,7 +55,7 @@ class ClaimRunner:
         self.context.set_forkserver_preload(list(PRELOAD))
         self.part_process = PartProcess(config, self.context)
 
-    def prepare(self) -> None:
+    def start_forkserver(self) -> None:
         """Begin to import what jobs need now, in the background, rather than when the first one waits."""
         forkserver.ensure_running()
 
@@ -135,7 +135,7 @@ def _make_prefect_executor(config: Config) -> Executor:
 def run_worker(config: Config, stop: threading.Event, executor: Executor | None = None) -> None:
     """Run jobs and parts until ``stop`` is set; what is running then goes back to the queue."""
     executor = executor or DistributedExecutor(config)
-    executor.prepare()
+    executor.start_forkserver()
     upkeep = Upkeep(config)
     log.info("worker %s is waiting for jobs (%s)", executor.worker, executor.name)
     unavailable = False
