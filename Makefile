@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NOTEBOOKS := .venv-tools
 XCUBE := .venv-xcube
+PREFECT := .venv-prefect
 BENCHMARKS := compare growth small clients overload catalogue tiles item_search jobs memory reductions
 
 .PHONY: help demo test compose-test coverage docs serve check bench notebooks tools clean venv
@@ -48,15 +49,22 @@ bench: $(STAMP)  ## Measure: each benchmark prints a table
 notebooks: $(NOTEBOOKS)/.installed  ## Run the notebooks in Jupyter: build/notebooks, docs/pictures
 	PYTHONPATH=. $(NOTEBOOKS)/bin/python -m tests.notebooks
 
-tools: $(NOTEBOOKS)/.installed $(XCUBE)/.installed  ## Install the tools that tests/field_tools tries, and try them
+tools: $(NOTEBOOKS)/.installed $(XCUBE)/.installed $(PREFECT)/.installed  ## Install the tools that tests/field_tools tries, and try them
 	$(BIN)/python -m pytest -n0 tests/field_tools
 
-# Sees the packages of .venv and adds its own.
-$(NOTEBOOKS)/.installed: $(STAMP) docs/notebooks/requirements.txt
-	test -x $(NOTEBOOKS)/bin/python || $(BIN)/python -m venv $(NOTEBOOKS)
-	$(NOTEBOOKS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib", vars={"base": "$(abspath $(VENV))"}))' \
-	  > "$$($(NOTEBOOKS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+# These see the packages of .venv and add their own.
+$(NOTEBOOKS)/bin/python $(PREFECT)/bin/python: | $(STAMP)
+	$(BIN)/python -m venv $(@D)/..
+	$@ -c 'import sysconfig; print(sysconfig.get_path("purelib", vars={"base": "$(abspath $(VENV))"}))' \
+	  > "$$($@ -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+
+$(NOTEBOOKS)/.installed: $(STAMP) docs/notebooks/requirements.txt | $(NOTEBOOKS)/bin/python
 	$(NOTEBOOKS)/bin/python -m pip install --disable-pip-version-check --quiet -r docs/notebooks/requirements.txt
+	touch $@
+
+# Apart from .venv: Prefect needs an older cachetools than the one that is locked.
+$(PREFECT)/.installed: $(STAMP) pyproject.toml | $(PREFECT)/bin/python
+	$(PREFECT)/bin/python -m pip install --disable-pip-version-check --quiet 'prefect>=3,<4'
 	touch $@
 
 # Apart from .venv: it needs older versions of some packages.
@@ -67,7 +75,7 @@ $(XCUBE)/.installed: $(STAMP) docs/xcube-requirements.txt
 	touch $@
 
 clean:  ## Remove everything that make made
-	rm -rf $(VENV) $(NOTEBOOKS) $(XCUBE) build dist demo-output .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NOTEBOOKS) $(XCUBE) $(PREFECT) build dist demo-output .coverage .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv: $(STAMP)  ## Make the virtual environment only

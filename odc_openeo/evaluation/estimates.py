@@ -12,7 +12,7 @@ from odc_openeo.graph.estimate import estimate_computation as estimate_values
 from odc_openeo.jobs import Job
 from odc_openeo.jobs.options import parse_archives
 from odc_openeo.jobs.part_progress import find_reading_rates
-from odc_openeo.parts import PartLimits, plan_parts
+from odc_openeo.parts import PartLimits, is_larger_than_part, plan_parts
 from odc_openeo.registry.environment import RunLimits
 from odc_openeo.user_data.run_environment import make_environment
 
@@ -32,7 +32,7 @@ def estimate_job(config: Config, job: Job) -> dict[str, Any]:
 
     Raises what evaluating the graph raises: a job that can't run has no estimate.
     """
-    limits, archives = RunLimits(sketch_above_chunks=SKETCH_ABOVE), parse_archives(job.draft.extras)
+    limits, archives = RunLimits.for_planning(SKETCH_ABOVE), parse_archives(job.draft.extras)
     env = make_environment(config, job.user, limits, exports=[], archives=archives)
     graph_limits = GraphLimits.from_config(config)
     value = evaluate(job.draft.process, env, limits=graph_limits)
@@ -41,11 +41,9 @@ def estimate_job(config: Config, job: Job) -> dict[str, Any]:
     is_sketch = any(load.chunks > SKETCH_ABOVE for load in env.loads)
     document = _describe_estimate(estimate, is_sketch)
     part_limits = PartLimits.from_config(config)
-    is_large = estimate.tasks > part_limits.tasks or estimate.input_bytes > part_limits.input_bytes
-    if not (is_sketch or is_large) or len(env.outputs) > 1 or env.exports:
+    if not (is_sketch or is_larger_than_part(estimate, env.loads, part_limits)):
         return document | _describe_parts(config, 1, estimate.input_bytes)
-    planning = make_environment(config, job.user, exports=[], archives=archives)
-    split = plan_parts(job.draft.process, planning, part_limits, graph_limits)
+    split = plan_parts(job.draft.process, env, part_limits, graph_limits)
     return document | _describe_parts(config, len(split.parts), estimate.input_bytes)
 
 

@@ -39,7 +39,7 @@ def find_all_problems(config: Config, process: Any, user: UUID | None) -> list[O
     Its loads become lazy cubes with the dimensions, labels and types of the data. No pixel is read, nothing
     is saved, exported or fetched from other hosts; what depends on these is not judged.
     """
-    env = make_environment(config, user, RunLimits(sketch_above_chunks=SKETCH_ABOVE), log=SILENT, exports=[])
+    env = make_environment(config, user, RunLimits.for_planning(SKETCH_ABOVE), log=SILENT, exports=[])
     env.checks_only = True
     # Anonymous users may call processes by their address, too.
     env.lookup = Library(config, user)

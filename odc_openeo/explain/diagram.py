@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from odc_openeo.explain.parts import write_extent
+
 LONGEST_LABEL: Final = 40
 WIDTH: Final = 210
 HEIGHT: Final = 58
@@ -24,6 +26,9 @@ def write_mermaid(plan: Mapping[str, Any]) -> str:
         shape = ("([", "])") if step["result"] else ("[", "]")
         lines.append(f'    n{number}{shape[0]}"{title}<br/>{detail}"{shape[1]}')
         lines += [f"    n{numbers[before]} --> n{numbers[id_]}" for before in step["after"]]
+        if step["result"] and (note := describe_parts(plan)):
+            title, detail = map(_escape, note)
+            lines += [f'    parts{{{{"{title}<br/>{detail}"}}}}', f"    n{number} -.- parts"]
     return "\n".join(lines) + "\n"
 
 
@@ -38,6 +43,14 @@ def describe_box(plan: Mapping[str, Any], step: Mapping[str, Any]) -> tuple[str,
         return title, "not needed"
     sizes = " x ".join(f"{d} {n}" for d, n in gives.get("dimensions", {}).items())
     return title, sizes or gives["type"]
+
+
+def describe_parts(plan: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the two lines on the parts of a job in a diagram; None if it is small."""
+    parts = plan["parts"]
+    if parts["count"] > 1:
+        return f"{parts['count']:,} parts as a batch job", f"up to {write_extent(parts)}"
+    return None if parts["reason"] is None else ("one part as a batch job", parts["reason"])
 
 
 def _escape(text: str) -> str:
@@ -55,6 +68,7 @@ class DiagramBox:
     title: str
     detail: str
     is_result: bool
+    is_note: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,8 +99,14 @@ def draw_plan(plan: Mapping[str, Any]) -> Drawing:
     lines = [
         _connect(places[before], places[step["node"]]) for step in plan["steps"] for before in step["after"]
     ]
+    rows_drawn, note = len(counts), describe_parts(plan)
+    if note is not None:
+        place = (GAP_X, GAP_Y // 2 + rows_drawn * (HEIGHT + GAP_Y))
+        boxes.append(DiagramBox(*place, *map(_shorten, note), is_result=False, is_note=True))
+        lines += [_connect(places[step["node"]], place) for step in plan["steps"] if step["result"]]
+        rows_drawn += 1
     width = GAP_X + max(counts.values(), default=1) * (WIDTH + GAP_X)
-    return Drawing(width, GAP_Y + len(counts) * (HEIGHT + GAP_Y) - GAP_Y // 2, boxes, lines)
+    return Drawing(width, GAP_Y + rows_drawn * (HEIGHT + GAP_Y) - GAP_Y // 2, boxes, lines)
 
 
 def _write_lines(plan: Mapping[str, Any], step: Mapping[str, Any]) -> tuple[str, str]:

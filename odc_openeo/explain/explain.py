@@ -11,12 +11,14 @@ import odc_openeo.explain.emitters  # noqa: F401  (registers them)
 import odc_openeo.processes  # noqa: F401  (registers the processes)
 from odc_openeo.config import Config
 from odc_openeo.explain.diagram import write_mermaid
+from odc_openeo.explain.parts import describe_split
 from odc_openeo.explain.plan import describe_in_words, describe_plan
 from odc_openeo.explain.program import Program
 from odc_openeo.explain.writer import Writer
 from odc_openeo.graph import Graph, GraphLimits, PreparedProcess, prepare
-from odc_openeo.graph.estimate import estimate_computation
+from odc_openeo.graph.estimate import Estimate, estimate_computation
 from odc_openeo.graph.trace import Trace
+from odc_openeo.parts import JobSplit, Part, PartLimits, is_larger_than_part, plan_parts
 from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.user_data.run_environment import make_environment
 
@@ -47,12 +49,13 @@ def explain_process(config: Config, process: Mapping[str, Any], user: UUID | str
     Raises:
         OpenEOError: what evaluating the process raises.
     """
-    env = make_environment(config, user, RunLimits(sketch_above_chunks=SKETCH_ABOVE), exports=[])
+    env = make_environment(config, user, RunLimits.for_planning(SKETCH_ABOVE), exports=[])
     prepared = prepare(process, env.lookup, GraphLimits.from_config(config))
     explanation = write_program(prepared, env)
     saved = [output.data for output in env.outputs] or [explanation.value]
     estimate = estimate_computation([explanation.value, *saved], saved, env.loads, config.threads_per_worker)
     plan = describe_plan(explanation.graph, explanation.trace, estimate)
+    plan["parts"] = describe_split(_split_job(config, process, env, estimate))
     return {
         "plan": plan,
         "text": describe_in_words(plan, explanation.incomplete),
@@ -60,6 +63,15 @@ def explain_process(config: Config, process: Mapping[str, Any], user: UUID | str
         "program": explanation.program,
         "incomplete": explanation.incomplete,
     }
+
+
+def _split_job(config: Config, process: Mapping[str, Any], env: Environment, estimate: Estimate) -> JobSplit:
+    """Split the process as the worker of a job does, if it is larger than one part may be."""
+    limits = PartLimits.from_config(config)
+    is_sketch = any(load.chunks > SKETCH_ABOVE for load in env.loads)
+    if is_sketch or is_larger_than_part(estimate, env.loads, limits):
+        return plan_parts(process, env, limits, GraphLimits.from_config(config))
+    return JobSplit("whole", (Part(0, tasks=estimate.tasks),), tasks=estimate.tasks)
 
 
 def write_program(

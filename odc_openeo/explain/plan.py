@@ -9,6 +9,7 @@ import xarray as xr
 
 from odc_openeo import cube
 from odc_openeo.cube import LabeledArray, is_cube
+from odc_openeo.explain.parts import write_split
 from odc_openeo.graph import Graph
 from odc_openeo.graph.estimate import Estimate
 from odc_openeo.graph.plan import sort_topologically
@@ -169,6 +170,7 @@ def describe_in_words(plan: Mapping[str, Any], incomplete: Sequence[Mapping[str,
         f"It reads about {format_bytes(estimate['input_bytes'])} of pixels from {estimate['datasets']:,} "
         f"datasets, in {estimate['tasks']:,} tasks; the results take "
         f"{format_bytes(estimate['output_bytes'])} in memory.",
+        write_split(plan["parts"]),
     ]
     if incomplete:
         lines += ["", "The program leaves out:"]

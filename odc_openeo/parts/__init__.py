@@ -7,7 +7,7 @@
 from odc_openeo.parts.combine import combine_parts
 from odc_openeo.parts.evaluate import evaluate_part
 from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits, PixelWindow
-from odc_openeo.parts.plan import plan_parts
+from odc_openeo.parts.plan import is_larger_than_part, plan_parts
 
 __all__ = [
     "JobSplit",
@@ -17,5 +17,6 @@ __all__ = [
     "PixelWindow",
     "combine_parts",
     "evaluate_part",
+    "is_larger_than_part",
     "plan_parts",
 ]

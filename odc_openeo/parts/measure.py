@@ -10,7 +10,7 @@ from typing import Any
 import dask
 
 from odc_openeo.graph import GraphLimits
-from odc_openeo.graph.estimate import estimate_computation
+from odc_openeo.graph.estimate import Estimate, estimate_computation
 from odc_openeo.parts.evaluate import evaluate_part
 from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits, Stage
 from odc_openeo.registry.environment import Environment
@@ -23,6 +23,11 @@ class Size:
     tasks: int
     input_bytes: int
     worker_bytes: int
+
+    @classmethod
+    def from_estimate(cls, estimate: Estimate) -> Size:
+        """Return the size that was estimated."""
+        return cls(estimate.tasks, estimate.input_bytes, estimate.worker_bytes)
 
     def find_excess(self, limits: PartLimits) -> float:
         """Return the largest share of a limit that this is; more than 1 is too much."""
@@ -54,5 +59,4 @@ def measure_value(value: Any) -> Size:
     """Measure the graph of a lazy value."""
     if not dask.is_dask_collection(value):
         return Size(0, 0, 0)
-    estimate = estimate_computation([value], [value], [])
-    return Size(estimate.tasks, estimate.input_bytes, estimate.worker_bytes)
+    return Size.from_estimate(estimate_computation([value], [value], []))

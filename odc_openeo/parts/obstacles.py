@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from odc_openeo.formats import Output
 from odc_openeo.graph.model import Graph, Node
+from odc_openeo.registry.environment import Environment
 from odc_openeo.registry.process import PROCESSES, Process
 
 USER_CODE: Final = "run_udf"
@@ -14,13 +14,18 @@ KNOWN_REACH: Final = frozenset({"apply_neighborhood"})
 """Processes whose blocks are the same in a part as in the whole, so that user code gets the same pixels."""
 
 
-def find_obstacle(graph: Graph | None, outputs: Sequence[Output]) -> str | None:
-    """Return why a job is one part, as a plain sentence; None if nothing of its graph says so."""
+def find_obstacle(graph: Graph | None, env: Environment) -> str | None:
+    """Return why a job is one part, as a plain sentence; None if nothing of it says so.
+
+    ``env`` is the environment that its graph was evaluated in.
+    """
     if graph is None:
         return None
-    if len(outputs) > 1:
+    if len(env.outputs) > 1:
         return "It saves several results."
-    if any(output.pieces for output in outputs):
+    if env.exports:
+        return "It exports its results."
+    if any(output.pieces for output in env.outputs):
         return "Each feature or tile of its result has files of its own."
     for node in _iterate_calls(graph):
         process = PROCESSES.get(node.process_id)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from odc_openeo import cube
 from odc_openeo.cube.budget import Budget
-from odc_openeo.formats import Output
 from odc_openeo.graph import GraphLimits, prepare
 from odc_openeo.graph.estimate import Estimate, estimate_computation
 from odc_openeo.parts.measure import Size, measure_part
@@ -22,21 +21,14 @@ from odc_openeo.parts.obstacles import find_obstacle
 from odc_openeo.parts.spaces import SplitFailure, split_geometries, split_space, split_times
 from odc_openeo.parts.stages import cut_process, find_reduction
 from odc_openeo.parts.template import describe_output
-from odc_openeo.registry.environment import Environment
-
-SKETCH_ABOVE: Final = 20_000
-"""Chunks of a load from which on only its form is made when a job is planned."""
-
-ANY_NUMBER: Final = 2**62
+from odc_openeo.registry.environment import Environment, RunLimits
 
 
-@dataclass(frozen=True)
-class PlannedJob:
-    """A split, with the lazy value and outputs of the whole if it is one part and can be run as it is."""
-
-    split: JobSplit
-    value: Any = None
-    outputs: tuple[Output, ...] | None = None
+def is_larger_than_part(estimate: Estimate, loads: Sequence[Any], limits: PartLimits) -> bool:
+    """Return whether a job is larger than one part may be, by the estimate and the volumes of its loads."""
+    if any(load.chunks > limits.tasks for load in loads):
+        return True
+    return Size.from_estimate(estimate).find_excess(limits) > 1
 
 
 def plan_parts(
@@ -50,42 +42,34 @@ def plan_parts(
     Raises:
         OpenEOError: what evaluating the graph raises.
     """
-    return plan_job(process, env, limits, graph_limits).split
-
-
-def plan_job(
-    process: Mapping[str, Any],
-    env: Environment,
-    limits: PartLimits | None = None,
-    graph_limits: GraphLimits | None = None,
-) -> PlannedJob:
-    """Split a process as `plan_parts` does; keep the value of a small one, to be used at once."""
     limits = limits or PartLimits()
     prepared = prepare(process, env.lookup, graph_limits)
-    planning_env = _make_environment(env)
+    env = _make_quiet(env)
+    planning_env = _make_environment(env, RunLimits.for_planning(limits.tasks))
     value = prepared.evaluate(planning_env)
     saved = [output.data for output in planning_env.outputs] or [value]
     estimate = estimate_computation([value, *saved], saved, planning_env.loads)
-    is_sketch = any(load.chunks > SKETCH_ABOVE for load in planning_env.loads)
     template = describe_output(value, planning_env.outputs)
     whole = _Whole(estimate, template)
-    size = Size(estimate.tasks, estimate.input_bytes, estimate.worker_bytes)
-    if not is_sketch and size.find_excess(limits) <= 1 and limits.side is None and limits.labels is None:
-        return PlannedJob(whole.as_one_part(), value, tuple(planning_env.outputs))
-    obstacle = find_obstacle(prepared.graph, planning_env.outputs)
+    is_forced = limits.side is not None or limits.labels is not None
+    if not is_forced and not is_larger_than_part(estimate, planning_env.loads, limits):
+        return whole.as_one_part()
+    obstacle = find_obstacle(prepared.graph, planning_env)
     if obstacle is not None:
-        return PlannedJob(whole.as_one_part(obstacle))
-    probe = _PartProbe(process, env, template, graph_limits)
-    return PlannedJob(_split(whole, probe, limits, saved[0]))
+        return whole.as_one_part(obstacle)
+    probe = _PartProbe(process, env, template, limits, graph_limits)
+    return _split(whole, probe, saved[0])
 
 
-def _make_environment(env: Environment) -> Environment:
-    """An environment in which loads are not refused for their size, as they will be read in parts."""
-    limits = replace(
-        env.limits, sketch_above_chunks=SKETCH_ABOVE, load_bytes=ANY_NUMBER, load_chunks=ANY_NUMBER
-    )
-    quiet = logging.getLogger("odc_openeo.parts.plan")
-    return replace(env, outputs=[], loads=[], budget=Budget(), limits=limits, log=quiet)
+def _make_quiet(env: Environment) -> Environment:
+    """An environment in which parts are measured: nothing of it is said to users, or kept."""
+    return replace(env, limits=RunLimits(), log=logging.getLogger("odc_openeo.parts.plan"), trace=None)
+
+
+def _make_environment(env: Environment, limits: RunLimits) -> Environment:
+    """An environment for one evaluation of the whole."""
+    exports: list[Any] | None = None if env.exports is None else []
+    return replace(env, outputs=[], loads=[], exports=exports, budget=Budget(), limits=limits)
 
 
 @dataclass(frozen=True)
@@ -118,6 +102,7 @@ class _PartProbe:
     process: Mapping[str, Any]
     env: Environment
     template: OutputTemplate
+    limits: PartLimits
     graph_limits: GraphLimits | None
     stage: Stage | None = None
 
@@ -125,8 +110,8 @@ class _PartProbe:
         return measure_part(self.process, self.env, self.template, part, self.graph_limits, self.stage)
 
 
-def _split(whole: _Whole, probe: _PartProbe, limits: PartLimits, saved: Any) -> JobSplit:
-    template = whole.template
+def _split(whole: _Whole, probe: _PartProbe, saved: Any) -> JobSplit:
+    template, limits = whole.template, probe.limits
     stage = None if template.spatial_dims else _find_stage(probe, template)
     try:
         if template.spatial_dims is not None and template.transform is not None:
@@ -157,7 +142,7 @@ def _find_stage(probe: _PartProbe, template: OutputTemplate) -> Stage | None:
     if reduction is None or template.dtype is None:
         return None
     source, reducer = reduction
-    planning_env = _make_environment(probe.env)
+    planning_env = _make_environment(probe.env, RunLimits.for_planning(probe.limits.tasks))
     pixels = prepare(cut_process(probe.process, source), planning_env.lookup, probe.graph_limits).evaluate(
         planning_env
     )

@@ -14,6 +14,8 @@ from odc_openeo.registry.demand import ALL, Demand
 NODES: Final[ContextVar[tuple[tuple[str, str], ...]]] = ContextVar("nodes", default=())
 """(node id, process id) of the nodes being evaluated, the innermost first: for log entries."""
 
+ANY_NUMBER: Final = 2**62
+
 
 class NotDetermined(Exception):
     """A part of a graph can be judged only by running it: its check would read pixels or fetch files."""
@@ -32,6 +34,11 @@ class RunLimits:
     load_chunks: int = 500_000
     load_scenes: int = 10_000
     sketch_above_chunks: int | None = None
+
+    @classmethod
+    def for_planning(cls, sketch_above_chunks: int) -> RunLimits:
+        """Return the limits of a plan, of which nothing is too large: it may be read in parts."""
+        return cls(ANY_NUMBER, ANY_NUMBER, sketch_above_chunks=sketch_above_chunks)
 
 
 @dataclass

@@ -14,6 +14,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
+from multiprocessing import forkserver
 from typing import Final
 
 from odc_openeo.config import Config
@@ -53,6 +54,10 @@ class ClaimRunner:
         # Heavy modules are imported only once: the process of a job then starts in milliseconds.
         self.context.set_forkserver_preload(list(PRELOAD))
         self.part_process = PartProcess(config, self.context)
+
+    def start_forkserver(self) -> None:
+        """Begin to import what jobs need now, in the background, rather than when the first one waits."""
+        forkserver.ensure_running()
 
     def release(self) -> None:
         """Let go of what is kept between parts of one job."""
@@ -130,6 +135,7 @@ def _make_prefect_executor(config: Config) -> Executor:
 def run_worker(config: Config, stop: threading.Event, executor: Executor | None = None) -> None:
     """Run jobs and parts until ``stop`` is set; what is running then goes back to the queue."""
     executor = executor or DistributedExecutor(config)
+    executor.start_forkserver()
     upkeep = Upkeep(config)
     log.info("worker %s is waiting for jobs (%s)", executor.worker, executor.name)
     unavailable = False

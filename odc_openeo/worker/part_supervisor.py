@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 from collections.abc import Iterator
@@ -53,6 +54,10 @@ class PartProcess:
     job: UUID | None = None
     process: Any = None
     pipe: Connection | None = None
+
+    def __post_init__(self) -> None:
+        # Else this process would wait for that one when it ends, and that one for its next part.
+        atexit.register(self.stop)
 
     def prepare(self, claim: PartClaim) -> bool:
         """Have a process for the job of a part, perhaps the one of the last part; True if it is new."""

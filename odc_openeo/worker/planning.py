@@ -19,16 +19,13 @@ from odc_openeo.graph.estimate import estimate_computation
 from odc_openeo.jobs import Job
 from odc_openeo.jobs.options import parse_soft_errors
 from odc_openeo.jobs.parts import PlannedParts
-from odc_openeo.parts import JobSplit, PartLimits, plan_parts
+from odc_openeo.parts import JobSplit, PartLimits, is_larger_than_part, plan_parts
 from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.storage import get_storage
 from odc_openeo.worker.part_layouts import choose_layout, compute_digest, make_zarr_template
 
 SKELETON: Final = ".parts/skeleton"
 """The file with the whole result but its values, below the folder of the run."""
-
-
-UNLIMITED: Final = 2**62
 
 
 @dataclass
@@ -61,9 +58,7 @@ class JobPlanner:
 
     def evaluate_sketch(self) -> Sketch:
         """Evaluate the graph; for a job that is no larger than a part this is all that it needs."""
-        # What is too much to read at once may be read in parts.
-        limits = RunLimits(UNLIMITED, UNLIMITED, sketch_above_chunks=self.limits.tasks)
-        env = self.make_env(limits, exports=[])
+        env = self.make_env(RunLimits.for_planning(self.limits.tasks), exports=[])
         return Sketch(self._evaluate(env), env)
 
     def _evaluate(self, env: Environment) -> Any:
@@ -72,9 +67,6 @@ class JobPlanner:
     def plan_large(self, sketch: Sketch) -> JobSplit | None:
         """Plan a job that is larger than a part may be; None, with a reason in its log, if it runs whole."""
         if not self._is_large(sketch):
-            return None
-        if len(sketch.env.outputs) > 1 or sketch.env.exports:
-            self.log.info("The job runs whole: it has several outputs, or exports")
             return None
         # It evaluates the graph, and some parts of it: their loads were announced before.
         env = self.make_env(exports=[], log=logging.getLogger("odc_openeo.worker.planning"))
@@ -86,11 +78,9 @@ class JobPlanner:
         return split
 
     def _is_large(self, sketch: Sketch) -> bool:
-        limits, saved, loads = self.limits, [sketch.data], sketch.env.loads
-        if any(load.chunks > limits.tasks for load in loads):
-            return True
+        saved, loads = [sketch.data], sketch.env.loads
         estimate = estimate_computation([sketch.value, *saved], saved, loads)
-        return estimate.tasks > limits.tasks or estimate.input_bytes > limits.input_bytes
+        return is_larger_than_part(estimate, loads, self.limits)
 
     def evaluate_whole(self, sketch: Sketch) -> tuple[Any, Environment]:
         """Return the value of the whole graph: that of the sketch, unless the job is large.

@@ -7,7 +7,9 @@ when, and shows it. The parameters are two UUIDs: no text of users gets to Prefe
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -29,6 +31,8 @@ from odc_openeo.worker.executors import ClaimRunner
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 1.0
+END_SECONDS: Final = 20.0
+"""Until a process whose parent has ended ends by force."""
 MOST_THREADS: Final = 64
 
 
@@ -37,7 +41,7 @@ class FlowWork:
 
     def __init__(self, config: Config, job: UUID, run: UUID) -> None:
         self.config, self.job, self.run = config, job, run
-        self.stop = threading.Event()
+        self.stop, self.is_released = threading.Event(), threading.Event()
         self.permits = threading.BoundedSemaphore(config.prefect_parts)
         self.slots: SimpleQueue[ClaimRunner] = SimpleQueue()
         for _ in range(config.prefect_parts):
@@ -75,10 +79,28 @@ class FlowWork:
         return None
 
     def release(self) -> None:
-        """End the processes of parts."""
+        """End the processes of parts, once the parts that run now have been given back."""
         self.stop.set()
-        while not self.slots.empty():
-            self.slots.get().release()
+        runners = [self.slots.get() for _ in range(self.config.prefect_parts)]
+        for runner in runners:
+            runner.release()
+            # Tasks that wait for a slot see that all is over.
+            self.slots.put(runner)
+        self.is_released.set()
+
+    def end_with_parent(self, parent: int) -> None:
+        """End this process soon after the worker of the pool that started it.
+
+        A worker that is killed, or asked to stop twice, leaves its flow runs behind.
+        """
+        while os.getppid() == parent:
+            if self.is_released.wait(POLL_SECONDS):
+                return
+        log.warning("job %s: the worker of the pool has ended, and so does its flow run", self.job)
+        self.stop.set()
+        # Parts are given back and Prefect hears of it, unless one of the two cannot be reached.
+        time.sleep(END_SECONDS)
+        os._exit(1)
 
 
 @task(name="part", task_run_name="{label}", cache_policy=NO_CACHE, retries=0, persist_result=False)
@@ -97,6 +119,7 @@ def run_job_parts(job_id: UUID, run_id: UUID) -> State[Any]:
     """Run the parts of one run of a job that are not done yet, then its last part."""
     config = Config()
     work = FlowWork(config, job_id, run_id)
+    threading.Thread(target=work.end_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
     try:
         unfinished = list_unfinished_parts(config, job_id, run_id)
         if unfinished is not None:
@@ -112,7 +135,7 @@ def submit_parts(work: FlowWork, numbers: list[int], total: int) -> None:
     futures: list[PrefectFuture[Any]] = []
     for number in numbers:
         work.permits.acquire()
-        if find_job_status(work.config, work.job, work.run) != "running":
+        if work.stop.is_set() or find_job_status(work.config, work.job, work.run) != "running":
             work.permits.release()
             break
         label = "complete the results" if number == total else f"part {number + 1} of {total}"

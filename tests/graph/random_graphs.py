@@ -42,6 +42,7 @@ class Builder:
     cubes: list[Cube] = field(default_factory=list)
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
     prefix: str = ""
+    without: frozenset[str] = frozenset()
 
     def add(self, process_id: str, **arguments: Any) -> str:
         id_ = f"{self.prefix}{process_id}{len(self.nodes)}"
@@ -93,7 +94,7 @@ class Builder:
 
     def step(self, cube: Cube) -> Cube:
         """One process more."""
-        name = self.one(*(s for s in STEPS if self.fits(s, cube)))
+        name = self.one(*(s for s in STEPS if s not in self.without and self.fits(s, cube)))
         cube_after = STEPS[name](self, cube)
         self.cubes.append(cube_after)
         return cube_after
@@ -326,7 +327,7 @@ def stored(b: Builder, c: Cube) -> Cube:
     if b.prefix:
         return apply(b, c)
     name = f"stored{len(b.stored)}"
-    inner = Builder(b.draw, prefix="inner_")
+    inner = Builder(b.draw, prefix="inner_", without=b.without)
     start = Cube(
         inner.add("apply", data={"from_parameter": "data"}, process=child("add", x=X, y=1)), c.t, c.bands
     )
@@ -383,9 +384,11 @@ STEPS: dict[str, Step] = {
 
 
 @st.composite
-def graphs(draw: Draw) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """A process and the stored processes that it calls."""
-    b = Builder(draw)
+def graphs(
+    draw: Draw, without: frozenset[str] = frozenset(), last_step: Step | None = None
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """A process and the stored processes that it calls; ``without`` some steps, with a last one."""
+    b = Builder(draw, without=without)
     last = b.load()
     b.cubes.append(last)
     for _ in range(draw(st.integers(1, 5))):
@@ -400,6 +403,7 @@ def graphs(draw: Draw) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
             last = {"filter_box": filter_box, "filter_times": filter_times, "filter_names": filter_names}[
                 name
             ](b, last)
+    last = last_step(b, last) if last_step is not None and last.raster else last
     b.nodes[last.id]["result"] = True
     used: set[str] = set()
     waiting = [last.id]

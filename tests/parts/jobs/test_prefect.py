@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -48,7 +50,9 @@ def list_rows(site: PartsSite, id_: str) -> list[db.JobPartRow]:
 
 def kill_tree(worker: Worker) -> None:
     """Kill a worker and its flow runs, whose processes are groups of their own."""
-    processes = psutil.Process(worker.process.pid).children(recursive=True)
+    processes: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        processes = psutil.Process(worker.process.pid).children(recursive=True)
     worker.kill()
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -125,3 +129,36 @@ def test_a_run_that_nobody_knows_ends_at_once(prefect: PrefectSite, pool_worker:
         assert deployment.entrypoint == "odc_openeo.worker.prefect_flow.run_job_parts"
         client.create_flow_run_from_deployment(deployment.id, parameters={"job_id": job, "run_id": run})
     prefect.wait_for_states(job, "CANCELLED")
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM], [signal.SIGKILL]],
+    ids=["asked", "urged", "killed"],
+)
+def test_nothing_outlives_a_worker_of_the_pool(
+    prefect: PrefectSite, job_worker: Worker, signals: list[signal.Signals], tmp_path: Path
+) -> None:
+    site = prefect.site
+    first = prefect.start_pool_worker()
+    try:
+        id_ = site.submit(reduce_graph("GTiff"))
+        site.wait_for_parts(id_, 1)
+        started = psutil.Process(first.process.pid).children(recursive=True)
+        assert started
+        for number in signals:
+            first.process.send_signal(number)
+            time.sleep(0.5)
+        first.process.wait(60)
+        _, alive = psutil.wait_procs(started, 60)
+        assert alive == [], [process.cmdline() for process in alive]
+    finally:
+        kill_tree(first)
+    second = prefect.start_pool_worker()
+    try:
+        job = site.wait(id_, "finished", "error")
+        assert job.status == "finished", site.list_messages(id_)
+    finally:
+        kill_tree(second)
+    with rasterio.open(site.fetch_files(id_, tmp_path)["result.vrt"]) as file:
+        np.testing.assert_array_equal(file.read(), compute_expected())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -184,3 +186,24 @@ def test_a_part_that_fails_ends_the_job_or_is_left_out(
         expected[:, :, 2048:4096] = 0
         with rasterio.open(files["result.tif" if id_ == merged else "result.vrt"]) as file:
             np.testing.assert_array_equal(file.read(), expected)
+
+
+def test_a_process_that_ends_does_not_wait_for_that_of_a_part(parts_site: PartsSite, start: Start) -> None:
+    id_ = parts_site.submit(reduce_graph("GTiff"))
+    planner = start()
+    parts_site.wait_for_parts(id_, 1)
+    planner.kill()
+    script = (
+        "from odc_openeo.config import Config\n"
+        "from odc_openeo.jobs.claims import claim_work\n"
+        "from odc_openeo.worker.executors import ClaimRunner\n"
+        "if __name__ == '__main__':\n"
+        "    runner = ClaimRunner(Config())\n"
+        "    assert runner.part_process.prepare(claim_work(runner.config, 'test', jobs=False))\n"
+        "    assert runner.part_process.process.is_alive()\n"
+    )
+    path = parts_site.folder / "ending.py"
+    path.write_text(script)
+    environment = child_environment(parts_site.config, **parts_site.environment)
+    done = subprocess.run([sys.executable, str(path)], env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
