@@ -16,7 +16,7 @@ from odc_openeo.jobs.claims import PartClaim
 from odc_openeo.parts import JobSplit, OutputTemplate, Part
 from odc_openeo.storage import Storage
 
-Layout = Literal["files", "regions", "values"]
+Layout = Literal["files", "regions", "commits", "values"]
 
 FILE_FORMATS: Final = ("GTiff", "netCDF")
 """Formats of which each part may be a file of its own."""
@@ -46,8 +46,11 @@ class SplitPlan:
         return replace(self, split=replace(self.split, parts=tuple(parts)))
 
 
-def choose_layout(split: JobSplit) -> Layout:
-    """Choose how the parts become results: each has files of its own where the format has one per area."""
+def choose_layout(split: JobSplit, *, shares_repository: bool = False) -> Layout:
+    """Choose how the parts become results: each has files of its own where the format has one per area.
+
+    ``shares_repository``: all of them can commit to one repository where the results are stored.
+    """
     template = split.template
     if template.kind != "raster" or split.kind not in ("space", "time"):
         return "values"
@@ -57,6 +60,8 @@ def choose_layout(split: JobSplit) -> Layout:
         return "values"
     if format_ == "Zarr":
         return "regions" if options.get("overviews", "NONE") == "NONE" else "values"
+    if format_ == "Icechunk":
+        return "commits" if shares_repository else "values"
     # All dates in one file, of which parts over time have only some.
     is_joined = split.kind == "time" and options.get("layout") == "bands"
     return "files" if format_ in FILE_FORMATS and not is_joined else "values"
@@ -75,14 +80,19 @@ def list_offsets(template: OutputTemplate, part: Part) -> dict[str, tuple[int, i
 
 def make_zarr_template(store: Storage, key: str, data: xr.DataArray, split: JobSplit) -> None:
     """Store a Zarr store of the whole result without its values."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "template.zarr"
+        zarr_regions.create_template(path, data, split.template.options, list_starts(split))
+        store.put(path, key)
+
+
+def list_starts(split: JobSplit) -> dict[str, list[int]]:
+    """Return where the parts begin along the dimensions that are split."""
     starts: dict[str, list[int]] = {}
     for part in split.parts:
         for name, (start, _) in list_offsets(split.template, part).items():
             starts.setdefault(name, []).append(start)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "template.zarr"
-        zarr_regions.create_template(path, data, split.template.options, starts)
-        store.put(path, key)
+    return starts
 
 
 def compute_digest(content: bytes) -> str:
