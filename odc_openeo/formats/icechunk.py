@@ -53,8 +53,8 @@ ICECHUNK: Final = Format(
     name="Icechunk",
     title="Icechunk repository",
     description=(
-        "Raster cubes as an Icechunk repository: the same variables as Zarr, in commits. It is a folder; if a "
-        "single file is required, it is sent as a zip archive. Exported with export_workspace and 'merge', "
+        "Raster cubes as an Icechunk repository: the same variables as Zarr, in commits. It is a folder; if "
+        "a single file is required, it is sent as a zip archive. Exported with export_workspace and 'merge', "
         "its dates are appended to the cube that is there."
     ),
     gis_data_types=["raster"],
@@ -67,8 +67,8 @@ ICECHUNK: Final = Format(
         "chunk_size": {
             "type": ["integer", "null"],
             "description": (
-                "Pixels along x and y of a chunk, the least that readers fetch. By default even parts of what "
-                "is computed at once, 1024 at most. Chunks have one date."
+                "Pixels along x and y of a chunk, the least that readers fetch. By default even parts of "
+                "what is computed at once, 1024 at most. Chunks have one date."
             ),
             "minimum": SMALLEST_SIDE,
             "maximum": LARGEST_SIDE,

@@ -112,9 +112,7 @@ def align_tiling(tiling: Tiling, starts: Starts) -> Tiling:
     return Tiling(chunks, shards or None)
 
 
-def choose_shared_tiling(
-    variable: xr.DataArray, options: Options, starts: Starts, tiling: Tiling
-) -> Tiling:
+def choose_shared_tiling(variable: xr.DataArray, options: Options, starts: Starts, tiling: Tiling) -> Tiling:
     """Choose chunks and shards of an array that parts write; ``tiling`` is that of an array written at once.
 
     Each region begins with a shard. If the options say nothing, shards are as large as that allows, up to

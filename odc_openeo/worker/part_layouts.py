@@ -16,7 +16,7 @@ from odc_openeo.jobs.claims import PartClaim
 from odc_openeo.parts import JobSplit, OutputTemplate, Part
 from odc_openeo.storage import Storage
 
-Layout = Literal["files", "regions", "commits", "values"]
+Layout = Literal["files", "regions", "commits", "tables", "values"]
 
 FILE_FORMATS: Final = ("GTiff", "netCDF")
 """Formats of which each part may be a file of its own."""
@@ -27,19 +27,21 @@ PIECES: Final = ("sample_by_feature", "tile_grid", "separate_asset_per_band")
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """A split as the book has it: with its layout, the stem of file names, a digest of the skeleton."""
+    """A split as the book has it: with its layout, the stem of file names, digests of skeleton and schema."""
 
     split: JobSplit
     layout: Layout
     stem: str
     skeleton: str | None
+    schema: str | None = None
 
     @classmethod
     def from_claim(cls, claim: PartClaim) -> SplitPlan:
         """Read the plan that a part belongs to; its parts are not in there."""
         document = json.loads(claim.split)
         split = JobSplit.from_dict({**document, "parts": []})
-        return cls(split, document["layout"], document["stem"], document.get("skeleton"))
+        digests = document.get("skeleton"), document.get("schema")
+        return cls(split, document["layout"], document["stem"], *digests)
 
     def with_parts(self, parts: list[Part]) -> SplitPlan:
         """Return the plan with some of its parts."""
@@ -52,9 +54,11 @@ def choose_layout(split: JobSplit, *, shares_repository: bool = False) -> Layout
     ``shares_repository``: all of them can commit to one repository where the results are stored.
     """
     template = split.template
+    options = template.options
+    if split.kind == "geometries" and template.format == "Parquet" and not options.get("merge"):
+        return "tables"
     if template.kind != "raster" or split.kind not in ("space", "time"):
         return "values"
-    options = template.options
     format_ = template.format or "GTiff"
     if any(options.get(name) for name in PIECES) or options.get("merge"):
         return "values"

@@ -56,6 +56,7 @@ class PartResults:
             "files": self._add_mosaics,
             "regions": self._describe_store,
             "commits": self._complete_repository,
+            "tables": self._add_mosaics,
             "values": self._join_values,
         }[self.plan.layout]
         assets = make_assets(locate_assets)

@@ -22,6 +22,7 @@ from odc_openeo.formats import Asset, write_outputs
 from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.icechunk import MEDIA_TYPE
 from odc_openeo.formats.icechunk_parts import PartSession, is_part_there
+from odc_openeo.formats.parquet_parts import write_parquet_part
 from odc_openeo.formats.repositories import CommitConflict
 from odc_openeo.formats.write_errors import as_storage_failure
 from odc_openeo.formats.zarr import MEDIA_TYPE as ZARR_TYPE
@@ -39,7 +40,7 @@ from odc_openeo.user_data.run_environment import make_environment
 from odc_openeo.worker.messages import PartTask, RunDone
 from odc_openeo.worker.part_layouts import SplitPlan, list_offsets
 from odc_openeo.worker.part_results import PartResults
-from odc_openeo.worker.part_values import read_skeleton, write_value
+from odc_openeo.worker.part_values import read_schema, read_skeleton, write_value
 from odc_openeo.worker.provenance import count_bytes, describe_asset, describe_stored_asset
 from odc_openeo.worker.run import Channel, Run, make_run_logger, prepare_process, send_outcome
 
@@ -109,7 +110,17 @@ class PartRun(Run):
         if plan.layout == "commits":
             return [self._commit_region(plan, part, data)]
         stem = f"{plan.stem}_part-{part.number + 1:05d}"
+        if plan.layout == "tables":
+            return self.locate_assets([self._write_table(plan, part, data, stem)])
         return self.locate_assets(write_outputs(value, outputs, self.folder, self.compute, [stem]))
+
+    def _write_table(self, plan: SplitPlan, part: Part, data: xr.DataArray, stem: str) -> Asset:
+        """Write the rows of the geometries of a part."""
+        schema = read_schema(get_storage(self.config, patient=True), self.run_folder, plan)
+        first = 0 if part.geometries is None else part.geometries[0]
+        path, options = self.folder / f"{stem}.parquet", plan.split.template.options
+        with as_storage_failure():
+            return write_parquet_part(data, path, schema, first, options, self.compute)
 
     def locate_assets(self, assets: list[Asset]) -> list[dict[str, Any]]:
         """Store and describe files of this part, and say where they are below the folder of the run."""
@@ -134,7 +145,6 @@ class PartRun(Run):
         skeleton = read_skeleton(store, self.run_folder, plan)
         asset = make_cube_asset(path, ZARR_TYPE, skeleton)
         return describe_stored_asset(asset, size, is_folder=True)
-
 
     def _commit_region(self, plan: SplitPlan, part: Part, data: xr.DataArray) -> dict[str, Any]:
         """Commit the pixels of the part to the repository that all parts share, unless they are there."""

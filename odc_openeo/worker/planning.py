@@ -14,6 +14,7 @@ import xarray as xr
 from odc_openeo.config import Config
 from odc_openeo.formats import name_outputs
 from odc_openeo.formats.icechunk_parts import create_shared_repository
+from odc_openeo.formats.parquet_parts import make_table_schema
 from odc_openeo.formats.skeletons import strip_values
 from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.graph.estimate import estimate_computation
@@ -29,6 +30,8 @@ from odc_openeo.worker.part_layouts import choose_layout, compute_digest, list_s
 SKELETON: Final = ".parts/skeleton"
 """The file with the whole result but its values, below the folder of the run."""
 
+SCHEMA: Final = ".parts/schema"
+"""The file with the schema of tables, there as well."""
 
 UNLIMITED: Final = 2**62
 
@@ -122,6 +125,10 @@ class JobPlanner:
                 create_shared_repository(place, data, options, list_starts(split), len(parts))
             if layout == "regions":
                 make_zarr_template(store, f"{self.key}/{document['stem']}.zarr", data, split)
+        if layout == "tables":
+            schema = make_table_schema(data)
+            store.write(f"{self.key}/{SCHEMA}", io.BytesIO(schema))
+            document["schema"] = compute_digest(schema)
         bytes_read = f"{split.input_bytes / 1e6:,.1f} MB will be read in all"
         self.log.info("The job runs in %d parts (%s); about %s", len(parts), split.kind, bytes_read)
         return PlannedParts(document, parts, details, soft_errors)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
