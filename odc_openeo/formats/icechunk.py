@@ -16,6 +16,7 @@ from odc_openeo.formats.model import Asset, Format, Options, Target
 from odc_openeo.formats.repositories import commit_session, create_repository, translate_repository_failures
 from odc_openeo.formats.zarr import LARGEST_SIDE, SMALLEST_SIDE
 from odc_openeo.formats.zarr_regions import choose_tilings, create_dataset_template, make_cube_attributes
+from odc_openeo.storage.repository_places import open_folder_place
 
 MEDIA_TYPE: Final = "application/vnd.zarr+icechunk"
 
@@ -32,12 +33,10 @@ def check_icechunk(data: Any) -> None:
 
 def write_icechunk(data: xr.DataArray, target: Target, options: Options) -> list[Asset]:
     """Write a repository with the whole cube as one commit."""
-    import icechunk
-
     path = target.path("icechunk")
     cf_dataset = make_dataset(data, options["layout"], "Icechunk")
     tilings = choose_tilings(cf_dataset, {**options, **WITHOUT_SHARDS})
-    repository = create_repository(icechunk.local_filesystem_storage(str(path)))
+    repository = create_repository(open_folder_place(path))
     session = repository.writable_session("main")
     with translate_repository_failures():
         attributes = make_cube_attributes(data)

@@ -132,7 +132,7 @@ def _read_times(store: Any, documents: CubeDocuments) -> np.ndarray:
 def _compare_coordinates(reader: Any, writer: Any, documents: CubeDocuments) -> None:
     """Compare all arrays that have no dates: coordinates of pixels, names of bands."""
     for name, document in documents.arrays.items():
-        if T in document["dimension_names"]:
+        if find_time_axis(document) is not None:
             continue
         here, there = (np.asarray(zarr.open_array(s, path=name, mode="r")[...]) for s in (reader, writer))
         differs = here != there
@@ -144,7 +144,7 @@ def _compare_coordinates(reader: Any, writer: Any, documents: CubeDocuments) -> 
 def _start_cube(reader: Any, writer: Any, documents: CubeDocuments) -> list[int]:
     """Copy all arrays that have no dates into a new cube; return the index of each date."""
     for name, document in documents.arrays.items():
-        if T not in document["dimension_names"]:
+        if find_time_axis(document) is None:
             zarr.open_array(writer, path=name, mode="r+")[...] = zarr.open_array(reader, path=name, mode="r")[
                 ...
             ]
@@ -153,7 +153,7 @@ def _start_cube(reader: Any, writer: Any, documents: CubeDocuments) -> list[int]
 
 def _extend_arrays(writer: Any, documents: CubeDocuments, dates: int) -> None:
     for name, document in documents.arrays.items():
-        axis = find_time_axis(document["dimension_names"])
+        axis = find_time_axis(document)
         if axis is not None:
             array = zarr.open_array(writer, path=name, mode="r+")
             array.resize((*array.shape[:axis], dates, *array.shape[axis + 1 :]))
@@ -162,7 +162,7 @@ def _extend_arrays(writer: Any, documents: CubeDocuments, dates: int) -> None:
 def _copy_dates(reader: Any, writer: Any, documents: CubeDocuments, places: Sequence[int]) -> None:
     """Copy the values of all dates, chunk by chunk, to their places in the other cube."""
     for name, document in documents.arrays.items():
-        axis = find_time_axis(document["dimension_names"])
+        axis = find_time_axis(document)
         if axis is None:
             continue
         source, target = (

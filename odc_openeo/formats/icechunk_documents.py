@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -113,9 +113,9 @@ def compare_documents(source: CubeDocuments, target: CubeDocuments) -> None:
     for name, document in source.arrays.items():
         _compare_arrays(name, document, target.arrays[name])
     lengths = {
-        document["shape"][list(document["dimension_names"]).index(T)]
+        document["shape"][list_dimensions(document).index(T)]
         for document in target.arrays.values()
-        if T in document["dimension_names"]
+        if T in list_dimensions(document)
     }
     if len(lengths) != 1:
         raise CubesDiffer("its variables do not have the same dates.")
@@ -144,7 +144,7 @@ def _describe_difference(name: str, what: str, there: Any, here: Any) -> str:
 
 
 def _compare_shapes(name: str, source: Document, target: Document) -> None:
-    dims, shape = list(source["dimension_names"]), target.get("shape")
+    dims, shape = list_dimensions(source), target.get("shape")
     is_valid = (
         isinstance(shape, list) and len(shape) == len(dims) and all(type(size) is int for size in shape)
     )
@@ -178,7 +178,7 @@ def _check_chunks(name: str, source: Document, grid: Any) -> None:
         isinstance(grid, Mapping)
         and grid.get("name") == "regular"
         and isinstance(sides, list)
-        and len(sides) == len(source["dimension_names"])
+        and len(sides) == len(list_dimensions(source))
         and all(type(side) is int and side > 0 for side in sides)
     )
     if not is_valid:
@@ -202,6 +202,12 @@ def find_time_unit(document: Document) -> int | None:
     return None if match is None else MICROSECONDS[match[1]]
 
 
-def find_time_axis(dimension_names: Sequence[str]) -> int | None:
-    """Return the axis of t; None if there is none."""
-    return list(dimension_names).index(T) if T in dimension_names else None
+def list_dimensions(document: Document) -> list[str]:
+    """List the names of the dimensions of an array; empty for a single value."""
+    return list(document.get("dimension_names") or ())
+
+
+def find_time_axis(document: Document) -> int | None:
+    """Return the axis of t of an array; None if there is none."""
+    dimensions = list_dimensions(document)
+    return dimensions.index(T) if T in dimensions else None

@@ -56,8 +56,6 @@ def open_repository(place: Any, *, may_create: bool = False) -> Any:
 def _make_config() -> Any:
     import icechunk
 
-    # That folders are not safe for commits at the same time is known: ours take turns.
-    icechunk.set_logs_filter("error")
     retries = icechunk.StorageRetriesSettings(MOST_TRIES, 200, 8000)
     return icechunk.RepositoryConfig(
         caching=icechunk.CachingConfig(num_chunk_refs=CACHED_REFERENCES),

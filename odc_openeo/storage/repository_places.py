@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from odc_openeo.storage.bucket_client import (
@@ -31,17 +32,26 @@ def open_repository_place(store: Storage, key: str) -> Any:
     Raises:
         ValueError: Icechunk does not reach it, or it is not a key.
     """
-    import icechunk
-
     path = "/".join(split_key(key))
     local = store.find_local_path(path)
     if local is not None:
-        return icechunk.local_filesystem_storage(str(local))
+        return open_folder_place(local)
     if not keeps_repositories(store, path):
         raise ValueError("not in a folder or a bucket of S3")
+    import icechunk
+
     location, access = store.location, store.access  # type: ignore[attr-defined]
     prefix = f"{location.key}/{path}" if location.key else path
     return icechunk.s3_storage(bucket=location.bucket, prefix=prefix, **_make_s3_options(access))
+
+
+def open_folder_place(path: Path) -> Any:
+    """Return the `icechunk.Storage` of a folder."""
+    import icechunk
+
+    # It warns that folders are not safe for commits at the same time: ours take turns.
+    icechunk.set_logs_filter("error")
+    return icechunk.local_filesystem_storage(str(path))
 
 
 def _make_s3_options(access: BucketAccess) -> dict[str, Any]:

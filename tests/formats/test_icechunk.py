@@ -33,7 +33,7 @@ def make_cube(first=0, dates=2, dtype="uint16", factor=1) -> xr.DataArray:
     """Dates of 2022 from one of them on, every five days."""
     cube = raster(dtype, dates, 2, SHAPE)
     cube = cube.assign_coords(t=cube.t.values[:1] + np.arange(first, first + dates) * np.timedelta64(5, "D"))
-    return (cube * factor + first).astype(dtype).assign_attrs(cube.attrs, nodata=7)
+    return (cube * factor + abs(first)).astype(dtype).assign_attrs(cube.attrs, nodata=7)
 
 
 def save(cube, folder, **options):
@@ -121,7 +121,9 @@ def test_parts_commit_beside_each_other_and_none_twice(tmp_path):
     np.testing.assert_array_equal(read_pixels(place), expected)
     messages = [commit.message for commit in open_repository(place).ancestry(branch="main")]
     assert messages[:4] == ["The cube is complete", "Part 1", "Part 3", "The cube before its first part"]
-    assert list(zarr.open_group(open_repository(place).readonly_session("main").store).groups()) == []
+    assert (
+        list(zarr.open_group(open_repository(place).readonly_session("main").store, mode="r").groups()) == []
+    )
 
 
 # --- Appending -----------------------------------------------------------------------------------
