@@ -24,6 +24,7 @@ MOST_ARRAYS: Final = 500
 MOST_DOCUMENT_BYTES: Final = 2**20
 MOST_DATES: Final = 100_000
 MOST_CHUNK_BYTES: Final = 2**28
+MOST_TEXT_BYTES: Final = 1024
 EPOCH: Final = re.compile(r"(seconds|microseconds) since 1970-01-01(T00:00:00)?")
 MICROSECONDS: Final = {"seconds": 1_000_000, "microseconds": 1}
 
@@ -189,10 +190,10 @@ def _check_chunks(name: str, source: Document, grid: Any) -> None:
 
 
 def find_item_bytes(data_type: Any) -> int:
-    """Return the bytes of one value of a type as this service writes it."""
+    """Return the bytes of one value of a type as this service writes it; of texts of any length, the most."""
     if isinstance(data_type, Mapping):
-        return int(data_type["configuration"]["length_bytes"])
-    return np.dtype(data_type).itemsize
+        return int(data_type["configuration"].get("length_bytes", MOST_TEXT_BYTES))
+    return MOST_TEXT_BYTES if data_type == "string" else np.dtype(data_type).itemsize
 
 
 def find_time_unit(document: Document) -> int | None:

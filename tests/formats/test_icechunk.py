@@ -290,7 +290,7 @@ def test_chunks_elsewhere_are_never_read(tmp_path, target):
     session = changed.writable_session("main")
     session.store.set_virtual_ref("x/c/0", f"file://{secret}", offset=0, length=8 * SHAPE[1])
     session.commit("a reference")
-    before = list(open_repository(target).ancestry(branch="main"))
+    before = repository.lookup_branch("main")
     with pytest.raises(StorageFailure):
         append(save(make_cube(2), tmp_path / "source"), target, "job-2")
-    assert list(open_repository(target).ancestry(branch="main")) == before
+    assert repository.lookup_branch("main") == before
