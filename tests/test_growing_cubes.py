@@ -94,9 +94,7 @@ def check_growth(config: Config, user: UUID, folder: Path) -> None:
     assert collection["extent"]["temporal"]["interval"] == [["2022-06-01T10:00:00Z", "2022-06-16T10:00:00Z"]]
     item = read_json(config, workspace, "red/run-1/result.json")
     assert item["assets"] == {NAME: {"href": f"../{NAME}"}}
-    assert not [
-        path for path, _ in workspaces.list_files(config, workspace) if path.startswith("red/run-0/r.")
-    ]
+    assert not [path for path, _ in workspaces.list_files(config, workspace) if f"run-0/{NAME}" in path]
     wrong = make_run(config, "wrong", shift(make_cube(4), y=5), folder)
     with pytest.raises(ProcessParameterInvalid, match=f"'red/{NAME}' in the workspace: .*(GeoTransform|'y')"):
         publish_package(config, user, workspace.id, wrong, "red")
@@ -142,7 +140,6 @@ def test_users_reach_only_their_own_cubes(config: Config, ada: UUID, tmp_path: P
         f"../../{ada}/{workspace.key}/red",
         "/../red",
         "red/../../red",
-        "a\\b",
     ]
     for path in paths:
         with pytest.raises(ProcessParameterInvalid, match="can't be used"):
