@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +23,8 @@ from odc_openeo.formats.icechunk_documents import (
 )
 from odc_openeo.formats.repositories import MAIN, commit_session, translate_repository_failures
 
-CHUNKS_AT_ONCE: Final = 4
+BLOCK_BYTES: Final = 2**26
+"""Most bytes that are copied at once, unless one chunk has more."""
 MOST_COMMITS: Final = 10_000
 """Commits among which those of a run are looked for."""
 MOST_NAMED: Final = 3
@@ -170,15 +171,9 @@ def _copy_dates(reader: Any, writer: Any, documents: CubeDocuments, places: Sequ
             zarr.open_array(writer, path=name, mode="r+"),
         )
         ratio = _compare_units(name, source, target)
-        with ThreadPoolExecutor(CHUNKS_AT_ONCE, "append") as pool:
-            # Dates one after the other: chunks of another program may have several of them.
-            for position, place in enumerate(places):
-                copies = [
-                    pool.submit(_copy_block, source, target, block, axis, (position, place), ratio)
-                    for block in _list_blocks(target, axis)
-                ]
-                for copy in copies:
-                    copy.result()
+        for position, place in enumerate(places):
+            for block in _list_blocks(target, axis):
+                _copy_block(source, target, block, axis, (position, place), ratio)
 
 
 def _compare_units(name: str, source: zarr.Array, target: zarr.Array) -> tuple[int, int]:
@@ -193,14 +188,20 @@ def _compare_units(name: str, source: zarr.Array, target: zarr.Array) -> tuple[i
 
 
 def _list_blocks(array: zarr.Array, axis: int) -> Iterator[list[slice]]:
-    """List the blocks of whole chunks of one date; the slice along t means nothing."""
-    sides = [
+    """List blocks of whole chunks of one date, of at most `BLOCK_BYTES`; the slice along t means nothing."""
+    sides = [1 if i == axis else chunk for i, chunk in enumerate(array.chunks)]
+    chunks = max(1, BLOCK_BYTES // (math.prod(sides) * array.dtype.itemsize))
+    for i in reversed(range(array.ndim)):
+        if i != axis:
+            count = min(chunks, math.ceil(array.shape[i] / sides[i]))
+            sides[i], chunks = sides[i] * count, chunks // count
+    ranges = [
         [slice(0, 1)]
-        if dimension == axis
-        else [slice(first, min(first + chunk, size)) for first in range(0, size, chunk)]
-        for dimension, (size, chunk) in enumerate(zip(array.shape, array.chunks, strict=True))
+        if i == axis
+        else [slice(first, min(first + side, size)) for first in range(0, size, side)]
+        for i, (size, side) in enumerate(zip(array.shape, sides, strict=True))
     ]
-    return (list(block) for block in itertools.product(*sides))
+    return (list(block) for block in itertools.product(*ranges))
 
 
 def _copy_block(
