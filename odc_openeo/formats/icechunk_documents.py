@@ -58,7 +58,8 @@ def read_documents(store: Any) -> CubeDocuments:
 
 
 async def _collect_documents(store: Any) -> CubeDocuments:
-    root, arrays = await _read_document(store, METADATA), {}
+    root = await _read_document(store, METADATA)
+    arrays: dict[str, Document] = {}
     async for entry in store.list_dir(""):
         name = str(entry).strip("/")
         if name == METADATA:
