@@ -49,7 +49,7 @@ def is_part_there(place: Any, number: int) -> bool:
     repository = open_repository(place)
     with translate_repository_failures():
         group = zarr.open_group(repository.readonly_session(MAIN).store, mode="r")
-        return MARKS not in group or bool(group[f"{MARKS}/done"][number])  # type: ignore[index]
+        return MARKS not in group or bool(group[f"{MARKS}/done"][number])
 
 
 class PartSession:
