@@ -6,16 +6,23 @@ from typing import Any, Final
 
 from odc_openeo.errors import FileTypeInvalid
 from odc_openeo.formats.gtiff import GTIFF
+from odc_openeo.formats.icechunk import ICECHUNK
 from odc_openeo.formats.json import JSON
 from odc_openeo.formats.model import Format
 from odc_openeo.formats.netcdf import NETCDF
 from odc_openeo.formats.pictures import JPEG, PNG
 from odc_openeo.formats.read import INPUT_FORMATS
+from odc_openeo.formats.repositories import has_icechunk
 from odc_openeo.formats.vector_tables import CSV, GEOJSON, PARQUET
 from odc_openeo.formats.zarr import ZARR
 
 FORMATS: Final[dict[str, Format]] = {
-    f.name: f for f in (GTIFF, NETCDF, ZARR, PNG, JPEG, JSON, CSV, GEOJSON, PARQUET)
+    f.name: f
+    for f in (
+        *(GTIFF, NETCDF, ZARR),
+        *([ICECHUNK] if has_icechunk() else []),
+        *(PNG, JPEG, JSON, CSV, GEOJSON, PARQUET),
+    )
 }
 _BY_LOWER_CASE: Final = {name.lower(): f for name, f in FORMATS.items()}
 

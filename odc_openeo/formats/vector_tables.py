@@ -14,6 +14,7 @@ from odc_openeo.cube import GEOMETRY
 from odc_openeo.errors import FormatUnsuitable
 from odc_openeo.formats.assets import make_cube_asset
 from odc_openeo.formats.model import Asset, Format, Options, Target
+from odc_openeo.formats.options import MERGE
 from odc_openeo.formats.properties import make_mixed_column, make_typed_column, to_plain
 from odc_openeo.formats.vector import as_array, make_features, make_table
 
@@ -93,9 +94,14 @@ def write_parquet(data: xr.DataArray | xr.Dataset, target: Target, options: Opti
     path = target.path("parquet")
     cube = _compute_array(data, target)
     rows = make_features(cube) if GEOMETRY in cube.dims else make_table(cube, times_as_strings=False)
-    rows = _convert_columns(rows, partial(make_typed_column, nullable=True))
+    rows = convert_parquet_columns(rows)
     rows.to_parquet(path, index=False, compression=options["compression"])
     return [make_cube_asset(path, PARQUET.media_type, data)]
+
+
+def convert_parquet_columns(rows: T) -> T:
+    """Convert columns of objects other than geometries to one type each."""
+    return _convert_columns(rows, partial(make_typed_column, nullable=True))
 
 
 CSV: Final = Format(
@@ -153,6 +159,7 @@ PARQUET: Final = Format(
             "description": "The compression of the columns.",
             "enum": ["snappy", "zstd", "gzip"],
             "default": "snappy",
-        }
+        },
+        "merge": MERGE,
     },
 )

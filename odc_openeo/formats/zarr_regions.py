@@ -10,7 +10,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import dask.array as da
@@ -29,6 +28,11 @@ MOST_FILES: Final = 4096
 """Chunks of a variable above which they are packed into shards unless the options say otherwise."""
 CHUNKS_OF_SHARD: Final = 4
 """Chunks along each side of a shard, unless the options say otherwise."""
+
+SHARED_SHARD: Final = 2048
+"""Most pixels of a side of a shard that parts write, unless the options say otherwise."""
+SHARED_CHUNK: Final = 512
+"""Most pixels of a side of its chunks."""
 
 METADATA: Final = "zarr.json"
 
@@ -108,25 +112,51 @@ def align_tiling(tiling: Tiling, starts: Starts) -> Tiling:
     return Tiling(chunks, shards or None)
 
 
+def choose_shared_tiling(variable: xr.DataArray, options: Options, starts: Starts, tiling: Tiling) -> Tiling:
+    """Choose chunks and shards of an array that parts write; ``tiling`` is that of an array written at once.
+
+    Each region begins with a shard. If the options say nothing, shards are as large as that allows, up to
+    `SHARED_SHARD` pixels, of chunks that are small enough for maps.
+    """
+    if options["chunk_size"] is not None or options["shard_size"] is not None:
+        if options["shard_size"] is None and tiling.shards is None:
+            sides = [str(name) for name in variable.dims[-2:]]
+            shards = {name: tiling.chunks[name] * CHUNKS_OF_SHARD for name in sides}
+            tiling = Tiling(tiling.chunks, {**tiling.chunks, **shards})
+        return align_tiling(tiling, starts)
+    chunks, shards = dict(tiling.chunks), dict(tiling.chunks)
+    for name in [str(dimension) for dimension in variable.dims[-2:]]:
+        size = variable.sizes[name]
+        step = math.gcd(*starts.get(name, ())) or math.ceil(size / SHARED_CHUNK) * SHARED_CHUNK
+        shards[name] = _find_divisor(step, SHARED_SHARD)
+        chunks[name] = _find_divisor(shards[name], max(1, min(SHARED_CHUNK, shards[name] // 2)))
+    return align_tiling(Tiling(chunks, shards), starts)
+
+
 def _find_divisor(number: int, most: int) -> int:
     """Find the largest divisor of a number that is not above ``most``."""
     return max(size for size in range(1, max(1, min(number, most)) + 1) if number % size == 0)
 
 
-def create_template(path: Path, cube: xr.DataArray, options: Options, starts: Starts) -> None:
+def create_template(
+    store: Any, cube: xr.DataArray, options: Options, starts: Starts, *, consolidated: bool = True
+) -> None:
     """Create a Zarr store with all metadata, coordinates and GeoZarr attributes of a cube, but no pixels.
 
     Only the shape, type, labels and attributes of ``cube`` are used: its values may be lazy and are never
-    computed. What is never written reads as no-data, or 0 without one.
+    computed. What is never written reads as no-data, or 0 without one. ``store`` is a folder or a store of
+    zarr; ``starts`` tell where the regions of parts begin.
 
     Raises:
         FormatUnsuitable: the layout can't hold the cube.
     """
     cf_dataset = make_dataset(cube, options["layout"], "Zarr")
     tilings = {
-        name: align_tiling(tiling, starts) for name, tiling in choose_tilings(cf_dataset, options).items()
+        name: choose_shared_tiling(cf_dataset[name], options, starts, tiling)
+        for name, tiling in choose_tilings(cf_dataset, options).items()
     }
-    create_dataset_template(path, cf_dataset, tilings, make_cube_attributes(cube))
+    attributes = make_cube_attributes(cube)
+    create_dataset_template(store, cf_dataset, tilings, attributes, consolidated=consolidated)
 
 
 def make_cube_attributes(cube: xr.DataArray | xr.Dataset) -> dict[str, Any]:
@@ -145,8 +175,13 @@ def create_dataset_template(
     tilings: Mapping[str, Tiling],
     attributes: Mapping[str, Any],
     group: str | None = None,
+    *,
+    consolidated: bool | None = None,
 ) -> None:
-    """Create a group with all of a CF dataset but the values of the variables that have a tiling."""
+    """Create a group with all of a CF dataset but the values of the variables that have a tiling.
+
+    Metadata are ``consolidated`` by default if the group is the top of the store.
+    """
     placeholders = {name: _make_placeholder(dataset[name]) for name in tilings}
     encoding = {name: _make_encoding(dataset[name], tiling) for name, tiling in tilings.items()}
     template = dataset.assign(placeholders).assign_attrs(attributes)
@@ -158,7 +193,7 @@ def create_dataset_template(
             group=group,
             mode="w-",
             zarr_format=3,
-            consolidated=group is None,
+            consolidated=group is None if consolidated is None else consolidated,
             compute=False,
             encoding=encoding,
             safe_chunks=False,
@@ -182,19 +217,20 @@ def _make_encoding(variable: xr.DataArray, tiling: Tiling) -> dict[str, Any]:
 
 
 def write_region(
-    part: xr.DataArray, path: Path, options: Options, offsets: Mapping[str, int], compute: Compute
+    part: xr.DataArray, store: Any, options: Options, offsets: Mapping[str, int], compute: Compute
 ) -> None:
     """Write the values of a part of a cube into a store made by `create_template` for the whole.
 
     ``offsets`` are the first indices of the part along dimensions of the whole, 0 where there is none. The
-    store at ``path`` needs only the metadata of its arrays. Writing a region again replaces it.
+    ``store``, a folder or a store of zarr, needs only the metadata of its arrays. Writing a region again
+    replaces it.
 
     Raises:
         UnalignedRegion: the part does not begin and end at edges of units.
     """
     cf_dataset = make_dataset(part, options["layout"], "Zarr")
     for name, variable in cf_dataset.data_vars.items():
-        array = zarr.open_array(path / str(name), mode="r+")
+        array = zarr.open_array(store, path=str(name), mode="r+")
         region = {
             str(dimension): slice(offsets.get(str(dimension), 0), offsets.get(str(dimension), 0) + size)
             for dimension, size in variable.sizes.items()

@@ -27,6 +27,9 @@ from odc_openeo.user_data.stac_export import (
 LOADABLE: Final = "GTiff"
 """The format that collections can be loaded from."""
 
+APPENDED: Final = "Icechunk"
+"""The format of which dates are appended to cubes that are there."""
+
 EXPORTING: Final = "its files are exported together"
 
 OutputFormat = Annotated[str, Schema({"type": "string", "subtype": "output-format"})]
@@ -99,7 +102,8 @@ def save_result(
     for warning in output.warnings:
         env.log.warning("save_result: %s", warning)
     env.outputs.append(output)
-    return SavedStac(len(env.outputs) - 1, output.format.name)
+    replaces = output.options.get("existing_dates") == "REPLACE"
+    return SavedStac(len(env.outputs) - 1, output.format.name, replaces_dates=replaces)
 
 
 @process(
@@ -152,13 +156,17 @@ def export_workspace(
         workspace: The id of one of your workspaces, see `GET /workspaces`.
         merge: The path of a STAC Collection in the workspace, with or without its name `collection.json`. The
             Items and files are added to it and its extent grows; it is created if it does not exist. By
-            default a separate Collection is created in a folder named after its id.
+            default a separate Collection is created in a folder named after its id. The dates of a cube that
+            was saved as Icechunk are appended to the cube next to the Collection, which must have the same
+            grid, bands and type.
 
     Returns:
         The STAC metadata, unchanged.
     """
     stac, exports = _get_saved(data, "export_workspace"), _get_exports(env, "export_workspace")
-    workspaces.get_workspace(env.catalog.config, UUID(env.user), workspace)
+    place = workspaces.get_workspace(env.catalog.config, UUID(env.user), workspace)
+    if stac.format == APPENDED and merge is not None:
+        workspaces.check_place_of_cubes(env.catalog.config, place)
     workspaces.clean_collection_path(merge, stac.id)
     exports.append(WorkspaceExport(stac, workspace, merge))
     return stac

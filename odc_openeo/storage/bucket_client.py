@@ -61,8 +61,7 @@ def open_client(location: Location, access: BucketAccess, retry_s: float, endpoi
 
 
 def _make_s3_options(access: BucketAccess, endpoint: str | None) -> dict[str, Any]:
-    variables = (read_variable("AWS_ENDPOINT_URL_S3"), read_variable("AWS_ENDPOINT_URL"))
-    url = endpoint or access.endpoint or next(filter(None, variables), None)
+    url = endpoint or find_endpoint(access)
     options: dict[str, Any] = {"region": find_region(access)}
     if url:
         options["endpoint"] = url
@@ -74,6 +73,12 @@ def _make_s3_options(access: BucketAccess, endpoint: str | None) -> dict[str, An
         return {**options, "skip_signature": True}
     provider = _make_key_provider(access.profile)
     return options if provider is None else {**options, "credential_provider": provider}
+
+
+def find_endpoint(access: BucketAccess) -> str | None:
+    """Find the URL of the server of a bucket of S3; None for the store's own."""
+    variables = (read_variable("AWS_ENDPOINT_URL_S3"), read_variable("AWS_ENDPOINT_URL"))
+    return access.endpoint or next(filter(None, variables), None)
 
 
 def find_region(access: BucketAccess) -> str:
@@ -110,13 +115,7 @@ def _make_key_provider(profile: str | None) -> Callable[[], dict[str, Any]] | No
         return None
 
     def read_keys() -> dict[str, Any]:
-        session = open_aws_session(profile)
-        credentials = session.get_credentials()
-        keys = None if credentials is None else credentials.get_frozen_credentials()
-        if keys is None or not keys.access_key:
-            # The operator may provide them until the next try.
-            open_aws_session.cache_clear()
-            raise BucketCredentialsMissingError(_describe_cure(profile))
+        keys = read_credentials(profile)
         return {
             "access_key_id": keys.access_key,
             "secret_access_key": keys.secret_key,
@@ -125,6 +124,21 @@ def _make_key_provider(profile: str | None) -> Callable[[], dict[str, Any]] | No
         }
 
     return read_keys
+
+
+def read_credentials(profile: str | None) -> Any:
+    """Read the current keys of a profile with boto3: ``access_key``, ``secret_key``, ``token``.
+
+    Raises:
+        BucketCredentialsMissingError: there are none.
+    """
+    credentials = open_aws_session(profile).get_credentials()
+    keys = None if credentials is None else credentials.get_frozen_credentials()
+    if keys is None or not keys.access_key:
+        # The operator may provide them until the next try.
+        open_aws_session.cache_clear()
+        raise BucketCredentialsMissingError(_describe_cure(profile))
+    return keys
 
 
 def _describe_cure(profile: str | None) -> str:
@@ -153,8 +167,7 @@ def abort_uploads(location: Location, access: BucketAccess, prefix: str, age_s: 
     session = open_aws_session(access.profile) if location.scheme == "s3" else None
     if session is None or access.unsigned:
         return 0
-    url = access.endpoint or read_variable("AWS_ENDPOINT_URL_S3") or read_variable("AWS_ENDPOINT_URL")
-    client = session.client("s3", endpoint_url=url, region_name=find_region(access))
+    client = session.client("s3", endpoint_url=find_endpoint(access), region_name=find_region(access))
     before, count = datetime.now(UTC) - timedelta(seconds=age_s), 0
     for page in client.get_paginator("list_multipart_uploads").paginate(
         Bucket=location.bucket, Prefix=prefix

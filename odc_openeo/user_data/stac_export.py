@@ -7,10 +7,11 @@ Files are written when the graph has been evaluated. Until then `SavedStac` stan
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 from odc_openeo.config import Config
+from odc_openeo.formats import icechunk
 from odc_openeo.jobs import result_stac
 from odc_openeo.jobs.result_stac import COLLECTION, ITEMS, Results
 from odc_openeo.storage import Storage, get_storage
@@ -25,7 +26,8 @@ TRANSIENT: Final = ("expires", "unpublished", "openeo:status")
 class SavedStac:
     """The STAC Collection that one `save_result` writes; ``output`` is the index of the graph's output.
 
-    ``changes`` are merge patches (RFC 7386) for the Collection, in order.
+    ``changes`` are merge patches (RFC 7386) for the Collection, in order. ``replaces_dates``: where its dates
+    are appended to a cube, they replace those that are there.
     """
 
     openeo_subtypes: ClassVar = ("stac",)
@@ -33,6 +35,7 @@ class SavedStac:
     output: int
     format: str
     changes: tuple[Mapping[str, Any], ...] = ()
+    replaces_dates: bool = False
 
     @property
     def id(self) -> str | None:
@@ -65,7 +68,8 @@ class Package:
     """A STAC Collection, its Items by id, and its files; links are relative to one folder.
 
     ``run`` is the same whenever a run repeats its export, which may replace what the earlier attempt left.
-    ``source`` is the folder of the files in the storage; a file may be a folder (Zarr).
+    ``source`` is the folder of the files in the storage; a file may be a folder (Zarr). ``cubes`` are those
+    whose dates can be appended to others; ``replaces_dates``: instead of dates that are there.
     """
 
     run: str
@@ -73,6 +77,8 @@ class Package:
     items: Mapping[str, dict[str, Any]]
     source: str
     files: Sequence[str]
+    cubes: Sequence[str] = ()
+    replaces_dates: bool = False
 
 
 def merge_patch(target: Any, patch: Any) -> Any:
@@ -107,7 +113,9 @@ def make_package(results: Results, stac: SavedStac, run: str, source: str) -> Pa
         collection = merge_patch(collection, change)
     for item in items.values():
         item["collection"] = collection["id"]
-    return Package(run, collection, items, source, [str(asset["name"]) for asset in results.assets])
+    files = [str(asset["name"]) for asset in results.assets]
+    cubes = [str(asset["name"]) for asset in results.assets if asset.get("type") == icechunk.MEDIA_TYPE]
+    return Package(run, collection, items, source, files, cubes, stac.replaces_dates)
 
 
 def _export_item(item: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +154,23 @@ def copy_files(config: Config, content: Package, store: Storage, folder: str) ->
     """Copy all files of a package into a folder of a storage."""
     for path in get_sizes(config, content):
         store.copy(get_storage(config), f"{content.source}/{path}", f"{folder}/{path}")
+
+
+def place_cubes_above(content: Package) -> Package:
+    """Return a package without the files of its cubes, whose Items refer to cubes in the folder above."""
+
+    def place_asset(name: str, asset: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name not in content.cubes:
+            return asset
+        # The cube there has dates of others, too.
+        return {**{k: v for k, v in asset.items() if k != "file:size"}, "href": f"../{name}"}
+
+    items = {
+        id_: {**item, "assets": {name: place_asset(name, a) for name, a in item["assets"].items()}}
+        for id_, item in content.items.items()
+    }
+    files = [name for name in content.files if name not in content.cubes]
+    return replace(content, items=items, files=files)
 
 
 def find_fixed_members(changes: Mapping[str, Any]) -> Iterator[str]:

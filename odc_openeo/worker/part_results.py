@@ -11,19 +11,22 @@ from typing import Any, Final
 
 import xarray as xr
 
+from odc_openeo import db
 from odc_openeo.config import Config
 from odc_openeo.cube import GEOMETRY
-from odc_openeo.formats import Asset, Output, write_outputs
+from odc_openeo.db.locks import lock_for_transaction
+from odc_openeo.formats import Asset, Output, icechunk, write_outputs, zarr
 from odc_openeo.formats.assets import make_cube_asset
+from odc_openeo.formats.icechunk_parts import complete_repository
 from odc_openeo.formats.mosaics import write_mosaics
 from odc_openeo.formats.skeletons import fill_values
 from odc_openeo.formats.vector import find_geometry_crs
-from odc_openeo.formats.zarr import MEDIA_TYPE
 from odc_openeo.jobs.claims import PartClaim, get_result_folder
 from odc_openeo.jobs.part_progress import find_origin, list_left_out, list_part_assets, list_parts
 from odc_openeo.parts import Part, combine_parts
 from odc_openeo.spatial.vector_cubes import index_geometries
 from odc_openeo.storage import get_storage
+from odc_openeo.storage.repository_places import open_repository_place
 from odc_openeo.worker.part_layouts import SplitPlan, describe_missing, list_offsets
 from odc_openeo.worker.part_values import fetch_value, read_skeleton
 from odc_openeo.worker.provenance import describe_stored_asset
@@ -52,6 +55,8 @@ class PartResults:
         make_assets = {
             "files": self._add_mosaics,
             "regions": self._describe_store,
+            "commits": self._complete_repository,
+            "tables": self._add_mosaics,
             "values": self._join_values,
         }[self.plan.layout]
         assets = make_assets(locate_assets)
@@ -73,10 +78,21 @@ class PartResults:
 
     def _describe_store(self, _locate_assets: LocateAssets) -> list[dict[str, Any]]:
         """Describe the store that all parts have written to."""
-        name = f"{self.plan.stem}.zarr"
+        return [self._describe_folder(f"{self.plan.stem}.zarr", zarr.MEDIA_TYPE)]
+
+    def _complete_repository(self, _locate_assets: LocateAssets) -> list[dict[str, Any]]:
+        """Commit that the repository of all parts is complete, and describe it."""
+        name = f"{self.plan.stem}.icechunk"
+        place = open_repository_place(get_storage(self.config, patient=True), f"{self.key}/{name}")
+        with db.session(self.config) as lock:
+            lock_for_transaction(lock, f"repository {self.key}")
+            complete_repository(place)
+        return [self._describe_folder(name, icechunk.MEDIA_TYPE)]
+
+    def _describe_folder(self, name: str, media_type: str) -> dict[str, Any]:
         sizes = get_storage(self.config, patient=True).sizes(f"{self.key}/{name}")
-        asset = make_cube_asset(self.folder / name, MEDIA_TYPE, self._read_skeleton())
-        return [describe_stored_asset(asset, sum(sizes.values()), is_folder=True)]
+        asset = make_cube_asset(self.folder / name, media_type, self._read_skeleton())
+        return describe_stored_asset(asset, sum(sizes.values()), is_folder=True)
 
     def _join_values(self, locate_assets: LocateAssets) -> list[dict[str, Any]]:
         """Write what the values of all parts are together as a whole job would."""

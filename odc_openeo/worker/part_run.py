@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -13,11 +14,18 @@ from typing import Any
 import xarray as xr
 
 import odc_openeo.processes  # noqa: F401  importing registers the processes
+from odc_openeo import db
 from odc_openeo.config import Config
+from odc_openeo.db.locks import lock_for_transaction
+from odc_openeo.errors import StorageFailure
 from odc_openeo.formats import Asset, write_outputs
 from odc_openeo.formats.assets import make_cube_asset
+from odc_openeo.formats.icechunk import MEDIA_TYPE
+from odc_openeo.formats.icechunk_parts import PartSession, is_part_there
+from odc_openeo.formats.parquet_parts import write_parquet_part
+from odc_openeo.formats.repositories import CommitConflict
 from odc_openeo.formats.write_errors import as_storage_failure
-from odc_openeo.formats.zarr import MEDIA_TYPE
+from odc_openeo.formats.zarr import MEDIA_TYPE as ZARR_TYPE
 from odc_openeo.formats.zarr_regions import METADATA, write_region
 from odc_openeo.graph import GraphLimits
 from odc_openeo.graph.estimate import count_read_bytes
@@ -26,12 +34,13 @@ from odc_openeo.jobs.claims import PartClaim, get_result_folder
 from odc_openeo.jobs.options import parse_archives
 from odc_openeo.parts import Part, evaluate_part
 from odc_openeo.storage import get_storage
+from odc_openeo.storage.repository_places import open_repository_place
 from odc_openeo.udf.pool import pool
 from odc_openeo.user_data.run_environment import make_environment
 from odc_openeo.worker.messages import PartTask, RunDone
 from odc_openeo.worker.part_layouts import SplitPlan, list_offsets
 from odc_openeo.worker.part_results import PartResults
-from odc_openeo.worker.part_values import read_skeleton, write_value
+from odc_openeo.worker.part_values import read_schema, read_skeleton, write_value
 from odc_openeo.worker.provenance import count_bytes, describe_asset, describe_stored_asset
 from odc_openeo.worker.run import Channel, Run, make_run_logger, prepare_process, send_outcome
 
@@ -98,8 +107,20 @@ class PartRun(Run):
             return [{**described, "internal": True} for described in self.locate_assets([asset])]
         if plan.layout == "regions":
             return [self._write_region(plan, part, data)]
+        if plan.layout == "commits":
+            return [self._commit_region(plan, part, data)]
         stem = f"{plan.stem}_part-{part.number + 1:05d}"
+        if plan.layout == "tables":
+            return self.locate_assets([self._write_table(plan, part, data, stem)])
         return self.locate_assets(write_outputs(value, outputs, self.folder, self.compute, [stem]))
+
+    def _write_table(self, plan: SplitPlan, part: Part, data: xr.DataArray, stem: str) -> Asset:
+        """Write the rows of the geometries of a part."""
+        schema = read_schema(get_storage(self.config, patient=True), self.run_folder, plan)
+        first = 0 if part.geometries is None else part.geometries[0]
+        path, options = self.folder / f"{stem}.parquet", plan.split.template.options
+        with as_storage_failure():
+            return write_parquet_part(data, path, schema, first, options, self.compute)
 
     def locate_assets(self, assets: list[Asset]) -> list[dict[str, Any]]:
         """Store and describe files of this part, and say where they are below the folder of the run."""
@@ -122,8 +143,28 @@ class PartRun(Run):
             if file.is_file() and file.name != METADATA:
                 store.put(file, f"{top}/{file.relative_to(path)}")
         skeleton = read_skeleton(store, self.run_folder, plan)
-        asset = make_cube_asset(path, MEDIA_TYPE, skeleton)
+        asset = make_cube_asset(path, ZARR_TYPE, skeleton)
         return describe_stored_asset(asset, size, is_folder=True)
+
+    def _commit_region(self, plan: SplitPlan, part: Part, data: xr.DataArray) -> dict[str, Any]:
+        """Commit the pixels of the part to the repository that all parts share, unless they are there."""
+        store, name = get_storage(self.config, patient=True), f"{plan.stem}.icechunk"
+        place, size = open_repository_place(store, f"{self.run_folder}/{name}"), 0
+        if not is_part_there(place, part.number):
+            offsets = {name: span[0] for name, span in list_offsets(plan.split.template, part).items()}
+            session = PartSession(place, part.number)
+            session.write_pixels(data, plan.split.template.options, offsets, self.compute)
+            size = session.written_bytes
+            with db.session(self.config) as lock:
+                lock_for_transaction(lock, f"repository {self.run_folder}")
+                # Another attempt, whose worker was taken for lost, may have committed it in the meantime.
+                with contextlib.suppress(CommitConflict):
+                    session.commit()
+            if not is_part_there(place, part.number):
+                raise StorageFailure
+        asset = Asset(self.folder / name, MEDIA_TYPE, plan.stem)
+        # Clients that copy a repository while it grows would get only half of a commit.
+        return {**describe_stored_asset(asset, size, is_folder=True), "internal": True}
 
 
 def copy_metadata(content: bytes, folder: Path) -> None:

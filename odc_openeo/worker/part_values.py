@@ -82,8 +82,22 @@ def read_skeleton(store: Storage, folder: str, plan: SplitPlan) -> xr.DataArray:
     Raises:
         StorageFailure: the file is not the one that was recorded.
     """
-    content = store.open(f"{folder}/.parts/skeleton").read()
-    if compute_digest(content) != plan.skeleton:
-        raise StorageFailure
-    skeleton: xr.DataArray = pickle.loads(content)
+    skeleton: xr.DataArray = pickle.loads(_read_recorded(store, f"{folder}/.parts/skeleton", plan.skeleton))
     return skeleton
+
+
+def read_schema(store: Storage, folder: str, plan: SplitPlan) -> bytes:
+    """Read the serialized schema that the tables of all parts have.
+
+    Raises:
+        StorageFailure: the file is not the one that was recorded.
+    """
+    return _read_recorded(store, f"{folder}/.parts/schema", plan.schema)
+
+
+def _read_recorded(store: Storage, key: str, digest: str | None) -> bytes:
+    with contextlib.closing(store.open(key)) as source:
+        content = source.read()
+    if compute_digest(content) != digest:
+        raise StorageFailure
+    return content

@@ -13,6 +13,8 @@ import xarray as xr
 
 from odc_openeo.config import Config
 from odc_openeo.formats import name_outputs
+from odc_openeo.formats.icechunk_parts import create_shared_repository
+from odc_openeo.formats.parquet_parts import make_table_schema
 from odc_openeo.formats.skeletons import strip_values
 from odc_openeo.graph import GraphLimits, evaluate
 from odc_openeo.graph.estimate import estimate_computation
@@ -22,11 +24,14 @@ from odc_openeo.jobs.parts import PlannedParts
 from odc_openeo.parts import JobSplit, PartLimits, is_larger_than_part, plan_parts
 from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.storage import get_storage
-from odc_openeo.worker.part_layouts import choose_layout, compute_digest, make_zarr_template
+from odc_openeo.storage.repository_places import keeps_repositories, open_repository_place
+from odc_openeo.worker.part_layouts import choose_layout, compute_digest, list_starts, make_zarr_template
 
 SKELETON: Final = ".parts/skeleton"
 """The file with the whole result but its values, below the folder of the run."""
 
+SCHEMA: Final = ".parts/schema"
+"""The file with the schema of tables, there as well."""
 
 @dataclass
 class Sketch:
@@ -95,8 +100,8 @@ class JobPlanner:
     def prepare_parts(self, split: JobSplit, sketch: Sketch, details: Mapping[str, Any]) -> PlannedParts:
         """Store what all parts need, and return the plan for the book."""
         soft_errors = parse_soft_errors(self.job.draft.extras)
-        layout = choose_layout(split)
         store, data = get_storage(self.config, patient=True), sketch.data
+        layout = choose_layout(split, shares_repository=keeps_repositories(store, self.key))
         document = split.to_dict()
         parts = document.pop("parts")
         document |= {"layout": layout, "stem": self._choose_stem(sketch)}
@@ -104,8 +109,16 @@ class JobPlanner:
             skeleton = pickle.dumps(strip_values(data))
             store.write(f"{self.key}/{SKELETON}", io.BytesIO(skeleton))
             document["skeleton"] = compute_digest(skeleton)
+            if layout == "commits":
+                place = open_repository_place(store, f"{self.key}/{document['stem']}.icechunk")
+                options = split.template.options
+                create_shared_repository(place, data, options, list_starts(split), len(parts))
             if layout == "regions":
                 make_zarr_template(store, f"{self.key}/{document['stem']}.zarr", data, split)
+        if layout == "tables":
+            schema = make_table_schema(data)
+            store.write(f"{self.key}/{SCHEMA}", io.BytesIO(schema))
+            document["schema"] = compute_digest(schema)
         bytes_read = f"{split.input_bytes / 1e6:,.1f} MB will be read in all"
         self.log.info("The job runs in %d parts (%s); about %s", len(parts), split.kind, bytes_read)
         return PlannedParts(document, parts, details, soft_errors)

@@ -100,6 +100,12 @@ def open_file(path: Path, format_: str) -> None:
             engine["group"] = "0"
         with xr.open_dataset(path, **engine) as dataset:
             assert dataset.load().data_vars
+    elif format_ == "Icechunk":
+        import icechunk
+
+        repository = icechunk.Repository.open(icechunk.local_filesystem_storage(str(path)))
+        with xr.open_zarr(repository.readonly_session("main").store, consolidated=False) as dataset:
+            assert dataset.load().data_vars
     elif format_ == "JSON":
         json.loads(path.read_text())
     elif format_ == "CSV":

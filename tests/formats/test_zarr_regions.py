@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -7,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from odc_openeo.formats.zarr_regions import (
     Tiling,
@@ -129,3 +131,40 @@ def test_a_store_is_never_replaced(tmp_path):
     create_template(tmp_path / "cube.zarr", empty_like(make_cube()), OPTIONS, {})
     with pytest.raises(FileExistsError):
         create_template(tmp_path / "cube.zarr", empty_like(make_cube()), OPTIONS, {})
+
+
+DEFAULTS = {"layout": "variables", "chunk_size": None, "shard_size": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "side", "chunk", "shard"),
+    [
+        ({}, 2048, 512, 2048),
+        ({}, 1536, 512, 1536),
+        ({}, 512, 256, 512),
+        ({"chunk_size": 256}, 2048, 256, 1024),
+        ({"shard_size": 0}, 2048, 512, None),
+        ({"shard_size": 1024}, 2048, 512, 1024),
+    ],
+    ids=str,
+)
+def test_parts_share_a_store_of_whole_shards_by_default(tmp_path, options, side, chunk, shard):
+    cube, path = raster("uint16", 1, 1, (2300, 2100)), tmp_path / "cube.zarr"
+    starts = {name: range(0, cube.sizes[name], side) for name in ("y", "x")}
+    create_template(path, empty_like(cube), {**DEFAULTS, **options}, starts)
+    array = next(array for _, array in zarr.open_group(path).arrays() if array.ndim == 3)
+    assert array.chunks == (1, chunk, chunk)
+    assert array.shards == (None if shard is None else (1, shard, shard))
+    region = {"y": slice(2300 // side * side, 2300), "x": slice(0, side)}
+    write_part(cube, path, region, {**DEFAULTS, **options})
+    np.testing.assert_array_equal(read_cube(path).isel(region), cube.isel(region).values)
+    written = sum(file.is_file() for file in (path / array.path).rglob("c/*/*/*"))
+    units = [math.ceil((edge.stop - edge.start) / (shard or chunk)) for edge in region.values()]
+    assert written == math.prod(units)
+
+
+def test_dimensions_that_are_not_split_have_shards_too(tmp_path):
+    cube, path = raster("uint16", 1, 1, (3000, 700)), tmp_path / "cube.zarr"
+    create_template(path, empty_like(cube), DEFAULTS, {"y": [0, 1024, 2048], "x": [0]})
+    array = next(array for _, array in zarr.open_group(path).arrays() if array.ndim == 3)
+    assert (array.chunks, array.shards) == ((1, 512, 512), (1, 1024, 1024))

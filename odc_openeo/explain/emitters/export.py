@@ -62,6 +62,8 @@ def _write_file(call: Call, data: Operand, output: Output, name: str) -> str:
         return f"{call.helper(files.write_geotiffs)}({data.code}, {name})"
     if format_ == "netCDF":
         return f"{data.atom}.to_netcdf({name})"
+    if format_ == "Icechunk":
+        raise NoProgram("repositories of Icechunk are not written.")
     if format_ == "Zarr" and output.options["overviews"] != "NONE":
         raise NoProgram("levels of a pyramid are not written.")
     if format_ == "Zarr":

@@ -1,8 +1,10 @@
 """Workspaces of users: folders at providers that the operator offers, into which jobs export.
 
-`providers` has the places for workspaces, `store` the workspaces themselves; `publish` exports to them.
+`providers` has the places for workspaces, `store` the workspaces themselves; `publish` exports to them,
+`cubes` appends dates to cubes in them.
 """
 
+from odc_openeo.user_data.workspaces.cubes import check_place_of_cubes
 from odc_openeo.user_data.workspaces.items import find_items
 from odc_openeo.user_data.workspaces.providers import WorkspaceProvider, load_providers
 from odc_openeo.user_data.workspaces.publish import clean_collection_path, publish_package
@@ -23,6 +25,7 @@ __all__ = [
     "Workspace",
     "WorkspaceDraft",
     "WorkspaceProvider",
+    "check_place_of_cubes",
     "clean_collection_path",
     "count_used_bytes",
     "create_workspace",

@@ -28,6 +28,7 @@ from odc_openeo.jobs.result_stac import COLLECTION
 from odc_openeo.storage import Storage
 from odc_openeo.user_data import files, stac_export
 from odc_openeo.user_data.stac_export import Package, move_into_folder
+from odc_openeo.user_data.workspaces.cubes import append_cube
 from odc_openeo.user_data.workspaces.providers import BUILT_IN
 from odc_openeo.user_data.workspaces.store import WORKSPACES, Workspace, get_storage, get_workspace
 
@@ -90,7 +91,8 @@ def publish_package(config: Config, user: UUID, id_: str, package: Package, merg
 
     Without ``merge`` a new Collection is created in a folder named after its id. Else the export is added to
     the Collection at ``merge``, which is created if it does not exist. Files and Items go into a folder next
-    to the Collection that is named after the run.
+    to the Collection that is named after the run. With ``merge``, dates of cubes of Icechunk are appended to
+    those next to the Collection instead.
 
     Raises:
         WorkspaceNotFound, WorkspaceUnavailable: there is no such workspace, or it can't be reached.
@@ -102,7 +104,15 @@ def publish_package(config: Config, user: UUID, id_: str, package: Package, merg
     target = CollectionTarget(workspace, get_storage(config, workspace), path, merge is not None)
     target.read(package.run)
     _check_room(config, target, sum(stac_export.get_sizes(config, package).values()))
-    folder = f"{posixpath.dirname(target.key)}/{package.run}"
+    top = posixpath.dirname(target.key)
+    folder = f"{top}/{package.run}"
+    if merge is not None:
+        for name in package.cubes:
+            source = f"{package.source}/{name}"
+            append_cube(
+                config, workspace, source, f"{top}/{name}", package.run, replaces=package.replaces_dates
+            )
+        package = stac_export.place_cubes_above(package)
     stac_export.copy_files(config, package, target.store, folder)
     for item_id, item in package.items.items():
         links = [{**link, "href": f"../{posixpath.basename(path)}"} for link in item["links"]]

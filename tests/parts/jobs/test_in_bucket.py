@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def test_the_client_gets_results_of_parts_from_a_bucket(bucket_site: PartsSite, 
                 "Zarr": ("Zarr", {}),
                 "merged": ("netCDF", {"merge": True}),
             }
+            if find_spec("icechunk") is not None:
+                cases["Icechunk"] = ("Icechunk", {})
             batch = {name: connection.create_job(reduce_graph(*case)) for name, case in cases.items()}
             estimate = batch["GTiff"].estimate()
             assert estimate["parts"] == 6
@@ -65,8 +68,26 @@ def test_the_client_gets_results_of_parts_from_a_bucket(bucket_site: PartsSite, 
         packed.extractall(tmp_path / "store")
     with xr.open_zarr(tmp_path / "store", mask_and_scale=False) as cube:
         np.testing.assert_array_equal(cube["B08"], expected[1])
+    if "Icechunk" in files:
+        check_repository(files["Icechunk"], tmp_path / "repository", expected[1])
     with xr.open_dataset(files["merged"]["result.nc"], mask_and_scale=False) as cube:
         np.testing.assert_array_equal(cube["B04"], expected[0])
     # Nothing is left of what parts have handed to the last one.
     keys = get_storage(bucket_site.config).walk(f"results/{batch['merged'].job_id}")
     assert [key.rpartition("/")[2] for key in keys if "skeleton" not in key] == ["result.nc"]
+
+
+def check_repository(files: dict[str, Path], folder: Path, expected: np.ndarray) -> None:
+    """Check the pixels of a repository that parts have committed to, in the archive of a client."""
+    import icechunk
+
+    (archive,) = files.values()
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
+    repository = icechunk.Repository.open(icechunk.local_filesystem_storage(str(folder)))
+    messages = [commit.message for commit in repository.ancestry(branch="main")]
+    assert messages[0] == "The cube is complete"
+    assert sorted(messages[1:7]) == [f"Part {number}" for number in range(1, 7)]
+    store = repository.readonly_session("main").store
+    with xr.open_zarr(store, consolidated=False, mask_and_scale=False) as cube:
+        np.testing.assert_array_equal(cube["B08"], expected)
