@@ -348,9 +348,8 @@ def decode_pixels(values: np.ndarray, *, missing: float | None) -> np.ndarray:
     if values.dtype.kind not in "iub":
         return values
     floats = values.astype(choose_float(values.dtype))
-    if missing is not None:
-        floats[values == missing] = np.nan
-    return floats
+    # Blocks of arrays without dimensions may be scalars.
+    return floats if missing is None else np.where(values == missing, floats.dtype.type(np.nan), floats)
 
 
 def with_nodata(data: xr.DataArray, value: Any) -> xr.DataArray:

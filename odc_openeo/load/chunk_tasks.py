@@ -94,13 +94,9 @@ def read_chunk(sources: Sources, geobox: GeoBox, reading: BandReading) -> np.nda
     pixels = make_blank_pixels((len(sources), *geobox.shape.yx), parameters)
     with rio_env(**reading.environment):
         for plane, files in zip(pixels, sources, strict=True):
-            for position, file in enumerate(files):
-                reader = _DRIVER.open(file, None)
-                if position == 0:
-                    reader.read(parameters, geobox, dst=plane)
-                else:
-                    region, values = reader.read(parameters, geobox)
-                    fill_missing(plane[region], values, parameters)
+            for file in files:
+                region, values = _DRIVER.open(file, None).read(parameters, geobox)
+                fill_missing(plane[region], values, parameters)
     values = cube.decode_pixels(pixels, missing=reading.missing) if reading.dtype.kind == "f" else pixels
     return values.astype(reading.dtype, copy=False)[:, np.newaxis]
 
