@@ -27,7 +27,7 @@ from odc_openeo.catalog.monthly_counts import count_by_month
 from odc_openeo.catalog.odc_index import IndexConnection
 from odc_openeo.catalog.overrides import OverridesError, get_change_time, read_overrides
 from odc_openeo.catalog.preview_scene import find_preview_scene
-from odc_openeo.catalog.product_list import ProductCache
+from odc_openeo.catalog.product_list import PinnedProducts, ProductCache
 from odc_openeo.catalog.product_summary import Summary
 from odc_openeo.catalog.scene_search import Condition, Query, filter_scenes, search_scenes
 from odc_openeo.catalog.scenes import File, Scene, find_interval, get_nominal_time
@@ -98,15 +98,17 @@ class Catalog:
     """The collections of one Open Data Cube environment, by id or by an alias of the operator.
 
     Safe to share between threads, and to carry over a fork: connections are opened when first needed, in each
-    process. Every method first checks, with one cheap statement, whether the index has changed. Collections
-    that the operator hides, or that the reader may not read, do not exist; by default nothing is restricted.
+    process. Every method first checks, with one cheap statement, whether the index has changed; the view of a
+    run does so once. Collections that the operator hides, or that the reader may not read, do not exist; by
+    default nothing is restricted.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._reader = OPERATOR
         self._index = IndexConnection(config)
-        self._products = ProductCache(config, self._index)
+        self._product_cache = ProductCache(config, self._index)
+        self._products: ProductCache | PinnedProducts = self._product_cache
         self._preview_scenes: LRUCache[tuple[str, str | None], Scene | None] = LRUCache(MOST_PREVIEW_SCENES)
         self._lock = threading.Lock()
         self._documents: LRUCache[str, tuple[object, dict[str, dict[str, Any]]]] = LRUCache(MOST_BASE_URLS)
@@ -115,6 +117,12 @@ class Catalog:
         """Return this catalogue as a reader sees it; connections and caches are shared."""
         view = copy.copy(self)
         view._reader = reader
+        return view
+
+    def for_run(self, reader: Reader) -> Self:
+        """Return this catalogue as the graph of a reader sees it: in one state, which is read once."""
+        view = self.for_reader(reader)
+        view._products = PinnedProducts(self._product_cache)
         return view
 
     def list_claim_rules(self) -> frozenset[ClaimRule]:
@@ -169,7 +177,7 @@ class Catalog:
         """
         source = self._get_source(id_)
         property_names = frozenset(make_property_schemas(source.product, source.summary))
-        scenes = search_scenes(self._index.connect, source, property_names, query, limit)
+        scenes = search_scenes(self._index.connect_once, source, property_names, query, limit)
         rules = read_bucket_rules(self.config.buckets)
         return [scene.use_bucket_rules(rules) for scene in scenes]
 

@@ -104,9 +104,16 @@ class IndexConnection:
         with _as_infrastructure_busy(), self.engine.connect() as connection:
             yield connection
 
+    @contextmanager
+    def connect_once(self) -> Iterator[Connection]:
+        """Open a connection for single statements: without a transaction, which costs two round trips."""
+        plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with _as_infrastructure_busy(), plain.connect() as connection:
+            yield connection
+
     def read_marker(self) -> tuple[Marker, datetime]:
         """Read the state of the index, and the clock of the server at that moment."""
-        with self.connect() as connection:
+        with self.connect_once() as connection:
             row = self._select_marker(connection)
         marker = Marker(row.products, row.added, row.updated, row.written or 0, row.deleted or 0)
         self._forget_products(marker)

@@ -5,12 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-from sqlalchemy import ColumnElement, FromClause, and_, false, func, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Function,
+    and_,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.dialects import postgresql
 
 from odc_openeo.catalog.index_driver import Fields, IndexDriver, SearchBox, make_time_range, no_times
 from odc_openeo.catalog.odc_internals import DATASET, DATASET_LOCATION
+
+MOST_FIELDS: Final = 10_000
 
 
 class PostgresDriver(IndexDriver):
@@ -52,7 +66,7 @@ class PostgresDriver(IndexDriver):
         """Return the condition that the interval of a dataset overlaps this one, ends included."""
         if "time" not in fields:
             return false()
-        interval: Any = fields["time"].alchemy_expression.element
+        interval: Any = _EXPRESSIONS.write(fields["time"])
         overlaps: ColumnElement[bool] = interval.op("&&")(make_time_range(start, end))
         return overlaps
 
@@ -80,6 +94,34 @@ class PostgresDriver(IndexDriver):
 
 
 def _overlaps_range(field: Any, low: float, high: float) -> ColumnElement[bool]:
-    interval: Any = field.alchemy_expression.element
-    overlaps: ColumnElement[bool] = interval.op("&&")(func.agdc.float8range(low, high, "[]"))
+    limits: Any = Function("float8range", low, high, "[]", packagenames=("agdc",))
+    overlaps: ColumnElement[bool] = _EXPRESSIONS.write(field).op("&&")(limits)
     return overlaps
+
+
+class _FieldExpressions:
+    """The expressions of search fields, written as SQL once.
+
+    Open Data Cube makes an expression anew each time, of parts that keep SQLAlchemy from caching statements.
+    """
+
+    def __init__(self) -> None:
+        # By identity, as Open Data Cube's fields have no hash; they are kept with their expressions.
+        self._written: dict[int, tuple[Any, ColumnElement[Any]]] = {}
+
+    def write(self, field: Any) -> ColumnElement[Any]:
+        """Return the expression of a field."""
+        known = self._written.get(id(field))
+        if known is not None and known[0] is field:
+            return known[1]
+        element: Any = field.alchemy_expression.element
+        dialect = postgresql.dialect(paramstyle="named")
+        text = element.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+        expression: ColumnElement[Any] = literal_column(f"({text})", element.type)
+        if len(self._written) >= MOST_FIELDS:
+            self._written.clear()
+        self._written[id(field)] = field, expression
+        return expression
+
+
+_EXPRESSIONS: Final = _FieldExpressions()

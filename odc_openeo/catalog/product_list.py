@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from odc_openeo.catalog.aliases import find_override_problems, map_collection_aliases
@@ -94,3 +95,22 @@ class ProductCache:
         )
         summary = summaries.get(odc_product.name, Summary(odc_product.name))
         return Source(product, summary, odc_product.id, metadata_type.dataset_fields, self._index.driver)
+
+
+class PinnedProducts:
+    """The products as they are when they are first needed, whatever changes afterwards."""
+
+    def __init__(self, cache: ProductCache) -> None:
+        self._cache = cache
+
+    @cached_property
+    def _current(self) -> ProductList:
+        return self._cache.get_current()
+
+    def get_current(self) -> ProductList:
+        """Return the products as they were at the first call."""
+        return self._current
+
+    def refresh_summaries(self, report: Callable[[Summary], None], *, anew: bool) -> None:
+        """Make all summaries that are pending, as `ProductCache` does."""
+        self._cache.refresh_summaries(report, anew=anew)

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
 from typing import Any
 
-from dask._task_spec import convert_legacy_graph
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 from distributed.utils import LoopRunner
 
 _runners: dict[int, LoopRunner] = {}
 _lock = threading.Lock()
-
-
-def convert_tasks(graph: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """Return a graph whose tasks are all of dask's newer kind, which know what they depend on."""
-    return convert_legacy_graph(graph)
 
 
 def sort_layers(graph: HighLevelGraph) -> list[str]:

@@ -12,10 +12,12 @@ Inside a child process (a reducer, say) an openEO array is a DataArray that has 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
@@ -99,7 +101,7 @@ def is_array(value: Any) -> bool:
 
 def dimension_type(data: Cube, dimension: Hashable) -> str:
     """The openEO type of a dimension: ``spatial``, ``temporal``, ``bands``, ``geometry`` or ``other``."""
-    coord = data.coords.get(dimension)
+    coord = data.coords.variables.get(dimension)
     if coord is not None and TYPE in coord.attrs:
         return str(coord.attrs[TYPE])
     if coord is not None and np.issubdtype(coord.dtype, np.datetime64):
@@ -180,7 +182,7 @@ def labels(data: Cube, dimension: str) -> list[Any]:
     """The labels of a dimension as JSON values (times in RFC 3339, UTC); 0, 1, 2, … if unlabelled."""
     if dimension not in data.coords:
         return list(range(data.sizes[dimension]))
-    return json_labels(data.coords[dimension].values)
+    return json_labels(data.coords.variables[dimension].values)
 
 
 def json_labels(values: np.ndarray) -> list[Any]:
@@ -320,9 +322,34 @@ def decode(data: xr.DataArray) -> xr.DataArray:
         return data
     if data.dtype.kind not in "iub":
         return data
-    floats = _drop_nodata(data).astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
     missing = nodata(data)
-    return floats if missing is None else floats.where(_drop_nodata(data) != missing)
+    if isinstance(missing, xr.DataArray):
+        bare = _drop_nodata(data)
+        return bare.astype(choose_float(data.dtype)).where(bare != missing)
+    # One operation on each chunk: with those of xarray there would be three.
+    return _drop_nodata(
+        data, _map_chunks(partial(decode_pixels, missing=missing), data.data, choose_float(data.dtype))
+    )
+
+
+def _map_chunks(function: Callable[..., np.ndarray], values: Any, dtype: np.dtype[Any]) -> Any:
+    if not isinstance(values, da.Array):
+        return function(np.asarray(values))
+    return da.core.elemwise(function, values, dtype=dtype)
+
+
+def choose_float(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of floats that `decode` makes of integers and booleans."""
+    return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
+
+
+def decode_pixels(values: np.ndarray, *, missing: float | None) -> np.ndarray:
+    """Values as `decode` makes them, of an array in memory; ``missing`` is the no-data value of integers."""
+    if values.dtype.kind not in "iub":
+        return values
+    floats = values.astype(choose_float(values.dtype))
+    # Blocks of arrays without dimensions may be scalars.
+    return floats if missing is None else np.where(values == missing, floats.dtype.type(np.nan), floats)
 
 
 def with_nodata(data: xr.DataArray, value: Any) -> xr.DataArray:
@@ -345,8 +372,10 @@ def has_same_nodata(one: xr.DataArray, other: xr.DataArray) -> bool:
     return bool(a == b) or (a is np.nan and b is np.nan)
 
 
-def _drop_nodata(data: xr.DataArray) -> xr.DataArray:
-    """The cube without any declaration of no-data."""
-    bare = data.drop_vars(NODATA, errors="ignore").copy(deep=False)
+def _drop_nodata(data: xr.DataArray, values: Any = None) -> xr.DataArray:
+    """The cube without any declaration of no-data, with other values if there are any."""
+    bare = data.copy(deep=False, data=values)
+    if NODATA in bare.coords:
+        bare = bare.drop_vars(NODATA)
     bare.attrs = {k: v for k, v in bare.attrs.items() if k != NODATA}
     return bare

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Connection,
     DateTime,
     Engine,
     ForeignKey,
@@ -508,6 +509,17 @@ def autocommit_session(config: Config) -> Iterator[Session]:
     plain = get_engine(config).execution_options(isolation_level="AUTOCOMMIT")
     with as_infrastructure_busy(), Session(plain, expire_on_commit=False) as opened:
         yield opened
+
+
+@contextmanager
+def connect_once(config: Config) -> Iterator[Connection]:
+    """Open a connection for single statements on tables, without a transaction and without objects.
+
+    Raises InfrastructureBusy when the database cannot be reached.
+    """
+    plain = get_engine(config).execution_options(isolation_level="AUTOCOMMIT")
+    with as_infrastructure_busy(), plain.connect() as connection:
+        yield connection
 
 
 @contextmanager

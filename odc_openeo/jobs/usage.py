@@ -9,11 +9,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
+from functools import cache
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from sqlalchemy import func, literal, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import bindparam, func, literal, select
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from odc_openeo import db
 from odc_openeo.config import Config
@@ -62,9 +63,7 @@ def find_collections(process: Mapping[str, Any]) -> list[str]:
 
 def add_usage(config: Config, user: UUID, kind: Kind, collections: Iterable[str], amounts: Amounts) -> None:
     """Add to the usage of a user today. A failure is logged: no result is refused for it."""
-    table = db.UsageRow
     values = {
-        "day": func.timezone("UTC", func.now()).cast(table.day.type),
         "user_id": user,
         "kind": kind,
         "collections": tuple(sorted(collections)),
@@ -73,14 +72,23 @@ def add_usage(config: Config, user: UUID, kind: Kind, collections: Iterable[str]
         "seconds": amounts.seconds,
         "nbytes": int(amounts.nbytes),
     }
-    row = insert(table).values(**values)
-    sums = {f.name: getattr(table, f.name) + getattr(row.excluded, f.name) for f in fields(Amounts)}
-    keys = ["day", "user_id", "kind", "collections"]
     try:
-        with db.session(config) as session:
-            session.execute(row.on_conflict_do_update(index_elements=keys, set_=sums))
+        with db.connect_once(config) as connection:
+            connection.execute(_make_addition(), values)
     except OpenEOError as error:
         log.warning("usage of user %s was not recorded: %s", user, error)
+
+
+@cache
+def _make_addition() -> Insert:
+    """Make the statement that adds to the usage of today, or begins with it."""
+    table = db.UsageRow
+    names = ("user_id", "kind", "collections", "runs", "cpu_s", "seconds", "nbytes")
+    today = func.timezone("UTC", func.now()).cast(table.day.type)
+    row = insert(table).values(day=today, **{name: bindparam(name) for name in names})
+    sums = {f.name: getattr(table, f.name) + getattr(row.excluded, f.name) for f in fields(Amounts)}
+    keys = ["day", "user_id", "kind", "collections"]
+    return row.on_conflict_do_update(index_elements=keys, set_=sums)
 
 
 @contextlib.contextmanager

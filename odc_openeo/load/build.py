@@ -8,27 +8,22 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-from affine import Affine
-from dask.highlevelgraph import HighLevelGraph
-from odc.geo.geobox import GeoBox, GeoboxTiles
+from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
-from odc.loader import RasterGroupMetadata, chunked_load, configure_rio, resolve_load_cfg
 
 from odc_openeo import cube
 from odc_openeo.catalog import Band, Scene
-from odc_openeo.compute.dask_internals import convert_tasks
 from odc_openeo.cube import BANDS, T, X, Y
 from odc_openeo.cube.packing import make_packing_coordinates
 from odc_openeo.cube.surround import surround_window
 from odc_openeo.errors import NoDataAvailable
-from odc_openeo.load.chunking import Volume, check_volume, choose_chunk_sizes, find_block_offset
-from odc_openeo.load.driver import Driver
+from odc_openeo.load.chunk_tasks import make_pixels
+from odc_openeo.load.chunking import Volume, check_volume, find_block_offset
 from odc_openeo.load.extra_dimensions import (
     find_extra_dimension,
     find_layer_files,
@@ -38,14 +33,7 @@ from odc_openeo.load.extra_dimensions import (
 from odc_openeo.load.native_grid import NativeGrid, choose_native_grid, find_covered_pixels
 from odc_openeo.load.pixel_types import Layout, choose_layout, find_integer_nodata, get_packing
 from odc_openeo.load.request import LoadRequest
-from odc_openeo.load.sources import (
-    Step,
-    assign_scenes_to_chunks,
-    describe_band,
-    group_time_steps,
-    label_step,
-    make_source,
-)
+from odc_openeo.load.sources import Step, group_time_steps, label_step
 from odc_openeo.load.subset import Subset
 from odc_openeo.load.turned_scenes import turn_scenes
 from odc_openeo.spatial.geometry_masks import clip_to_geometries
@@ -110,18 +98,18 @@ def _load_bands(
     grid = replace(native, geobox=subset.crop_grid(native.geobox) if chosen is None else chosen)
     steps = group_time_steps(useful, groupby, grid.geobox)
     window = None if request.part is None else request.part.find_hull(grid.geobox)
-    read = grid if window is None else replace(grid, geobox=grid.geobox[window])
-    offset = find_block_offset(read.geobox, useful) if chosen is None else (0, 0)
-    volume = _measure_volume(steps, read.geobox, bands, layout)
-    if chosen is None and subset.is_sparse(read.geobox):
+    read = grid.geobox if window is None else grid.geobox[window]
+    offset = find_block_offset(read, useful) if chosen is None else (0, 0)
+    volume = _measure_volume(steps, read, bands, layout)
+    if chosen is None and subset.is_sparse(read):
         volume = volume.split_small()
-        volume = replace(volume, part=subset.needed_share(read.geobox, volume.side, offset))
+        volume = replace(volume, part=subset.needed_share(read, volume.side, offset))
     check_volume(volume, request.loaded, request.limits)
     request.loaded.append(volume)
     sketch_above = request.limits.sketch_above_chunks
     if sketch_above is not None and volume.chunks > sketch_above:
         return _sketch_cube(steps, bands, grid, layout)
-    stacked = _read_steps(steps, bands, read, layout, offset, volume)
+    stacked = make_pixels(steps, bands, read, layout, volume, offset)
     if window is not None:
         stacked = surround_window(stacked, grid.geobox.shape.yx, window)
     pixels = _assemble_cube(stacked, _list_times(steps), bands, grid, layout)
@@ -162,79 +150,6 @@ def _mask_uncovered(data: xr.DataArray, grid: GeoBox, native: GeoBox) -> xr.Data
     return data.where(xr.DataArray(inside, dims=(Y, X)), fill).astype(data.dtype).assign_attrs(data.attrs)
 
 
-def _read_steps(
-    steps: Sequence[Step],
-    bands: Sequence[Band],
-    grid: NativeGrid,
-    layout: Layout,
-    offset: tuple[int, int],
-    volume: Volume,
-) -> da.Array:
-    """The pixels in the chunks of their volume, which begin ``offset`` rows and columns before the cube."""
-    rows, columns = offset
-    height, width = grid.geobox.shape.yx
-    geobox = GeoBox(
-        (height + rows, width + columns),
-        grid.geobox.transform @ Affine.translation(-columns, -rows),
-        grid.geobox.crs,
-    )
-    pixels = _read_bands(steps, bands, geobox, layout, volume)
-    y, x = geobox.dimensions
-    inner = pixels.isel({y: slice(rows, None), x: slice(columns, None)}) if rows or columns else pixels
-    arrays = [_strip_attributes(inner[_get_variable(i)], band) for i, band in enumerate(bands)]
-    if layout.dtype.kind == "f":
-        arrays = [cube.decode(a) for a in arrays]
-    return da.stack([a.data.astype(layout.dtype, copy=False) for a in arrays], axis=1)
-
-
-def _read_bands(
-    steps: Sequence[Step], bands: Sequence[Band], geobox: GeoBox, layout: Layout, volume: Volume
-) -> xr.Dataset:
-    """The pixels of each band as in the files, each the nearest one; by `_get_variable` of its position."""
-    _configure_gdal()
-    variables = {_get_variable(i): band for i, band in enumerate(bands)}
-    described = {name: describe_band(band, layout.types[band.name]) for name, band in variables.items()}
-    sizes = choose_chunk_sizes(geobox, volume)
-    tiles = GeoboxTiles(geobox, tuple(sizes[name] for name in geobox.dimensions))
-    sources = [
-        {name: make_source(scene, band, layout.types[band.name]) for name, band in variables.items()}
-        for step in steps
-        for scene in step
-    ]
-    driver = Driver()
-    pixels = chunked_load(
-        resolve_load_cfg(described, resampling="nearest"),
-        RasterGroupMetadata({(name, 1): band for name, band in described.items()}),
-        sources,
-        assign_scenes_to_chunks(steps, tiles),
-        tiles,
-        [label_step(step) for step in steps],
-        driver.capture_env(),
-        driver,
-        chunks=sizes,
-    )
-    return pixels.assign({name: pixels[name].copy(data=_fuse_tasks(pixels[name].data)) for name in described})
-
-
-def _get_variable(position: int) -> str:
-    """The name of a band while it is read: bands may have the names of coordinates."""
-    return f"band_{position}"
-
-
-def _fuse_tasks(array: da.Array) -> da.Array:
-    """Put all that a chunk needs into its one task.
-
-    Dask's scheduler treats only tasks without dependencies as root tasks. It would start more of the others
-    than it can finish, and workers would hold chunks that nobody waits for yet.
-    """
-    layers = array.dask.layers
-    shared = [layer for name, layer in layers.items() if name != array.name]
-    parts = convert_tasks({key: task for layer in shared for key, task in layer.items()})
-    tasks = {key: task.substitute(parts) for key, task in layers[array.name].items()}
-    graph = HighLevelGraph.from_collections(array.name, tasks)
-    return da.Array(graph, array.name, array.chunks, dtype=array.dtype, shape=array.shape)
-
-
 def _list_times(steps: Sequence[Step]) -> np.ndarray:
     return np.array([label_step(step) for step in steps], "datetime64[ns]")
 
@@ -247,12 +162,6 @@ def _sketch_cube(
     shape = (len(times), len(bands), *grid.geobox.shape.yx)
     values = da.zeros(shape, dtype=layout.dtype, chunks=(-1, 1, -1, -1))
     return _assemble_cube(values, times, bands, grid, layout)
-
-
-@cache
-def _configure_gdal() -> None:
-    # Before the graph is built, which takes the settings along to the workers.
-    configure_rio(cloud_defaults=True)
 
 
 def _measure_volume(steps: Sequence[Step], geobox: GeoBox, bands: Sequence[Band], layout: Layout) -> Volume:
@@ -301,22 +210,18 @@ def _assemble_cube(
     stacked: da.Array, times: np.ndarray, bands: Sequence[Band], grid: NativeGrid, layout: Layout
 ) -> xr.DataArray:
     geobox, reversed_dimensions = orient_grid(grid.geobox)
+    axes = (T, BANDS, Y, X)
+    if reversed_dimensions:
+        stacked = reverse_dimensions(xr.DataArray(stacked, dims=axes), reversed_dimensions).data
+    places = xr_coords(geobox, dims=(Y, X))
     data = xr.DataArray(
         stacked,
-        dims=(T, BANDS, Y, X),
-        coords={T: (T, times), **_band_coordinates(bands, layout)},
+        dims=axes,
+        coords={T: (T, times), **_band_coordinates(bands, layout), **places},
         attrs={"source": grid.describe()},
     )
-    data = reverse_dimensions(data, reversed_dimensions).assign_coords(xr_coords(geobox, dims=(Y, X)))
     data.name = None
     return _with_nodata(data, bands, layout) if layout.dtype.kind in "iu" else data
-
-
-def _strip_attributes(array: xr.DataArray, band: Band) -> xr.DataArray:
-    missing = find_integer_nodata(band)
-    bare = array.copy(deep=False)
-    bare.attrs = {cube.NODATA: missing} if array.dtype.kind in "iu" and missing is not None else {}
-    return bare
 
 
 def _band_coordinates(bands: Sequence[Band], layout: Layout) -> dict[str, Any]:
@@ -334,7 +239,9 @@ def _band_coordinates(bands: Sequence[Band], layout: Layout) -> dict[str, Any]:
 def _with_nodata(data: xr.DataArray, bands: Sequence[Band], layout: Layout) -> xr.DataArray:
     values = [find_integer_nodata(b) for b in bands]
     if layout.one_nodata:
-        return cube.with_nodata(data, None if values[0] is None else data.dtype.type(values[0]).item())
+        if values[0] is not None:
+            data.attrs[cube.NODATA] = data.dtype.type(values[0]).item()
+        return data
     numbers = [np.nan if v is None else v for v in values]
     dtype = np.float64 if None in values else data.dtype
     return cube.with_nodata(data, xr.DataArray(np.array(numbers, dtype), dims=BANDS))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from odc.geo.geobox import GeoBox
+from odc.geo.geobox import GeoBox, GeoboxTiles
 
 from odc_openeo.catalog import Scene
 from odc_openeo.errors import ProcessGraphComplexity
@@ -110,11 +111,17 @@ def check_volume(volume: Volume, loaded: Sequence[Volume], limits: RunLimits) ->
     )
 
 
-def choose_chunk_sizes(geobox: GeoBox, volume: Volume) -> dict[str, int]:
-    """The sides of chunks: whole if small, else a whole number of blocks; and the dates in them."""
-    y, x = geobox.dimensions
-    side = volume.side
-    return {"time": volume.depth, y: min(side, geobox.shape.y), x: min(side, geobox.shape.x)}
+def cut_into_chunks(geobox: GeoBox, volume: Volume, offset: tuple[int, int]) -> GeoboxTiles:
+    """Cut a grid into chunks as long as those of a volume, the first of which begin before the grid."""
+    cuts = (
+        _cut_axis(length, volume.side, before) for length, before in zip(geobox.shape.yx, offset, strict=True)
+    )
+    return GeoboxTiles(geobox, tuple(cuts))
+
+
+def _cut_axis(length: int, side: int, before: int) -> tuple[int, ...]:
+    ends = [*range(side - before % side, length, side), length]
+    return tuple(end - start for start, end in itertools.pairwise([0, *ends]))
 
 
 def find_block_offset(geobox: GeoBox, scenes: Sequence[Scene]) -> tuple[int, int]:

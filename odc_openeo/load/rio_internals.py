@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
+from odc.loader._fuser import fuser_for_nodata
+from odc.loader._reader import resolve_dst_fill_value
 from odc.loader._rio import _do_read, _reproject_info_from_rio, pick_overview, rio_env
 from odc.loader.types import RasterLoadParams
 from rasterio.io import DatasetReader
+
+__all__ = ["fill_missing", "find_overview", "make_blank_pixels", "plan_read", "read_band", "rio_env"]
 
 NEAREST_TOLERANCE = 0.9
 """Pixels by which grids may be off each other and still count as the same if the nearest pixel is taken."""
@@ -43,3 +47,17 @@ def read_band(
     with rio_env(VSI_CACHE=False):
         region, pixels = _do_read(rasterio.band(raster, band), cfg, geobox, plan, dst=dst)
     return region, pixels
+
+
+def make_blank_pixels(shape: tuple[int, ...], cfg: RasterLoadParams) -> np.ndarray:
+    """Pixels without data; zeros for integers that have no no-data value."""
+    return np.full(shape, _choose_fill(cfg), cfg.dtype)
+
+
+def fill_missing(pixels: np.ndarray, values: np.ndarray, cfg: RasterLoadParams) -> None:
+    """Fill pixels without data with those of another scene, in place."""
+    fuser_for_nodata(_choose_fill(cfg))(pixels, values)
+
+
+def _choose_fill(cfg: RasterLoadParams) -> float:
+    return resolve_dst_fill_value(np.dtype(cfg.dtype), cfg, cfg.fill_value)

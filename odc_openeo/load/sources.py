@@ -109,7 +109,11 @@ def _touched_chunks(grid: GeoBox, tiles: GeoboxTiles) -> Iterator[tuple[int, int
     if grid.crs != base.crs:
         yield from _list_touched_tiles(grid, tiles)
     elif _do_overlap(grid.boundingbox, base.boundingbox):
-        yield from product(*tiles.range_from_bbox(grid.boundingbox))
+        box = grid.boundingbox
+        corners = [~base.transform @ (box.left, box.top), ~base.transform @ (box.right, box.bottom)]
+        (left, right), (top, bottom) = (sorted(ends) for ends in zip(*corners, strict=True))
+        # In pixels: with a reference system, odc-geo would project a polygon.
+        yield from product(*tiles.range_from_bbox(BoundingBox(left, top, right, bottom, None)))
 
 
 def _list_touched_tiles(grid: GeoBox, tiles: GeoboxTiles) -> Iterator[tuple[int, int]]:

@@ -147,7 +147,7 @@ def load_collection(
     """
     catalog: Catalog = env.catalog
     request = parse_request(NAME, env, spatial_extent, temporal_extent, bands, properties)
-    own_items = collections.find_items(catalog.config, UUID(env.user), id) if env.user else None
+    own_items = _find_own_items(catalog, id, env)
     if own_items is not None:
         return load_items(own_items, request, env.log)
     product = catalog.get_product(id)
@@ -157,6 +157,13 @@ def load_collection(
     data = load(scenes, requested, request, groupby=product.groupby)
     env.log.info("load_collection: %d datasets of %s on %s", len(scenes), id, data.attrs["source"])
     return data
+
+
+def _find_own_items(catalog: Catalog, id_: str, env: Environment) -> Any:
+    """The Items of a collection of the user with their folder, None if the user has none of that name."""
+    if env.user is None or (env.list_own_collections is not None and id_ not in env.list_own_collections()):
+        return None
+    return collections.find_items(catalog.config, UUID(env.user), id_)
 
 
 def _find_scenes(catalog: Catalog, id_: str, query: Query, env: Environment) -> list[Scene]:

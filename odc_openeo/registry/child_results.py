@@ -47,7 +47,8 @@ def as_field(result: Any, like: xr.DataArray, process: str, parameter: str) -> x
         raise ProcessParameterInvalid(process=process, parameter=parameter, reason=reason)
     if set(result.dims) != set(like.dims):
         result = xr.broadcast(result, like)[0]
-    return _drop_private(restore_coordinates(result.transpose(*like.dims), like))
+    ordered = result if result.dims == like.dims else result.transpose(*like.dims)
+    return _drop_private(restore_coordinates(ordered, like))
 
 
 def is_from_user_code(result: Any) -> bool:
@@ -107,20 +108,21 @@ def restore_coordinates(result: xr.DataArray, like: xr.DataArray) -> xr.DataArra
     The declarations of no-data, of booleans, and of units, scales and offsets are left unchanged: they belong
     to the values.
     """
-    # A coordinate brings the others along its dimension with it.
+    # Variables: each coordinate as a DataArray would bring all others along its dimensions with it.
     lost = {
-        name: coord.reset_coords(drop=True)
-        for name, coord in like.coords.items()
+        name: like.coords[name].reset_coords(drop=True)
+        for name, coord in like.coords.variables.items()
         if name not in result.coords
         and name not in (NODATA, *PACKING)
         and all(
             result.sizes.get(d) == n and _has_same_labels(result, like, d) for d, n in coord.sizes.items()
         )
     }
-    complete = result.assign_coords(lost)
-    for name, coord in like.coords.items():
-        if name in complete.coords and not complete.coords[name].attrs:
-            complete.coords[name].attrs.update(coord.attrs)
+    complete = result.assign_coords(lost) if lost else result.copy(deep=False)
+    present = complete.coords.variables
+    for name, coord in like.coords.variables.items():
+        if name in present and not present[name].attrs:
+            present[name].attrs.update(coord.attrs)
     complete.attrs = {k: v for k, v in like.attrs.items() if k not in (NODATA, TYPE)} | complete.attrs
     return complete
 
@@ -129,7 +131,7 @@ def _has_same_labels(result: xr.DataArray, like: xr.DataArray, dimension: Hashab
     """Return whether what is known of the labels of one cube is true of those of the other."""
     if dimension not in result.coords or dimension not in like.coords:
         return True
-    return result.coords[dimension].variable.equals(like.coords[dimension].variable)
+    return bool(result.coords.variables[dimension].equals(like.coords.variables[dimension]))
 
 
 def runs_user_code(child: Any) -> bool:

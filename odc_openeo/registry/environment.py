@@ -50,8 +50,9 @@ class Environment:
     ``limits`` bounds. ``user`` is the id of the user who runs the graph, ``log`` takes messages for that
     user, ``demand`` is the part of the process's result that the rest of the graph needs (a process may
     return more), ``grid`` the pixel grid of the demand if it is that of another cube, ``lookup`` finds
-    user-defined processes by id and namespace, ``budget`` is what JSON values and calls of child processes
-    may still use, ``archives`` are those of dependencies of user code, as job options name them.
+    user-defined processes by id and namespace, ``list_own_collections`` lists the ids of the user's
+    collections (None: each is looked up), ``budget`` is what JSON values and calls of child processes may
+    still use, ``archives`` are those of dependencies of user code, as job options name them.
     ``checks_only``: the graph is evaluated only to find its errors; what has to be fetched from other hosts,
     or depends on work that is still going on, is then `NotDetermined`. ``trace``, where there is one, records
     the value of each node (see `odc_openeo.graph.trace`). ``part``: only this part of the process's result
@@ -68,6 +69,7 @@ class Environment:
     demand: Demand = ALL
     grid: Any = None
     lookup: Callable[[str, str | None], Mapping[str, Any] | None] | None = None
+    list_own_collections: Callable[[], frozenset[str]] | None = None
     budget: Budget = field(default_factory=Budget)
     archives: tuple[str, ...] = ()
     checks_only: bool = False

@@ -210,7 +210,11 @@ class Process:
     @cached_property
     def needs_environment(self) -> bool:
         """Whether the function takes the environment (``env``)."""
-        return "env" in inspect.signature(self.function).parameters
+        return "env" in self._argument_names
+
+    @cached_property
+    def _argument_names(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.function).parameters)
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -241,7 +245,7 @@ class Process:
 
     def call(self, arguments: Mapping[str, Any], env: Environment) -> Any:
         """Run the process with arguments by their openEO names."""
-        names = inspect.signature(self.function).parameters
+        names = self._argument_names
         python = {name if name in names else f"{name}_": value for name, value in arguments.items()}
         value = self.function(**python, env=env) if self.needs_environment else self.function(**python)
         if self.raw_values_of is None:

@@ -86,7 +86,7 @@ class Style:
     def _encode_image(self, image: Image.Image) -> bytes:
         file = io.BytesIO()
         if self.format == "PNG":
-            image.save(file, "PNG", compress_level=3)
+            image.save(file, "PNG", compress_level=1)
         elif self.format == "WebP":
             image.convert("RGBA").save(file, "WEBP", quality=QUALITY, method=2)
         else:

@@ -61,7 +61,7 @@ def get_active_service(config: Config, id_: UUID) -> Service:
 
 
 def _get_row(config: Config, id_: str, *where: ColumnElement[bool]) -> Service:
-    with db.session(config) as session:
+    with db.autocommit_session(config) as session:
         row = session.scalar(select(db.ServiceRow).where(*where))
     if row is None:
         raise ServiceNotFound(identifier=id_)

@@ -161,7 +161,13 @@ def _get_metres(system: pyproj.CRS) -> float:
 
 def locate(geometry: Geometry) -> BaseGeometry:
     """Locate a geometry with a reference system in degrees: `locate_shape`."""
-    return locate_shape(geometry.geom, geometry.crs)
+    return _locate_once(geometry.geom, geometry.crs)
+
+
+@lru_cache(maxsize=128)
+def _locate_once(shape: BaseGeometry, crs: CRS) -> BaseGeometry:
+    # The extent of a load is located several times on its way: to check it, to search, to cut the grid.
+    return locate_shape(shape, crs)
 
 
 @lru_cache(maxsize=1024)

@@ -116,9 +116,10 @@ def list_ids(config: Config, user: UUID) -> frozenset[str]:
 
 def find_items(config: Config, user: UUID, id_: str) -> tuple[list[dict[str, Any]], RasterFolder] | None:
     """Find the STAC Items of a collection with paths to their files, and the folder of these, or None."""
-    with db.session(config) as session:
+    with db.autocommit_session(config) as session:
         if session.get(db.UserCollection, (user, id_)) is None:
             return None
+    with db.session(config) as session:
         folder = _find_raster_folder(config, user, id_)
         return _read_items(session, user, id_, folder), folder
 

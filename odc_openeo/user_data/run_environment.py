@@ -10,6 +10,7 @@ from odc_openeo.catalog import ANYBODY, OPERATOR, Catalog, Reader
 from odc_openeo.catalog.shared_catalog import shared_catalog
 from odc_openeo.config import Config
 from odc_openeo.registry.environment import Environment, RunLimits
+from odc_openeo.user_data.own_names import OwnNames
 from odc_openeo.user_data.user_defined_processes import Library
 from odc_openeo.users import accounts
 from odc_openeo.users.accounts import Account
@@ -38,11 +39,13 @@ def make_environment(
         archives: Archives of dependencies of user code, as job options name them.
         reader: Who reads the catalogue, by default the user.
     """
+    own_names = None if user is None else OwnNames(config, UUID(str(user)))
     env = Environment(
-        catalog=(catalog or shared_catalog(config)).for_reader(reader or find_reader(config, user)),
+        catalog=(catalog or shared_catalog(config)).for_run(reader or find_reader(config, user)),
         user=None if user is None else str(user),
         limits=limits or RunLimits(),
-        lookup=None if user is None else Library(config, UUID(str(user))),
+        lookup=own_names and Library(config, own_names.user, list_own_ids=own_names.list_processes),
+        list_own_collections=own_names and own_names.list_collections,
         exports=exports,
         archives=archives,
     )

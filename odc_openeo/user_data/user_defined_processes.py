@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -111,16 +111,20 @@ def _make_process(row: db.StoredProcess) -> UserDefinedProcess:
 class Library:
     """Looks up the processes that a process graph calls besides the predefined ones; one per graph.
 
-    ``user`` is None for anonymous requests, which can only call processes at URLs.
+    ``user`` is None for anonymous requests, which can only call processes at URLs. ``list_own_ids`` lists the
+    ids of the user's processes, by default from the database.
     """
 
     config: Config
     user: UUID | None
     documents: dict[str, Any] = field(default_factory=dict)
+    list_own_ids: Callable[[], frozenset[str]] | None = None
 
     @cached_property
     def _process_ids(self) -> frozenset[str]:
         """The ids of the user's processes, queried once as a graph may have thousands of nodes."""
+        if self.list_own_ids is not None:
+            return self.list_own_ids()
         return list_ids(self.config, self.user) if self.user else frozenset()
 
     def __call__(self, id_: str, namespace: str | None) -> Mapping[str, Any] | None:
