@@ -87,7 +87,7 @@ def test_the_floors_in_the_documentation_are_those_of_the_linter() -> None:
         ("odc_openeo.cli", {*HEAVY, "sqlalchemy"}),
         ("odc_openeo.worker", HEAVY),
         ("odc_openeo.users.accounts", HEAVY),
-        ("odc_openeo.app", {"lightgbm", "openeo", "s2cloudless", "sklearn"}),
+        ("odc_openeo.app", {"cmap", "lightgbm", "openeo", "s2cloudless", "scipy.optimize", "sklearn"}),
     ],
 )
 def test_small_programs_import_no_heavy_libraries(module: str, heavy: set[str]) -> None:
