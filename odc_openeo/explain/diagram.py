@@ -102,7 +102,8 @@ def draw_plan(plan: Mapping[str, Any]) -> Drawing:
     rows_drawn, note = len(counts), describe_parts(plan)
     if note is not None:
         place = (GAP_X, GAP_Y // 2 + rows_drawn * (HEIGHT + GAP_Y))
-        boxes.append(DiagramBox(*place, *map(_shorten, note), is_result=False, is_note=True))
+        title, detail = map(_shorten, note)
+        boxes.append(DiagramBox(*place, title, detail, is_result=False, is_note=True))
         lines += [_connect(places[step["node"]], place) for step in plan["steps"] if step["result"]]
         rows_drawn += 1
     width = GAP_X + max(counts.values(), default=1) * (WIDTH + GAP_X)

@@ -31,9 +31,9 @@ def describe_split(split: JobSplit) -> dict[str, Any]:
 def _measure_extent(part: Part) -> dict[str, int]:
     """The lengths of a part along the dimensions that are cut."""
     window = part.window
-    ranges = {
-        "rows": window and window.rows,
-        "columns": window and window.columns,
+    ranges: dict[str, tuple[int, int] | None] = {
+        "rows": None if window is None else window.rows,
+        "columns": None if window is None else window.columns,
         "dates": part.times,
         "geometries": part.geometries,
     }

@@ -20,8 +20,8 @@ from odc_openeo.users import accounts
 from tests.catalog.scenes import Grid, Index, document
 from tests.support.graphs import child, value
 
-SIDE = 1_500_000
-"""Rows and columns of a scene of which two bands are 9 TB, more than one graph may load."""
+SIDE = 550_000
+"""Rows and columns of a scene of which two bands are 1.2 TB, more than one graph may load."""
 
 
 def make_graph(*, reducer: str = "max", over: str = "t", extra: Any = None) -> dict[str, Any]:
@@ -51,11 +51,17 @@ SECOND = {
 @pytest.fixture
 def huge(index: Index, tmp_path: Path) -> Index:
     """A scene that only the index has."""
-    grid = Grid(-7_500_000, 7_500_000, 10, (SIDE, SIDE), 3857)
+    grid = Grid(-2_750_000, 2_750_000, 10, (SIDE, SIDE), 3857)
     bands = ("B04", "B08", "B11", "SCL")
     files = {band: {"path": f"{band}.tif", "grid": "default"} for band in bands}
     index.add(document(tmp_path, files, {"default": grid}, "tiny_s2", "2022-06-01T10:00:00Z"))
     return index
+
+
+@pytest.fixture
+def config(odc_config: Config) -> Config:
+    """Settings by which parts are measured soon."""
+    return odc_config.model_copy(update={"part_tasks": 2000})
 
 
 @pytest.mark.parametrize(
@@ -68,12 +74,12 @@ def huge(index: Index, tmp_path: Path) -> Index:
     ids=["windows", "two stages", "two results"],
 )
 def test_a_large_process_is_split_as_the_worker_splits_it(
-    huge: Index, odc_config: Config, arguments: dict[str, Any], kind: str, words: str
+    huge: Index, config: Config, arguments: dict[str, Any], kind: str, words: str
 ) -> None:
     process = {"process_graph": make_graph(**arguments)}
-    explained = explain_process(odc_config, process, None)
+    explained = explain_process(config, process, None)
     parts = explained["plan"]["parts"]
-    split = plan_parts(process, make_environment(odc_config, None), PartLimits.from_config(odc_config))
+    split = plan_parts(process, make_environment(config, None), PartLimits.from_config(config))
     assert (parts["kind"], parts["count"], parts["reason"]) == (kind, len(split.parts), split.reason)
     assert words in explained["text"]
     drawing = draw_plan(explained["plan"])
@@ -87,7 +93,7 @@ def test_a_large_process_is_split_as_the_worker_splits_it(
     assert parts["count"] > 1
     windows = [part.window for part in split.parts if part.window]
     assert (parts["rows"], parts["columns"]) == tuple(max(w.shape[i] for w in windows) for i in (0, 1))
-    assert parts["most_tasks"] <= odc_config.part_tasks
+    assert parts["most_tasks"] <= config.part_tasks
     assert (
         f"in {parts['count']:,} parts of up to {parts['rows']} x {parts['columns']} pixels"
         in explained["text"]
@@ -95,23 +101,23 @@ def test_a_large_process_is_split_as_the_worker_splits_it(
     assert f"{parts['count']:,} parts" in note.title
 
 
-def test_what_runs_in_parts_is_not_refused_for_its_size(huge: Index, odc_config: Config) -> None:
+def test_what_runs_in_parts_is_not_refused_for_its_size(huge: Index, config: Config) -> None:
     process = {"process_graph": make_graph()}
-    assert find_all_problems(odc_config, process, None) == []
-    user = accounts.create_user(odc_config, "ada", "correct horse").id
-    job = jobs.create_job(odc_config, user, JobDraft(process))
-    estimate = estimate_job(odc_config, jobs.get_job(odc_config, user, str(job)))
+    assert find_all_problems(config, process, None) == []
+    user = accounts.create_user(config, "ada", "correct horse").id
+    job = jobs.create_job(config, user, JobDraft(process))
+    estimate = estimate_job(config, jobs.get_job(config, user, str(job)))
     assert estimate["input_size"] == SIDE * SIDE * 2 * 2
-    assert estimate["parts"] == explain_process(odc_config, process, user)["plan"]["parts"]["count"]
+    assert estimate["parts"] == explain_process(config, process, user)["plan"]["parts"]["count"]
 
 
-def test_what_does_not_split_and_is_too_much_at_once_is_refused(huge: Index, odc_config: Config) -> None:
+def test_what_does_not_split_and_is_too_much_at_once_is_refused(huge: Index, config: Config) -> None:
     with pytest.raises(ProcessGraphComplexity, match="and 1,099.5 GB may be read"):
-        explain_process(odc_config, {"process_graph": make_graph(over="pixels", reducer="median")}, None)
+        explain_process(config, {"process_graph": make_graph(over="pixels", reducer="median")}, None)
 
 
-def test_a_small_process_is_one_part(tiny: Any, odc_config: Config) -> None:
-    explained = explain_process(odc_config, {"process_graph": make_graph()}, None)
+def test_a_small_process_is_one_part(tiny: Any, config: Config) -> None:
+    explained = explain_process(config, {"process_graph": make_graph()}, None)
     parts = explained["plan"]["parts"]
     assert (parts["count"], parts["kind"], parts["reason"]) == (1, "whole", None)
     assert parts["tasks"] == explained["plan"]["estimate"]["tasks"]
