@@ -320,9 +320,25 @@ def decode(data: xr.DataArray) -> xr.DataArray:
         return data
     if data.dtype.kind not in "iub":
         return data
-    floats = _drop_nodata(data).astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
-    missing = nodata(data)
-    return floats if missing is None else floats.where(_drop_nodata(data) != missing)
+    dtype = np.dtype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
+    missing, bare = nodata(data), _drop_nodata(data)
+    if missing is None:
+        return bare.astype(dtype)
+    if isinstance(missing, xr.DataArray):
+        return bare.astype(dtype).where(bare != missing)
+    if isinstance(bare.data, np.ndarray):
+        return bare.copy(data=_decode_block(bare.data, missing, dtype))
+    return bare.copy(
+        data=bare.data.map_blocks(
+            _decode_block, missing, dtype, dtype=dtype, meta=np.empty((0,) * bare.ndim, dtype)
+        )
+    )
+
+
+def _decode_block(block: np.ndarray, missing: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    values = block.astype(dtype)
+    np.copyto(values, np.nan, where=block == missing)
+    return values
 
 
 def with_nodata(data: xr.DataArray, value: Any) -> xr.DataArray:
