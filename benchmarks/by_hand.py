@@ -133,11 +133,12 @@ def polygon_series(cache: Path, target: Path) -> None:
     areas = gpd.GeoDataFrame.from_features(graphs.make_polygons(), crs=4326).to_crs(TILE.grid.crs.epsg)
     shapes = list(areas.geometry)
     files = [str(TILE.get_band_file(cache, n, "B04")) for n in range(TILE.dates)]
-    means = dask.compute(*[dask.delayed(_polygon_means)(file, shapes) for file in files])
+    means = dask.compute(*[dask.delayed(compute_polygon_means)(file, shapes) for file in files])
     np.save(target / "0.npy", np.array(means).T)
 
 
-def _polygon_means(path: str, shapes: Sequence[Any]) -> list[float]:
+def compute_polygon_means(path: str, shapes: Sequence[Any]) -> list[float]:
+    """Compute the mean of the pixels of each polygon, with a window for each."""
     with rasterio.open(path) as file:
         return [_polygon_mean(file, shape) for shape in shapes]
 
@@ -155,12 +156,13 @@ def merged_zones(cache: Path, target: Path) -> None:
     # The same pixels as ours, so that values can be compared.
     grid = make_grid(WEST.grid, (20, 20), CRS("EPSG:3035"))
     files = [str(scenes.get_band_file(cache, n, "B04")) for n in range(WEST.dates) for scenes in (WEST, EAST)]
-    parts = [da.from_delayed(dask.delayed(_read_warped)(f, grid), grid.shape.yx, np.float32) for f in files]
+    parts = [da.from_delayed(dask.delayed(read_warped)(f, grid), grid.shape.yx, np.float32) for f in files]
     largest = da.nanmax(da.stack(parts), axis=0)
     write_images([xr.DataArray(largest, xr_coords(grid), ("y", "x"))], "EPSG:3035", target)
 
 
-def _read_warped(path: str, grid: GeoBox) -> np.ndarray:
+def read_warped(path: str, grid: GeoBox) -> np.ndarray:
+    """Read the first band of a file on another grid, as GDAL warps it."""
     options = {
         "crs": str(grid.crs),
         "transform": grid.transform,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -19,15 +20,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import by_hand, graphs, values
+from benchmarks import by_hand, floor, graphs, values
 from benchmarks.measure import RUNS, Cost, Processes, measure_cost, summarize_costs
 from benchmarks.peer import Peer, PeerError, start_peer
 from benchmarks.running import CACHE, Service, hand_client, start_service
 
 HTTP, HERE, HAND, PEER = "over HTTP", "in-process", "by hand", "openeo-processes-dask"
+FLOOR = "windows and numpy"
+"""Without dask and xarray: decoding, arithmetic and encoding alone."""
 LIKE_PEER = "over HTTP, its graph"
 """Ours with the graph of the peer, where that graph is simpler."""
-SIDES: Final = (HAND, HERE, HTTP, PEER, LIKE_PEER)
+SIDES: Final = (FLOOR, HAND, HERE, HTTP, PEER, LIKE_PEER)
 WHOLE = "the whole box"
 
 
@@ -45,17 +48,26 @@ class Row:
     """Whether only the peer accepts its graph."""
     whole: Callable[[Path], None] | None = None
     """Reads all pixels in the boxes, to compare the bytes read."""
+    floor: Callable[[Path, Path], None] | None = None
+    """The same with as little as possible around it."""
 
 
 def list_rows() -> dict[str, Row]:
     """The rows by number."""
     return {
-        "1": Row("20 km box, 12 dates, 4 bands", graphs.box_to_cogs(), by_hand.box_to_cogs, integers=True),
+        "1": Row(
+            "20 km box, 12 dates, 4 bands",
+            graphs.box_to_cogs(),
+            by_hand.box_to_cogs,
+            integers=True,
+            floor=floor.box_to_cogs,
+        ),
         "2": Row(
             "masked median NDVI",
             graphs.masked_median(),
             by_hand.masked_median,
             graphs.masked_median(pairs=True),
+            floor=floor.masked_median,
         ),
         "3": Row(
             "monthly means, interpolated",
@@ -68,20 +80,23 @@ def list_rows() -> dict[str, Row]:
             graphs.polygon_series(),
             by_hand.polygon_series,
             whole=by_hand.whole_tile("B04"),
+            floor=floor.polygon_series,
         ),
         "5": Row(
             "two zones, 20 m, EPSG:3035",
             graphs.merged_zones(),
             by_hand.merged_zones,
             graphs.merged_zones(pairs=True),
+            floor=floor.merged_zones,
         ),
         "6": Row(
             "smoothed DEM and slope",
             graphs.smoothed_slope(),
             by_hand.smoothed_slope,
             graphs.smoothed_heights(),
+            floor=floor.smoothed_slope,
         ),
-        "7": Row("three uses of one load", graphs.three_uses(), by_hand.three_uses),
+        "7": Row("three uses of one load", graphs.three_uses(), by_hand.three_uses, floor=floor.three_uses),
         "8": Row(
             "preview, 100x coarser",
             graphs.coarse_preview(),
@@ -138,6 +153,9 @@ def list_sides(row: Row, running: Service, other: Peer | None) -> dict[str, Side
     """The sides of a row, by name."""
     result: dict[str, Side] = {}
     here = running.processes(here=True)
+    if row.floor is not None:
+        least = row.floor
+        result[FLOOR] = Side(lambda target: least(running.cache, target), here)
     if row.hand is not None:
         hand = row.hand
         result[HAND] = Side(lambda target: hand(running.cache, target), here)
@@ -265,6 +283,7 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true", help="without openeo-processes-dask")
     options = parser.parse_args()
     console = Console(width=120)
+    console.print(f"load at the start: {describe_load()}")
     done: dict[str, dict[str, Side]] = {}
     with start_service(options.cache, gunicorn_workers=1) as running, hand_client(running):
         listed = list_rows()
@@ -273,7 +292,13 @@ def main() -> None:
             with _start_peer(options, console) as other:
                 done[number] = measure_row(listed[number], running, other, options.runs)
             print_row(listed[number], done[number], console)
+            console.print(f"load: {describe_load()}")
     show_means(done, console)
+
+
+def describe_load() -> str:
+    """Describe how many processes wanted to run, in the last 1, 5 and 15 minutes, and the cores there are."""
+    return ", ".join(f"{mean:.1f}" for mean in os.getloadavg()) + f" on {os.cpu_count()} cores"
 
 
 @contextmanager

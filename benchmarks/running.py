@@ -16,6 +16,7 @@ import openeo
 import psutil
 import requests
 from dask.distributed import Client
+from openeo.rest import DEFAULT_DOWNLOAD_CHUNK_SIZE
 from pydantic import SecretStr
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
@@ -70,10 +71,13 @@ class Service:
 
     def over_http(self, graph: dict[str, Any], target: Path) -> None:
         """Compute by ``POST /result``; the response becomes the file ``result`` in the folder ``target``."""
-        answer = self.session.post(f"{self.address}/result", json={"process": {"process_graph": graph}})
-        if answer.status_code != 200:
-            raise RuntimeError(answer.text)
-        (target / "result").write_bytes(answer.content)
+        body = {"process": {"process_graph": graph}}
+        with self.session.post(f"{self.address}/result", json=body, stream=True) as answer:
+            if answer.status_code != 200:
+                raise RuntimeError(answer.text)
+            with (target / "result").open("wb") as file:
+                for piece in answer.iter_content(DEFAULT_DOWNLOAD_CHUNK_SIZE):
+                    file.write(piece)
 
     def in_process(self, graph: dict[str, Any], target: Path) -> None:
         """Compute with the same functions, without HTTP."""

@@ -347,9 +347,11 @@ def decode_pixels(values: np.ndarray, *, missing: float | None) -> np.ndarray:
     """Values as `decode` makes them, of an array in memory; ``missing`` is the no-data value of integers."""
     if values.dtype.kind not in "iub":
         return values
-    floats = values.astype(choose_float(values.dtype))
     # Blocks of arrays without dimensions may be scalars.
-    return floats if missing is None else np.where(values == missing, floats.dtype.type(np.nan), floats)
+    floats = np.array(values, choose_float(values.dtype))
+    if missing is not None:
+        np.copyto(floats, np.nan, where=values == missing)
+    return floats
 
 
 def with_nodata(data: xr.DataArray, value: Any) -> xr.DataArray:

@@ -114,13 +114,19 @@ def _strip_utc(text: str) -> str:
 # --- Reduction chunk by chunk --------------------------------------------------------------------
 
 
-def reduce_blocks(kernel: Callable[..., np.ndarray], data: xr.DataArray, dtype: Any) -> xr.DataArray:
+def reduce_blocks(
+    kernel: Callable[..., np.ndarray],
+    data: xr.DataArray,
+    dtype: Any,
+    combine: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> xr.DataArray:
     """Reduce along `ARRAY` with a kernel that may be applied to its own results.
 
     Args:
         kernel: takes a block, ``axis`` and ``keepdims``; the block has at least one element along the axis.
         data: a DataArray along `ARRAY`, not empty.
         dtype: dtype of the result.
+        combine: does the same with two results, if there is such a function.
 
     Returns:
         The DataArray without `ARRAY`; lazy if ``data`` is.
@@ -129,7 +135,7 @@ def reduce_blocks(kernel: Callable[..., np.ndarray], data: xr.DataArray, dtype: 
     source = data.data
     if not isinstance(source, da.Array):
         return make_field(data, _call_quietly(kernel, source, axis=(axis,), keepdims=False))
-    reduced = make_kernel_fold(kernel)(source, axis, dtype)
+    reduced = make_kernel_fold(kernel, combine)(source, axis, dtype)
     return make_field(data, reduced)
 
 

@@ -20,6 +20,9 @@ from odc_openeo.errors import DimensionMismatch, IncompatibleDataCubes
 BOOLEAN: Final = "boolean"
 """Value of the attribute `cube.TYPE` of a float cube of booleans: 1, 0 and NaN for no-data."""
 
+_PIECE: Final = 2**16
+"""Values that are calculated at once."""
+
 
 def has_cube(*values: Any) -> bool:
     """Whether any value is a DataArray, so that the result is one too."""
@@ -149,7 +152,30 @@ def _apply_to_chunks(function: Callable[..., Any], *arrays: Any) -> Any:
 
 def _call_quietly(function: Callable[..., Any], *arrays: Any) -> Any:
     with np.errstate(all="ignore"):
-        return function(*arrays)
+        blocks = [a for a in arrays if isinstance(a, np.ndarray) and a.ndim]
+        if not blocks or blocks[0].size < 2 * _PIECE or not _are_alike(blocks):
+            return function(*arrays)
+        return _apply_in_pieces(function, arrays, blocks[0])
+
+
+def _are_alike(blocks: list[np.ndarray]) -> bool:
+    return all(b.flags.c_contiguous and b.shape == blocks[0].shape for b in blocks)
+
+
+def _apply_in_pieces(function: Callable[..., Any], arrays: tuple[Any, ...], like: np.ndarray) -> np.ndarray:
+    """Apply a function of single values piece by piece: what it holds meanwhile stays in the cache."""
+    flat = [a.reshape(-1) if isinstance(a, np.ndarray) and a.ndim else a for a in arrays]
+
+    def call_at(first: int) -> Any:
+        piece = slice(first, first + _PIECE)
+        return function(*(a[piece] if isinstance(a, np.ndarray) and a.ndim else a for a in flat))
+
+    begin = call_at(0)
+    result = np.empty(like.size, begin.dtype)
+    result[:_PIECE] = begin
+    for first in range(_PIECE, like.size, _PIECE):
+        result[first : first + _PIECE] = call_at(first)
+    return result.reshape(like.shape)
 
 
 def labelwise(function: Callable[..., Any], *values: Any) -> Any:

@@ -132,9 +132,15 @@ def apply_in_slabs(
 # --- Kernels that may be applied to their own results --------------------------------------------
 
 
-def make_kernel_fold(kernel: Callable[..., np.ndarray]) -> Fold:
-    """The fold of a kernel that takes a block, ``axis`` (a tuple) and ``keepdims``."""
-    return Fold(partial(_kernel_begin, kernel), partial(_kernel_merge, kernel), _get_result)
+def make_kernel_fold(
+    kernel: Callable[..., np.ndarray], combine: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+) -> Fold:
+    """The fold of a kernel that takes a block, ``axis`` (a tuple) and ``keepdims``.
+
+    ``combine`` does the same with two results, without an array of both.
+    """
+    merge = partial(_kernel_merge, kernel) if combine is None else partial(_combine_results, combine)
+    return Fold(partial(_kernel_begin, kernel), merge, _get_result)
 
 
 def _kernel_begin(kernel: Callable[..., np.ndarray], block: np.ndarray, axis: int) -> State:
@@ -144,6 +150,13 @@ def _kernel_begin(kernel: Callable[..., np.ndarray], block: np.ndarray, axis: in
 def _kernel_merge(kernel: Callable[..., np.ndarray], state: State, later: State) -> State:
     with np.errstate(all="ignore"):
         return (kernel(np.stack([state[0], later[0]]), axis=(0,), keepdims=False),)
+
+
+def _combine_results(
+    combine: Callable[[np.ndarray, np.ndarray], np.ndarray], state: State, later: State
+) -> State:
+    with np.errstate(all="ignore"):
+        return (combine(state[0], later[0]),)
 
 
 def _get_result(state: State) -> np.ndarray:
@@ -174,8 +187,20 @@ def _count_present(present: Any, block: np.ndarray, axis: int) -> Any:
 
 
 def _sum_begin(ignore_nodata: bool, block: np.ndarray, axis: int) -> State:
+    if block.shape[axis] == 1:
+        return _begin_with_one(ignore_nodata, block.squeeze(axis))
     present = _is_present(ignore_nodata, block)
     return _count_present(present, block, axis), block.sum(axis=axis, dtype=np.float64, where=present)
+
+
+def _begin_with_one(ignore_nodata: bool, values: np.ndarray) -> State:
+    """The count and the sum of one value per pixel: numpy's sums along so short an axis are slow."""
+    total = values.astype(np.float64)
+    if not ignore_nodata:
+        return np.ones(values.shape, np.int32), total
+    gaps = np.isnan(values)
+    total[gaps] = 0
+    return (~gaps).astype(np.int32), total
 
 
 def _sum_merge(state: State, later: State) -> State:

@@ -226,8 +226,14 @@ class _LayerSpec:
             with scratch.open(driver="GTiff", BIGTIFF="IF_SAFER", **self.profile()) as plain:
                 plain.write(values)
                 self.write_metadata(plain, statistics)
-            rasterio.shutil.copy(scratch.name, cog.name, driver="COG", **self.creation)
+            _copy_as_cog(scratch.name, cog.name, self.creation)
             return bytes(cog.getbuffer()), statistics
+
+
+def _copy_as_cog(plain: str | Path, target: str | Path, creation: Mapping[str, Any]) -> None:
+    # GDAL would compress the overviews twice, the first time only to read them again at once.
+    with rasterio.Env(COG_TMP_COMPRESSION="NONE"):
+        rasterio.shutil.copy(plain, target, driver="COG", **creation)
 
 
 def _describe_georeference(geobox: GeoBox | None) -> dict[str, Any]:
@@ -257,8 +263,12 @@ def _make_creation_options(data: xr.DataArray, options: Options) -> dict[str, An
         creation["OVERVIEW_RESAMPLING"] = "AVERAGE" if data.dtype.kind in "fc" else "NEAREST"
     if compress != "NONE" and data.dtype.kind != "c":
         creation["PREDICTOR"] = options["predictor"]
-    if options["level"] is not None and compress in ("DEFLATE", "ZSTD"):
-        creation["LEVEL"] = options["level"]
+    level = options["level"]
+    if level is None and compress == "DEFLATE" and data.dtype.kind in "iu" and data.dtype.itemsize > 1:
+        # Their lower bits are noise: GDAL's default takes twice the time and saves 0.2 %.
+        level = 3
+    if level is not None and compress in ("DEFLATE", "ZSTD"):
+        creation["LEVEL"] = level
     return creation
 
 
@@ -413,7 +423,7 @@ class _Scratch:
         if scratch.stat().st_size < math.prod(layer.shape) * np.dtype(layer.dtype).itemsize:
             raise StorageFailure()
         with as_storage_failure():
-            rasterio.shutil.copy(scratch, self.file.path, driver="COG", **layer.creation)
+            _copy_as_cog(scratch, self.file.path, layer.creation)
 
     def discard(self) -> None:
         """Remove the scratch file."""

@@ -153,7 +153,8 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     },
     "level": {
         "type": ["integer", "null"],
-        "description": "The level of DEFLATE or ZSTD, from 1 (fast) to 9 (small); also 'ZLEVEL'.",
+        "description": "The level of DEFLATE or ZSTD, from 1 (fast) to 9 (small); also 'ZLEVEL'. DEFLATE "
+        "has 6 by default, and 3 for integers of 16 bits and more.",
         "minimum": 1,
         "maximum": 9,
         "default": None,

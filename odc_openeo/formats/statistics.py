@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 _MANY: Final = 2**16
-"""From this number of pixels on it is faster to count each value than to calculate with all pixels."""
+"""From this number of pixels on it is faster to count each value than to calculate with all pixels, and to
+calculate with some pixels at a time than with all."""
 
 
 @dataclass
@@ -46,6 +47,11 @@ class Statistics:
             self._merge_moments(total, mean, squares, int(levels[0]), int(levels[-1]))
 
     def _add_values(self, values: np.ndarray, missing: Any) -> None:
+        """Add numbers some at a time, so that what is held meanwhile stays in the cache of the processor."""
+        for first in range(0, values.size, _MANY):
+            self._add_piece(values[first : first + _MANY], missing)
+
+    def _add_piece(self, values: np.ndarray, missing: Any) -> None:
         good = _find_valid(values, missing)
         if not good.all():
             values = values[good]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from odc.geo.geobox import GeoBox
+from odc.geo.overlap import compute_reproject_roi
 from odc.loader._fuser import fuser_for_nodata
 from odc.loader._reader import resolve_dst_fill_value
 from odc.loader._rio import _do_read, _reproject_info_from_rio, pick_overview, rio_env
 from odc.loader.types import RasterLoadParams
+from rasterio.crs import CRS
 from rasterio.io import DatasetReader
 
 __all__ = ["fill_missing", "find_overview", "make_blank_pixels", "plan_read", "read_band", "rio_env"]
@@ -24,7 +28,22 @@ TOLERANCE = 0.05
 def plan_read(raster: DatasetReader, cfg: RasterLoadParams, geobox: GeoBox) -> Any:
     """How the pixels of a grid are found in an open raster."""
     tolerance = NEAREST_TOLERANCE if cfg.nearest else TOLERANCE
-    return _reproject_info_from_rio(raster, geobox, ttol=tolerance)
+    if raster.gcps[0]:
+        return _reproject_info_from_rio(raster, geobox, ttol=tolerance)
+    # A CRS of rasterio is compared by its text, which takes less time than to make one of odc-geo.
+    source = _make_grid(raster.shape, raster.transform, raster.crs)
+    return _plan_between(source, geobox, tolerance)
+
+
+@lru_cache(maxsize=256)
+def _make_grid(shape: tuple[int, int], transform: Affine, crs: CRS | None) -> GeoBox:
+    return GeoBox(shape, transform, crs)
+
+
+@lru_cache(maxsize=256)
+def _plan_between(source: GeoBox, target: GeoBox, tolerance: float) -> Any:
+    """Plan once for all dates and bands on the same grid, which takes longer than to open a file."""
+    return compute_reproject_roi(source, target, ttol=tolerance)
 
 
 def find_overview(raster: DatasetReader, band: int, cfg: RasterLoadParams, plan: Any) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 from odc_openeo import cube
+from odc_openeo.cube.block_overlap import BORDERS, map_with_overlap
 from odc_openeo.cube.budget import check_count
 from odc_openeo.cube.elementwise import drop_boolean_mark
 from odc_openeo.errors import KernelDimensionsUneven, ProcessParameterInvalid
@@ -37,9 +38,6 @@ _NUMBERS: Final = {"type": "array", "items": {"type": "number"}}
 Kernel = Annotated[
     Sequence[Sequence[float]], Schema({"type": "array", "subtype": "kernel", "items": _NUMBERS})
 ]
-BORDERS: Final = {"replicate": "edge", "reflect": "symmetric", "reflect_pixel": "reflect", "wrap": "wrap"}
-"""NumPy padding modes by the names of openEO."""
-
 Factor = Annotated[float, Schema({"type": "number"})]
 Border = Annotated[str | float, Schema([{"type": "string", "enum": list(BORDERS)}, {"type": "number"}])]
 
@@ -85,12 +83,7 @@ def apply_kernel(
     clean = drop_boolean_mark(ordered.where(np.isfinite(ordered), replace_invalid))
     depth = weights.shape[0] // 2, weights.shape[1] // 2
     convolve = partial(_convolve_block, weights=weights * factor)
-    if not clean.size:
-        values: Any = clean.data
-    elif isinstance(clean.data, da.Array):
-        values = map_with_overlap(convolve, clean.data, depth, border)
-    else:
-        values = _trim_border(convolve(_pad_border(np, clean.data, depth, border)), depth)
+    values = map_with_overlap(convolve, clean.data, depth, border) if clean.size else clean.data
     filtered = reverse_dimensions(clean.copy(data=values), reversed_dimensions)
     return restore_coordinates(filtered.transpose(*data.dims), data)
 
@@ -111,51 +104,13 @@ def _parse_kernel(kernel: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def _convolve_block(block: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted sums of a block that is extended by as many pixels as the kernel reaches."""
     kernel = weights.reshape((1,) * (block.ndim - 2) + weights.shape)
-    return scipy.ndimage.correlate(block, kernel, mode="constant")
-
-
-def _pad_border(library: Any, array: Any, depth: tuple[int, int], border: Any) -> Any:
-    widths = [(0, 0)] * (array.ndim - 2) + [(d, d) for d in depth]
-    if isinstance(border, str):
-        return library.pad(array, widths, mode=BORDERS[border])
-    return library.pad(array, widths, mode="constant", constant_values=border)
-
-
-def _trim_border(array: Any, depth: tuple[int, int]) -> Any:
-    rows, columns = (slice(d, n - d) for d, n in zip(depth, array.shape[-2:], strict=True))
-    return array[..., rows, columns]
-
-
-def map_with_overlap(
-    function: Callable[[np.ndarray], np.ndarray],
-    array: da.Array,
-    depth: tuple[int, int],
-    border: Any,
-    dtype: Any = None,
-) -> da.Array:
-    """Apply the function to each chunk ``(..., y, x)``, extended by pixels of its neighbours or the border.
-
-    ``depth`` is the number of pixels along y and x, ``border`` a number or an openEO name of a way to extend
-    the array, ``dtype`` that of the result if it differs.
-    """
-    extended = _pad_border(da, array, depth, border)
-    chunks = list(array.chunks)
-    for axis, d in zip((-2, -1), depth, strict=True):
-        inner = list(chunks[axis])
-        inner[0] += d
-        inner[-1] += d
-        chunks[axis] = tuple(inner)
-    overlap = {array.ndim - 2: depth[0], array.ndim - 1: depth[1]}
-    result = da.map_overlap(
-        function,
-        extended.rechunk(tuple(chunks)),
-        depth=overlap,
-        boundary="none",
-        trim=True,
-        dtype=array.dtype if dtype is None else dtype,
+    sums = scipy.ndimage.correlate(block, kernel, mode="constant")
+    rows, columns = (
+        slice(n // 2, size - n // 2) for n, size in zip(weights.shape, block.shape[-2:], strict=True)
     )
-    return _trim_border(result, depth).rechunk(array.chunks)
+    return sums[..., rows, columns]
 
 
 # --- Windows -------------------------------------------------------------------------------------

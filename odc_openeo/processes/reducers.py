@@ -193,11 +193,11 @@ def _extreme_of_cube(choose: Any, data: xr.DataArray, ignore_nodata: bool) -> xr
 
 
 def _extreme_by_nodata(choose: Any, ignore_nodata: bool, data: xr.DataArray, missing: Any) -> xr.DataArray:
-    if missing is None:
-        return reduce_blocks(choose, data, data.dtype)
+    if missing is None or (np.issubdtype(data.dtype, np.floating) and not ignore_nodata):
+        return reduce_blocks(choose, data, data.dtype, np.minimum if choose is np.min else np.maximum)
     if np.issubdtype(data.dtype, np.floating):
-        kernel = (np.fmin if choose is np.min else np.fmax).reduce if ignore_nodata else choose
-        return reduce_blocks(partial(_call_kernel, kernel), data, data.dtype)
+        ignoring = np.fmin if choose is np.min else np.fmax
+        return reduce_blocks(partial(_call_kernel, ignoring.reduce), data, data.dtype, ignoring)
     kernel = partial(_integer_extreme, choose, missing, ignore_nodata)
     return reduce_blocks(kernel, data, data.dtype)
 

@@ -7,16 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Final
 
-import dask.array as da
 import numpy as np
 import scipy.ndimage
 import xarray as xr
 
 from odc_openeo import cube
+from odc_openeo.cube.block_overlap import map_with_overlap
 from odc_openeo.cube.coordinates import drop_single_label
 from odc_openeo.errors import LabelNotAvailable, ProcessParameterInvalid
 from odc_openeo.processes.filters import find_band_positions
-from odc_openeo.processes.kernels import map_with_overlap
 from odc_openeo.processes.masks import mask
 from odc_openeo.registry.child_results import restore_coordinates
 from odc_openeo.registry.demand import Demand
@@ -99,15 +98,12 @@ def to_scl_dilation_mask(
     mark = partial(
         _mark_block, dilation=dilation, clear=np.asarray(mask1_values), cloudy=np.asarray(mask2_values)
     )
-    values = ordered.data
     if not ordered.size:
-        marked = values.astype(bool)
-    elif isinstance(values, da.Array):
-        # A class that no user can give stands beyond the border.
-        whole = values.astype(np.float32)
-        marked = map_with_overlap(mark, whole, (dilation.reach,) * 2, np.inf, dtype=bool)
+        marked = ordered.data.astype(bool)
     else:
-        marked = mark(values.astype(np.float32))
+        # A class that no user can give stands beyond the border.
+        whole = ordered.data.astype(np.float32)
+        marked = map_with_overlap(mark, whole, (dilation.reach,) * 2, np.inf, dtype=bool)
     bare = cube.with_nodata(ordered, None)
     return restore_coordinates(bare.copy(data=marked).transpose(*classes.dims), bare)
 
@@ -192,7 +188,7 @@ def _select_classification(data: xr.DataArray, name: str) -> xr.DataArray:
 def _mark_block(
     classes: np.ndarray, dilation: _Dilation, clear: np.ndarray, cloudy: np.ndarray
 ) -> np.ndarray:
-    """Mark pixels of ``(..., y, x)``; infinity stands for no pixel at all."""
+    """Mark pixels of ``(..., y, x)`` extended by the reach of a dilation; infinity stands for no pixel."""
     is_pixel = ~np.isposinf(classes)
     first = is_pixel & ~np.isin(classes, clear)
     if dilation.erosion > 1:
@@ -200,7 +196,9 @@ def _mark_block(
         # No pixel erodes its neighbours.
         first = is_pixel & scipy.ndimage.minimum_filter(first | ~is_pixel, size, mode="constant", cval=True)
     second = is_pixel & np.isin(classes, cloudy)
-    return _dilate(first, dilation.first, NEAR) | _dilate(second, dilation.second, FAR)
+    marked = _dilate(first, dilation.first, NEAR) | _dilate(second, dilation.second, FAR)
+    rows, columns = (slice(dilation.reach, size - dilation.reach) for size in marked.shape[-2:])
+    return marked[..., rows, columns]
 
 
 def _dilate(marked: np.ndarray, size: int, threshold: float) -> np.ndarray:

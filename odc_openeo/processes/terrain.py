@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import numpy as np
 import xarray as xr
 
 from odc_openeo import cube
-from odc_openeo.processes.kernels import pad_with_nodata
+from odc_openeo.cube.block_overlap import map_with_overlap
 from odc_openeo.registry.child_results import restore_coordinates
 from odc_openeo.registry.demand import with_neighbours
 from odc_openeo.registry.process import process
@@ -16,6 +18,9 @@ from odc_openeo.registry.schemas import SpatialCube
 from odc_openeo.spatial import rasterize
 
 _METRES_PER_DEGREE: Final = np.pi / 180 * 6_371_000.0
+
+_SLAB_PIXELS: Final = 2**15
+"""Pixels that are calculated at once, so that what is held meanwhile stays in the cache of the processor."""
 
 
 @process(categories=["cubes", "terrain"], experimental=True, needs=with_neighbours(1))
@@ -31,11 +36,7 @@ def slope(data: SpatialCube) -> SpatialCube:
     Returns:
         A cube with the slope in degrees, 0 for level ground, and the same dimensions.
     """
-    east, north = _compute_gradient(data, "slope")
-    steepness = xr.apply_ufunc(
-        lambda e, n: np.rad2deg(np.arctan(np.hypot(e, n))), east, north, dask="allowed"
-    )
-    return _restore_like(steepness, data)
+    return _apply_to_gradient(_fill_slopes, data, "slope")
 
 
 @process(categories=["cubes", "terrain"], experimental=True, needs=with_neighbours(1))
@@ -52,39 +53,74 @@ def aspect(data: SpatialCube) -> SpatialCube:
         A cube with the aspect in degrees clockwise from north (0 to 360), no-data on level ground, and the
         same dimensions.
     """
-    east, north = _compute_gradient(data, "aspect")
-    angle = xr.apply_ufunc(lambda e, n: np.rad2deg(np.arctan2(-e, -n)) % 360, east, north, dask="allowed")
-    return _restore_like(angle.where((east != 0) | (north != 0)), data)
+    return _apply_to_gradient(_fill_aspects, data, "aspect")
 
 
-def _compute_gradient(data: xr.DataArray, process: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """Compute the rise per metre towards the east and towards the north."""
+Fill = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+"""Takes the rise per metre towards the east and towards the north; fills an array with values."""
+
+
+def _fill_slopes(east: np.ndarray, north: np.ndarray, result: np.ndarray) -> None:
+    np.hypot(east, north, out=result)
+    np.arctan(result, out=result)
+    np.rad2deg(result, out=result)
+
+
+def _fill_aspects(east: np.ndarray, north: np.ndarray, result: np.ndarray) -> None:
+    np.arctan2(-east, -north, out=result)
+    np.rad2deg(result, out=result)
+    result %= 360
+    result[(east == 0) & (north == 0)] = np.nan
+
+
+def _apply_to_gradient(fill: Fill, data: xr.DataArray, process: str) -> xr.DataArray:
+    """The values that a function fills in for the gradient of elevations, in one pass over each chunk."""
     grid = rasterize.get_grid(data, process)
-    heights = cube.decode(data).astype(float).drop_vars([cube.X, cube.Y, "spatial_ref"], errors="ignore")
-    surrounded = pad_with_nodata(heights, {cube.Y: (1, 1), cube.X: (1, 1)})
-    rows, columns = data.sizes[cube.Y], data.sizes[cube.X]
-
-    def get_neighbors(down: int, right: int) -> xr.DataArray:
-        part = {cube.Y: slice(1 + down, 1 + down + rows), cube.X: slice(1 + right, 1 + right + columns)}
-        return surrounded.isel(part)
-
-    def compute_rise(first: tuple[int, int], second: tuple[int, int]) -> xr.DataArray:
-        return get_neighbors(*second) - get_neighbors(*first)
-
-    to_right = (
-        compute_rise((-1, -1), (-1, 1)) + 2 * compute_rise((0, -1), (0, 1)) + compute_rise((1, -1), (1, 1))
-    )
-    downwards = (
-        compute_rise((-1, -1), (1, -1)) + 2 * compute_rise((-1, 0), (1, 0)) + compute_rise((-1, 1), (1, 1))
-    )
-    width: float | xr.DataArray = grid.transform.a
-    height = grid.transform.e
+    heights = cube.decode(data).transpose(..., cube.Y, cube.X)
+    width, height, row_values = grid.transform.a, grid.transform.e, None
     if grid.crs.geographic:
-        cosine = np.cos(np.deg2rad(data.coords[cube.Y].values))
-        width = xr.DataArray(width * _METRES_PER_DEGREE * cosine, dims=cube.Y)
-        height *= _METRES_PER_DEGREE
-    return to_right / (8 * width), downwards / (8 * height)
+        width, height = width * _METRES_PER_DEGREE, height * _METRES_PER_DEGREE
+        row_values = np.cos(np.deg2rad(data.coords[cube.Y].values))
+    function = partial(_fill_from_heights, fill=fill, width=width, height=height)
+    if heights.size:
+        values = map_with_overlap(function, heights.data, (1, 1), np.nan, np.float64, row_values)
+    else:
+        values = heights.data.astype(np.float64)
+    return restore_coordinates(xr.DataArray(values, dims=heights.dims).transpose(*data.dims), data)
 
 
-def _restore_like(values: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
-    return restore_coordinates(values.transpose(*data.dims), data)
+def _fill_from_heights(
+    block: np.ndarray, fill: Fill, width: float, height: float, row_values: np.ndarray | None = None
+) -> np.ndarray:
+    """Fill a block from elevations that are extended by a pixel on all sides, some rows after the others.
+
+    Args:
+        block: elevations ``(..., y, x)``.
+        fill: see `Fill`.
+        width: distance of columns in metres, to be multiplied by the ``row_values``.
+        height: distance of rows in metres.
+        row_values: a factor for each row.
+    """
+    rows, columns = (size - 2 for size in block.shape[-2:])
+    result = np.empty((*block.shape[:-2], rows, columns))
+    step = max(1, _SLAB_PIXELS // max(columns, 1))
+    with np.errstate(all="ignore"):
+        for plane in np.ndindex(block.shape[:-2]):
+            for first in range(0, rows, step):
+                last = min(first + step, rows)
+                # A column of factors only where they differ from row to row.
+                widths = width if row_values is None else width * row_values[first:last, None]
+                rises = _sum_rises(block[plane][first : last + 2].astype(np.float64))
+                fill(rises[0] / (8 * widths), rises[1] / (8 * height), result[plane][first:last])
+    return result
+
+
+def _sum_rises(heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weighted rises to the right and downwards of all pixels but those at the border."""
+    right = heights[:, 2:] - heights[:, :-2]
+    to_right = right[:-2] + 2 * right[1:-1]
+    to_right += right[2:]
+    down = heights[2:] - heights[:-2]
+    downwards = down[:, :-2] + 2 * down[:, 1:-1]
+    downwards += down[:, 2:]
+    return to_right, downwards

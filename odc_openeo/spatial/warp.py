@@ -414,6 +414,8 @@ def _warp_projected(
     plane: np.ndarray, source: GeoBox, target: GeoBox, method: str, nodata: Any, options: dict[str, Any]
 ) -> np.ndarray:
     """GDAL interpolates coordinates; only a WarpedVRT accepts a tolerance below an eighth of a pixel."""
+    # Without gaps, GDAL need not ask for each pixel of the source whether it is valid.
+    gap = nodata if _has_gaps(plane, nodata) else None
     profile = {
         "driver": "GTiff",
         "height": source.shape.y,
@@ -422,7 +424,7 @@ def _warp_projected(
         "dtype": plane.dtype,
         "crs": source.crs.to_wkt(),
         "transform": source.transform,
-        "nodata": nodata,
+        "nodata": gap,
     }
     with MemoryFile() as memory:
         with memory.open(**profile) as dataset:
@@ -436,10 +438,16 @@ def _warp_projected(
                 height=target.shape.y,
                 width=target.shape.x,
                 resampling=METHODS[method],
-                src_nodata=nodata,
+                src_nodata=gap,
                 nodata=nodata,
                 tolerance=_TOLERANCE,
                 **options,
             ) as warped,
         ):
             return warped.read(1)
+
+
+def _has_gaps(plane: np.ndarray, nodata: Any) -> bool:
+    if nodata is None:
+        return False
+    return bool((np.isnan(plane) if np.isnan(nodata) else plane == nodata).any())

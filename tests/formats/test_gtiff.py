@@ -162,6 +162,21 @@ def test_large_images_get_overviews_and_options_work(tmp_path):
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("dtype", ["uint16", "int32"])
+def test_digital_numbers_are_hardly_larger_than_at_the_usual_level(tmp_path, dtype):
+    cube = raster(dates=None, bands=2, shape=(400, 500))
+    noise = np.random.default_rng(2).normal(0, 40, cube.shape)
+    cube = cube.copy(data=(3000 + 600 * np.sin(np.arange(500) / 90) + noise).astype(dtype)).chunk()
+    sizes = []
+    for level in (None, 6):
+        path = save(cube, tmp_path, **({} if level is None else {"level": level}))[0].path
+        sizes.append(path.stat().st_size)
+        with rasterio.open(path) as file:
+            np.testing.assert_array_equal(file.read(), cube.values)
+    assert sizes[0] < 1.02 * sizes[1]
+
+
+@pytest.mark.usefixtures("way")
 def test_times_of_a_day_and_further_dimensions_are_in_the_name(tmp_path):
     cube = raster(dates=2, bands=1, shape=(8, 8))
     cube["t"] = np.array(["2022-06-01T10:00:00", "2022-06-01T10:00:10"], "M8[ns]")

@@ -55,8 +55,9 @@ def test_kernels_equal_numpy(length: int) -> None:
     def smallest(block: np.ndarray, axis: tuple[int], keepdims: bool) -> np.ndarray:
         return np.fmin.reduce(block, axis=axis[0], keepdims=keepdims)
 
-    result = make_kernel_fold(smallest)(lazy, 0, float).compute(scheduler="synchronous")
-    np.testing.assert_array_equal(result, np.fmin.reduce(values, axis=0))
+    for combine in (None, np.fmin):
+        result = make_kernel_fold(smallest, combine)(lazy, 0, float).compute(scheduler="synchronous")
+        np.testing.assert_array_equal(result, np.fmin.reduce(values, axis=0))
 
 
 def test_no_data_is_kept_on_request() -> None:

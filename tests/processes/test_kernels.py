@@ -42,6 +42,19 @@ def test_kernel_equals_scipy(border: str | float, shape: tuple[int, int]) -> Non
     assert result.odc.geobox == data.odc.geobox
 
 
+@pytest.mark.parametrize("border", [*SCIPY, 7.5])
+@pytest.mark.parametrize("chunks", [{"y": 2, "x": 3}, {"y": 1, "x": 14}, {"y": 4, "x": 1}])
+def test_a_kernel_may_be_larger_than_chunks_and_cube(border: str | float, chunks: dict[str, int]) -> None:
+    values, weights = noise(12, 14), noise(7, 11)
+    data = raster(values, grid(12, 14), chunks)
+    result = apply_kernel(data, weights.tolist(), border=border)
+    mode = {"mode": SCIPY[border]} if isinstance(border, str) else {"mode": "constant", "cval": border}
+    np.testing.assert_allclose(result.values, scipy.ndimage.correlate(values, weights, **mode), atol=1e-12)
+    assert result.chunks == data.chunks
+    wide = apply_kernel(data, np.ones((25, 27)).tolist(), border=0)
+    np.testing.assert_allclose(wide.values, values.sum(), rtol=1e-9)
+
+
 def test_kernel_replaces_invalid_numbers() -> None:
     data = raster(np.array([[1, 2, -1], [4, 5, 6], [7, 8, 9]], "int16"), grid(3, 3), {}, nodata=-1)
     result = apply_kernel(data, [[0, 0, 0], [0, 0, 1], [0, 0, 0]], replace_invalid=100)

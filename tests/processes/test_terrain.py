@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from odc_openeo.processes.terrain import aspect, slope
 from tests.processes.rasters import grid, nothing_computes, raster
@@ -33,3 +34,45 @@ def test_level_ground_has_no_aspect() -> None:
     data = raster(np.ones((5, 5), "int16"), grid(5, 5), nodata=-1)
     assert np.isnan(aspect(data).values).all()
     assert slope(data).values[2, 2] == 0
+
+
+def compute_horn(
+    heights: np.ndarray, width: np.ndarray | float, height: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The gradient by Horn's weights, from the definition; no-data at the borders."""
+    weights = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
+    options = {"mode": "constant", "cval": np.nan}
+    to_right = scipy.ndimage.convolve(heights, weights, **options)
+    downwards = scipy.ndimage.convolve(heights, weights.T, **options)
+    return to_right / (8 * width), downwards / (8 * height)
+
+
+@pytest.mark.parametrize("chunks", [None, {"y": 5, "x": 4}, {"y": 1, "x": 7}, {"y": 40, "x": 3}])
+@pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:4326"])
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_slope_and_aspect_equal_numpy(dtype: str, crs: str, chunks: dict[str, int] | None) -> None:
+    heights = np.random.default_rng(5).normal(800, 90, (2, 13, 15)).astype(dtype)
+    heights[1, 3, 4] = -9999
+    box = grid(13, 15, 0.001, 10.0, 60.0, crs) if crs == "EPSG:4326" else grid(13, 15)
+    data = raster(heights, box, chunks, nodata=-9999)
+    if dtype == "float32":
+        data = data.where(data != -9999).drop_attrs()
+    metres = np.pi / 180 * 6_371_000.0 if crs == "EPSG:4326" else 1
+    width = 0.001 * metres * np.cos(np.deg2rad(data.y.values))[:, None] if metres != 1 else 10.0
+    pixel = box.transform.e * metres
+    valid = np.where(heights == -9999, np.nan, heights.astype(float))
+    with nothing_computes():
+        steepness, downhill = slope(data), aspect(data)
+    for number, plane in enumerate(valid):
+        east, north = compute_horn(plane, width, pixel)
+        steep = np.rad2deg(np.arctan(np.hypot(east, north)))
+        np.testing.assert_allclose(steepness.values[number], steep, rtol=1e-12)
+        direction = np.rad2deg(np.arctan2(-east, -north)) % 360
+        np.testing.assert_allclose(downhill.values[number], direction, rtol=1e-12)
+    assert steepness.dtype == np.float64
+    assert list(steepness.coords) == list(data.coords)
+
+
+def test_a_chunk_of_a_large_model_takes_few_tasks() -> None:
+    data = raster(np.zeros((300, 300), "float32"), grid(300, 300), {"y": 30, "x": 30})
+    assert len(slope(data).__dask_graph__()) < 15 * 100
