@@ -44,8 +44,8 @@ def make_environment(
         catalog=(catalog or shared_catalog(config)).for_run(reader or find_reader(config, user)),
         user=None if user is None else str(user),
         limits=limits or RunLimits(),
-        lookup=own_names and Library(config, own_names.user, list_own_ids=own_names.list_processes),
-        list_own_collections=own_names and own_names.list_collections,
+        lookup=Library(config, own_names.user, list_own_ids=own_names.list_processes) if own_names else None,
+        list_own_collections=own_names.list_collections if own_names else None,
         exports=exports,
         archives=archives,
     )

@@ -33,6 +33,7 @@ SKELETON: Final = ".parts/skeleton"
 SCHEMA: Final = ".parts/schema"
 """The file with the schema of tables, there as well."""
 
+
 @dataclass
 class Sketch:
     """A graph evaluated lazily, of which loads that are too large for one graph are only sketches."""
