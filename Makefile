@@ -43,7 +43,9 @@ check: $(STAMP)  ## Check style, spelling, types, import floors and dependencies
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
+# The benchmarks compute by hand with numbagg. Tests go without: it compiles in each process that imports it.
 bench: $(STAMP)  ## Measure: each benchmark prints a table
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock 'numbagg>=0.9'
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 notebooks: $(NOTEBOOKS)/.installed  ## Run the notebooks in Jupyter: build/notebooks, docs/pictures

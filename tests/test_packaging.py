@@ -17,12 +17,13 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 # Tools of the virtual environment itself, which come with it.
 GIVEN = {"pip", "setuptools"}
-# Imported only in environments of their own, by `make notebooks`, in tests/field_tools and as user code, and
-# by job workers that leave parts to Prefect.
+# Imported only in environments of their own, by `make notebooks`, in tests/field_tools and as user code, by
+# job workers that leave parts to Prefect, and by benchmarks, for which `make bench` installs it.
 ELSEWHERE = {
     "intake",
     "nbclient",
     "nbformat",
+    "numbagg",
     "onnxruntime",
     "prefect",
     "qgis",

@@ -1,4 +1,4 @@
-"""What users have left of their quotas, and whether the estimate of a job fits into it."""
+"""The rest of the quotas of users, and whether the estimate of a job fits into it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ follows reading make estimates wrong, mostly by less."""
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a user may still use: CPU hours this month, bytes of storage, jobs at the same time.
+    """The rest that a user may use: CPU hours this month, bytes of storage, jobs at the same time.
 
     None is no limit.
     """
