@@ -1,4 +1,4 @@
-"""Decide which tests pytest-xdist runs in one process: one, those of a file, or of a group of files."""
+"""Decide which tests pytest-xdist runs in one process: those of a file, or of a group of files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,10 @@ FOLDERS: Final = {"tests/indexing": "sample index"}
 """Folders whose files share an index that takes long to make."""
 
 
-SINGLE: Final = {"tests/test_first_day.py"}
-"""Files whose tests share nothing, and take long: any process may run any of them."""
-
 WAITING: Final = (
     "tests/chaos",
-    "tests/test_first_day.py",
     "tests/test_embedded.py",
     "tests/test_faults.py",
-    "tests/parts/jobs/test_storm.py",
 )
 """Beginnings of the names of files whose tests wait most of the time, for a minute."""
 
@@ -39,6 +34,8 @@ FIRST: Final = (
     "sample index",
     "index of the stack",
     "tests/clients/test_every_process.py",
+    # These start stacks of their own: one after the other, since four at once overload two cores.
+    "tests/test_first_day.py",
     "tests/backup",
     "tests/explain",
     "tests/udf/test_escapes.py",
@@ -80,8 +77,6 @@ class GroupScheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        if file in SINGLE:
-            return nodeid
         return GROUPS.get(file) or FOLDERS.get(str(PurePosixPath(file).parent), file)
 
 
