@@ -161,8 +161,9 @@ def print_table(sides: dict[str, Side], options: Options, console: Console) -> N
     table = Table(title=title, title_justify="left")
     for name in ("", "wall s", "least s", "CPU s", "CPU hours", "read MB", "worker MB", "difference"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    base = next(iter(sides.values()))
     for name, side in sides.items():
-        table.add_row(name, *_format_cells(side, next(iter(sides.values()))))
+        table.add_row(name, *_format_cells(side, base))
     console.print(table)
     for name, side in sides.items():
         if side.error is not None:

@@ -126,9 +126,8 @@ def _clean_environment() -> Iterator[None]:
     But for the drivers of GDAL: they are those of the whole process, from its start.
     """
     before = dict(os.environ)
-    for name in list(os.environ):
-        if name.startswith(("ODC_", "DATACUBE_", "PG")) and name != "ODC_OPENEO_GDAL_DRIVERS":
-            del os.environ[name]
+    for name in _list_settings().keys() - {"ODC_OPENEO_GDAL_DRIVERS"}:
+        del os.environ[name]
     yield
     os.environ.clear()
     os.environ.update(before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +16,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import Key, RSAKey
 from joserfc.util import urlsafe_b64encode
-from werkzeug.serving import make_server
+
+from tests.support.http_service import serve_application
 
 AUDIENCE = "https://openeo.example.org"
 PUBLIC, OPAQUE, MACHINE, SECRET = "openeo-public", "openeo-opaque", "robot", "machine secret"
@@ -28,18 +28,6 @@ DEFAULT_CLIENT = {
     "redirect_urls": ["http://localhost/callback"],
 }
 Claims = dict[str, Any]
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """The URL of a WSGI application that is served on loopback."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @dataclass
@@ -234,7 +222,7 @@ def _challenge(verifier: str) -> str:
 def running_provider() -> Iterator[IdentityProvider]:
     """A provider that answers on loopback."""
     provider = IdentityProvider()
-    with serving(provider.app()) as url:
+    with serve_application(provider.app()) as url:
         provider.issuer = url
         yield provider
 

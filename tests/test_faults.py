@@ -37,6 +37,7 @@ from odc_openeo.users import accounts
 from odc_openeo.worker import run_worker
 from tests.conftest import COMMAND
 from tests.support.processes import have_ended
+from tests.support.waiting import wait_for
 
 POINT = {"type": "Point", "coordinates": [11.0, 46.0]}
 PIXELS = np.random.default_rng(1).normal(size=(2, 600, 600))
@@ -151,10 +152,9 @@ def messages(config: Config, job: Job) -> list[str]:
 
 def said(config: Config, user: UUID, id_: str, text: str) -> None:
     """Wait until the log of the job has a text."""
-    deadline = time.monotonic() + 240
-    while not any(text in entry for entry in messages(config, jobs.get_job(config, user, id_))):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(
+        lambda: any(text in entry for entry in messages(config, jobs.get_job(config, user, id_))), seconds=240
+    )
 
 
 def list_stored_files(config: Config) -> list[str]:
@@ -162,12 +162,9 @@ def list_stored_files(config: Config) -> list[str]:
     return sorted(name for _, _, names in os.walk(config.data_dir / "storage" / "results") for name in names)
 
 
-def assert_nothing_is_stored(config: Config, seconds: float = 60) -> None:
+def wait_until_nothing_is_stored(config: Config) -> None:
     """A worker removes the files of a failed run just after it has recorded the failure."""
-    deadline = time.monotonic() + seconds
-    while names := list_stored_files(config):
-        assert time.monotonic() < deadline, names
-        time.sleep(0.05)
+    wait_for(lambda: not list_stored_files(config), seconds=60)
 
 
 def process_of_job(pid: int | None = None) -> psutil.Process:
@@ -207,7 +204,7 @@ def test_shut_down_in_good_order(config: Config, ada: UUID, gate: Gate, worker) 
     stop.set()
     job = until(config, ada, id_, "queued")
     assert job.tries == 0
-    assert_nothing_is_stored(config)
+    wait_until_nothing_is_stored(config)
     gate.open.set()
     worker()
     job = until(config, ada, id_, "finished", "error")
@@ -323,7 +320,7 @@ def test_no_room_for_results(config: Config, ada: UUID, gate: Gate, worker, form
     assert "Traceback" not in error.message
     assert str(config.data_dir) not in error.message
     assert results.find_results(config, job) is None
-    assert_nothing_is_stored(config)
+    wait_until_nothing_is_stored(config)
 
 
 def test_unavailable_storage_is_reported(config: Config, ada: UUID, worker) -> None:
@@ -349,7 +346,7 @@ def test_an_input_that_cannot_be_read(config: Config, ada: UUID, gate: Gate, wor
     job = until(config, ada, id_, "error", "finished")
     assert job.status == "error"
     assert "cannot be read" in messages(config, job)[-1]
-    assert_nothing_is_stored(config)
+    wait_until_nothing_is_stored(config)
 
 
 def test_the_scheduler_comes_late(config: Config, ada: UUID, worker, tmp_path: Path) -> None:
@@ -396,4 +393,4 @@ def test_a_job_that_needs_more_memory_than_it_may_have(config: Config, worker) -
     assert (job.status, job.tries) == ("error", 1)
     assert error.more["code"] == "ProcessGraphComplexity"
     assert "160 MiB of memory" in error.message
-    assert_nothing_is_stored(config)
+    wait_until_nothing_is_stored(config)

@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -23,6 +22,7 @@ from odc_openeo.users import accounts
 from odc_openeo.worker.heartbeats import Heartbeats
 from odc_openeo.worker.messages import RunUpdate
 from odc_openeo.worker.supervisor import Supervision
+from tests.support.waiting import wait_for
 
 PROCESS = {"process_graph": {"one": {"process_id": "add", "arguments": {"x": 1, "y": 1}, "result": True}}}
 ASSET = {"name": "result.json", "type": "application/json", "file:size": 3}
@@ -245,12 +245,12 @@ def test_heartbeats_need_nothing_of_the_thread_that_runs_the_job(config, ada):
         for number in range(3):
             heartbeats.add_entry(entry("info", f"entry {number}"))
         set_heartbeat(config, id_, 1000)
-        wait_until(lambda: len(jobs.list_logs(config, jobs.get_job(config, ada, id_)).items) == 3)
+        wait_for(lambda: len(jobs.list_logs(config, jobs.get_job(config, ada, id_)).items) == 3, seconds=60)
         set_heartbeat(config, id_, 1000)
-        wait_until(lambda: read_silence(config, id_) < 100)
+        wait_for(lambda: read_silence(config, id_) < 100, seconds=60)
         assert heartbeats.is_wanted
         jobs.cancel_job(config, ada, id_)
-        wait_until(lambda: not heartbeats.is_wanted)
+        wait_for(lambda: not heartbeats.is_wanted, seconds=60)
         assert heartbeats.take_entries() == []
     assert queue.recover_lost_jobs(config) == (0, 0)
 
@@ -259,13 +259,6 @@ def read_silence(config, id_) -> float:
     seconds = func.extract("epoch", func.clock_timestamp() - db.JobRow.heartbeat)
     with db.session(config) as session:
         return float(session.scalar(select(seconds).where(db.JobRow.id == UUID(id_))))
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 class EndlessPipe:

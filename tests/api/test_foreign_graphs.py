@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ import rasterio
 import xarray as xr
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.serving import make_server
 
 from odc_openeo.app import create_app
 from odc_openeo.catalog import OverridesError
@@ -25,6 +23,7 @@ from odc_openeo.config import Config
 from odc_openeo.storage.scratch_folders import FOLDER
 from tests.api.conftest import API, PASSWORD, code
 from tests.catalog.scenes import PRODUCT, Index, scene
+from tests.support.http_service import serve_application
 
 BOX = {"west": 600100, "south": 5199600, "east": 600200, "north": 5199700, "crs": 32632}
 JUNE = ["2022-06-01", "2022-07-01"]
@@ -53,10 +52,8 @@ def app(odc_config: Config, tmp_path: Path) -> Iterator[Flask]:
 @pytest.fixture
 def connection(app: Flask, token: str) -> Iterator[openeo.Connection]:
     """The Python client, signed in to the application."""
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield openeo.connect(f"http://127.0.0.1:{server.port}{API}").authenticate_basic("ada", PASSWORD)
-    server.shutdown()
+    with serve_application(app) as url:
+        yield openeo.connect(f"{url}{API}").authenticate_basic("ada", PASSWORD)
 
 
 def pixels(folder: Path, band: str) -> np.ndarray:

@@ -15,7 +15,8 @@ from flask import Flask, request
 from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from tests.clients.test_oidc import providers_file
-from tests.identity_provider import running_provider, serving, settings_of
+from tests.identity_provider import running_provider, settings_of
+from tests.support.http_service import serve_application
 
 PAGE = """<!doctype html><title>A web application</title><script>
 const api = "API";
@@ -82,7 +83,7 @@ def service(odc_config: Config, tmp_path: Path) -> Iterator[str]:
     """The address of the API, with a provider."""
     with running_provider() as provider:
         path = providers_file(tmp_path, settings_of(provider))
-        with serving(create_app(odc_config.model_copy(update={"oidc_providers": path}))) as url:
+        with serve_application(create_app(odc_config.model_copy(update={"oidc_providers": path}))) as url:
             yield f"{url}/openeo/1.3"
 
 
@@ -94,7 +95,7 @@ def test_authorization_code_with_pkce(chromium: str, service: str, tmp_path: Pat
         "/told", "told", lambda: addresses.put(request.get_json(force=True)) or "", methods=["POST"]
     )
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
-    with serving(site) as url:
+    with serve_application(site) as url:
         browser = subprocess.Popen(
             [*command, f"--user-data-dir={tmp_path / 'profile'}", "--remote-debugging-port=0", f"{url}/"],
             stdout=subprocess.DEVNULL,

@@ -25,9 +25,9 @@ from tests.identity_provider import (
     SECRET,
     IdentityProvider,
     running_provider,
-    serving,
     settings_of,
 )
+from tests.support.http_service import serve_application
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def providers_file(folder: Path, *providers: dict[str, object]) -> Path:
 
 @pytest.fixture
 def service(oidc_config: Config) -> Iterator[str]:
-    with serving(create_app(oidc_config)) as url:
+    with serve_application(create_app(oidc_config)) as url:
         yield url
 
 
@@ -133,7 +133,7 @@ def test_opaque_tokens(way: str, odc_config: Config, provider: IdentityProvider,
         tmp_path, settings_of(provider, default_clients=[client], opaque_tokens=way, **settings)
     )
     app = create_app(odc_config.model_copy(update={"oidc_providers": path}))
-    with serving(app) as url:
+    with serve_application(app) as url:
         connection = openeo.Connection(url, refresh_token_store=RefreshTokenStore(tmp_path / "refresh"))
         connection.authenticate_oidc_device(
             client_secret="", use_pkce=False, display=approving(provider), store_refresh_token=True

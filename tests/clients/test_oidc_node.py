@@ -19,7 +19,8 @@ from odc_openeo.app import create_app
 from odc_openeo.config import Config
 from tests.clients.conftest import NODE
 from tests.clients.test_oidc import providers_file
-from tests.identity_provider import AUDIENCE, DEVICE, MACHINE, PUBLIC, SECRET, serving
+from tests.identity_provider import AUDIENCE, DEVICE, MACHINE, PUBLIC, SECRET
+from tests.support.http_service import serve_application
 
 
 @pytest.fixture(params=["jwt", "introspection", "userinfo"])
@@ -57,7 +58,7 @@ def connection(issuer: str, tokens: str, odc_config: Config, tmp_path: Path) -> 
         client_settings = {"client_id": MACHINE, "client_secret": SECRET, "userinfo_claims": True}
         settings |= {"opaque_tokens": tokens, **client_settings}
     path = providers_file(tmp_path, settings)
-    with serving(create_app(odc_config.model_copy(update={"oidc_providers": path}))) as url:
+    with serve_application(create_app(odc_config.model_copy(update={"oidc_providers": path}))) as url:
         yield openeo.Connection(url, refresh_token_store=RefreshTokenStore(tmp_path / "refresh"))
 
 

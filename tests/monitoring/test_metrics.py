@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +30,7 @@ from odc_openeo.telemetry.counts import set_sink
 from odc_openeo.users import accounts
 from tests.conftest import COMMAND
 from tests.support.sandbox import needs_sandbox
+from tests.support.waiting import wait_for
 
 TOKEN = "a token of the operator"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -228,8 +228,8 @@ def served(odc_config: Config) -> Iterator[tuple[str, str, int]]:
     }
     process = subprocess.Popen([*COMMAND, "serve", "--port", str(port)], env=environment)
     try:
-        wait_until(lambda: reaches(f"http://127.0.0.1:{metrics_port}/metrics"))
-        wait_until(lambda: reaches(f"http://127.0.0.1:{port}/health/live"))
+        wait_for(lambda: reaches(f"http://127.0.0.1:{metrics_port}/metrics"), seconds=60)
+        wait_for(lambda: reaches(f"http://127.0.0.1:{port}/health/live"), seconds=60)
         yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", process.pid
     finally:
         process.terminate()
@@ -241,13 +241,6 @@ def reaches(url: str) -> bool:
         return requests.get(url, timeout=5).ok
     except requests.ConnectionError:
         return False
-
-
-def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def count_live(url: str) -> float:
@@ -266,7 +259,7 @@ def test_of_several_http_processes_are_added_up(served: tuple[str, str, int], tm
     listening = [int(child) for child in children if holds(int(child), url)]
     assert len(listening) == 1
     os.kill(listening[0], signal.SIGKILL)
-    wait_until(lambda: reaches(url))
+    wait_for(lambda: reaches(url), seconds=60)
     assert count_live(url) == before + 20
     assert requests.get(f"{root}/metrics", timeout=10).status_code == 404
     check_with_promtool(requests.get(url, timeout=20).text)
@@ -315,6 +308,6 @@ def check_with_prometheus(url: str, folder: Path) -> None:
                 result = answer.json()["data"]["result"] if answer.ok else []
                 return bool(result) and float(result[0]["value"][1]) == expected
 
-            wait_until(has_scraped)
+            wait_for(has_scraped, seconds=60)
         finally:
             process.terminate()

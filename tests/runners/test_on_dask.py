@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,10 @@ from odc_openeo.config import Config
 from odc_openeo.errors import RequestTimeout
 from odc_openeo.runners import Lane, RunAbandoned, RunnerPool
 from tests.runners import tasks
+from tests.support.waiting import wait_for
 
 CHUNKS = 400
 CHUNK_S = 0.2
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("reason", ["client left", "deadline"])
@@ -51,13 +44,13 @@ def test_tasks_of_a_run_that_has_ended_are_forgotten(tmp_path: Path, reason: str
             seconds=limit,
             is_wanted=is_there.is_set,
         )
-        wait_until(lambda: client.run_on_scheduler(count_tasks) > CHUNKS / 2)
+        wait_for(lambda: client.run_on_scheduler(count_tasks) > CHUNKS / 2)
         if reason == "client left":
             is_there.clear()
         with pytest.raises((RunAbandoned, RequestTimeout)):
             future.result(timeout=60)
         ended = time.monotonic()
-        wait_until(lambda: client.run_on_scheduler(count_tasks) == 0)
+        wait_for(lambda: client.run_on_scheduler(count_tasks) == 0)
         # Done by hand they would have taken longer than this.
         assert time.monotonic() - ended < CHUNKS * CHUNK_S / 4
         pool.stop()

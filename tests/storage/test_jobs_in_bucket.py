@@ -43,7 +43,7 @@ from tests.conftest import COMMAND
 from tests.storage.conftest import CUT_SECONDS, Cut, InBucket
 from tests.support import bucket_server
 from tests.support.bucket_server import Gate, Store
-from tests.support.http_service import serve
+from tests.support.http_service import serve_application
 
 __all__ = ["index"]
 
@@ -123,7 +123,7 @@ def test_the_client_from_upload_to_deletion(
 ) -> None:
     """The real client: a job, its files, ranges, another run, and what is left at the end."""
     accounts.create_user(config, "ada", PASSWORD)
-    with serve(config) as address, run_worker(config, tmp_path / "other"):
+    with serve_application(create_app(config)) as address, run_worker(config, tmp_path / "other"):
         config = config.model_copy(update={"public_url": address})
         connection = openeo.connect(f"{address}/openeo/1.3").authenticate_basic("ada", PASSWORD)
         job: BatchJob = connection.create_job(make_graph(), title="both")

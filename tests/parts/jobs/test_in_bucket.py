@@ -14,10 +14,11 @@ import pytest
 import rasterio
 import xarray as xr
 
+from odc_openeo.app import create_app
 from odc_openeo.storage import get_storage
 from tests.parts.jobs.site import PartsSite, compute_expected, reduce_graph
 from tests.storage.conftest import InBucket, environment, gate, in_bucket, store
-from tests.support.http_service import serve
+from tests.support.http_service import serve_application
 
 __all__ = ["environment", "gate", "in_bucket", "store"]
 
@@ -33,7 +34,7 @@ def test_the_client_gets_results_of_parts_from_a_bucket(bucket_site: PartsSite, 
     worker = bucket_site.start_worker("--parts", config=machine)
     files: dict[str, dict[str, Path]] = {}
     try:
-        with serve(bucket_site.config) as address:
+        with serve_application(create_app(bucket_site.config)) as address:
             connection = openeo.connect(f"{address}/openeo/1.3").authenticate_basic("ada", "correct horse")
             cases: dict[str, tuple[str, dict[str, Any]]] = {
                 "GTiff": ("GTiff", {}),
