@@ -19,6 +19,7 @@ from PIL import Image
 
 from odc_openeo.indexing.samples import PRODUCTS, S2_PRODUCT
 from tests.browser import Page, browser, find_program
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "build" / "screenshots"
@@ -102,6 +103,9 @@ def check(page: Page, stack: str, name: str) -> None:
     assert page.problems == [], name
     assert [url for url in page.requested if not url.startswith((f"{stack}/", "data:"))] == [], name
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+    # Images that load when they are seen may still be on their way.
+    loaded = "Array.from(document.images).every(i => { i.loading = 'eager'; return i.complete })"
+    wait_for(lambda: page.evaluate(loaded))
     broken = "Array.from(document.images).filter(i => !i.naturalWidth).map(i => i.src)"
     assert page.evaluate(broken) == [], name
 

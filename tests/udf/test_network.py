@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -242,10 +243,17 @@ def test_connections_are_limited_and_nothing_is_left(port: int) -> None:
 def count_resources() -> tuple[int, int]:
     """Count the threads of relays, and the sockets of this process that are no listeners of the test."""
     relays = [thread for thread in threading.enumerate() if thread.name == "udf-relay"]
-    links = (Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd"))
-    pairs = [link for link in links if link.is_symlink() and os.readlink(link).startswith("socket:")]
-    unix = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
-    return len(relays), len([link for link in pairs if os.readlink(link)[8:-1] in unix])
+    unix = {f"socket:[{line.split()[6]}]" for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
+    return len(relays), len([target for target in list_descriptors() if target in unix])
+
+
+def list_descriptors() -> list[str]:
+    """List what the descriptors of this process lead to, of which other threads close some meanwhile."""
+    targets = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            targets.append(os.readlink(f"/proc/self/fd/{name}"))
+    return targets
 
 
 @pytest.mark.parametrize(
