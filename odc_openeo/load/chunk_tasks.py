@@ -66,7 +66,7 @@ def make_pixels(
     sources = [[make_source(scene, band, layout.types[band.name]) for scene in scenes] for band in bands]
     depth = volume.depth
     dates = tuple(min(depth, len(steps) - first) for first in range(0, len(steps), depth))
-    name = f"pixels-{_compute_token(sources, readings, tiles, dates)}"
+    name = f"pixels-{_compute_token(sources, readings, tiles, dates, [len(step) for step in steps])}"
     positions = assign_scenes_to_chunks(steps, tiles)
     tasks: dict[Any, Any] = {}
     for place, (row, column) in itertools.product(range(len(dates)), np.ndindex(tiles.shape.yx)):
@@ -106,11 +106,12 @@ def _compute_token(
     readings: Sequence[BandReading],
     tiles: GeoboxTiles,
     dates: Sequence[int],
+    scenes: Sequence[int],
 ) -> str:
     """Compute a digest that is equal only for equal pixels in equal chunks."""
     files = [[file and (file.uri, file.driver_data) for file in of_band] for of_band in sources]
     grid: Any = tiles.base
-    place = (tuple(grid.transform), str(grid.crs), tiles.chunks, dates)
+    place = (tuple(grid.transform), str(grid.crs), tiles.chunks, dates, scenes)
     return hashlib.sha256(repr((files, readings, place)).encode()).hexdigest()[:32]
 
 

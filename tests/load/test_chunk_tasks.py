@@ -14,7 +14,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from odc_openeo.catalog import Catalog, Query
-from odc_openeo.load import chunking
+from odc_openeo.load import build, chunking
 from odc_openeo.load.chunking import cut_into_chunks
 from tests.catalog.scenes import FINE, Index, scene
 from tests.load.test_load_collection import load, read, two  # noqa: F401  (a fixture)
@@ -65,6 +65,22 @@ def test_names_are_equal_for_equal_loads_only(catalog: Catalog, two: Path, index
     assert name_load() != first
 
 
+def test_names_tell_which_scenes_are_one_date(
+    catalog: Catalog,
+    two: Path,  # noqa: F811
+    index: Index,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index.add(scene(two / "c", 3, "2022-06-06T10:00:00Z"))
+    names = []
+    for size in (1, 2):
+        monkeypatch.setattr(
+            build, "group_time_steps", lambda scenes, *_, size=size: [scenes[:size], scenes[size:]]
+        )
+        names.append(load(catalog, EDGES, bands=["B04"]).data.name)
+    assert names[0] != names[1]
+
+
 def test_later_scenes_fill_only_what_the_first_one_lacks(catalog: Catalog, index: Index, tmp_path: Path):
     time = "2022-06-01T10:00:00Z"
     index.add(scene(tmp_path / "a", 1, time), scene(tmp_path / "b", 2, time, left=FINE.left + 300))
@@ -88,7 +104,7 @@ def _find_id(catalog: Catalog, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("length", "side", "before"), combine((1, 31, 32, 33, 100), (16, 32), (0, 1, 15, 31, 40))
+    ("length", "side", "before"), list(combine((1, 31, 32, 33, 100), (16, 32), (0, 1, 15, 31, 40)))
 )
 def test_chunks_end_a_whole_number_of_sides_after_their_start(length: int, side: int, before: int) -> None:
     grid = GeoBox((length, 7), Affine(10, 0, 600000, 0, -10, 5200000), "EPSG:32632")
