@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import geopandas as gpd
-import numbagg
 import numpy as np
 import rasterio
 import rasterio.shutil
@@ -23,7 +22,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from benchmarks import graphs
-from benchmarks.by_hand import compute_polygon_means, read_warped
+from benchmarks.by_hand import compute_median, compute_polygon_means, read_warped
 from benchmarks.scenes import BOX, EAST, FINE, HEIGHTS, TILE, WEST, Scenes
 from odc_openeo.spatial.new_grid import make_grid
 
@@ -49,7 +48,7 @@ def masked_median(cache: Path, target: Path) -> None:
 
     def fill_strip(rows: slice) -> None:
         dates = [_read_masked_ndvi(cache, number, rows) for number in range(DATES)]
-        image[rows] = numbagg.nanmedian(np.stack(dates, axis=-1), axis=-1)
+        image[rows] = compute_median(np.stack(dates, axis=-1), axis=-1)
 
     _run_all(fill_strip, _list_strips(BOX.grid))
     _write_cog(image[None], BOX.grid, np.nan, target / "0.tif", threads=THREADS)
@@ -104,6 +103,8 @@ def _compute_slopes(heights: np.ndarray) -> np.ndarray:
 
 def three_uses(cache: Path, target: Path) -> None:
     """7."""
+    import numbagg
+
     image = np.empty((3, *BOX.grid.shape.yx), np.float32)
 
     def fill_strip(rows: slice) -> None:

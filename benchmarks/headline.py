@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import numbagg
 import numpy as np
 import psutil
 from rich.console import Console
@@ -97,7 +96,7 @@ def medians_by_hand(cache: Path, scenes: Scenes, target: Path) -> None:
     ten = cube[list(BANDS)].to_dataarray("band")
     clear = ten.where((ten != 0) & ~cloudy).astype("float32")
     months = [month.chunk({"time": -1}) for _, month in clear.groupby("time.month")]
-    medians = [by_hand.along_time(numbagg.nanmedian, month) for month in months]
+    medians = [by_hand.reduce_to_medians(month) for month in months]
     by_hand.write_images([m.transpose("band", "y", "x") for m in medians], cube.odc.crs, target)
 
 

@@ -62,6 +62,9 @@ settings.load_profile("suite")
 COMMAND = [sys.executable, "-m", "odc_openeo.cli"]
 STACK_FIXTURES = {"running_stack", "stack", "stack_environment"}
 SOAK_FOLDERS = {"chaos", "fuzz"}
+FEW_CHILDREN = 4
+most_children = FEW_CHILDREN
+"""Processes that tests may leave before garbage is collected, which ends those that nobody uses."""
 SMALL_STACK = {"ODC_OPENEO_WORKERS": "1", "ODC_OPENEO_JOB_WORKERS": "1"}
 """Each further process of a stack takes seconds of CPU time to start."""
 
@@ -111,6 +114,14 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """End the runners of applications that are gone, which hold 100 MB each until garbage is collected."""
+    global most_children
+    if len(multiprocessing.active_children()) > most_children:
+        gc.collect()
+        most_children = 2 * len(multiprocessing.active_children()) + FEW_CHILDREN
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
 import psutil
 import requests
@@ -62,12 +63,7 @@ class FragileStack(Stack):
         if what == USER_CODE:
             return self._kill_user_code(dice, patience)
         if what == "dask worker":
-            part = next(part for part in self.parts if part.name == "dask workers")
-            computing = [
-                p for p in psutil.Process(part.process.pid).children() if "spawn_main" in str(p.cmdline())
-            ]
-            if computing:
-                dice.choice(computing).kill()
+            self._kill_dask_worker(dice)
         elif what == "dask cluster":
             self._restart_dask()
         elif what == "PostgreSQL":
@@ -79,6 +75,16 @@ class FragileStack(Stack):
             self._kill(f"job worker {number}", whole=dice.random() < 0.5)
             self._start_job_worker(number)
         return True
+
+    def _kill_dask_worker(self, dice: random.Random) -> None:
+        # All workers end with one that is killed before it has started.
+        with distributed.Client(str(self.config.dask_scheduler), set_as_default=False) as client:
+            client.wait_for_workers(self.config.workers, timeout=LONGEST_WAIT)
+        part = next(part for part in self.parts if part.name == "dask workers")
+        computing = [
+            p for p in psutil.Process(part.process.pid).children() if "spawn_main" in str(p.cmdline())
+        ]
+        dice.choice(computing).kill()
 
     def _kill_user_code(self, dice: random.Random, patience: float) -> bool:
         deadline = time.monotonic() + patience
