@@ -62,7 +62,8 @@ def read_pixels(config: Config, workspace: workspaces.Workspace, path: str = f"r
     place = open_repository_place(get_storage(config), f"{workspace.folder}/{path}")
     reader = open_repository(place).readonly_session("main").store
     dataset = xr.open_zarr(reader, consolidated=False, mask_and_scale=False, decode_coords="all")
-    return dataset.to_dataarray("bands").transpose("t", "bands", "y", "x").values
+    # Groups list their arrays in any order.
+    return dataset.to_dataarray("bands").sortby("bands").transpose("t", "bands", "y", "x").values
 
 
 def read_json(config: Config, workspace: workspaces.Workspace, path: str) -> Any:

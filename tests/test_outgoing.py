@@ -82,6 +82,14 @@ class Handler(BaseHTTPRequestHandler):
         start, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
         part = content[start : end + 1]
         self.server.requested.append(len(part))  # type: ignore[attr-defined]
+        if len(self.server.requested) in self.server.lost:  # type: ignore[attr-defined]
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(part)))
+            self.send_header("Content-Range", f"bytes {start}-{end}/{len(content)}")
+            self.end_headers()
+            self.wfile.write(part[: len(part) // 2])
+            self.close_connection = True
+            return
         self.send(206, part, Content_Range=f"bytes {start}-{start + len(part) - 1}/{len(content)}")
 
     def log_message(self, *_: object) -> None:
@@ -92,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[ThreadingHTTPServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.daemon_threads = True
-        running.content, running.requested = b"", []  # type: ignore[attr-defined]
+        running.content, running.requested, running.lost = b"", [], ()  # type: ignore[attr-defined]
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
         running.shutdown()
@@ -237,6 +245,21 @@ def test_files_that_could_refer_to_others_are_no_rasters(server: ThreadingHTTPSe
     server.content = b"<VRTDataset rasterXSize='1' rasterYSize='1'></VRTDataset>"  # type: ignore[attr-defined]
     with pytest.raises(UrlUnreachable, match="neither"):
         Opener(HERE).open(f"{root}/file/a.tif")
+
+
+@pytest.mark.parametrize("lost", [(1,), (2,), (1, 3)])
+def test_a_lost_connection_is_tried_once_more(
+    server: ThreadingHTTPServer, root: str, lost: tuple[int, ...]
+) -> None:
+    content = b"II*\0" + np.random.default_rng(1).bytes(300_000)
+    server.content, server.lost = content, lost  # type: ignore[attr-defined]
+    with Opener(HERE).open(f"{root}/file/a.tif") as file:
+        assert file.read() == content
+    before = len(server.requested)  # type: ignore[attr-defined]
+    server.lost = range(1000)  # type: ignore[attr-defined]
+    with pytest.raises(UrlUnreachable, match="connection failed"):
+        Opener(HERE).open(f"{root}/file/a.tif")
+    assert len(server.requested) == before + 2  # type: ignore[attr-defined]
 
 
 def test_reading_and_seeking(server: ThreadingHTTPServer, root: str) -> None:

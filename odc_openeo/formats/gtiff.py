@@ -264,7 +264,7 @@ def _make_creation_options(data: xr.DataArray, options: Options) -> dict[str, An
     if compress != "NONE" and data.dtype.kind != "c":
         creation["PREDICTOR"] = options["predictor"]
     level = options["level"]
-    if level is None and compress == "DEFLATE" and data.dtype.kind in "iu" and data.dtype.itemsize > 1:
+    if level is None and compress == "DEFLATE" and data.dtype.kind in "iu" and data.dtype.itemsize == 2:
         # Their lower bits are noise: GDAL's default takes twice the time and saves 0.2 %.
         level = 3
     if level is not None and compress in ("DEFLATE", "ZSTD"):

@@ -154,7 +154,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "level": {
         "type": ["integer", "null"],
         "description": "The level of DEFLATE or ZSTD, from 1 (fast) to 9 (small); also 'ZLEVEL'. DEFLATE "
-        "has 6 by default, and 3 for integers of 16 bits and more.",
+        "has 6 by default, and 3 for integers of 16 bits.",
         "minimum": 1,
         "maximum": 9,
         "default": None,

@@ -339,7 +339,13 @@ class RemoteFile(io.RawIOBase):
             )
 
     def _read_range(self, start: int, length: int) -> tuple[bytes, int]:
-        """Read bytes from an offset; return them and the size of the file."""
+        """Read bytes from an offset, once more if the connection is lost; return them and the file's size."""
+        try:
+            return self._request_range(start, length)
+        except requests.exceptions.ChunkedEncodingError:
+            return self._request_range(start, length)
+
+    def _request_range(self, start: int, length: int) -> tuple[bytes, int]:
         last = start + length - 1
         headers = {"Range": f"bytes={start}-{last}", "Accept-Encoding": "identity"}
         with _send_request(self._session, self._url, headers) as response:

@@ -189,8 +189,11 @@ def test_pages_of_users_look_right(chromium: Page, stack: str, connection: opene
         S2_PRODUCT, spatial_extent=box, temporal_extent=["2022-06-01", "2022-06-03"], bands=BANDS
     )
     service = connection.create_service(cube.max_time().flat_graph(), "XYZ", title="June in colours")
-    graph = {"add": {"process_id": "add", "arguments": {"x": 1, "y": 1}, "result": True}}
-    connection.save_user_defined_process("pages_sum", graph, summary="A sum", public=True)
+    graph = {
+        "add": {"process_id": "add", "arguments": {"x": {"from_parameter": "x"}, "y": 1}, "result": True}
+    }
+    number = {"name": "x", "description": "A number.", "schema": {"type": "number"}}
+    connection.save_user_defined_process("pages_sum", graph, [number], summary="A sum", public=True)
     title = {"intent": "create", "title": "Shelf of the pages"}
     shelf = connection.post("/workspaces", json=title, expected_status=201).headers["OpenEO-Identifier"]
     pages = {

@@ -53,7 +53,8 @@ def read(place, snapshot=None) -> xr.Dataset:
 
 
 def read_pixels(place) -> np.ndarray:
-    return read(place).to_dataarray("bands").transpose("t", "bands", "y", "x").values
+    # Groups list their arrays in any order.
+    return read(place).to_dataarray("bands").sortby("bands").transpose("t", "bands", "y", "x").values
 
 
 def compute_here(*values):

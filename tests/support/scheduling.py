@@ -40,8 +40,6 @@ FIRST: Final = (
     "tests/explain",
     "tests/udf/test_escapes.py",
     "tests/clients",
-    "tests/bridge",
-    "tests/notebooks",
     "tests/api/test_jobs.py",
     "tests/test_cli.py",
     "tests/conformance",
