@@ -116,7 +116,7 @@ def test_client_that_another_thread_closes(config, delay):
         time.sleep(delay)
         cluster.close(config)
         with pytest.raises(InfrastructureBusy):
-            computation.result(20)
+            computation.result(120)
 
 
 def test_missing_scheduler_is_reported():

@@ -64,11 +64,11 @@ class Server:
 
     def send(self, path: str) -> socket.socket:
         """A connection on which a request was sent."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=120)
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return connection
 
-    def wait_for(self, name: str, seconds: float = 30) -> str:
+    def wait_for(self, name: str, seconds: float = 120) -> str:
         """What a file says once it is there."""
         deadline = time.monotonic() + seconds
         while not (self.folder / name).exists() or ("." not in name and not (self.folder / name).read_text()):
@@ -130,7 +130,7 @@ def test_a_busy_process_leaves_connections_to_others(server: Server) -> None:
 
 
 def test_silent_connections_hold_no_thread(server: Server) -> None:
-    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(10)]
+    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=120) for _ in range(10)]
     start = time.monotonic()
     for _ in range(5):
         server.get("/")

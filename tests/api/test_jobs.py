@@ -44,10 +44,10 @@ def worker(odc_config: Config) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen([*COMMAND, "worker"], env=child_environment(odc_config))
     yield process
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
 
 
-def until(ask, job: str, *states: str, seconds: float = 60) -> dict[str, Any]:
+def until(ask, job: str, *states: str, seconds: float = 240) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     while (document := ask("GET", f"/jobs/{job}").get_json())["status"] not in states:
         assert time.monotonic() < deadline, document

@@ -196,7 +196,7 @@ def test_stored_processes_are_private(
     tmp_path: Path,
 ) -> None:
     assert "my_june" not in {c["id"] for c in eve.list_collections()}
-    anonymous = requests.get(f"{connection.root_url}/collections/my_june", timeout=10)
+    anonymous = requests.get(f"{connection.root_url}/collections/my_june", timeout=60)
     assert anonymous.json()["code"] == "CollectionNotFound"
     url = f"{connection.root_url}/workspaces/{workspace}/files/all/collection.json"
     for cube, code in [

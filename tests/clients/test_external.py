@@ -167,7 +167,7 @@ def test_results_of_other_users_and_of_no_job(connection: openeo.Connection, job
     signed = next(link["href"] for link in metadata["links"] if link["rel"] == "canonical")
     *start, signature, name = signed.split("/")
     forged = "/".join([*start, signature[::-1], name])
-    assert requests.get(forged, timeout=10).status_code == 410
+    assert requests.get(forged, timeout=60).status_code == 410
     for cube, code in [
         (connection.load_result("00000000-0000-0000-0000-000000000000"), "JobNotFound"),
         (connection.load_result("nothing"), "JobNotFound"),

@@ -80,7 +80,7 @@ def test_files_are_cloud_optimized(finished: openeo.BatchJob, tmp_path: Path) ->
 def test_thumbnail(finished: openeo.BatchJob) -> None:
     metadata = finished.get_results().get_metadata()
     (link,) = [link for link in metadata["links"] if link["rel"] == "preview"]
-    picture = Image.open(io.BytesIO(requests.get(link["href"], timeout=10).content))
+    picture = Image.open(io.BytesIO(requests.get(link["href"], timeout=60).content))
     assert (picture.format, max(picture.size) <= 256) == ("PNG", True)
     assert len(set(picture.convert("L").tobytes())) > 10
     assert all(asset["roles"] == ["data"] for asset in metadata["assets"].values())
@@ -121,12 +121,12 @@ def test_stac(finished: openeo.BatchJob) -> None:
     assert metadata["type"] == "Collection"
     assert metadata["openeo:status"] == "finished"
     canonical = next(link["href"] for link in metadata["links"] if link["rel"] == "canonical")
-    signed = requests.get(canonical, timeout=10).json()
+    signed = requests.get(canonical, timeout=60).json()
     assert signed["assets"].keys() == metadata["assets"].keys()
     items = [link["href"] for link in metadata["links"] if link["rel"] == "item"]
     assert len(items) == len(metadata["assets"])
     for href in items:
-        item = pystac.Item.from_dict(requests.get(href, timeout=10).json())
+        item = pystac.Item.from_dict(requests.get(href, timeout=60).json())
         (asset,) = item.assets.values()
         assert item.properties["proj:code"] == "EPSG:32632"
         assert asset.extra_fields["bands"][0]["statistics"]["maximum"] > 0
@@ -139,17 +139,17 @@ def test_stac(finished: openeo.BatchJob) -> None:
 
 def test_download_by_ranges(finished: openeo.BatchJob) -> None:
     asset = finished.get_results().get_assets()[0]
-    head = requests.head(asset.href, timeout=10)
+    head = requests.head(asset.href, timeout=60)
     assert head.status_code == 200
     assert head.headers["Accept-Ranges"] == "bytes"
     size = int(head.headers["Content-Length"])
-    whole = requests.get(asset.href, timeout=10)
+    whole = requests.get(asset.href, timeout=60)
     assert len(whole.content) == size == asset.metadata["file:size"]
-    part = requests.get(asset.href, headers={"Range": "bytes=100-199"}, timeout=10)
+    part = requests.get(asset.href, headers={"Range": "bytes=100-199"}, timeout=60)
     assert part.status_code == 206
     assert part.content == whole.content[100:200]
     assert part.headers["Content-Range"] == f"bytes 100-199/{size}"
-    again = requests.get(asset.href, headers={"If-None-Match": head.headers["ETag"]}, timeout=10)
+    again = requests.get(asset.href, headers={"If-None-Match": head.headers["ETag"]}, timeout=60)
     assert again.status_code == 304
     with rasterio.open(f"/vsicurl/{asset.href}") as file:
         assert file.count == 2

@@ -73,7 +73,7 @@ def fill_in(page: requests.Response, session: requests.Session) -> requests.Resp
         fields[pairs.get("name", "")] = unescape(pairs.get("value", ""))
     fields |= {name: "anna" for name in ("login", "password") if name in fields}
     assert action is not None
-    return session.post(requests.compat.urljoin(page.url, unescape(action.group(1))), data=fields, timeout=10)
+    return session.post(requests.compat.urljoin(page.url, unescape(action.group(1))), data=fields, timeout=60)
 
 
 def person(text: str, **_: Any) -> None:
@@ -84,7 +84,7 @@ def person(text: str, **_: Any) -> None:
 
     def browse() -> None:
         with requests.Session() as session:
-            page = session.get(url.group(0), timeout=10)
+            page = session.get(url.group(0), timeout=60)
             for _ in range(10):
                 if "<form" not in page.text or not page.ok:
                     break

@@ -71,7 +71,7 @@ def operator(short_folder: Path, stack_environment: dict[str, str]) -> Operator:
 
 def days(connection: openeo.Connection, product: str) -> tuple[str, str]:
     """First and last day of the collection."""
-    described = requests.get(f"{connection.root_url}/collections/{product}", timeout=10).json()
+    described = requests.get(f"{connection.root_url}/collections/{product}", timeout=60).json()
     start, end = described["extent"]["temporal"]["interval"][0]
     return start[8:10], end[8:10]
 

@@ -88,8 +88,8 @@ def test_every_request_has_its_ids(client: FlaskClient, bearer: dict[str, str], 
 def test_runners_log_with_the_ids_of_the_request(config: Config) -> None:
     pool = RunnerPool(config, Lane("tests", 1, 2, 4, 4))
     with log_ids(request="r-1", user="u-1"):
-        assert pool.run(tasks.report_log_ids, user="u-1", seconds=60) == {"request": "r-1", "user": "u-1"}
-    assert pool.run(tasks.report_log_ids, user="u-1", seconds=60) == {}
+        assert pool.run(tasks.report_log_ids, user="u-1", seconds=180) == {"request": "r-1", "user": "u-1"}
+    assert pool.run(tasks.report_log_ids, user="u-1", seconds=180) == {}
     pool.stop()
 
 

@@ -48,7 +48,7 @@ def test_tasks_of_a_run_that_has_ended_are_forgotten(tmp_path: Path, reason: str
         if reason == "client left":
             is_there.clear()
         with pytest.raises((RunAbandoned, RequestTimeout)):
-            future.result(timeout=60)
+            future.result(timeout=120)
         ended = time.monotonic()
         wait_for(lambda: client.run_on_scheduler(count_tasks) == 0)
         # Done by hand they would have taken longer than this.

@@ -570,5 +570,5 @@ def test_thumbnails(attacker: Attacker, tmp_path: Path, kind: str) -> None:
 def test_gdal_is_as_this_run_wants_it(attacker: Attacker) -> None:
     """Open in runners in the run of the first wall alone, closed in the other."""
     backend = attacker.client.application.extensions["odc_openeo"]
-    drivers = backend.result_runners.run(tasks.list_gdal_drivers, user="ada", seconds=30)
+    drivers = backend.result_runners.run(tasks.list_gdal_drivers, user="ada", seconds=120)
     assert ("WMS" in drivers) is ("WMS" in os.environ.get(ALL_DRIVERS, ""))

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 Value = TypeVar("Value")
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 180.0
 """Seconds within which what must happen happens, on the busiest machine: the end of a process, an answer."""
 
 

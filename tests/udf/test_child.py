@@ -262,7 +262,7 @@ def caller() -> Iterator[Caller]:
     new_caller = Caller(plain)
     yield new_caller
     new_caller.connection.shutdown(socket.SHUT_RDWR)
-    new_caller.thread.join(10)
+    new_caller.thread.join(60)
     assert not new_caller.thread.is_alive()
 
 
@@ -320,4 +320,4 @@ def apply_datacube(cube: XarrayDataCube, context: dict) -> XarrayDataCube:
     assert reply["error"]["type"] == "KeyError"
     assert {"level": "info", "message": "started"} in entries
     speaker.connection.shutdown(socket.SHUT_RDWR)
-    speaker.thread.join(10)
+    speaker.thread.join(60)

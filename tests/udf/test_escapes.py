@@ -24,6 +24,10 @@ from tests.udf.escapes import ATTEMPTS, LAX
 
 ROOT = Path(odc_openeo.__file__).parents[1]
 PACKAGES = Path(np.__file__).parents[1]
+SECONDS = 900
+"""The attempts take two minutes where nothing else runs."""
+
+pytestmark = pytest.mark.timeout(SECONDS + 60)
 CASES = [
     pytest.param(("filters", "same"), id="filters-same-user"),
     pytest.param(("filters", "other"), id="filters-root-with-other-user"),
@@ -72,7 +76,7 @@ def run_attempts(level: str, user: str, python: str, folder: Path) -> dict[str, 
         env=child_environment(PYTHONPATH=path, HOME="/"),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=SECONDS,
         **options,
     )
     assert done.returncode == 0, done.stderr[-4000:]

@@ -180,7 +180,7 @@ def test_calls_end_with_their_job(
         if end == "cancelled":
             stop.set()
             with pytest.raises(cluster.Cancelled):
-                job.result(60)
+                job.result(180)
         else:
             cluster.close(on_cluster)
             assert job.exception(60) is not None
@@ -209,7 +209,7 @@ def test_a_call_that_is_needed_again_is_made_again(
             time.sleep(delay)
             stop.set()
             with pytest.raises(cluster.Cancelled):
-                job.result(60)
+                job.result(180)
         (computed,) = cluster.compute(on_cluster, result, nbytes=2**40)
         np.testing.assert_array_equal(computed.values, VALUES)
 
@@ -241,7 +241,7 @@ def test_workers_for_user_code_that_do_not_come_back() -> None:
         local.sync(local.scheduler.remove_worker, worker, stimulus_id="test", expected=True)
         try:
             with pytest.raises(InfrastructureBusy, match="No dask worker"):
-                future.result(60)
+                future.result(180)
         finally:
             released.set()
             cluster.close(Config(dask_scheduler=local.scheduler_address))
@@ -251,7 +251,7 @@ released = threading.Event()
 
 
 def wait_until_released(_: UdfSettings) -> None:
-    released.wait(60)
+    released.wait(180)
 
 
 @pytest.mark.parametrize(

@@ -120,14 +120,14 @@ class Worker:
     process: subprocess.Popen[bytes]
     output: Path
 
-    def wait_until_ready(self, seconds: float = 90) -> None:
+    def wait_until_ready(self, seconds: float = 240) -> None:
         """Wait until the worker looks for jobs."""
         deadline = time.monotonic() + seconds
         while "is waiting for jobs" not in self.output.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
-    def wait_until_idle(self, seconds: float = 90) -> None:
+    def wait_until_idle(self, seconds: float = 240) -> None:
         """Wait until the worker has no process of a job or part any more."""
         deadline = time.monotonic() + seconds
         while any(child.children() for child in psutil.Process(self.process.pid).children()):
@@ -142,12 +142,12 @@ class Worker:
         """End the worker and all that it has started as if the machine was switched off."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(60)
+        self.process.wait(120)
 
     def stop(self) -> None:
         """End the worker as an operator does."""
         self.process.terminate()
-        self.process.wait(60)
+        self.process.wait(120)
 
 
 @dataclass
@@ -203,7 +203,7 @@ class PartsSite:
             time.sleep(0.05)
         return job
 
-    def wait_for_parts(self, id_: str, count: int, seconds: float = 120) -> None:
+    def wait_for_parts(self, id_: str, count: int, seconds: float = 240) -> None:
         """Wait until so many parts are done."""
         deadline = time.monotonic() + seconds
         while True:
