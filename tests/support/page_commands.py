@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -109,8 +110,12 @@ class Reader:
         terminal = Terminal(process, output)
         self.terminals.append(terminal)
         assert process.stdin is not None
-        process.stdin.write(self.keys)
-        process.stdin.close()
+        # A command that asks for nothing may have ended.
+        with suppress(BrokenPipeError):
+            process.stdin.write(self.keys)
+            process.stdin.flush()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
         if not SERVICE.match(content.strip().splitlines()[-1]):
             assert process.wait(ANSWER_SECONDS) == 0, terminal.read()
         return terminal
