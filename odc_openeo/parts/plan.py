@@ -114,6 +114,7 @@ def _split(whole: _Whole, probe: _PartProbe, saved: Any) -> JobSplit:
     template, limits = whole.template, probe.limits
     stage = None if template.spatial_dims else _find_stage(probe, template)
     try:
+        _check_labels(template if stage is None else stage.template)
         if template.spatial_dims is not None and template.transform is not None:
             kind, parts = "space", split_space(template, probe, limits)
         elif stage is not None:
@@ -134,6 +135,13 @@ def _split(whole: _Whole, probe: _PartProbe, saved: Any) -> JobSplit:
         times = read / max(whole.estimate.input_bytes, 1)
         return whole.as_one_part(f"Its {len(parts)} parts would read the data {times:.1f} times.")
     return replace(whole.as_parts(kind, parts), stage=stage)
+
+
+def _check_labels(template: OutputTemplate) -> None:
+    """Raise `SplitFailure` if there is nothing to split, as after a filter that leaves nothing."""
+    empty = [name for name, size in template.sizes.items() if size == 0]
+    if empty:
+        raise SplitFailure(f"Nothing is left along its dimension '{empty[0]}'.")
 
 
 def _find_stage(probe: _PartProbe, template: OutputTemplate) -> Stage | None:

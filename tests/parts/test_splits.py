@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import odc_openeo.processes  # noqa: F401  (registers the processes)
+from odc_openeo.errors import OpenEOError
 from odc_openeo.load import chunking
 from odc_openeo.parts import JobSplit, PartLimits, combine_parts, evaluate_part, plan_parts
 from odc_openeo.parts.measure import measure_part, measure_value
@@ -59,6 +60,39 @@ def test_each_process_of_pixels_says_how_it_splits() -> None:
     assert not silent
     assert explain_whole(PROCESSES["fit_class_random_forest"])
     assert explain_whole(PROCESSES["apply_kernel"]) is None
+
+
+FAR = {"west": 10_000, "south": 10_000, "east": 10_100, "north": 10_100, "crs": 32632}
+MEANS = {"reducer": child("mean", data=DATA)}
+POLYGON = {"type": "Polygon", "coordinates": [[[10.3, 46.9], [10.31, 46.9], [10.31, 46.95], [10.3, 46.9]]]}
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [("filter_temporal", {"extent": ["1990-01-01", "1991-01-01"]})],
+        [("filter_bbox", {"extent": FAR})],
+        [("filter_bbox", {"extent": FAR}), ("filter_temporal", {"extent": ["1990-01-01", "1991-01-01"]})],
+    ],
+)
+@pytest.mark.parametrize(
+    "last",
+    [
+        [],
+        [("ndvi", {"nir": "B08", "red": "B04"})],
+        [("reduce_dimension", {**MEANS, "dimension": "t"})],
+        [("reduce_spatial", MEANS)],
+        [("aggregate_spatial", {**MEANS, "geometries": POLYGON})],
+        [("aggregate_spatial", {**MEANS, "geometries": {"type": "FeatureCollection", "features": []}})],
+    ],
+)
+def test_nothing_is_one_part(tiny: Any, filters: list[Any], last: list[Any]) -> None:
+    try:
+        case = make_case(tiny, make_graph(*filters, *last), {}, TINY)
+    except OpenEOError:
+        return
+    values = [check_part(case, part) for part in case.split.parts]
+    assert_same(values[0] if len(values) == 1 else combine_parts(case.split, values), case.whole)
 
 
 @pytest.mark.parametrize("reducer", ["mean", "sum", "min", "max", "count"])
