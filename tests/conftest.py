@@ -350,7 +350,7 @@ def start_stack(
     return stack
 
 
-def wait_until_answering(process: subprocess.Popen[bytes], port: int, seconds: float = 180) -> None:
+def wait_until_answering(process: subprocess.Popen[bytes], port: int, seconds: float = PATIENCE) -> None:
     """Wait until a web server that was started as a process answers."""
     deadline = time.monotonic() + seconds
     while True:

@@ -164,7 +164,7 @@ def list_stored_files(config: Config) -> list[str]:
 
 def wait_until_nothing_is_stored(config: Config) -> None:
     """A worker removes the files of a failed run just after it has recorded the failure."""
-    wait_for(lambda: not list_stored_files(config), seconds=180)
+    wait_for(lambda: not list_stored_files(config))
 
 
 def process_of_job(pid: int | None = None) -> psutil.Process:
@@ -181,8 +181,8 @@ def process_of_job(pid: int | None = None) -> psutil.Process:
     return result[0]
 
 
-def gone(process: psutil.Process, seconds: float = 180) -> None:
-    assert have_ended([process], seconds)
+def gone(process: psutil.Process) -> None:
+    assert have_ended([process])
 
 
 def assert_right(config: Config, job: Job) -> None:

@@ -245,12 +245,12 @@ def test_heartbeats_need_nothing_of_the_thread_that_runs_the_job(config, ada):
         for number in range(3):
             heartbeats.add_entry(entry("info", f"entry {number}"))
         set_heartbeat(config, id_, 1000)
-        wait_for(lambda: len(jobs.list_logs(config, jobs.get_job(config, ada, id_)).items) == 3, seconds=180)
+        wait_for(lambda: len(jobs.list_logs(config, jobs.get_job(config, ada, id_)).items) == 3)
         set_heartbeat(config, id_, 1000)
-        wait_for(lambda: read_silence(config, id_) < 100, seconds=180)
+        wait_for(lambda: read_silence(config, id_) < 100)
         assert heartbeats.is_wanted
         jobs.cancel_job(config, ada, id_)
-        wait_for(lambda: not heartbeats.is_wanted, seconds=180)
+        wait_for(lambda: not heartbeats.is_wanted)
         assert heartbeats.take_entries() == []
     assert queue.recover_lost_jobs(config) == (0, 0)
 

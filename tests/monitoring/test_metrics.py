@@ -228,8 +228,8 @@ def served(odc_config: Config) -> Iterator[tuple[str, str, int]]:
     }
     process = subprocess.Popen([*COMMAND, "serve", "--port", str(port)], env=environment)
     try:
-        wait_for(lambda: reaches(f"http://127.0.0.1:{metrics_port}/metrics"), seconds=180)
-        wait_for(lambda: reaches(f"http://127.0.0.1:{port}/health/live"), seconds=180)
+        wait_for(lambda: reaches(f"http://127.0.0.1:{metrics_port}/metrics"))
+        wait_for(lambda: reaches(f"http://127.0.0.1:{port}/health/live"))
         yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics", process.pid
     finally:
         process.terminate()
@@ -259,7 +259,7 @@ def test_of_several_http_processes_are_added_up(served: tuple[str, str, int], tm
     listening = [int(child) for child in children if holds(int(child), url)]
     assert len(listening) == 1
     os.kill(listening[0], signal.SIGKILL)
-    wait_for(lambda: reaches(url), seconds=180)
+    wait_for(lambda: reaches(url))
     assert count_live(url) == before + 20
     assert requests.get(f"{root}/metrics", timeout=10).status_code == 404
     check_with_promtool(requests.get(url, timeout=60).text)
@@ -308,6 +308,6 @@ def check_with_prometheus(url: str, folder: Path) -> None:
                 result = answer.json()["data"]["result"] if answer.ok else []
                 return bool(result) and float(result[0]["value"][1]) == expected
 
-            wait_for(has_scraped, seconds=180)
+            wait_for(has_scraped)
         finally:
             process.terminate()
