@@ -419,9 +419,10 @@ def demo(output: Path, url: str | None) -> None:
 @DATA_DIR
 @click.argument("target", type=click.Path(path_type=Path))
 def backup(target: Path) -> None:
-    """Back up database, results, files and keys into the file TARGET, or a new file in the folder TARGET.
+    """Back up database, results, files and keys into the file TARGET, which ends with .tar.
 
-    The service may run meanwhile. The file is as secret as the service's own data.
+    Any other TARGET is a folder, made if it is missing, which gets a new file. The service may run meanwhile.
+    The file is as secret as the service's own data.
     """
     from odc_openeo.stack.backup import make_backup
 

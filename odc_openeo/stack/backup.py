@@ -62,15 +62,15 @@ class BackupSummary:
 
 
 def make_backup(config: Config, target: Path) -> BackupSummary:
-    """Write a backup to a file, or to a new file in a folder; the service may run meanwhile.
+    """Write a backup to a file; the service may run meanwhile.
+
+    What does not end with ``.tar`` is a folder, which is made if it is missing, and the file in it is new.
 
     Raises:
         FileExistsError: the file exists.
         ValueError, DumpError, PostgresError: the database cannot be used, or be dumped.
     """
-    path = target / f"odc-openeo-{db.now():%Y%m%dT%H%M%SZ}.tar" if target.is_dir() else target
-    if path.exists():
-        raise FileExistsError(f"{path} exists: choose another name, or a folder")
+    path = _choose_path(target)
     is_embedded = config.database_url is None and (config.data_dir / "postgresql").is_dir()
     with _open_database(config) as opened, tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         check_schema(opened)
@@ -91,6 +91,18 @@ def make_backup(config: Config, target: Path) -> BackupSummary:
                 if getattr(config, name) is not None:
                     archive.add_file(f"settings/{name}.yaml", getattr(config, name))
     return BackupSummary(path, files, tuple(schemas), tuple(_list_remarks(config, is_embedded)))
+
+
+def _choose_path(target: Path) -> Path:
+    if target.suffix == ".tar" and not target.is_dir():
+        path = target
+    else:
+        if not target.exists():
+            target.mkdir(mode=0o700, parents=True)
+        path = target / f"odc-openeo-{db.now():%Y%m%dT%H%M%SZ}.tar" if target.is_dir() else target
+    if path.exists():
+        raise FileExistsError(f"{path} exists: choose another name, or a folder")
+    return path
 
 
 def _make_manifest(database: Database, schemas: list[str], *, has_storage: bool) -> dict[str, Any]:

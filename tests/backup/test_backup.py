@@ -88,6 +88,20 @@ def test_a_folder_gets_a_new_file(filled: Config, tmp_path: Path) -> None:
         make_backup(filled, summary.path)
 
 
+def test_a_folder_is_made(filled: Config, tmp_path: Path) -> None:
+    target = tmp_path / "kept" / "backups"
+    summary = make_backup(filled, target)
+    assert list(target.iterdir()) == [summary.path]
+    assert target.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_of_any_name_is_not_taken_for_a_folder(filled: Config, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(FileExistsError, match="notes exists"):
+        make_backup(filled, tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_nothing_is_overwritten_unless_asked(filled: Config, tmp_path: Path) -> None:
     backup = make_backup(filled, tmp_path).path
     before = dump_tables(filled)
