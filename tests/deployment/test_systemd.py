@@ -34,6 +34,9 @@ def test_everything_is_started_together() -> None:
         if unit.suffix == ".service":
             assert unit.name.replace("@.", "@1.") in target
             assert "PartOf=odc-openeo.target" in unit.read_text()
+        if "@" in unit.name:
+            # What is enabled by its number starts with the machine.
+            assert "[Install]\nWantedBy=odc-openeo.target" in unit.read_text()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
