@@ -107,9 +107,9 @@ class Project:
         )
         return run_docker(*command, timeout=timeout, check=check, env=environment, **options)
 
-    def build(self) -> None:
+    def build(self, title: str = "build") -> None:
         """Build the image of the services, which all have the same."""
-        with measure("build"):
+        with measure(title):
             self.compose("build", "secrets", timeout=BUILD_S)
         (size,) = (image["Size"] for image in json.loads(run_docker("image", "inspect", IMAGE)))
         FIGURES["image"] = f"{size / 1e9:.2f} GB"
