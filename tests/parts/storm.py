@@ -43,6 +43,9 @@ from tests.parts.jobs.site import PartsSite, Worker, compute_expected, reduce_gr
 SHAPE = (7168, 7680)
 """210 blocks of 512 x 512 pixels, each of which is a part."""
 STOP_AT, STOP_S = 0.6, 15
+MORE_S = 900
+"""How long the job may take after the last kill."""
+PAUSES = (2, 6)
 NO_PAGE = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 VICTIMS = ("job worker", "job worker", "job worker", "dask worker", "dask scheduler", "PostgreSQL")
 
@@ -166,7 +169,7 @@ def run_storm(
     seed: int,
     say: Callable[[str], None] = print,
     shape: tuple[int, int] = SHAPE,
-    pauses: tuple[float, float] = (2, 6),
+    pauses: tuple[float, float] = PAUSES,
     stop_s: float = STOP_S,
 ) -> StormOutcome:
     """Run one job while parts of the service are killed for some seconds, with pauses of random length."""
@@ -186,7 +189,7 @@ def run_storm(
             site.wait_for_parts(id_, 1)
             start = time.monotonic()
             done = strike_until_end(machines, id_, outcome, seconds, pauses, stop_s, say)
-            while not has_ended(site, id_) and time.monotonic() - start < seconds + 300:
+            while not has_ended(site, id_) and time.monotonic() - start < seconds + MORE_S:
                 time.sleep(0.5)
             outcome.seconds = time.monotonic() - start
             # Workers clean up after the job has ended.
@@ -279,11 +282,16 @@ def main() -> int:
     parser.add_argument(
         "--shape", type=int, nargs=2, default=SHAPE, help="rows and columns; a part for 512 x 512"
     )
+    parser.add_argument(
+        "--pauses", type=float, nargs=2, default=PAUSES, help="least and most seconds between kills"
+    )
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="odc-openeo-parts-storm-"))
     folder.chmod(0o711)
     try:
-        outcome = run_storm(folder, given.seconds, given.seed, shape=tuple(given.shape))
+        outcome = run_storm(
+            folder, given.seconds, given.seed, shape=tuple(given.shape), pauses=tuple(given.pauses)
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(outcome.report())
