@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, text
 
+from benchmarks.index_stac import measure_command
 from benchmarks.made_catalogue import (
     DRIVERS,
     ONE,
@@ -186,8 +187,10 @@ def grow_and_measure(running: Service, engine: Engine, options: argparse.Namespa
             continue
         seconds = grow_index(engine, driver, options.products, before, after) if after > before else 0
         print(f"{after:,} datasets, made in {seconds:.0f} s", flush=True)
+        tuning = measure_command(running, "index", "tune") if options.tune else 0
         states.append(measure_state(running, options.products, after, options.rounds))
         states[-1].notes["making the datasets, s"] = seconds
+        states[-1].notes["odc-openeo index tune, s"] = tuning
         states[-1].notes["load"] = os.getloadavg()[1]
         before = after
     return states
@@ -206,6 +209,7 @@ def main() -> None:
     parser.add_argument("--products", type=int, default=PRODUCTS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--index-driver", choices=DRIVERS, default="postgres")
+    parser.add_argument("--tune", action="store_true", help="run `odc-openeo index tune` before (postgis)")
     parser.add_argument("--keep", type=Path, help="a folder that keeps the index for the next time")
     options = parser.parse_args()
     with start_catalogue(options.index_driver, options.keep) as (running, engine):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from affine import Affine
@@ -22,7 +23,7 @@ from odc_openeo.catalog import Band, Query, Scene
 from odc_openeo.catalog.overrides import Override
 from odc_openeo.catalog.scenes import File
 from odc_openeo.catalog.stac_documents import Product
-from odc_openeo.load import build
+from odc_openeo.load import chunk_tasks
 
 BANDS = tuple(Band(name, dtype="uint16", nodata=0, units="1") for name in ("B04", "B08", "SCL"))
 STEP = 100_000
@@ -106,9 +107,5 @@ class MadeDriver(RioDriver):
 @contextmanager
 def make_pixels() -> Iterator[None]:
     """Let loads in this process make pixels instead of reading them."""
-    before = build.Driver
-    build.Driver = MadeDriver  # type: ignore[misc,assignment]
-    try:
+    with patch.object(chunk_tasks, "DRIVER", MadeDriver()):
         yield
-    finally:
-        build.Driver = before  # type: ignore[misc]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks
-from benchmarks import small
+from benchmarks import made_scenes, parts, small
 
 NAMES = sorted(path.stem for path in Path(benchmarks.__file__).parent.glob("[a-z]*.py"))
 
@@ -22,3 +22,12 @@ def test_modules_can_be_imported(name: str) -> None:
 def test_measured_stages_exist(stage: str) -> None:
     owner, attribute = small.STAGES[stage]
     assert callable(getattr(owner, attribute))
+
+
+def test_parts_of_made_pixels(capsys: pytest.CaptureFixture[str]) -> None:
+    with made_scenes.make_pixels():
+        parts.measure_planning((2, 1), 2)
+        parts.measure_overhead(1024, 2, 1)
+    printed = capsys.readouterr().out
+    assert "2 tiles, 2 dates: " in printed
+    assert "4 parts, equal to the whole" in printed

@@ -31,7 +31,7 @@ from odc_openeo.load.sources import Step, assign_scenes_to_chunks, describe_band
 Sources = tuple[tuple[RasterSource, ...], ...]
 """The files of a band in a chunk: for each date those of its scenes, the first one in front."""
 
-_DRIVER: Final = Driver()
+DRIVER: Final = Driver()
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_chunk(sources: Sources, geobox: GeoBox, reading: BandReading) -> np.nda
     with rio_env(**reading.environment):
         for plane, files in zip(pixels, sources, strict=True):
             for file in files:
-                region, values = _DRIVER.open(file, None).read(parameters, geobox)
+                region, values = DRIVER.open(file, None).read(parameters, geobox)
                 fill_missing(plane[region], values, parameters)
     values = cube.decode_pixels(pixels, missing=reading.missing) if reading.dtype.kind == "f" else pixels
     return values.astype(reading.dtype, copy=False)[:, np.newaxis]
@@ -117,7 +117,7 @@ def _compute_token(
 
 def _list_readings(bands: Sequence[Band], layout: Layout) -> list[BandReading]:
     _configure_gdal()
-    environment = _DRIVER.capture_env()
+    environment = DRIVER.capture_env()
     # By position: bands may have the names of other bands in layers of files.
     described = {f"{i}": describe_band(band, layout.types[band.name]) for i, band in enumerate(bands)}
     parameters = resolve_load_cfg(described, resampling="nearest").values()
