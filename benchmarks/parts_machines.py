@@ -22,13 +22,7 @@ from sqlalchemy import func, select
 from odc_openeo import db
 from odc_openeo.jobs import Job
 from tests.parts.jobs.machines import open_site
-from tests.parts.jobs.site import PartsSite, Worker, compute_expected, reduce_graph
-
-
-def start_machine(site: PartsSite, number: int) -> Worker:
-    """Start a worker with a folder of its own."""
-    config = site.config.model_copy(update={"data_dir": site.folder / f"machine-{number}"})
-    return site.start_worker("--parts", config=config, cpu=number)
+from tests.parts.jobs.site import PartsSite, compute_expected, reduce_graph
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class JobTimes:
 
 def measure_job(site: PartsSite, machines: int) -> JobTimes:
     """Run a job, for which workers wait already."""
-    workers = [start_machine(site, number) for number in range(machines)]
+    workers = [site.start_machine(number, "--parts", cpu=number) for number in range(machines)]
     try:
         for worker in workers:
             worker.wait_until_ready()

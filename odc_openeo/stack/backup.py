@@ -94,12 +94,10 @@ def make_backup(config: Config, target: Path) -> BackupSummary:
 
 
 def _choose_path(target: Path) -> Path:
-    if target.suffix == ".tar" and not target.is_dir():
-        path = target
-    else:
-        if not target.exists():
-            target.mkdir(mode=0o700, parents=True)
-        path = target / f"odc-openeo-{db.now():%Y%m%dT%H%M%SZ}.tar" if target.is_dir() else target
+    path = target
+    if target.is_dir() or (target.suffix != ".tar" and not target.exists()):
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = target / f"odc-openeo-{db.now():%Y%m%dT%H%M%SZ}.tar"
     if path.exists():
         raise FileExistsError(f"{path} exists: choose another name, or a folder")
     return path

@@ -99,9 +99,7 @@ class StormyMachines:
 
     def start_worker(self, number: int) -> None:
         """Start a worker of jobs with a data folder of its own; the second one computes on its threads."""
-        config = self.site.config.model_copy(update={"data_dir": self.site.folder / f"machine-{number}"})
-        options = ["--parts"] if number else []
-        self.workers[number] = self.site.start_worker(*options, config=config)
+        self.workers[number] = self.site.start_machine(number, *(["--parts"] if number else []))
 
     def start_dask(self, name: str) -> None:
         """Start the scheduler, or the worker, of the cluster."""
@@ -259,7 +257,7 @@ def judge(outcome: StormOutcome, site: PartsSite, id_: str, done: Mapping[int, d
     with db.session(site.config) as session:
         rows = list(session.scalars(query))
     outcome.parts, outcome.tries = len(rows), sum(row.tries for row in rows)
-    ends = list_ends(site, id_)
+    ends = {row.number: row.ended for row in rows if row.status == "done"}
     outcome.done_at_stop = len(done)
     outcome.done_again = sum(ends.get(number) != ended for number, ended in done.items())
     if outcome.status != "finished":

@@ -173,6 +173,11 @@ class PartsSite:
             )
         return Worker(process, output)
 
+    def start_machine(self, number: int, *options: str, cpu: int | None = None) -> Worker:
+        """Start a worker with a data folder of its own, as on a machine of its own."""
+        config = self.config.model_copy(update={"data_dir": self.folder / f"machine-{number}"})
+        return self.start_worker(*options, config=config, cpu=cpu)
+
     def write_whole(self, graph: Mapping[str, Any], folder: Path) -> dict[str, Path]:
         """Write what a job that runs whole does, in this process; the files by name."""
         env = make_environment(self.config, self.user, exports=[])
