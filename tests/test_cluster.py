@@ -18,6 +18,7 @@ from odc_openeo.compute import cluster
 from odc_openeo.config import Config
 from odc_openeo.errors import InfrastructureBusy, RequestTimeout, WorkerTooSmall
 from odc_openeo.formats.blocks import stream_batches
+from odc_openeo.parts import read_part_limits
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,32 @@ def offering():
         resources={"slots": 1, "memory": 1000},
     ) as cluster:
         yield cluster
+
+
+def test_the_worker_with_the_least_memory_is_found():
+    with distributed.LocalCluster(
+        n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1", processes=False, protocol="tcp://"
+    ) as mixed:
+        config = Config(dask_scheduler=mixed.scheduler_address)
+        try:
+            assert cluster.find_smallest_worker(config) is None
+            assert read_part_limits(config).worker_bytes is None
+            for limit, threads in (("3 GB", 4), ("1200 MB", 3), (0, 1)):
+                mixed.new_spec["options"] |= {"memory_limit": limit, "nthreads": threads}
+                mixed.scale(len(mixed.workers) + 1)
+                mixed.sync(mixed._correct_state)
+            cluster.connect(config).wait_for_workers(3)
+            assert cluster.find_smallest_worker(config) == (1_200_000_000, 3)
+            limits = read_part_limits(config)
+            assert limits.worker_threads == 3
+            assert 300_000_000 < limits.worker_bytes < 900_000_000
+        finally:
+            cluster.close(config)
+
+
+def test_without_a_cluster_parts_fit_the_memory_of_jobs():
+    limits = read_part_limits(Config(job_memory=2**30))
+    assert 2**28 < limits.worker_bytes < 2**30
 
 
 @dask.delayed

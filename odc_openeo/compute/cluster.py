@@ -428,6 +428,21 @@ def read_state(config: Config) -> ClusterState:
     )
 
 
+def find_smallest_worker(config: Config) -> tuple[int, int] | None:
+    """Return memory limit in bytes and threads of the worker with the least memory; None if none has a limit.
+
+    Raises:
+        InfrastructureBusy: the scheduler does not answer.
+    """
+    client = connect(config)
+    if client is None:
+        return None
+    with _lost_scheduler(client, config.dask_scheduler):
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [(worker["memory_limit"], worker["nthreads"]) for worker in workers if worker["memory_limit"]]
+    return min(limits, default=None)
+
+
 def get_largest_amount(config: Config, resource: str) -> float:
     """Return the largest amount of a resource that a worker declares; 0 without workers that do.
 

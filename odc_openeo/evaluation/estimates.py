@@ -12,7 +12,7 @@ from odc_openeo.graph.estimate import estimate_computation as estimate_values
 from odc_openeo.jobs import Job
 from odc_openeo.jobs.options import parse_archives
 from odc_openeo.jobs.part_progress import find_reading_rates
-from odc_openeo.parts import PartLimits, is_larger_than_part, plan_parts
+from odc_openeo.parts import is_larger_than_part, plan_parts, read_part_limits
 from odc_openeo.registry.environment import RunLimits
 from odc_openeo.user_data.run_environment import make_environment
 
@@ -37,10 +37,10 @@ def estimate_job(config: Config, job: Job) -> dict[str, Any]:
     graph_limits = GraphLimits.from_config(config)
     value = evaluate(job.draft.process, env, limits=graph_limits)
     saved = [output.data for output in env.outputs] or [value]
-    estimate = estimate_values([value, *saved], saved, env.loads, config.threads_per_worker)
+    part_limits = read_part_limits(config)
+    estimate = estimate_values([value, *saved], saved, env.loads, part_limits.worker_threads)
     is_sketch = any(load.chunks > SKETCH_ABOVE for load in env.loads)
     document = _describe_estimate(estimate, is_sketch)
-    part_limits = PartLimits.from_config(config)
     if not (is_sketch or is_larger_than_part(estimate, env.loads, part_limits)):
         return document | _describe_parts(config, 1, estimate.input_bytes)
     split = plan_parts(job.draft.process, env, part_limits, graph_limits)

@@ -18,7 +18,7 @@ from odc_openeo.explain.writer import Writer
 from odc_openeo.graph import Graph, GraphLimits, PreparedProcess, prepare
 from odc_openeo.graph.estimate import Estimate, estimate_computation
 from odc_openeo.graph.trace import Trace
-from odc_openeo.parts import JobSplit, Part, PartLimits, is_larger_than_part, plan_parts
+from odc_openeo.parts import JobSplit, Part, PartLimits, is_larger_than_part, plan_parts, read_part_limits
 from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.user_data.run_environment import make_environment
 
@@ -53,9 +53,10 @@ def explain_process(config: Config, process: Mapping[str, Any], user: UUID | str
     prepared = prepare(process, env.lookup, GraphLimits.from_config(config))
     explanation = write_program(prepared, env)
     saved = [output.data for output in env.outputs] or [explanation.value]
-    estimate = estimate_computation([explanation.value, *saved], saved, env.loads, config.threads_per_worker)
+    limits = read_part_limits(config)
+    estimate = estimate_computation([explanation.value, *saved], saved, env.loads, limits.worker_threads)
     plan = describe_plan(explanation.graph, explanation.trace, estimate)
-    plan["parts"] = describe_split(_split_job(config, process, env, estimate))
+    plan["parts"] = describe_split(_split_job(config, process, env, estimate, limits))
     return {
         "plan": plan,
         "text": describe_in_words(plan, explanation.incomplete),
@@ -65,9 +66,10 @@ def explain_process(config: Config, process: Mapping[str, Any], user: UUID | str
     }
 
 
-def _split_job(config: Config, process: Mapping[str, Any], env: Environment, estimate: Estimate) -> JobSplit:
+def _split_job(
+    config: Config, process: Mapping[str, Any], env: Environment, estimate: Estimate, limits: PartLimits
+) -> JobSplit:
     """Split the process as the worker of a job does, if it is larger than one part may be."""
-    limits = PartLimits.from_config(config)
     is_sketch = any(load.chunks > SKETCH_ABOVE for load in env.loads)
     if is_sketch or is_larger_than_part(estimate, env.loads, limits):
         return plan_parts(process, env, limits, GraphLimits.from_config(config))

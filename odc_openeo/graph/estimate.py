@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import dask
+import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 
 from odc_openeo.compute.dask_internals import sort_layers
@@ -24,6 +25,8 @@ class Estimate:
     ``datasets`` and ``pixels`` are those of the loads; ``input_bytes`` and ``output_bytes`` in memory, before
     compression; ``tasks`` those of the dask graph before it is simplified; ``worker_bytes`` what the largest
     tasks of a worker hold at a time: the chunks that each takes and the one it makes, once for each thread.
+    Chunks that others are cut from all have to be there until the last of those is made, so that they count
+    once, together.
     """
 
     datasets: int
@@ -73,7 +76,7 @@ def estimate_computation(
         input_bytes=count_needed_bytes(*values) if sparse else _source_bytes(layers),
         output_bytes=sum(map(_measure_value, saved)),
         tasks=sum(layer.tasks for layer in layers),
-        worker_bytes=threads * max((layer.held for layer in layers), default=0),
+        worker_bytes=max((layer.shared + threads * layer.held for layer in layers), default=0),
     )
 
 
@@ -114,13 +117,20 @@ def count_needed_bytes(*values: Any) -> int:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer of a dask graph: bytes of the array it makes and of its largest chunk, None if not known."""
+    """A layer of a dask graph: bytes of the array it makes and of its largest chunk, None if not known.
+
+    ``made`` is the number of its chunks, ``held`` the bytes that one task takes and makes, ``shared`` the
+    bytes that tasks at a time take together, ``chunks`` how the array is cut along its axes.
+    """
 
     tasks: int
+    made: int
     nbytes: int | None
     chunk: int
     is_source: bool
     held: int
+    shared: int = 0
+    chunks: tuple[tuple[int, ...], ...] = ()
 
 
 def _iterate_layers(values: Iterable[Any]) -> Iterator[_Layer]:
@@ -135,23 +145,32 @@ def _iterate_layers(values: Iterable[Any]) -> Iterator[_Layer]:
             seen |= set(graph.layers)
         else:
             size = int(value.nbytes)
-            yield _Layer(len(graph), size, size, True, size)
+            yield _Layer(len(graph), len(graph), size, size, True, size)
 
 
 def _measure_layers(graph: HighLevelGraph) -> dict[str, _Layer]:
     measured: dict[str, _Layer] = {}
     reads_array: dict[str, bool] = {}
     for name in sort_layers(graph):
-        layer = graph.layers[name]
         before = [measured[d] for d in graph.dependencies[name]]
-        size = _measure_array(layer.collection_annotations, _find_share(layer))
         reads = any(reads_array[d] or measured[d].nbytes is not None for d in graph.dependencies[name])
         reads_array[name] = reads
-        tasks = _count_tasks(layer)
-        chunk = _measure_chunk(layer.collection_annotations)
-        taken = sum(b.chunk * max(1, round(b.tasks / max(tasks, 1))) for b in before)
-        measured[name] = _Layer(tasks, size, chunk, size is not None and not reads, chunk + taken)
+        measured[name] = _measure_layer(name, graph.layers[name], before, reads)
     return measured
+
+
+def _measure_layer(name: str, layer: Any, before: Sequence[_Layer], reads: bool) -> _Layer:
+    """Measure a layer that takes what those ``before`` make; ``reads`` tells whether any makes an array."""
+    array = layer.collection_annotations or {}
+    tasks = _count_tasks(layer)
+    needed = _list_needed(name, layer, array.get("chunks"))
+    made = tasks if needed is None else len(needed)
+    size = _measure_array(array, _find_share(array.get("chunks"), made))
+    chunk = _measure_chunk(array, needed)
+    shared = _measure_columns(array, needed, before) if name.startswith("rechunk") else 0
+    taken = 0 if shared else sum(b.chunk * max(1, round(b.made / max(made, 1))) for b in before)
+    is_source = size is not None and not reads
+    return _Layer(tasks, made, size, chunk, is_source, chunk + taken, shared, array.get("chunks") or ())
 
 
 def _count_tasks(layer: Any) -> int:
@@ -163,26 +182,71 @@ def _count_tasks(layer: Any) -> int:
     return math.prod(len(c) for c in annotations["chunks"]) if needed is None else len(needed)
 
 
-def _find_share(layer: Any) -> float:
+def _list_needed(name: str, layer: Any, chunks: Sequence[Any] | None) -> Collection[tuple[int, ...]] | None:
+    """The places of the chunks that a layer makes, None if that is all of its array."""
+    if not chunks:
+        return None
+    if not layer.is_materialized():
+        return getattr(layer, "output_blocks", None)
+    # Culling adds a mark to the names of layers.
+    names = (name, name.rpartition("-")[0])
+    places = [key[1:] for key in layer if isinstance(key, tuple) and key[0] in names]
+    return places if places and all(len(place) == len(chunks) for place in places) else None
+
+
+def _find_share(chunks: Sequence[Any] | None, made: int) -> float:
     """How many of the chunks of its array a layer makes, from which needless tasks may have been dropped."""
-    chunks = (layer.collection_annotations or {}).get("chunks")
     count = math.prod(map(len, chunks)) if chunks else 0
-    return min(1.0, _count_tasks(layer) / count) if count else 1.0
+    return min(1.0, made / count) if count else 1.0
 
 
-def _measure_array(array: Mapping[str, Any] | None, share: float) -> int | None:
+def _measure_array(array: Mapping[str, Any], share: float) -> int | None:
     """The size of the array that a layer makes, None if it makes none or its shape is not known."""
-    if not array or "shape" not in array or "dtype" not in array:
+    if "shape" not in array or "dtype" not in array:
         return None
     size = share * math.prod(array["shape"]) * array["dtype"].itemsize
     return None if math.isnan(size) else int(size)
 
 
-def _measure_chunk(array: Mapping[str, Any] | None) -> int:
-    if not array or "chunksize" not in array or "dtype" not in array:
+def _measure_chunk(array: Mapping[str, Any], needed: Collection[tuple[int, ...]] | None) -> int:
+    """The size of the largest chunk that a layer makes."""
+    if not array.get("chunks") or "dtype" not in array:
         return 0
-    size = math.prod(array["chunksize"]) * array["dtype"].itemsize
-    return 0 if math.isnan(size) else int(size)
+    return _find_largest(array["chunks"], needed, array["dtype"].itemsize)
+
+
+def _measure_columns(
+    array: Mapping[str, Any], needed: Collection[tuple[int, ...]] | None, before: Sequence[_Layer]
+) -> int:
+    """The size of all chunks of which one new chunk has pixels, at most."""
+    shape = list(map(sum, array.get("chunks") or ()))
+    sources = [layer.chunks for layer in before if list(map(sum, layer.chunks)) == shape]
+    if not sources or "dtype" not in array or not shape or math.isnan(sum(shape)):
+        return 0
+    covers = [_cover_chunks(new, old) for new, old in zip(array["chunks"], sources[0], strict=True)]
+    return _find_largest(covers, needed, array["dtype"].itemsize)
+
+
+def _cover_chunks(new: Sequence[int], old: Sequence[int]) -> list[float]:
+    """For each new chunk of an axis, the length of the old chunks that it overlaps."""
+    edges, ends = np.cumsum([0, *old]), np.cumsum(new)
+    first = edges[np.searchsorted(edges, ends - new, side="right") - 1]
+    last = edges[np.searchsorted(edges, ends, side="left")]
+    return [float(length) for length in last - first]
+
+
+def _find_largest(
+    lengths: Sequence[Sequence[float]], needed: Collection[tuple[int, ...]] | None, itemsize: int
+) -> int:
+    """The bytes of the largest of the needed blocks, by the lengths along each axis; 0 if unknown."""
+    if needed is None:
+        size = math.prod(max(axis, default=0) for axis in lengths)
+    else:
+        size = max(
+            (math.prod(axis[i] for axis, i in zip(lengths, place, strict=True)) for place in needed),
+            default=0,
+        )
+    return 0 if math.isnan(size) else int(size * itemsize)
 
 
 def _measure_value(value: Any) -> int:

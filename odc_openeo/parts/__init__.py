@@ -6,6 +6,7 @@
 
 from odc_openeo.parts.combine import combine_parts
 from odc_openeo.parts.evaluate import evaluate_part
+from odc_openeo.parts.limits import read_part_limits
 from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits, PixelWindow
 from odc_openeo.parts.plan import is_larger_than_part, plan_parts
 
@@ -19,4 +20,5 @@ __all__ = [
     "evaluate_part",
     "is_larger_than_part",
     "plan_parts",
+    "read_part_limits",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import dask
 
 from odc_openeo.graph import GraphLimits
-from odc_openeo.graph.estimate import Estimate, estimate_computation
+from odc_openeo.graph.estimate import THREADS, Estimate, estimate_computation
 from odc_openeo.parts.evaluate import evaluate_part
 from odc_openeo.parts.model import JobSplit, OutputTemplate, Part, PartLimits, Stage
 from odc_openeo.registry.environment import Environment
@@ -48,15 +48,19 @@ def measure_part(
     part: Part,
     graph_limits: GraphLimits | None = None,
     stage: Stage | None = None,
+    threads: int = THREADS,
 ) -> Size:
-    """Evaluate a part lazily and measure its graph, which has no tasks but those it needs."""
+    """Evaluate a part lazily and measure its graph, which has no tasks but those it needs.
+
+    ``threads`` are those of a worker.
+    """
     split = JobSplit("space" if stage is None else "stages", (part,), template=template, stage=stage)
     value, outputs = evaluate_part(process, env, split, part, graph_limits)
-    return measure_value(outputs[0].data if outputs else value)
+    return measure_value(outputs[0].data if outputs else value, threads)
 
 
-def measure_value(value: Any) -> Size:
-    """Measure the graph of a lazy value."""
+def measure_value(value: Any, threads: int = THREADS) -> Size:
+    """Measure the graph of a lazy value, for workers with so many threads."""
     if not dask.is_dask_collection(value):
         return Size(0, 0, 0)
-    return Size.from_estimate(estimate_computation([value], [value], []))
+    return Size.from_estimate(estimate_computation([value], [value], [], threads))

@@ -209,8 +209,8 @@ class JobSplit:
 @dataclass(frozen=True)
 class PartLimits:
     """The most that one part may be: tasks of its dask graph, bytes that it reads, bytes that its largest
-    tasks hold in a worker. A job has at most ``most_parts``. Windows begin and end at multiples of ``block``
-    pixels of the output grid, except at its ends.
+    tasks hold in a worker (None: any) of ``worker_threads``. A job has at most ``most_parts``. Windows begin
+    and end at multiples of ``block`` pixels of the output grid, except at its ends.
 
     A job that fits is one part, unless ``side`` (the side of windows in pixels) or ``labels`` (geometries or
     dates of a part) say that parts are smaller. All parts together may read ``most_repeats`` times what the
@@ -220,6 +220,7 @@ class PartLimits:
     tasks: int = 50_000
     input_bytes: int = 64 * 2**30
     worker_bytes: int | None = None
+    worker_threads: int = 2
     most_parts: int = 10_000
     block: int = 512
     side: int | None = None
@@ -227,9 +228,13 @@ class PartLimits:
     most_repeats: float = 4.0
 
     @classmethod
-    def from_config(cls, config: Config) -> PartLimits:
-        """Return the limits that the settings give."""
+    def from_config(
+        cls, config: Config, worker_bytes: int | None = None, worker_threads: int = 2
+    ) -> PartLimits:
+        """Return the limits that the settings give, for workers of this size."""
         return cls(
+            worker_bytes=worker_bytes,
+            worker_threads=worker_threads,
             tasks=config.part_tasks,
             input_bytes=config.part_bytes,
             most_parts=config.most_parts,

@@ -48,7 +48,7 @@ def plan_parts(
     planning_env = _make_environment(env, RunLimits.for_planning(limits.tasks))
     value = prepared.evaluate(planning_env)
     saved = [output.data for output in planning_env.outputs] or [value]
-    estimate = estimate_computation([value, *saved], saved, planning_env.loads)
+    estimate = estimate_computation([value, *saved], saved, planning_env.loads, limits.worker_threads)
     template = describe_output(value, planning_env.outputs)
     whole = _Whole(estimate, template)
     is_forced = limits.side is not None or limits.labels is not None
@@ -107,7 +107,10 @@ class _PartProbe:
     stage: Stage | None = None
 
     def __call__(self, part: Part) -> Size:
-        return measure_part(self.process, self.env, self.template, part, self.graph_limits, self.stage)
+        threads = self.limits.worker_threads
+        return measure_part(
+            self.process, self.env, self.template, part, self.graph_limits, self.stage, threads
+        )
 
 
 def _split(whole: _Whole, probe: _PartProbe, saved: Any) -> JobSplit:

@@ -7,6 +7,7 @@ import logging
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import xarray as xr
@@ -21,7 +22,7 @@ from odc_openeo.graph.estimate import estimate_computation
 from odc_openeo.jobs import Job
 from odc_openeo.jobs.options import parse_soft_errors
 from odc_openeo.jobs.parts import PlannedParts
-from odc_openeo.parts import JobSplit, PartLimits, is_larger_than_part, plan_parts
+from odc_openeo.parts import JobSplit, PartLimits, is_larger_than_part, plan_parts, read_part_limits
 from odc_openeo.registry.environment import Environment, RunLimits
 from odc_openeo.storage import get_storage
 from odc_openeo.storage.repository_places import keeps_repositories, open_repository_place
@@ -57,10 +58,10 @@ class JobPlanner:
     log: logging.Logger
     make_env: Callable[..., Environment]
 
-    @property
+    @cached_property
     def limits(self) -> PartLimits:
-        """The most that one part may be."""
-        return PartLimits.from_config(self.config)
+        """The most that one part may be, now."""
+        return read_part_limits(self.config)
 
     def evaluate_sketch(self) -> Sketch:
         """Evaluate the graph; for a job that is no larger than a part this is all that it needs."""
@@ -85,7 +86,7 @@ class JobPlanner:
 
     def _is_large(self, sketch: Sketch) -> bool:
         saved, loads = [sketch.data], sketch.env.loads
-        estimate = estimate_computation([sketch.value, *saved], saved, loads)
+        estimate = estimate_computation([sketch.value, *saved], saved, loads, self.limits.worker_threads)
         return is_larger_than_part(estimate, loads, self.limits)
 
     def evaluate_whole(self, sketch: Sketch) -> tuple[Any, Environment]:

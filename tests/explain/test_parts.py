@@ -14,7 +14,7 @@ from odc_openeo.evaluation.estimates import estimate_job
 from odc_openeo.evaluation.validation import find_all_problems
 from odc_openeo.explain import draw_plan, explain_process
 from odc_openeo.jobs import JobDraft
-from odc_openeo.parts import PartLimits, plan_parts
+from odc_openeo.parts import plan_parts, read_part_limits
 from odc_openeo.user_data.run_environment import make_environment
 from odc_openeo.users import accounts
 from tests.catalog.scenes import Grid, Index, document
@@ -79,7 +79,7 @@ def test_a_large_process_is_split_as_the_worker_splits_it(
     process = {"process_graph": make_graph(**arguments)}
     explained = explain_process(config, process, None)
     parts = explained["plan"]["parts"]
-    split = plan_parts(process, make_environment(config, None), PartLimits.from_config(config))
+    split = plan_parts(process, make_environment(config, None), read_part_limits(config))
     assert (parts["kind"], parts["count"], parts["reason"]) == (kind, len(split.parts), split.reason)
     assert words in explained["text"]
     drawing = draw_plan(explained["plan"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask
 import dask.array as da
 import pytest
 import xarray as xr
@@ -43,6 +44,23 @@ def test_numbers_of_a_mean_over_time() -> None:
     assert estimate.tasks >= 12 + 4
     chunk = 50 * 50 * 8
     assert 2 * 2 * chunk <= estimate.worker_bytes <= 2 * 6 * chunk
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_worker_holds_all_chunks_that_others_are_cut_from(threads: int) -> None:
+    dates, side = 40, 100
+    column = dates * side * side * 8
+    sources = da.zeros((dates, 2 * side, 2 * side), chunks=(1, side, side))
+    whole = sources.rechunk((dates, side, side // 5), method="tasks")
+    estimate = estimate_computation([whole], [whole], [], threads)
+    assert column * (1 + threads / 5) <= estimate.worker_bytes <= column * (1 + threads)
+
+
+def test_of_an_array_with_large_chunks_only_those_needed_are_held() -> None:
+    array = da.zeros((3, 1000, 1000), chunks=(1, (50, 950), (50, 950)))
+    (small,) = dask.optimize((array + 1)[:, :50, :50])
+    estimate = estimate_computation([small], [small], [], threads=1)
+    assert estimate.worker_bytes <= 3 * 50 * 50 * 8
 
 
 def test_shared_node_counts_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import dask
@@ -153,6 +154,24 @@ def test_parts_stay_within_the_limit_of_tasks(tiny: Any) -> None:
     for part in split.parts:
         value, _ = evaluate_part(process, env, split, part)
         assert measure_value(value).tasks <= limits.tasks
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_parts_stay_within_the_memory_of_workers(tiny: Any, threads: int) -> None:
+    process = make_graph(
+        ("ndvi", {"nir": "B08", "red": "B04"}),
+        ("reduce_dimension", {"dimension": "t", "reducer": child("median", data=DATA)}),
+    )
+    env = Environment(tiny)
+    assert plan_parts(process, env, PartLimits(block=8, most_repeats=math.inf)).is_whole
+    limits = PartLimits(worker_bytes=2_500 * (1 + threads), worker_threads=threads, block=8)
+    case = make_case(tiny, process, {}, replace(limits, most_repeats=math.inf))
+    assert (case.split.kind, case.split.reason) == ("space", None)
+    for part in case.split.parts:
+        size = measure_part(process, env, case.split.template, part, threads=threads)
+        assert size.worker_bytes <= limits.worker_bytes
+    combined = combine_parts(case.split, [check_part(case, part) for part in case.split.parts])
+    assert_same(combined, case.whole)
 
 
 def test_dates_split_where_there_are_no_pixels(tiny: Any) -> None:
