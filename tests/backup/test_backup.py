@@ -290,7 +290,7 @@ def test_a_stack_is_back_after_its_folder_was_lost(short_folder: Path, tmp_path:
             "OpenEO-Identifier"
         ]
         ada.ask("POST", f"/jobs/{job}/results")
-        wait_for(lambda: ada.ask("GET", f"/jobs/{job}").json()["status"] == "finished", 60)
+        wait_for(lambda: ada.ask("GET", f"/jobs/{job}").json()["status"] == "finished")
         ada.ask("PUT", "/files/notes.txt", data=b"hello")
         backup = tmp_path / "backup.tar"
         done = run_backup_command("backup", data_dir, backup)
@@ -306,7 +306,7 @@ def test_a_stack_is_back_after_its_folder_was_lost(short_folder: Path, tmp_path:
         (asset,) = ada.ask("GET", f"/jobs/{job}/results").json()["assets"].values()
         assert json.loads(ada.ask("GET", asset["href"]).text) == 42
         assert ada.ask("GET", "/files/notes.txt").content == b"hello"
-        assert requests.get(f"{second.url}/health/ready", timeout=30).json()["status"] == "ok"
+        wait_for(lambda: requests.get(f"{second.url}/health/ready", timeout=30).json()["status"] == "ok")
     finally:
         second.stop()
 

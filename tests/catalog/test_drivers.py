@@ -457,7 +457,7 @@ def test_a_stack_on_a_server_with_postgis(postgis_server: Postgres, short_folder
     stack = start_stack(short_folder / "on_postgis", *options, ODC_OPENEO_DATABASE_URL=url)
     try:
         assert "Ready" in stack.said(), stack.said()
-        wait_for(lambda: requests.get(f"{stack.url}/health/ready", timeout=30).json()["status"] == "ok", 60)
+        wait_for(lambda: requests.get(f"{stack.url}/health/ready", timeout=30).json()["status"] == "ok")
         index = Index.of(url, "postgis")
         index.add_product(PRODUCT)
         index.datacube.close()

@@ -141,7 +141,7 @@ def test_as_a_batch_job(
     tmp_path: Path,
 ) -> None:
     job = jobs[name]
-    wait_for(lambda: job.status() in ("finished", "error"), 120)
+    wait_for(lambda: job.status() in ("finished", "error"))
     assert job.status() == "finished", job.logs(level="error")
     (path,) = (p for p in job.get_results().download_files(tmp_path) if p.suffix == ".nc")
     check(xr.load_dataset(path, engine="netcdf4"), build_cubes(connection)[name][1](values))

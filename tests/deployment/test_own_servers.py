@@ -10,7 +10,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from tests.deployment.engine import BUILD_S, ROOT, START_S, measure, run_docker
 from tests.support.page_commands import read_blocks
+from tests.support.waiting import wait_for
 from tests.test_first_day import check_result, write_data
 
 pytestmark = pytest.mark.compose
@@ -72,10 +72,8 @@ class Machine:
 
     def wait_until_started(self) -> None:
         """Wait until systemd has started everything."""
-        deadline = time.monotonic() + START_S
-        while self.run("systemctl is-system-running || true").strip() not in ("running", "degraded"):
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        states, command = ("running", "degraded"), "systemctl is-system-running || true"
+        wait_for(lambda: self.run(command).strip() in states, START_S)
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +163,5 @@ def check_job(machine: Machine, bands: dict[str, np.ndarray], folder: Path) -> N
 
 def wait_until_ready(machine: Machine) -> None:
     """Wait until the service says that it is ready."""
-    deadline = time.monotonic() + START_S
-    while "200" not in machine.run(
-        "curl -s -o /dev/null -w '%{http_code}' 127.0.0.1:8080/health/ready || true"
-    ):
-        assert time.monotonic() < deadline, machine.run("journalctl --no-pager -n 50")
-        time.sleep(0.5)
+    command = "curl -s -o /dev/null -w '%{http_code}' 127.0.0.1:8080/health/ready || true"
+    wait_for(lambda: "200" in machine.run(command), START_S)
