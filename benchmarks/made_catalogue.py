@@ -366,7 +366,9 @@ def _insert_without_indexes(
     definitions = _drop_indexes(connections[0])
     batches = range(before, after, BATCH)
     _run_both(insert_batches, connections, (batches[::2], batches[1::2]))
-    _run_both(make_indexes, connections, (definitions[::2], definitions[1::2]))
+    # Those that take longest come first; each connection takes the next one that is left.
+    left = iter(sorted(definitions, key=lambda definition: "USING gist" not in definition))
+    _run_both(make_indexes, connections, (left, left))
 
 
 def _drop_indexes(connection: Connection) -> list[str]:
