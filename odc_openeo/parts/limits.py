@@ -13,7 +13,7 @@ from odc_openeo.errors import InfrastructureBusy
 from odc_openeo.parts.model import PartLimits
 
 PROCESS_BYTES: Final = 200 * 10**6
-"""What a worker process takes before it computes anything."""
+"""Memory of a worker process that has computed nothing yet."""
 
 SHARE: Final = 0.6
 """The share of the other memory of a worker that chunks may fill: dask writes more than that to disk."""
