@@ -149,8 +149,13 @@ def _pass_on_events(client: Client) -> None:
 
 def count_plain_workers(client: Client) -> int:
     """Count the connected workers that were not started with ``odc-openeo dask-worker``."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = _list_workers(client)
     return sum(WORKER_MARK not in worker["metrics"] for worker in workers)
+
+
+def _list_workers(client: Client) -> list[dict[str, Any]]:
+    """The workers as the scheduler describes them."""
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
 def describe_plain_workers(count: int) -> str:
@@ -391,7 +396,7 @@ def _check_resources(client: Client, amounts: Mapping[str, float]) -> None:
 
 
 def _find_largest(client: Client, resource: str) -> float:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = _list_workers(client)
     return float(max((worker["resources"].get(resource, 0) for worker in workers), default=0))
 
 
@@ -413,7 +418,7 @@ def read_state(config: Config) -> ClusterState:
     if client is None:
         return ClusterState(0, 0, 0, 0, 0, {})
     with _lost_scheduler(client, config.dask_scheduler):
-        workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+        workers = _list_workers(client)
     metrics = [worker["metrics"] for worker in workers]
     calls: Counter[str] = Counter()
     for metric in metrics:
@@ -438,7 +443,7 @@ def find_smallest_worker(config: Config) -> tuple[int, int] | None:
     if client is None:
         return None
     with _lost_scheduler(client, config.dask_scheduler):
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = _list_workers(client)
     limits = [(worker["memory_limit"], worker["nthreads"]) for worker in workers if worker["memory_limit"]]
     return min(limits, default=None)
 

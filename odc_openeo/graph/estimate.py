@@ -183,7 +183,7 @@ def _count_tasks(layer: Any) -> int:
 
 
 def _list_needed(name: str, layer: Any, chunks: Sequence[Any] | None) -> Collection[tuple[int, ...]] | None:
-    """The places of the chunks that a layer makes, None if that is all of its array."""
+    """The places of the chunks that a layer makes; None if it makes all of its array, or no array."""
     if not chunks:
         return None
     if not layer.is_materialized():

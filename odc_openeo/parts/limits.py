@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Final
 
 from dask.system import CPU_COUNT
@@ -27,12 +28,12 @@ def read_part_limits(config: Config) -> PartLimits:
 
     Without a cluster, parts are computed within the memory of jobs. Where it is unknown, memory is no limit.
     """
-    limit = _find_memory(config)
-    if limit is None:
-        return PartLimits.from_config(config)
-    memory, threads = limit
+    limits, worker = PartLimits.from_config(config), _find_memory(config)
+    if worker is None:
+        return limits
+    memory, threads = worker
     worker_bytes = max(LEAST_BYTES, int(SHARE * (memory - PROCESS_BYTES)))
-    return PartLimits.from_config(config, worker_bytes, threads)
+    return replace(limits, worker_bytes=worker_bytes, worker_threads=threads)
 
 
 def _find_memory(config: Config) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from odc_openeo.config import Config
+from odc_openeo.graph.estimate import THREADS
 
 Range = tuple[int, int]
 """The first index and the one after the last, along a dimension."""
@@ -220,7 +221,7 @@ class PartLimits:
     tasks: int = 50_000
     input_bytes: int = 64 * 2**30
     worker_bytes: int | None = None
-    worker_threads: int = 2
+    worker_threads: int = THREADS
     most_parts: int = 10_000
     block: int = 512
     side: int | None = None
@@ -228,13 +229,9 @@ class PartLimits:
     most_repeats: float = 4.0
 
     @classmethod
-    def from_config(
-        cls, config: Config, worker_bytes: int | None = None, worker_threads: int = 2
-    ) -> PartLimits:
-        """Return the limits that the settings give, for workers of this size."""
+    def from_config(cls, config: Config) -> PartLimits:
+        """Return the limits that the settings give."""
         return cls(
-            worker_bytes=worker_bytes,
-            worker_threads=worker_threads,
             tasks=config.part_tasks,
             input_bytes=config.part_bytes,
             most_parts=config.most_parts,
